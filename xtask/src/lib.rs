@@ -1,1 +1,36 @@
-//! xtask
+//! What contributors and CI run, one file per command. `main` only picks the command.
+//!
+//! A command gets a [`Context`] and returns a [`Failure`] whose text says what was being done, what was found and what
+//! to do.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+pub mod diff;
+pub mod header;
+
+/// Where the workspace is.
+pub struct Context {
+    /// Folder of the root `Cargo.toml`.
+    pub root: PathBuf,
+}
+
+impl Context {
+    /// The workspace that this command was built in.
+    pub fn here() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+        Self { root: root.unwrap_or(Path::new(".")).to_path_buf() }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub struct Failure(pub String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}

@@ -1,1 +1,242 @@
-//! app-classify
+//! Text classification: single and pair text; multi-class, multi-label and regression, with the metrics for each.
+#![forbid(unsafe_code)]
+
+mod head;
+mod labels;
+mod metrics;
+
+use easytransfer_plugin::{
+    App, AppInfo, Call, Choice, Column, Error, Map, ModelInfo, Record, Result, Row, Scope,
+    Tokenizer, abi, nn, out_of_range,
+};
+use head::Head;
+use labels::{Labels, Problem};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::ffi::CStr;
+
+/// Options of [`Classify`].
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    problem: Problem,
+    labels: Vec<String>,
+    separator: String,
+    max_length: usize,
+    dropout: Option<f64>,
+    threshold: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            problem: Problem::MultiClass,
+            labels: Vec::new(),
+            separator: ",".to_owned(),
+            max_length: 128,
+            dropout: None,
+            threshold: 0.5,
+        }
+    }
+}
+
+/// A classification head over an encoder, in the form that Hugging Face's sequence classification has for the encoder's family.
+///
+/// Predictions: multi-class {"label", "score", "probabilities"}; multi-label {"labels", "probabilities"}; regression {"value"}.
+pub struct Classify {
+    options: Options,
+    labels: Labels,
+    max_length: usize,
+    head: Option<Head>,
+}
+
+impl App for Classify {
+    const NAME: &'static CStr = c"text-classify";
+    const SCHEMA: &'static CStr = cr#"{"type":"object","additionalProperties":false,"properties":{
+"problem":{"type":"string","enum":["multi-class","multi-label","regression"],"default":"multi-class"},
+"labels":{"type":"array","items":{"type":"string"},"default":[],"description":"names of the classes in order; by default those of the training data, sorted"},
+"separator":{"type":"string","default":",","description":"between the labels of a multi-label cell"},
+"max_length":{"type":"integer","minimum":3,"default":128,"description":"tokens, special tokens included; longer texts are cut"},
+"dropout":{"type":"number","minimum":0,"exclusiveMaximum":1,"description":"before the head; default: what the model's configuration says"},
+"threshold":{"type":"number","minimum":0,"maximum":1,"default":0.5,"description":"multi-label: probability from which a label is given"}}}"#;
+    type Options = Options;
+
+    fn new(options: Options, state: Option<Value>) -> Result<Self> {
+        if options.max_length < 3 {
+            return Err(out_of_range("max_length", "at least 3", options.max_length));
+        }
+        let names = match state {
+            Some(state) => serde_json::from_value(state["labels"].clone())?,
+            None => options.labels.clone(),
+        };
+        let labels = Labels::new(options.problem, names, &options.separator)?;
+        Ok(Self { max_length: options.max_length, options, labels, head: None })
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        let column = |role: &str, names: &[&str], required, target| Column {
+            role: role.to_owned(),
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            required,
+            target,
+        };
+        vec![
+            column(
+                "text",
+                &["text", "sentence", "content", "review", "sentence1", "text1", "text_a", "question", "query"],
+                true,
+                false,
+            ),
+            column("text_pair", &["text_pair", "sentence2", "text2", "text_b"], false, false),
+            column("label", &["label", "labels", "class", "intent", "score", "target"], true, true),
+        ]
+    }
+
+    fn observe(&mut self, record: &Record) -> Result<()> {
+        match record.get("label") {
+            Some(value) => self.labels.observe(value),
+            None => Err(Error::bad_input("label: missing in a training record")),
+        }
+    }
+
+    fn observed(&mut self) -> Result<()> {
+        self.labels.observed()
+    }
+
+    fn state(&self) -> Result<Value> {
+        Ok(json!({ "labels": self.labels.names() }))
+    }
+
+    fn info(&self) -> AppInfo {
+        let problem = self.options.problem;
+        let (loss, metric, best, config_problem) = match problem {
+            Problem::MultiClass => {
+                ("cross-entropy", "classification", "accuracy", "single_label_classification")
+            }
+            Problem::MultiLabel => (
+                "binary-cross-entropy",
+                "multi-label",
+                "micro_f1",
+                "multi_label_classification",
+            ),
+            Problem::Regression => ("mse", "regression", "spearman", "regression"),
+        };
+        let mut metric = Choice::new(metric);
+        if problem == Problem::MultiLabel {
+            metric.options.insert("threshold".to_owned(), json!(self.options.threshold));
+        }
+        let mut config = Record::new();
+        let names = self.labels.names();
+        let outputs = if problem == Problem::Regression {
+            vec!["value".to_owned()]
+        } else {
+            names.to_vec()
+        };
+        let id2label: Record =
+            outputs.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name))).collect();
+        let label2id: Record =
+            outputs.iter().enumerate().map(|(i, name)| (name.clone(), json!(i))).collect();
+        config.insert("id2label".to_owned(), Value::Object(id2label));
+        config.insert("label2id".to_owned(), Value::Object(label2id));
+        config.insert("problem_type".to_owned(), json!(config_problem));
+        AppInfo {
+            loss: Some(Choice::new(loss)),
+            metrics: vec![metric],
+            best: best.to_owned(),
+            best_is: "max".to_owned(),
+            want: abi::ET_WANT_POOLED,
+            labels: names.to_vec(),
+            config,
+            sequence_classification: true,
+        }
+    }
+
+    fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()> {
+        let text = text_of(record, "text")?
+            .ok_or_else(|| Error::bad_input("text: missing in a record"))?;
+        let pair = text_of(record, "text_pair")?;
+        let encoding = tokenizer.encode(&text, pair.as_deref(), self.max_length)?;
+        row.put_tokens("ids", encoding.ids())?;
+        row.put_tokens("segments", encoding.segments())?;
+        match record.get("label") {
+            Some(value) => self.labels.put(value, row),
+            None => Ok(()),
+        }
+    }
+
+    fn build(&mut self, scope: &Scope, model: &ModelInfo) -> Result<()> {
+        self.max_length = self.options.max_length.min(model.max_positions);
+        self.head = Some(Head::new(scope, model, self.labels.outputs(), self.options.dropout)?);
+        Ok(())
+    }
+
+    fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+        let head = self.head.as_ref().ok_or_else(|| {
+            Error::new(abi::ET_ERR_FAILED_PRECONDITION, "text-classify: forward before build")
+        })?;
+        let logits = head.forward(call, batch, outputs)?;
+        outputs.put("logits", &logits)
+    }
+
+    fn decode(&self, _: &Map, outputs: &Map) -> Result<Vec<Record>> {
+        let logits = outputs.get("logits")?;
+        let names = self.labels.names();
+        let object = |row: &[f32]| -> Value {
+            Value::Object(names.iter().zip(row).map(|(n, p)| (n.clone(), json!(p))).collect())
+        };
+        let width = logits.extent(1)?;
+        let records = match self.options.problem {
+            Problem::Regression => logits
+                .to_vec::<f32>()?
+                .into_iter()
+                .map(|value| Record::from_iter([("value".to_owned(), json!(value))]))
+                .collect(),
+            Problem::MultiClass => nn::softmax(&logits)?
+                .to_vec::<f32>()?
+                .chunks_exact(width)
+                .map(|row| {
+                    let best = metrics::argmax(row);
+                    Record::from_iter([
+                        ("label".to_owned(), json!(names[best])),
+                        ("score".to_owned(), json!(row[best])),
+                        ("probabilities".to_owned(), object(row)),
+                    ])
+                })
+                .collect(),
+            Problem::MultiLabel => logits
+                .sigmoid()?
+                .to_vec::<f32>()?
+                .chunks_exact(width)
+                .map(|row| {
+                    let chosen: Vec<&String> = names
+                        .iter()
+                        .zip(row)
+                        .filter(|(_, p)| f64::from(**p) >= self.options.threshold)
+                        .map(|(n, _)| n)
+                        .collect();
+                    Record::from_iter([
+                        ("labels".to_owned(), json!(chosen)),
+                        ("probabilities".to_owned(), object(row)),
+                    ])
+                })
+                .collect(),
+        };
+        Ok(records)
+    }
+}
+
+/// A text value; numbers are texts too.
+fn text_of(record: &Record, role: &str) -> Result<Option<String>> {
+    match record.get(role) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        Some(other) => Err(Error::bad_input(format!("{role}: expected a string, found {other}"))),
+    }
+}
+
+easytransfer_plugin::export! {
+    id: "app-classify",
+    apps: [Classify],
+    metrics: [metrics::Classification, metrics::MultiLabel, metrics::Regression],
+}

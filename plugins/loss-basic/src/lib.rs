@@ -1,1 +1,109 @@
-//! loss-basic
+//! The losses that most tasks need.
+//!
+//! | you have | use |
+//! |---|---|
+//! | one class per row | `cross-entropy` |
+//! | any number of classes per row | `binary-cross-entropy` |
+//! | a number per row | `mse` |
+#![forbid(unsafe_code)]
+
+use easytransfer_plugin::{Call, DType, Loss, Map, NoOptions, Result, Tensor, nn, out_of_range};
+use serde::Deserialize;
+use std::ffi::CStr;
+
+/// Softmax cross entropy: mean over rows of -log p(label), rows weighted by "weights".
+///
+/// logits [B, C], labels [B] I64 in [0, C). Label smoothing: Szegedy et al. 2016.
+pub struct CrossEntropy {
+    options: CrossEntropyOptions,
+}
+
+/// Options of [`CrossEntropy`].
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CrossEntropyOptions {
+    label_smoothing: f64,
+    ignore_index: i64,
+}
+
+impl Default for CrossEntropyOptions {
+    fn default() -> Self {
+        Self { label_smoothing: 0.0, ignore_index: -100 }
+    }
+}
+
+impl Loss for CrossEntropy {
+    const NAME: &'static CStr = c"cross-entropy";
+    const SCHEMA: &'static CStr = cr#"{"type":"object","additionalProperties":false,"properties":{
+"label_smoothing":{"type":"number","minimum":0,"exclusiveMaximum":1,"default":0,"description":"mass spread evenly over all classes"},
+"ignore_index":{"type":"integer","default":-100,"description":"rows with this label do not count"}}}"#;
+    type Options = CrossEntropyOptions;
+
+    fn new(options: CrossEntropyOptions) -> Result<Self> {
+        if !(0.0..1.0).contains(&options.label_smoothing) {
+            return Err(out_of_range("label_smoothing", "0 <= p < 1", options.label_smoothing));
+        }
+        Ok(Self { options })
+    }
+
+    fn forward(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        nn::cross_entropy(
+            &outputs.get("logits")?,
+            &batch.get("labels")?,
+            batch.find("weights")?.as_ref(),
+            self.options.ignore_index,
+            self.options.label_smoothing,
+        )
+    }
+}
+
+/// Binary cross entropy with logits, mean over rows and classes. logits [B, C], labels [B, C] in [0, 1].
+pub struct BinaryCrossEntropy;
+
+impl Loss for BinaryCrossEntropy {
+    const NAME: &'static CStr = c"binary-cross-entropy";
+    type Options = NoOptions;
+
+    fn new(_: NoOptions) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn forward(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        let logits = outputs.get("logits")?;
+        let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
+        nn::binary_cross_entropy(&logits, &targets, batch.find("weights")?.as_ref())
+    }
+}
+
+/// Mean squared error. logits [B, 1] or [B], labels [B].
+pub struct MeanSquaredError;
+
+impl Loss for MeanSquaredError {
+    const NAME: &'static CStr = c"mse";
+    type Options = NoOptions;
+
+    fn new(_: NoOptions) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn forward(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        let logits = outputs.get("logits")?;
+        let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
+        let squares = logits.sub(&targets)?.sqr()?;
+        match batch.find("weights")? {
+            None => squares.mean(&[], false),
+            Some(weights) => {
+                let rows = logits.extent(0)?;
+                let per_row = squares.reshape(&[rows, logits.len() / rows.max(1)])?;
+                let per_row = per_row.mean(&[1], false)?;
+                let weights = weights.cast(DType::F32)?;
+                per_row.mul(&weights)?.sum(&[], false)?.div(&weights.sum(&[], false)?)
+            }
+        }
+    }
+}
+
+easytransfer_plugin::export! {
+    id: "loss-basic",
+    losses: [CrossEntropy, BinaryCrossEntropy, MeanSquaredError],
+}

@@ -1,1 +1,55 @@
-//! zoo-bert
+//! Encoders of the BERT family that differ by configuration and names: BERT, RoBERTa, DistilBERT and ELECTRA.
+//!
+//! All are post-norm Transformer encoders (Vaswani et al. 2017) over runs of tokens, without padding and without masks:
+//! BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019), ELECTRA's discriminator (Clark et al. 2020).
+//! Parameter names are those of Hugging Face checkpoints without the base prefix.
+#![forbid(unsafe_code)]
+
+mod config;
+mod encoder;
+
+use config::{BertConfig, DistilBertConfig, Family, Shape};
+use easytransfer_plugin::{Call, Map, Model, ModelInfo, Result, Scope};
+use encoder::Encoder;
+use std::ffi::CStr;
+
+macro_rules! models {
+    ($($(#[$meta:meta])* $name:ident = $text:literal, $config:ident, $schema:ident, $family:expr;)*) => {$(
+        $(#[$meta])*
+        pub struct $name(Encoder);
+
+        impl Model for $name {
+            const NAME: &'static CStr = $text;
+            const SCHEMA: &'static CStr = config::$schema;
+            type Config = $config;
+
+            fn new(config: $config, scope: &Scope) -> Result<Self> {
+                Ok(Self(Encoder::new(Shape::from(config), $family, scope)?))
+            }
+
+            fn info(&self) -> ModelInfo {
+                self.0.info()
+            }
+
+            fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+                self.0.forward(call, batch, outputs)
+            }
+        }
+    )*};
+}
+
+models! {
+    /// BERT: learned positions, segments, a tanh pooler over the first token.
+    Bert = c"bert", BertConfig, BERT_SCHEMA, Family::BERT;
+    /// RoBERTa: positions start behind the padding id, no segments, no pooler.
+    Roberta = c"roberta", BertConfig, BERT_SCHEMA, Family::ROBERTA;
+    /// ELECTRA's discriminator: embeddings may be narrower than the layers, no pooler.
+    Electra = c"electra", BertConfig, BERT_SCHEMA, Family::ELECTRA;
+    /// DistilBERT: no segments, no pooler, no dropout behind attention.
+    DistilBert = c"distilbert", DistilBertConfig, DISTILBERT_SCHEMA, Family::DISTILBERT;
+}
+
+easytransfer_plugin::export! {
+    id: "zoo-bert",
+    models: [Bert, Roberta, Electra, DistilBert],
+}

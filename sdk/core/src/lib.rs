@@ -1,1 +1,6 @@
 //! easytransfer-core
+
+pub mod error;
+pub mod handle;
+pub mod kernels;
+pub mod log;

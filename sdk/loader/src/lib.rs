@@ -1,1 +1,38 @@
-//! easytransfer-loader
+//! Finds, checks, opens and registers plugins. The only crate that opens shared libraries.
+//!
+//! The way of a plugin into the program:
+//! 1. [`SearchPath`] says where manifests are looked for, [`Registry::discover`] reads them. No library is opened.
+//! 2. [`Registry::load`] checks the manifest against the host, applies the [`Policy`], checks the file, opens it, reads the
+//!    entry record, calls `init` and looks at every component. Nothing is registered until all of that has succeeded.
+//! 3. [`Registry::lookup`] finds a component by kind and name; a plugin that was discovered but not loaded is loaded
+//!    when one of its components is asked for.
+//!
+//! Libraries are never unloaded, so a pointer into a plugin stays valid until the process ends.
+//!
+//! **Trust.** Loading a plugin runs its code with all rights of the process. The policy decides *which* code runs; it is
+//! not a sandbox.
+//!
+//! What it deliberately does not do: it knows nothing of what a component computes, and holds no instance of one.
+
+mod component;
+mod elf;
+mod error;
+mod fields;
+mod handshake;
+mod kind;
+mod manifest;
+mod nearest;
+mod open;
+mod platform;
+mod policy;
+mod registry;
+mod search;
+
+pub use component::Component;
+pub use error::{Facts, LoadError};
+pub use kind::Kind;
+pub use manifest::{Manifest, Provided};
+pub use platform::{KNOWN_PLATFORMS, current_platform, library_file_name};
+pub use policy::Policy;
+pub use registry::{LoadReport, LoadedPlugin, Registry};
+pub use search::{Listing, SearchPath, Source};

@@ -1,1 +1,78 @@
-//! easytransfer-plugin
+//! Writing plugins for EasyTransfer in safe Rust.
+//!
+//! A plugin implements one of the traits [`Model`], [`Loss`], [`Optimizer`], [`Strategy`], [`App`], [`Metric`] or [`Op`] over the host's
+//! [`Tensor`]s, and names it in [`export!`]. It is compiled as a `cdylib`, needs nothing of the engine at build time, and may
+//! `forbid(unsafe_code)`. The same tables are callable from the other side: [`LoadedLoss`] and its siblings are what a host program
+//! holds when a registry gave it a component.
+//!
+//! ```ignore
+//! use easytransfer_plugin::{Call, Loss, Map, NoOptions, Result, Tensor};
+//!
+//! struct MeanSquaredError;
+//!
+//! impl Loss for MeanSquaredError {
+//!     const NAME: &'static std::ffi::CStr = c"mse";
+//!     type Options = NoOptions;
+//!     fn new(_: NoOptions) -> Result<Self> {
+//!         Ok(Self)
+//!     }
+//!     fn forward(&mut self, _: &Call, outputs: &Map, batch: &Map) -> Result<Tensor> {
+//!         outputs.get("logits")?.sub(&batch.get("labels")?)?.sqr()?.mean(&[], false)
+//!     }
+//! }
+//!
+//! easytransfer_plugin::export! { id: "loss-mine", losses: [MeanSquaredError] }
+//! ```
+//!
+//! What it deliberately does not do: it never links the engine; every operation goes through the host's C tables.
+
+mod app;
+mod component;
+mod data;
+mod error;
+#[doc(hidden)]
+pub mod export;
+mod host;
+mod layers;
+mod loss;
+mod metric;
+mod model;
+pub mod nn;
+mod op;
+mod optimizer;
+mod param;
+mod service;
+mod session;
+mod strategy;
+mod tensor;
+mod text;
+
+#[doc(hidden)]
+pub use easytransfer_abi as abi;
+
+pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Record};
+pub use component::{Call, ComponentRef};
+pub use data::{Buffer, Map, Row};
+pub use error::{Error, Result};
+pub use host::{Lent, attach, live_handles, raw_host};
+pub use layers::{Embedding, LayerNorm, Linear, LinearConfig};
+pub use loss::{LoadedLoss, Loss, LossTable};
+pub use metric::{LoadedMetric, Metric, MetricTable};
+pub use model::{LoadedModel, Model, ModelInfo, ModelTable};
+pub use nn::{Activation, Pool};
+pub use op::{InputView, Op, OpTable, OutputSpec, OutputView, apply};
+pub use optimizer::{LoadedOptimizer, Optimizer, OptimizerTable};
+pub use param::{Init, Param, Params, Scope, out_of_range};
+pub use service::{Encoding, Level, Rng, RngState, Stream, Tokenizer, log};
+pub use session::{MODEL, Session, SessionHost, SessionOptimizer, host_table};
+pub use strategy::{LoadedStrategy, Phases, Strategy, StrategyTable};
+pub use tensor::{DType, Element, Tensor, no_grad};
+
+/// Schema of components without options.
+pub const NO_OPTIONS: &std::ffi::CStr =
+    c"{\"type\":\"object\",\"properties\":{},\"additionalProperties\":false}";
+
+/// Options of components without options.
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoOptions {}

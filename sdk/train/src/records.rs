@@ -105,6 +105,8 @@ pub struct Reader {
     columns: Vec<String>,
     /// For each column handed out, its place in `columns`.
     picked: Vec<usize>,
+    /// Whether only some columns are handed out.
+    projected: bool,
     header: Arc<Header>,
     on_bad_row: OnBadRow,
     /// JSON objects that were read ahead.
@@ -147,6 +149,7 @@ impl Reader {
             schema: options.schema,
             columns: Vec::new(),
             picked: Vec::new(),
+            projected: options.wanted.is_some(),
             on_bad_row: options.on_bad_row,
             ahead: VecDeque::new(),
             line: Vec::new(),
@@ -163,7 +166,9 @@ impl Reader {
         if let Some(schema) = &self.schema {
             if matches!(self.format, Format::JsonLines | Format::Text) {
                 return Err(DataError::new(self.source.path())
-                    .expected("a TSV or CSV file without a header line, which is what a schema describes")
+                    .expected(
+                        "a TSV or CSV file without a header line, which is what a schema describes",
+                    )
                     .found(if self.format == Format::Text { "plain text" } else { "JSON Lines" })
                     .remedy("leave the schema out, or state the format")
                     .into());
@@ -290,7 +295,9 @@ impl Reader {
         if records.is_empty() {
             let found = match self.skipped {
                 0 => "none".to_string(),
-                count => format!("none, and {count} that were skipped; the first: {}", self.faults[0]),
+                count => {
+                    format!("none, and {count} that were skipped; the first: {}", self.faults[0])
+                }
             };
             return Err(DataError::new(self.source.path())
                 .expected("at least one row")
@@ -306,10 +313,18 @@ impl Reader {
                 Some(item) => item.map(Some),
                 None => jsonl::next_object(&mut self.source, &mut self.line),
             };
-            return Ok(item?.map(|(line, mut object)| {
-                let cells = self.picked.iter().map(|&index| object.get_mut(&self.columns[index]));
-                (line, cells.map(|cell| cell.map(Value::take).filter(|v| !v.is_null())).collect())
-            }));
+            let Some((line, mut object)) = item? else { return Ok(None) };
+            let mut cells = Vec::with_capacity(self.picked.len());
+            for (place, &index) in self.picked.iter().enumerate() {
+                // A column that is wanted twice is copied but for the last time.
+                let cell = if self.picked[place + 1..].contains(&index) {
+                    object.get(&self.columns[index]).cloned()
+                } else {
+                    object.get_mut(&self.columns[index]).map(Value::take)
+                };
+                cells.push(cell.filter(|cell| !cell.is_null()));
+            }
+            return Ok(Some((line, cells)));
         }
         let row = match self.format {
             Format::Text => tsv::next_text(&mut self.source, &mut self.line)?,
@@ -323,12 +338,10 @@ impl Reader {
         let mut cells: Vec<Option<String>> = cells.into_iter().map(Some).collect();
         let mut values = Vec::with_capacity(self.picked.len());
         for &index in &self.picked {
-            // A column may be wanted twice, so only the schema-free common case moves the text out.
+            // A column may be wanted twice, so only the common case of all columns moves the text out.
             let cell = cells[index].as_ref().map_or("", String::as_str);
             values.push(Some(match &self.schema {
-                None if self.picked.len() == self.columns.len() => {
-                    Value::String(cells[index].take().unwrap_or_default())
-                }
+                None if !self.projected => Value::String(cells[index].take().unwrap_or_default()),
                 None => Value::String(cell.to_string()),
                 Some(schema) => {
                     let column = &schema.columns()[index];

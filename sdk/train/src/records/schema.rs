@@ -115,7 +115,12 @@ impl SchemaColumn {
             let expected = format!("{} values separated by commas", self.length);
             return Err((expected, parts.len().to_string()));
         }
-        Ok(Value::Array(parts.into_iter().map(|part| self.parse_one(part)).collect::<std::result::Result<_, _>>()?))
+        Ok(Value::Array(
+            parts
+                .into_iter()
+                .map(|part| self.parse_one(part))
+                .collect::<std::result::Result<_, _>>()?,
+        ))
     }
 
     fn parse_one(&self, text: &str) -> std::result::Result<Value, (String, String)> {

@@ -93,7 +93,9 @@ impl Source {
         let mut limited = (&mut self.input).take(LONGEST_LINE as u64 + 1);
         let count = match limited.read_until(b'\n', line) {
             Ok(count) => count,
-            Err(error) => return Err(read_error(&self.path, self.line + 1, self.compressed, error)),
+            Err(error) => {
+                return Err(read_error(&self.path, self.line + 1, self.compressed, error));
+            }
         };
         if count > LONGEST_LINE {
             return Err(self.too_long(self.line + 1).into());

@@ -1,0 +1,84 @@
+//! Classification heads as Hugging Face's sequence classification has them for each family.
+
+use easytransfer_plugin::{
+    Activation, Call, Error, Init, Linear, LinearConfig, Map, ModelInfo, Pool, Result, Scope,
+    Tensor, nn,
+};
+
+enum Form {
+    /// dropout(pooled) -> classifier
+    Bert { classifier: Linear },
+    /// dropout(first) -> classifier.dense -> activation -> dropout -> classifier.out_proj
+    Dense { dense: Linear, activation: Activation, classifier: Linear },
+    /// first -> pre_classifier -> relu -> dropout -> classifier
+    DistilBert { dense: Linear, classifier: Linear },
+}
+
+/// A head: from the model's outputs to logits.
+pub struct Head {
+    form: Form,
+    dropout: f64,
+}
+
+impl Head {
+    /// Declares the parameters of the head in the root scope.
+    pub fn new(
+        scope: &Scope,
+        model: &ModelInfo,
+        outputs: usize,
+        dropout: Option<f64>,
+    ) -> Result<Self> {
+        let h = model.hidden_size;
+        let deviation = if model.initializer_range > 0.0 { model.initializer_range } else { 0.02 };
+        let linear = |name: &str, d_output: usize| -> Result<Linear> {
+            LinearConfig::new(h, d_output)
+                .with_init(Init::Normal(0.0, deviation))
+                .init(&scope.child(name)?)
+        };
+        let dense = |activation| -> Result<Form> {
+            Ok(Form::Dense {
+                dense: linear("classifier.dense", h)?,
+                activation,
+                classifier: linear("classifier.out_proj", outputs)?,
+            })
+        };
+        let form = match model.head.as_str() {
+            "roberta" => dense(Activation::Tanh)?,
+            "electra" => dense(Activation::Gelu)?,
+            "distilbert" => Form::DistilBert {
+                dense: linear("pre_classifier", h)?,
+                classifier: linear("classifier", outputs)?,
+            },
+            "bert" | "" if model.pooled => {
+                Form::Bert { classifier: linear("classifier", outputs)? }
+            }
+            "" => dense(Activation::Tanh)?,
+            other => {
+                return Err(Error::bad_input(format!(
+                    "text-classify: the model wants a head of form {other:?}; known are bert (with a pooler), roberta, electra, distilbert"
+                )));
+            }
+        };
+        Ok(Self { form, dropout: dropout.unwrap_or(model.classifier_dropout) })
+    }
+
+    /// Logits [B, outputs].
+    pub fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &Map) -> Result<Tensor> {
+        let drop = |x: &Tensor| nn::dropout(x, self.dropout, call.rng());
+        let first =
+            || nn::pool(&outputs.get("last")?, &batch.get("starts")?, Pool::First);
+        match &self.form {
+            Form::Bert { classifier } => {
+                classifier.forward(&drop(&outputs.get("pooled")?)?, Activation::None)
+            }
+            Form::Dense { dense, activation, classifier } => {
+                let x = dense.forward(&drop(&first()?)?, *activation)?;
+                classifier.forward(&drop(&x)?, Activation::None)
+            }
+            Form::DistilBert { dense, classifier } => {
+                let x = dense.forward(&first()?, Activation::Relu)?;
+                classifier.forward(&drop(&x)?, Activation::None)
+            }
+        }
+    }
+}

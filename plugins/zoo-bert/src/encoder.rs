@@ -1,0 +1,199 @@
+//! The encoder: embeddings, layers, pooler.
+
+use crate::{Family, Shape};
+use easytransfer_plugin::nn::{self, Attention};
+use easytransfer_plugin::{
+    Activation, Call, Embedding, Init, LayerNorm, Linear, LinearConfig, Map, ModelInfo, Param, Pool, Result,
+    Scope, Tensor, abi,
+};
+
+/// A post-norm Transformer encoder over runs of tokens.
+pub struct Encoder {
+    shape: Shape,
+    family: Family,
+    words: Embedding,
+    positions: Embedding,
+    segments: Option<Embedding>,
+    norm: LayerNorm,
+    project: Option<Linear>,
+    layers: Vec<Layer>,
+    pooler: Option<Linear>,
+}
+
+struct Layer {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    output: Linear,
+    output_norm: LayerNorm,
+}
+
+impl Encoder {
+    pub fn new(shape: Shape, family: Family, scope: &Scope) -> Result<Self> {
+        shape.check()?;
+        let init = Init::Normal(0.0, shape.initializer_range);
+        let (h, e) = (shape.hidden_size, shape.embedding_size);
+        let embeddings = scope.child("embeddings")?;
+        let table = |name: &str, rows: usize| -> Result<Embedding> {
+            Embedding::new(&embeddings.child(name)?, rows, e, init)
+        };
+        let linear = |scope: &Scope, i: usize, o: usize| -> Result<Linear> {
+            LinearConfig::new(i, o).with_init(init).init(scope)
+        };
+        let words = table("word_embeddings", shape.vocab_size)?;
+        let positions = table("position_embeddings", shape.positions)?;
+        let segments = match shape.segments {
+            0 => None,
+            rows => Some(table("token_type_embeddings", rows)?),
+        };
+        let norm = LayerNorm::new(&embeddings.child("LayerNorm")?, e, shape.epsilon)?;
+        let project = if e == h {
+            None
+        } else {
+            Some(linear(&scope.child("embeddings_project")?, e, h)?)
+        };
+        let mut layers = Vec::with_capacity(shape.layers);
+        for index in 0..shape.layers {
+            let at = scope.child(&format!("{}.{index}", family.layers))?;
+            let [query, key, value, out, out_norm, first, second, norm] = family.parts;
+            layers.push(Layer {
+                query: linear(&at.child(query)?, h, h)?,
+                key: linear(&at.child(key)?, h, h)?,
+                value: linear(&at.child(value)?, h, h)?,
+                attention_output: linear(&at.child(out)?, h, h)?,
+                attention_norm: LayerNorm::new(&at.child(out_norm)?, h, shape.epsilon)?,
+                intermediate: linear(&at.child(first)?, h, shape.intermediate_size)?,
+                output: linear(&at.child(second)?, shape.intermediate_size, h)?,
+                output_norm: LayerNorm::new(&at.child(norm)?, h, shape.epsilon)?,
+            });
+        }
+        let pooler =
+            if family.pooler { Some(linear(&scope.child("pooler.dense")?, h, h)?) } else { None };
+        Ok(Self { shape, family, words, positions, segments, norm, project, layers, pooler })
+    }
+
+    pub fn info(&self) -> ModelInfo {
+        let offset = self.position_offset() as usize;
+        let mut depth = vec!["embeddings".to_owned()];
+        depth.extend((0..self.layers.len()).map(|i| format!("{}.{i}", self.family.layers)));
+        ModelInfo {
+            hidden_size: self.shape.hidden_size,
+            layers: self.layers.len(),
+            vocab_size: self.shape.vocab_size,
+            max_positions: self.shape.positions.saturating_sub(offset),
+            base_prefix: self.family.base_prefix.to_owned(),
+            head: self.family.head.to_owned(),
+            classifier_class: self.family.classifier_class.to_owned(),
+            base_class: self.family.base_class.to_owned(),
+            classifier_dropout: self.shape.classifier_dropout,
+            initializer_range: self.shape.initializer_range,
+            pooled: self.pooler.is_some(),
+            ignore: [
+                "embeddings.position_ids",
+                "embeddings.token_type_ids",
+                "cls.",
+                "lm_head.",
+                "classifier.",
+                "pre_classifier.",
+                "qa_outputs.",
+                "discriminator_predictions.",
+                "generator_predictions.",
+                "generator_lm_head.",
+                "vocab_transform.",
+                "vocab_layer_norm.",
+                "vocab_projector.",
+                "sequence_summary.",
+            ]
+            .into_iter()
+            .chain((!self.family.pooler).then_some("pooler."))
+            .map(str::to_owned)
+            .collect(),
+            depth,
+        }
+    }
+
+    fn position_offset(&self) -> i64 {
+        if self.family.positions_after_padding { self.shape.pad_token_id + 1 } else { 0 }
+    }
+
+    pub fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+        let starts = batch.get("starts")?;
+        let mut x = self.embed(call, batch)?;
+        let hidden_states = call.wants(abi::ET_WANT_HIDDEN_STATES);
+        for (index, layer) in self.layers.iter().enumerate() {
+            if hidden_states {
+                outputs.put(&format!("hidden_states/{index}"), &x)?;
+            }
+            x = self.layer(layer, &x, &starts, call)?;
+        }
+        if hidden_states {
+            outputs.put(&format!("hidden_states/{}", self.layers.len()), &x)?;
+        }
+        if let Some(pooler) = &self.pooler
+            && call.wants(abi::ET_WANT_POOLED)
+        {
+            let first = nn::pool(&x, &starts, Pool::First)?;
+            outputs.put("pooled", &pooler.forward(&first, Activation::Tanh)?)?;
+        }
+        outputs.put("last", &x)
+    }
+
+    fn embed(&self, call: &Call<'_>, batch: &Map) -> Result<Tensor> {
+        let ids = batch.get("ids")?;
+        let mut positions = batch.get("positions")?;
+        if self.position_offset() != 0 {
+            positions = positions.affine(1.0, self.position_offset() as f64)?;
+        }
+        let segments = match &self.segments {
+            // Families with one row of segments have no segments to tell apart.
+            Some(table) if table.weight.shape()[0] > 1 && batch.has("segments") => {
+                Some((table, batch.get("segments")?))
+            }
+            Some(table) => Some((table, ids.affine(0.0, 0.0)?)),
+            None => None,
+        };
+        let value = |table: &Embedding| Param::tensor(&table.weight);
+        let (words, places) = (value(&self.words)?, value(&self.positions)?);
+        let sum = match segments {
+            Some((table, segments)) => nn::embedding_sum(&[
+                (&words, &ids),
+                (&places, &positions),
+                (&value(table)?, &segments),
+            ])?,
+            None => nn::embedding_sum(&[(&words, &ids), (&places, &positions)])?,
+        };
+        let x = self.norm.forward(&sum, None, 0.0, None)?;
+        let x = nn::dropout(&x, self.shape.dropout, call.rng())?;
+        match &self.project {
+            Some(project) => project.forward(&x, Activation::None),
+            None => Ok(x),
+        }
+    }
+
+    fn layer(&self, layer: &Layer, x: &Tensor, starts: &Tensor, call: &Call<'_>) -> Result<Tensor> {
+        let rng = call.rng();
+        let context = nn::attention(
+            &layer.query.forward(x, Activation::None)?,
+            &layer.key.forward(x, Activation::None)?,
+            &layer.value.forward(x, Activation::None)?,
+            starts,
+            Attention {
+                heads: self.shape.heads,
+                scale: None,
+                dropout: self.shape.attention_dropout,
+                causal: false,
+            },
+            rng,
+        )?;
+        let dropout =
+            if self.family.attention_output_dropout { self.shape.dropout } else { 0.0 };
+        let attended = layer.attention_output.forward(&context, Activation::None)?;
+        let x = layer.attention_norm.forward(&attended, Some(x), dropout, rng)?;
+        let inner = layer.intermediate.forward(&x, self.shape.activation)?;
+        let output = layer.output.forward(&inner, Activation::None)?;
+        layer.output_norm.forward(&output, Some(&x), self.shape.dropout, rng)
+    }
+}

@@ -1,0 +1,367 @@
+//! Handles: how objects of the engine cross the boundary as opaque pointers.
+//!
+//! Every handle is an `Arc<Tagged<T>>` turned into a raw pointer. The first word of `Tagged` says which kind of object it
+//! is; it is compared on every use and overwritten when the object goes. So a pointer to another kind, or one that was
+//! given back before, is refused as `ET_ERR_BAD_HANDLE` as long as its memory has not been reused. That is a net for bugs, not
+//! a proof: the caller's contract is still to pass live handles only.
+
+use std::any::Any;
+use std::ffi::c_char;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use easytransfer_abi::{
+    ET_ERR_BAD_HANDLE, ET_ERR_BAD_INPUT, ET_ERR_INVALID_ARGUMENT, ET_ERR_PANIC, et_error, et_str,
+};
+
+use crate::error::{Error, Result, fail};
+
+/// What the tag becomes when an object goes.
+const DEAD: u32 = 0xdead_0000;
+
+/// References that callers own right now.
+static LIVE: AtomicI64 = AtomicI64::new(0);
+
+/// A type whose values cross the boundary.
+pub trait Handle: Send + Sync + Sized + 'static {
+    /// The opaque type of the boundary.
+    type Abi;
+    /// Number of this kind, unlike every other kind's; [`tag`] makes one from four letters.
+    const TAG: u32;
+    /// What error messages call it, for instance "tensor".
+    const NAME: &'static str;
+}
+
+/// A tag from four letters.
+pub const fn tag(letters: &[u8; 4]) -> u32 {
+    u32::from_le_bytes(*letters)
+}
+
+/// A value with its kind in front. Nothing but this file makes or reads one.
+#[repr(C)]
+pub struct Tagged<T> {
+    tag: u32,
+    value: T,
+}
+
+impl<T> Drop for Tagged<T> {
+    fn drop(&mut self) {
+        // SAFETY: `self.tag` is a live field. The volatile write keeps the compiler from dropping a store to memory that is
+        // about to be freed; stale handles are recognised by it.
+        unsafe { ptr::write_volatile(&mut self.tag, DEAD) }
+    }
+}
+
+/// Number of references that callers own: every `into_raw` and `retain` adds one, every `release` takes one.
+pub fn live_handles() -> i64 {
+    LIVE.load(Ordering::Relaxed)
+}
+
+/// Moves a value behind a new handle; the caller owns one reference.
+pub fn into_raw<T: Handle>(value: T) -> *mut T::Abi {
+    LIVE.fetch_add(1, Ordering::Relaxed);
+    Arc::into_raw(Arc::new(Tagged { tag: T::TAG, value })).cast_mut().cast()
+}
+
+/// Checks that `ptr` looks like a live handle of kind `T`.
+///
+/// # Safety
+/// `ptr` is NULL or was a handle at some time (its memory is readable).
+unsafe fn check<T: Handle>(ptr: *const T::Abi) -> Result<*const Tagged<T>> {
+    if ptr.is_null() {
+        fail!(ET_ERR_INVALID_ARGUMENT, "expected a {}, found NULL", T::NAME);
+    }
+    let tagged = ptr.cast::<Tagged<T>>();
+    if !tagged.is_aligned() {
+        fail!(ET_ERR_BAD_HANDLE, "expected a {}, found a misaligned pointer", T::NAME);
+    }
+    // SAFETY: every `Tagged` starts with its tag, whatever its type; the caller says that the memory is readable.
+    let found = unsafe { ptr::read_volatile(ptr.cast::<u32>()) };
+    if found != T::TAG {
+        let found = match found {
+            DEAD => "one that was released".to_string(),
+            other => format!("something else (tag {other:#010x})"),
+        };
+        fail!(ET_ERR_BAD_HANDLE, "expected a live {}, found {found}", T::NAME);
+    }
+    Ok(tagged)
+}
+
+/// The value behind a handle. Errors: `INVALID_ARGUMENT` for NULL, `BAD_HANDLE` for another kind or a released one.
+///
+/// # Safety
+/// `ptr` is NULL or a handle, and its reference outlives `'a`.
+pub unsafe fn borrow<'a, T: Handle>(ptr: *const T::Abi) -> Result<&'a T> {
+    // SAFETY: the caller's contract is the same.
+    let tagged = unsafe { check::<T>(ptr)? };
+    // SAFETY: the tag says that this is a live `Tagged<T>`, and the caller keeps its reference for `'a`.
+    Ok(unsafe { &(*tagged).value })
+}
+
+/// As [`borrow`], but NULL is `None`.
+///
+/// # Safety
+/// As for [`borrow`].
+pub unsafe fn borrow_optional<'a, T: Handle>(ptr: *const T::Abi) -> Result<Option<&'a T>> {
+    if ptr.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's contract is the same.
+    unsafe { borrow::<T>(ptr).map(Some) }
+}
+
+/// Another owned reference to the same object; NULL for NULL or for a bad handle, which is logged.
+///
+/// # Safety
+/// `ptr` is NULL or a handle.
+pub unsafe fn retain<T: Handle>(ptr: *const T::Abi) -> *mut T::Abi {
+    if ptr.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: the caller's contract is the same.
+    match unsafe { check::<T>(ptr) } {
+        Ok(tagged) => {
+            LIVE.fetch_add(1, Ordering::Relaxed);
+            // SAFETY: the tag says that this pointer came from `Arc::into_raw` and is alive.
+            unsafe { Arc::increment_strong_count(tagged) };
+            ptr.cast_mut()
+        }
+        Err(error) => {
+            crate::log::error(&format!("retain: {error}"));
+            ptr::null_mut()
+        }
+    }
+}
+
+/// Gives one reference back. NULL does nothing; a bad handle is logged and left alone; a panic while the object goes is logged.
+///
+/// # Safety
+/// `ptr` is NULL or a handle of which the caller owns a reference, which is gone afterwards.
+pub unsafe fn release<T: Handle>(ptr: *mut T::Abi) {
+    if ptr.is_null() {
+        return;
+    }
+    // SAFETY: the caller's contract is the same.
+    match unsafe { check::<T>(ptr) } {
+        Ok(tagged) => {
+            LIVE.fetch_sub(1, Ordering::Relaxed);
+            // SAFETY: the tag says that this pointer came from `Arc::into_raw` and is alive; the caller gives up its reference.
+            let drop = AssertUnwindSafe(|| unsafe { Arc::decrement_strong_count(tagged) });
+            if let Err(panic) = catch_unwind(drop) {
+                crate::log::error(&format!("releasing a {}: {}", T::NAME, panic_text(&*panic)));
+            }
+        }
+        Err(error) => crate::log::error(&format!("release: {error}")),
+    }
+}
+
+/// Runs the body of a fallible slot: NULL for `Ok`, else a new error. A panic becomes an error with `ET_ERR_PANIC`.
+pub fn guard(body: impl FnOnce() -> Result<()>) -> *mut et_error {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => ptr::null_mut(),
+        Ok(Err(error)) => into_raw(error),
+        Err(panic) => into_raw(Error::new(ET_ERR_PANIC, panic_text(&*panic))),
+    }
+}
+
+/// Runs the body of a slot that cannot say why it failed: `fallback` for an error or a panic, which is logged.
+pub fn guard_value<R>(fallback: R, body: impl FnOnce() -> Result<R>) -> R {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => value,
+        Ok(Err(error)) => {
+            crate::log::error(&error.message);
+            fallback
+        }
+        Err(panic) => {
+            crate::log::error(&panic_text(&*panic));
+            fallback
+        }
+    }
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    format!("panic in the engine: {text}")
+}
+
+/// Hands a value to the caller as an owned handle. Errors: `INVALID_ARGUMENT` when `ptr` is NULL.
+///
+/// # Safety
+/// `ptr` is NULL or may be written.
+pub unsafe fn out<T: Handle>(ptr: *mut *mut T::Abi, value: T) -> Result<()> {
+    if ptr.is_null() {
+        fail!(ET_ERR_INVALID_ARGUMENT, "the out pointer for the {} is NULL", T::NAME);
+    }
+    // SAFETY: not NULL, and the caller says that it may be written.
+    unsafe { ptr.write(into_raw(value)) };
+    Ok(())
+}
+
+/// As [`out`], but `None` writes NULL.
+///
+/// # Safety
+/// As for [`out`].
+pub unsafe fn out_optional<T: Handle>(ptr: *mut *mut T::Abi, value: Option<T>) -> Result<()> {
+    match value {
+        // SAFETY: the caller's contract is the same.
+        Some(value) => unsafe { out(ptr, value) },
+        // SAFETY: the caller's contract is the same.
+        None => unsafe { put(ptr, ptr::null_mut()) },
+    }
+}
+
+/// Writes a plain value to an out pointer. Errors: `INVALID_ARGUMENT` when `ptr` is NULL.
+///
+/// # Safety
+/// `ptr` is NULL or may be written.
+pub unsafe fn put<V>(ptr: *mut V, value: V) -> Result<()> {
+    if ptr.is_null() {
+        fail!(ET_ERR_INVALID_ARGUMENT, "an out pointer is NULL");
+    }
+    // SAFETY: not NULL, and the caller says that it may be written.
+    unsafe { ptr.write(value) };
+    Ok(())
+}
+
+/// Borrowed text. Errors: `BAD_INPUT` when it is not UTF-8, `INVALID_ARGUMENT` when it is NULL with a length.
+///
+/// # Safety
+/// `text` describes readable memory that outlives `'a`.
+pub unsafe fn str_from<'a>(text: et_str) -> Result<&'a str> {
+    // SAFETY: the caller's contract is the same.
+    let bytes = unsafe { slice_from(text.ptr.cast::<u8>(), text.len)? };
+    std::str::from_utf8(bytes).map_err(|error| {
+        let start = String::from_utf8_lossy(&bytes[..error.valid_up_to().min(40)]);
+        Error::new(
+            ET_ERR_BAD_INPUT,
+            format!(
+                "text is not UTF-8: byte {} after {start:?} does not continue it",
+                error.valid_up_to()
+            ),
+        )
+    })
+}
+
+/// Text as the boundary borrows it; valid as long as `text`.
+pub fn str_to(text: &str) -> et_str {
+    et_str { ptr: text.as_ptr().cast::<c_char>(), len: text.len() }
+}
+
+/// A borrowed array; empty when `len` is 0, even if `ptr` is NULL. Errors: `INVALID_ARGUMENT` for NULL with a length or a
+/// misaligned pointer.
+///
+/// # Safety
+/// `ptr` points to `len` readable values that outlive `'a`.
+pub unsafe fn slice_from<'a, V>(ptr: *const V, len: usize) -> Result<&'a [V]> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    if ptr.is_null() {
+        fail!(ET_ERR_INVALID_ARGUMENT, "expected {len} values, found NULL");
+    }
+    if !ptr.is_aligned() || len > isize::MAX as usize / size_of::<V>().max(1) {
+        fail!(ET_ERR_INVALID_ARGUMENT, "the array of {len} values is misaligned or too long");
+    }
+    // SAFETY: not NULL, aligned, of a possible size, and readable by the caller's contract.
+    Ok(unsafe { std::slice::from_raw_parts(ptr, len) })
+}
+
+impl Handle for Error {
+    type Abi = et_error;
+    const TAG: u32 = tag(b"ETer");
+    const NAME: &'static str = "error";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(C)]
+    struct AbiA(u8);
+    struct A(u64);
+    impl Handle for A {
+        type Abi = AbiA;
+        const TAG: u32 = tag(b"tstA");
+        const NAME: &'static str = "thing";
+    }
+
+    fn text_of(error: *mut et_error) -> (i32, String) {
+        // SAFETY: `guard` made this error.
+        let error_ref = unsafe { borrow::<Error>(error) }.unwrap().clone();
+        // SAFETY: owned by the test.
+        unsafe { release::<Error>(error) };
+        (error_ref.code, error_ref.message)
+    }
+
+    #[test]
+    fn retained_objects_live_until_the_last_release() {
+        let first = into_raw(A(7));
+        // SAFETY: a live handle, released as often as it was taken.
+        unsafe {
+            let second = retain::<A>(first);
+            release::<A>(first);
+            assert_eq!(borrow::<A>(second).unwrap().0, 7);
+            release::<A>(second);
+            release::<A>(ptr::null_mut());
+        }
+    }
+
+    #[test]
+    fn other_kinds_and_null_are_refused() {
+        let error = into_raw(Error::new(1, "x"));
+        // SAFETY: a live handle of another kind; NULL.
+        unsafe {
+            let wrong = borrow::<A>(error.cast()).err().unwrap();
+            assert_eq!(wrong.code, ET_ERR_BAD_HANDLE);
+            assert!(wrong.message.contains("thing"));
+            assert_eq!(borrow::<A>(ptr::null()).err().unwrap().code, ET_ERR_INVALID_ARGUMENT);
+            let odd = (error as usize + 1) as *const AbiA;
+            assert_eq!(borrow::<A>(odd).err().unwrap().code, ET_ERR_BAD_HANDLE);
+            // Releasing through the wrong kind leaves the object alone.
+            release::<A>(error.cast());
+            assert_eq!(borrow::<Error>(error).unwrap().message, "x");
+            release::<Error>(error);
+        }
+    }
+
+    #[test]
+    fn the_tag_is_overwritten_when_the_object_goes() {
+        let mut slot = std::mem::MaybeUninit::new(Tagged { tag: A::TAG, value: A(1) });
+        // SAFETY: the slot is initialised and dropped once; its memory stays readable afterwards.
+        unsafe {
+            let ptr = slot.as_mut_ptr();
+            assert_eq!(borrow::<A>(ptr.cast()).unwrap().0, 1);
+            ptr::drop_in_place(ptr);
+            let stale = borrow::<A>(ptr.cast()).err().unwrap();
+            assert_eq!(stale.code, ET_ERR_BAD_HANDLE);
+            assert!(stale.message.contains("released"));
+        }
+    }
+
+    #[test]
+    fn panics_and_errors_become_error_objects() {
+        assert!(guard(|| Ok(())).is_null());
+        let (code, message) = text_of(guard(|| panic!("broken {}", 3)));
+        assert_eq!((code, message.as_str()), (ET_ERR_PANIC, "panic in the engine: broken 3"));
+        assert_eq!(text_of(guard(|| Err(Error::new(5, "gone")))), (5, "gone".into()));
+    }
+
+    #[test]
+    fn text_must_be_utf8() {
+        let bad = [b'a', 0xff];
+        let text = et_str { ptr: bad.as_ptr().cast(), len: 2 };
+        // SAFETY: `bad` outlives the call.
+        assert_eq!(unsafe { str_from(text) }.unwrap_err().code, ET_ERR_BAD_INPUT);
+        // SAFETY: empty text may be NULL.
+        assert_eq!(unsafe { str_from(et_str { ptr: ptr::null(), len: 0 }) }.unwrap(), "");
+        // SAFETY: NULL with a length is refused before it is read.
+        assert!(unsafe { str_from(et_str { ptr: ptr::null(), len: 1 }) }.is_err());
+    }
+}

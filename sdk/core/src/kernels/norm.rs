@@ -1,0 +1,482 @@
+//! Layer norm (Ba, Kiros, Hinton, 2016) with residual and dropout, and RMS norm (Zhang and Sennrich, 2019).
+
+use super::elementwise::{Store, rows_per_partial_sum, store_partial_sums};
+use super::philox::Dropout;
+use super::simd::{self, multiversion};
+use super::{Float, KernelError, Result, check_len, for_each_task, map_tasks, rows_per_block};
+
+/// What happens to the input of a layer norm before it is normalised: `residual + dropout(x)`.
+#[derive(Debug, Clone, Copy)]
+pub struct NormInput<'a, F> {
+    /// [rows, cols].
+    pub x: &'a [F],
+    /// [rows, cols], added to `x`.
+    pub residual: Option<&'a [F]>,
+    /// Applied to `x` only; element i of `x` uses element i of its stream.
+    pub dropout: Option<Dropout>,
+}
+
+/// What [`layer_norm_forward`] writes.
+#[derive(Debug)]
+pub struct NormOutput<'a, F> {
+    /// The result, [rows, cols].
+    pub y: &'a mut [F],
+    /// `residual + dropout(x)`, [rows, cols]; needed by the backward pass. Must be given if there is a residual or a
+    /// dropout; otherwise the backward pass takes `x` itself.
+    pub summed: Option<&'a mut [F]>,
+    /// Mean of each row, [rows].
+    pub mean: &'a mut [F],
+    /// Reciprocal standard deviation of each row, [rows].
+    pub rstd: &'a mut [F],
+}
+
+/// Where a norm's backward pass stores its results; `None` for what nobody needs.
+#[derive(Debug, Default)]
+pub struct NormGradients<'a, F> {
+    /// Gradient of `x`, through the dropout, [rows, cols].
+    pub x: Option<&'a mut [F]>,
+    /// Gradient of the residual, [rows, cols]. Without a dropout it equals the gradient of `x`.
+    pub residual: Option<&'a mut [F]>,
+    /// Gradient of gamma, [cols].
+    pub gamma: Option<(Store, &'a mut [F])>,
+    /// Gradient of beta, [cols]; must be `None` for RMS norm.
+    pub beta: Option<(Store, &'a mut [F])>,
+}
+
+/// dst = residual + dropout(x) for the elements from `start` on.
+#[inline(always)]
+fn sum_row<F: Float>(
+    start: usize,
+    x: &[F],
+    residual: Option<&[F]>,
+    dropout: Option<Dropout>,
+    dst: &mut [F],
+) {
+    match dropout {
+        Some(dropout) => {
+            dropout.factors(start as u64, dst);
+            dst.iter_mut().zip(x).for_each(|(dst, &x)| *dst *= x);
+        }
+        None => dst.copy_from_slice(x),
+    }
+    if let Some(residual) = residual {
+        dst.iter_mut().zip(residual).for_each(|(dst, &r)| *dst += r);
+    }
+}
+
+multiversion! {
+    fn sum_rows<F: Float>(
+        start: usize, cols: usize, x: &[F], residual: Option<&[F]>, dropout: Option<Dropout>,
+        dst: &mut [F],
+    ) {
+        for (row, dst) in dst.chunks_exact_mut(cols).enumerate() {
+            let range = row * cols..(row + 1) * cols;
+            sum_row(start + row * cols, &x[range.clone()], residual.map(|r| &r[range]), dropout, dst);
+        }
+    }
+
+    fn normalise_rows<F: Float>(
+        summed: &[F], gamma: &[F], beta: &[F], eps: F, y: &mut [F], mean: &mut [F], rstd: &mut [F],
+    ) {
+        let cols = gamma.len();
+        let beta = &beta[..cols];
+        let scale = F::from_f64(1.0 / cols as f64);
+        let rows = summed.chunks_exact(cols).zip(y.chunks_exact_mut(cols));
+        for ((row, y), (mean, rstd)) in rows.zip(mean.iter_mut().zip(rstd)) {
+            let centre = simd::sum(row) * scale;
+            let variance = simd::sum_by(cols, |i| (row[i] - centre) * (row[i] - centre)) * scale;
+            let inverse = F::ONE / (variance + eps).sqrt();
+            for i in 0..cols {
+                y[i] = (row[i] - centre) * inverse * gamma[i] + beta[i];
+            }
+            (*mean, *rstd) = (centre, inverse);
+        }
+    }
+
+    // The gradient of the normalised input, row by row; the sums for gamma and beta on the way. An empty `mean` means RMS
+    // norm. `dsummed` may be shorter than the other slices only if it is empty (nobody needs it).
+    fn backward_rows<F: Float>(
+        dy: &[F], summed: &[F], mean: &[F], rstd: &[F], gamma: &[F],
+        dsummed: &mut [F], dgamma: &mut [F], dbeta: &mut [F],
+    ) {
+        let cols = gamma.len();
+        let (dgamma, dbeta) = (&mut dgamma[..cols], &mut dbeta[..cols]);
+        let scale = F::from_f64(1.0 / cols as f64);
+        for (r, &inverse) in rstd.iter().enumerate() {
+            let range = r * cols..(r + 1) * cols;
+            let (dy, row) = (&dy[range.clone()], &summed[range.clone()]);
+            let centre = if mean.is_empty() { F::ZERO } else { mean[r] };
+            for i in 0..cols {
+                dgamma[i] += dy[i] * ((row[i] - centre) * inverse);
+                dbeta[i] += dy[i];
+            }
+            if dsummed.is_empty() {
+                continue;
+            }
+            let dsummed = &mut dsummed[range];
+            let along = simd::sum_by(cols, |i| dy[i] * gamma[i] * ((row[i] - centre) * inverse)) * scale;
+            let level = if mean.is_empty() {
+                F::ZERO
+            } else {
+                simd::sum_by(cols, |i| dy[i] * gamma[i]) * scale
+            };
+            for i in 0..cols {
+                let normal = (row[i] - centre) * inverse;
+                dsummed[i] = inverse * (dy[i] * gamma[i] - level - normal * along);
+            }
+        }
+    }
+
+    fn rms_rows<F: Float>(x: &[F], gamma: &[F], eps: F, y: &mut [F], rstd: &mut [F]) {
+        let cols = gamma.len();
+        let scale = F::from_f64(1.0 / cols as f64);
+        for ((row, y), rstd) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)).zip(rstd) {
+            let inverse = F::ONE / (simd::dot(row, row) * scale + eps).sqrt();
+            for i in 0..cols {
+                y[i] = row[i] * inverse * gamma[i];
+            }
+            *rstd = inverse;
+        }
+    }
+
+    fn dropout_rows<F: Float>(start: usize, dropout: Dropout, dsummed: &[F], dx: &mut [F]) {
+        dropout.factors(start as u64, dx);
+        dx.iter_mut().zip(dsummed).for_each(|(dx, &g)| *dx *= g);
+    }
+}
+
+/// y = gamma (s - mean(s)) / sqrt(var(s) + eps) + beta for every row of s = residual + dropout(x), with the biased variance.
+/// The rows have `gamma.len()` columns.
+///
+/// # Errors
+/// If a slice does not fit, or `summed` is missing though there is a residual or a dropout.
+pub fn layer_norm_forward<F: Float>(
+    input: NormInput<'_, F>,
+    gamma: &[F],
+    beta: &[F],
+    eps: f64,
+    output: NormOutput<'_, F>,
+) -> Result {
+    const NAME: &str = "layer_norm_forward";
+    let NormInput { x, residual, dropout } = input;
+    let NormOutput { y, summed, mean, rstd } = output;
+    let (rows, cols) = (mean.len(), gamma.len());
+    check_len(NAME, "x", rows * cols, x.len())?;
+    check_len(NAME, "beta", cols, beta.len())?;
+    check_len(NAME, "y", x.len(), y.len())?;
+    check_len(NAME, "rstd", rows, rstd.len())?;
+    if let Some(residual) = residual {
+        check_len(NAME, "residual", x.len(), residual.len())?;
+    }
+    let eps = F::from_f64(eps);
+    let block_rows = rows_per_block(cols);
+    let block = block_rows * cols;
+    if x.is_empty() {
+        return Ok(());
+    }
+    let results = y
+        .chunks_mut(block)
+        .zip(mean.chunks_mut(block_rows).zip(rstd.chunks_mut(block_rows)))
+        .zip(x.chunks(block));
+    match summed {
+        Some(summed) => {
+            check_len(NAME, "summed", x.len(), summed.len())?;
+            let tasks = results.zip(summed.chunks_mut(block)).enumerate().collect();
+            for_each_task(tasks, |(i, (((y, (mean, rstd)), x), summed))| {
+                let start = i * block;
+                let residual = residual.map(|r| &r[start..start + x.len()]);
+                sum_rows(start, cols, x, residual, dropout, summed);
+                normalise_rows(summed, gamma, beta, eps, y, mean, rstd);
+            });
+        }
+        None if residual.is_some() || dropout.is_some() => {
+            return Err(KernelError::Length {
+                kernel: NAME,
+                argument: "summed",
+                expected: x.len(),
+                found: 0,
+            });
+        }
+        None => for_each_task(results.collect(), |((y, (mean, rstd)), x)| {
+            normalise_rows(x, gamma, beta, eps, y, mean, rstd);
+        }),
+    }
+    Ok(())
+}
+
+/// Gradients of [`layer_norm_forward`] from `dy` [rows, cols]. `summed`, `mean` and `rstd` are what the forward pass wrote
+/// (`summed` is `x` if there was neither residual nor dropout); `dropout` is that of the forward pass.
+///
+/// # Errors
+/// If a slice does not fit.
+#[allow(clippy::too_many_arguments, reason = "the saved values are separate tensors")]
+pub fn layer_norm_backward<F: Float>(
+    dy: &[F],
+    summed: &[F],
+    mean: &[F],
+    rstd: &[F],
+    gamma: &[F],
+    dropout: Option<Dropout>,
+    gradients: NormGradients<'_, F>,
+) -> Result {
+    check_len("layer_norm_backward", "mean", rstd.len(), mean.len())?;
+    backward("layer_norm_backward", dy, summed, Some(mean), rstd, gamma, dropout, gradients)
+}
+
+/// y = gamma x / sqrt(mean(x^2) + eps) for every row. The rows have `gamma.len()` columns; `rstd` has one element per row.
+///
+/// # Errors
+/// If a slice does not fit.
+pub fn rms_norm_forward<F: Float>(
+    x: &[F],
+    gamma: &[F],
+    eps: f64,
+    y: &mut [F],
+    rstd: &mut [F],
+) -> Result {
+    check_len("rms_norm_forward", "x", rstd.len() * gamma.len(), x.len())?;
+    check_len("rms_norm_forward", "y", x.len(), y.len())?;
+    if x.is_empty() {
+        return Ok(());
+    }
+    let block_rows = rows_per_block(gamma.len());
+    let block = block_rows * gamma.len();
+    let tasks = x.chunks(block).zip(y.chunks_mut(block)).zip(rstd.chunks_mut(block_rows));
+    for_each_task(tasks.collect(), |((x, y), rstd)| {
+        rms_rows(x, gamma, F::from_f64(eps), y, rstd);
+    });
+    Ok(())
+}
+
+/// Gradients of [`rms_norm_forward`] from `dy` [rows, cols]; `gradients.beta` and `gradients.residual` are not written.
+///
+/// # Errors
+/// If a slice does not fit.
+pub fn rms_norm_backward<F: Float>(
+    dy: &[F],
+    x: &[F],
+    rstd: &[F],
+    gamma: &[F],
+    gradients: NormGradients<'_, F>,
+) -> Result {
+    let gradients = NormGradients { beta: None, residual: None, ..gradients };
+    backward("rms_norm_backward", dy, x, None, rstd, gamma, None, gradients)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the union of two kernels' arguments")]
+fn backward<F: Float>(
+    name: &'static str,
+    dy: &[F],
+    summed: &[F],
+    mean: Option<&[F]>,
+    rstd: &[F],
+    gamma: &[F],
+    dropout: Option<Dropout>,
+    gradients: NormGradients<'_, F>,
+) -> Result {
+    let (rows, cols) = (rstd.len(), gamma.len());
+    let n = rows * cols;
+    check_len(name, "dy", n, dy.len())?;
+    check_len(name, "summed input", n, summed.len())?;
+    let NormGradients { x: dx, residual: dresidual, gamma: dgamma, beta: dbeta } = gradients;
+    for (argument, wanted, found) in [
+        ("dx", n, dx.as_ref().map(|d| d.len())),
+        ("dresidual", n, dresidual.as_ref().map(|d| d.len())),
+        ("dgamma", cols, dgamma.as_ref().map(|(_, d)| d.len())),
+        ("dbeta", cols, dbeta.as_ref().map(|(_, d)| d.len())),
+    ] {
+        check_len(name, argument, wanted, found.unwrap_or(wanted))?;
+    }
+    let block_rows = rows_per_partial_sum(cols);
+    let block = (block_rows * cols).max(1);
+    // One slice per task, empty where a result is not wanted.
+    fn parts<F>(slice: Option<&mut [F]>, block: usize, tasks: usize) -> Vec<&mut [F]> {
+        let mut parts: Vec<&mut [F]> = slice.map_or_else(Vec::new, |s| s.chunks_mut(block).collect());
+        parts.resize_with(tasks, Default::default);
+        parts
+    }
+    let count = n.div_ceil(block);
+    let tasks = parts(dx, block, count).into_iter().zip(parts(dresidual, block, count)).enumerate();
+    let partials = map_tasks(tasks.collect(), |(i, (dx, dresidual))| {
+        let range = i * block..n.min((i + 1) * block);
+        let row_range = i * block_rows..rows.min((i + 1) * block_rows);
+        let (mut dgamma, mut dbeta) = (vec![F::ZERO; cols], vec![F::ZERO; cols]);
+        let (dy, summed) = (&dy[range.clone()], &summed[range.clone()]);
+        let mean = mean.map_or(&[][..], |m| &m[row_range.clone()]);
+        let rstd = &rstd[row_range];
+        let mut scratch = Vec::new();
+        let target: &mut [F] = if !dresidual.is_empty() {
+            &mut *dresidual
+        } else if dropout.is_some() && !dx.is_empty() {
+            scratch.resize(dx.len(), F::ZERO);
+            &mut scratch
+        } else {
+            &mut *dx
+        };
+        backward_rows(dy, summed, mean, rstd, gamma, target, &mut dgamma, &mut dbeta);
+        if !dx.is_empty() {
+            let dsummed = if dresidual.is_empty() { &scratch[..] } else { &*dresidual };
+            match dropout {
+                Some(dropout) => dropout_rows(range.start, dropout, dsummed, dx),
+                None if !dresidual.is_empty() => dx.copy_from_slice(dsummed),
+                None => {}
+            }
+        }
+        (dgamma, dbeta)
+    });
+    let (gammas, betas): (Vec<_>, Vec<_>) = partials.into_iter().unzip();
+    if let Some((store, out)) = dgamma {
+        store_partial_sums(&gammas, store, out);
+    }
+    if let Some((store, out)) = dbeta {
+        store_partial_sums(&betas, store, out);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::philox::Counter;
+    use crate::kernels::testing::{
+        assert_close, assert_same_bits, dot, numeric_gradient, random, with_one_and_three_threads,
+    };
+
+    const ROWS: usize = 5;
+    const COLS: usize = 21;
+    const EPS: f64 = 1e-5;
+
+    struct Forward<F> {
+        y: Vec<F>,
+        summed: Vec<F>,
+        mean: Vec<F>,
+        rstd: Vec<F>,
+    }
+
+    fn forward<F: Float>(input: NormInput<'_, F>, gamma: &[F], beta: &[F]) -> Forward<F> {
+        let n = input.x.len();
+        let zeros = |n| vec![F::ZERO; n];
+        let rows = n / gamma.len();
+        let mut f = Forward { y: zeros(n), summed: zeros(n), mean: zeros(rows), rstd: zeros(rows) };
+        let output = NormOutput {
+            y: &mut f.y,
+            summed: Some(&mut f.summed),
+            mean: &mut f.mean,
+            rstd: &mut f.rstd,
+        };
+        layer_norm_forward(input, gamma, beta, EPS, output).unwrap();
+        f
+    }
+
+    #[test]
+    fn layer_norm_matches_naive() {
+        let x: Vec<f32> = random(ROWS * COLS, 1);
+        let (gamma, beta): (Vec<f32>, Vec<f32>) = (random(COLS, 2), random(COLS, 3));
+        let mut expected = Vec::new();
+        for row in x.chunks(COLS) {
+            let row: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+            let mean = row.iter().sum::<f64>() / COLS as f64;
+            let var = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / COLS as f64;
+            expected.extend((0..COLS).map(|i| {
+                (row[i] - mean) / (var + EPS).sqrt() * f64::from(gamma[i]) + f64::from(beta[i])
+            }));
+        }
+        let input = NormInput { x: &x, residual: None, dropout: None };
+        assert_close(&forward(input, &gamma, &beta).y, &expected, 1e-6);
+        let (mut y, mut mean, mut rstd) = (vec![0f32; x.len()], vec![0f32; ROWS], vec![0f32; ROWS]);
+        let output = NormOutput { y: &mut y, summed: None, mean: &mut mean, rstd: &mut rstd };
+        layer_norm_forward(input, &gamma, &beta, EPS, output).unwrap();
+        assert_close(&y, &expected, 1e-6);
+    }
+
+    #[test]
+    fn layer_norm_gradients_match_differences() {
+        let n = ROWS * COLS;
+        let (x, residual): (Vec<f64>, Vec<f64>) = (random(n, 1), random(n, 2));
+        let (gamma, beta): (Vec<f64>, Vec<f64>) = (random(COLS, 3), random(COLS, 4));
+        let g: Vec<f64> = random(n, 5);
+        for dropout in [None, Some(Dropout::new(0.4, Counter::new(1, 2, 3)).unwrap())] {
+            let loss = |x: &[f64], residual: &[f64], gamma: &[f64], beta: &[f64]| {
+                let input = NormInput { x, residual: Some(residual), dropout };
+                dot(&forward(input, gamma, beta).y, &g)
+            };
+            let input = NormInput { x: &x, residual: Some(&residual), dropout };
+            let f = forward(input, &gamma, &beta);
+            let (mut dx, mut dr) = (vec![f64::NAN; n], vec![f64::NAN; n]);
+            let (mut dgamma, mut dbeta) = (vec![0.0; COLS], vec![f64::NAN; COLS]);
+            let gradients = NormGradients {
+                x: Some(&mut dx),
+                residual: Some(&mut dr),
+                gamma: Some((Store::Add, &mut dgamma)),
+                beta: Some((Store::Write, &mut dbeta)),
+            };
+            layer_norm_backward(&g, &f.summed, &f.mean, &f.rstd, &gamma, dropout, gradients)
+                .unwrap();
+            let numeric = numeric_gradient;
+            assert_close(&dx, &numeric(&x, |x| loss(x, &residual, &gamma, &beta)), 1e-7);
+            assert_close(&dr, &numeric(&residual, |r| loss(&x, r, &gamma, &beta)), 1e-7);
+            assert_close(&dgamma, &numeric(&gamma, |v| loss(&x, &residual, v, &beta)), 1e-7);
+            assert_close(&dbeta, &numeric(&beta, |v| loss(&x, &residual, &gamma, v)), 1e-7);
+            let mut alone = vec![f64::NAN; n];
+            let gradients = NormGradients { x: Some(&mut alone), ..Default::default() };
+            layer_norm_backward(&g, &f.summed, &f.mean, &f.rstd, &gamma, dropout, gradients)
+                .unwrap();
+            assert_eq!(alone, dx);
+        }
+    }
+
+    #[test]
+    fn rms_norm_value_and_gradients() {
+        let n = ROWS * COLS;
+        let (x, gamma): (Vec<f64>, Vec<f64>) = (random(n, 1), random(COLS, 3));
+        let g: Vec<f64> = random(n, 5);
+        let run = |x: &[f64], gamma: &[f64]| {
+            let (mut y, mut rstd) = (vec![0.0; n], vec![0.0; ROWS]);
+            rms_norm_forward(x, gamma, EPS, &mut y, &mut rstd).unwrap();
+            (y, rstd)
+        };
+        let (y, rstd) = run(&x, &gamma);
+        let square = x[..COLS].iter().map(|v| v * v).sum::<f64>() / COLS as f64;
+        assert!((y[3] - x[3] * gamma[3] / (square + EPS).sqrt()).abs() < 1e-12);
+        let (mut dx, mut dgamma) = (vec![0.0; n], vec![0.0; COLS]);
+        let gradients = NormGradients {
+            x: Some(&mut dx),
+            gamma: Some((Store::Write, &mut dgamma)),
+            ..Default::default()
+        };
+        rms_norm_backward(&g, &x, &rstd, &gamma, gradients).unwrap();
+        assert_close(&dx, &numeric_gradient(&x, |x| dot(&run(x, &gamma).0, &g)), 1e-7);
+        assert_close(&dgamma, &numeric_gradient(&gamma, |v| dot(&run(&x, v).0, &g)), 1e-7);
+    }
+
+    #[test]
+    fn threads_do_not_change_bits() {
+        let (rows, cols) = (600, 384);
+        let n = rows * cols;
+        let (x, r): (Vec<f32>, Vec<f32>) = (random(n, 1), random(n, 2));
+        let (gamma, beta): (Vec<f32>, Vec<f32>) = (random(cols, 3), random(cols, 4));
+        let dropout = Some(Dropout::new(0.1, Counter::new(1, 2, 3)).unwrap());
+        let (one, three) = with_one_and_three_threads(|| {
+            let f = forward(NormInput { x: &x, residual: Some(&r), dropout }, &gamma, &beta);
+            let (mut dx, mut dgamma) = (vec![0f32; n], vec![0f32; cols]);
+            let gradients = NormGradients {
+                x: Some(&mut dx),
+                gamma: Some((Store::Write, &mut dgamma)),
+                ..Default::default()
+            };
+            layer_norm_backward(&r, &f.summed, &f.mean, &f.rstd, &gamma, dropout, gradients)
+                .unwrap();
+            [f.y, dx, dgamma].concat()
+        });
+        assert_same_bits(&one, &three);
+    }
+
+    #[test]
+    fn residual_without_a_place_for_the_sum_is_refused() {
+        let x = [1f32, 2.0];
+        let (mut y, mut mean, mut rstd) = ([0f32; 2], [0f32; 1], [0f32; 1]);
+        let input = NormInput { x: &x, residual: Some(&x), dropout: None };
+        let output = NormOutput { y: &mut y, summed: None, mean: &mut mean, rstd: &mut rstd };
+        assert!(layer_norm_forward(input, &[1.0; 2], &[0.0; 2], EPS, output).is_err());
+    }
+}

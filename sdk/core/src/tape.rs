@@ -1,0 +1,341 @@
+//! The tape: what was computed from what, and the pass backwards over it.
+//!
+//! A [`Node`] is one recorded operation with any number of inputs and outputs. Nodes get increasing numbers, and an
+//! operation's inputs exist before it does, so visiting nodes by falling number visits every consumer before its producers;
+//! the pass needs no recursion. A node gives up its backward function, and with it all that it saved, when it is visited.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::Tensor as Raw;
+
+use crate::error::{Result, fail};
+use crate::kernels::elementwise::{add_assign};
+use crate::storage::{self, Value};
+use crate::tensor::Tensor;
+
+/// Where gradients end: a parameter or a leaf made by the user.
+pub trait Leaf: Send + Sync {
+    /// Adds a gradient; it has the shape and type of the leaf's value.
+    fn accumulate(&self, grad: &Raw) -> Result<()>;
+    /// Lets an operation write into the gradient's memory itself: calls `f(slice, first)`, where `first` means that the slice
+    /// holds nothing yet and must be overwritten instead of added to. `Ok(false)` when there is no such memory; then `f` was
+    /// not called.
+    fn accumulate_f32(&self, f: &mut dyn FnMut(&mut [f32], bool)) -> Result<bool>;
+}
+
+/// Where the gradient of a value goes.
+#[derive(Clone)]
+pub enum Edge {
+    /// Output `index` of a recorded operation.
+    Node {
+        /// The operation.
+        node: Arc<Node>,
+        /// Which of its outputs.
+        index: usize,
+    },
+    /// A leaf.
+    Leaf(Arc<dyn Leaf>),
+}
+
+/// The backward function of an operation: reads the gradients of its outputs and gives those of its inputs.
+pub type BackwardFn = Box<dyn FnOnce(&mut Pass<'_>) -> Result<()> + Send>;
+
+struct Recorded {
+    inputs: Vec<Option<Edge>>,
+    backward: BackwardFn,
+}
+
+/// One recorded operation.
+pub struct Node {
+    id: u64,
+    op: &'static str,
+    outputs: usize,
+    /// `None` once the backward pass was here.
+    recorded: Mutex<Option<Recorded>>,
+}
+
+impl Node {
+    /// Records an operation. `inputs[i]` is `None` where no gradient is wanted.
+    pub fn new(
+        op: &'static str,
+        inputs: Vec<Option<Edge>>,
+        outputs: usize,
+        backward: BackwardFn,
+    ) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            op,
+            outputs,
+            recorded: Mutex::new(Some(Recorded { inputs, backward })),
+        })
+    }
+
+    fn take(&self) -> Option<Recorded> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Node {
+    /// Drops the nodes that only this one holds without recursion: a long chain would overflow the stack.
+    fn drop(&mut self) {
+        let mut open: Vec<Recorded> = self.take().into_iter().collect();
+        while let Some(recorded) = open.pop() {
+            for edge in recorded.inputs.into_iter().flatten() {
+                if let Edge::Node { node, .. } = edge
+                    && let Some(node) = Arc::into_inner(node)
+                {
+                    open.extend(node.take());
+                }
+            }
+        }
+    }
+}
+
+thread_local! {
+    static PAUSED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// True if operations on this thread record themselves.
+pub fn is_recording() -> bool {
+    PAUSED.get() == 0
+}
+
+/// Stops recording on this thread until the matching [`resume`].
+pub fn pause() {
+    PAUSED.set(PAUSED.get().saturating_add(1));
+}
+
+/// Ends the innermost [`pause`] of this thread; does nothing without one.
+pub fn resume() {
+    PAUSED.set(PAUSED.get().saturating_sub(1));
+}
+
+/// Keeps recording off while it lives, also when a panic passes.
+pub struct Paused(());
+
+impl Paused {
+    /// Calls [`pause`].
+    pub fn new() -> Self {
+        pause();
+        Self(())
+    }
+}
+
+impl Default for Paused {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        resume();
+    }
+}
+
+/// True if an operation on these inputs would be recorded.
+pub fn records(inputs: &[&Tensor]) -> bool {
+    is_recording() && inputs.iter().any(|input| input.is_tracked())
+}
+
+/// Makes the outputs of an operation, recorded if [`records`] says so. Integer outputs are never tracked.
+pub fn record(
+    op: &'static str,
+    inputs: &[&Tensor],
+    outputs: Vec<Raw>,
+    backward: impl FnOnce(&mut Pass<'_>) -> Result<()> + Send + 'static,
+) -> Vec<Tensor> {
+    if !records(inputs) {
+        return outputs.into_iter().map(Tensor::new).collect();
+    }
+    let edges = inputs.iter().map(|input| input.edge().cloned()).collect();
+    let node = Node::new(op, edges, outputs.len(), Box::new(backward));
+    outputs
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| {
+            if value.dtype().is_float() {
+                Tensor::from_edge(value, Edge::Node { node: node.clone(), index })
+            } else {
+                Tensor::new(value)
+            }
+        })
+        .collect()
+}
+
+/// [`record`] for one output.
+pub fn record1(
+    op: &'static str,
+    inputs: &[&Tensor],
+    output: Raw,
+    backward: impl FnOnce(&mut Pass<'_>) -> Result<()> + Send + 'static,
+) -> Tensor {
+    // `record` returns as many outputs as it is given.
+    record(op, inputs, vec![output], backward).swap_remove(0)
+}
+
+struct Pending {
+    node: Arc<Node>,
+    grads: Vec<Option<Value>>,
+}
+
+type Queue = BTreeMap<u64, Pending>;
+
+/// One operation's part of a backward pass.
+pub struct Pass<'a> {
+    grads: Vec<Option<Value>>,
+    inputs: &'a [Option<Edge>],
+    queue: &'a mut Queue,
+}
+
+impl Pass<'_> {
+    /// True if the gradient of input `index` is wanted.
+    pub fn wants(&self, index: usize) -> bool {
+        matches!(self.inputs.get(index), Some(Some(_)))
+    }
+
+    /// Takes the gradient of output `index`; `None` when none arrived.
+    pub fn grad(&mut self, index: usize) -> Option<Value> {
+        self.grads.get_mut(index).and_then(Option::take)
+    }
+
+    /// Gives the gradient of input `index`; nothing happens where none is wanted.
+    pub fn give(&mut self, index: usize, grad: impl Into<Value>) -> Result<()> {
+        match self.inputs.get(index) {
+            Some(Some(edge)) => give(edge, grad.into(), self.queue),
+            _ => Ok(()),
+        }
+    }
+
+    /// If input `index` is a leaf with memory for its gradient, lets `f(slice, first)` write there and returns true.
+    pub fn leaf_f32(&mut self, index: usize, f: &mut dyn FnMut(&mut [f32], bool)) -> Result<bool> {
+        match self.inputs.get(index) {
+            Some(Some(Edge::Leaf(leaf))) => leaf.accumulate_f32(f),
+            _ => Ok(false),
+        }
+    }
+
+    /// The leaf that input `index` is, if it is one.
+    pub fn leaf(&self, index: usize) -> Option<&Arc<dyn Leaf>> {
+        match self.inputs.get(index) {
+            Some(Some(Edge::Leaf(leaf))) => Some(leaf),
+            _ => None,
+        }
+    }
+}
+
+fn give(edge: &Edge, grad: Value, queue: &mut Queue) -> Result<()> {
+    match edge {
+        Edge::Leaf(leaf) => leaf.accumulate(&grad),
+        Edge::Node { node, index } => {
+            let pending = queue.entry(node.id).or_insert_with(|| Pending {
+                node: node.clone(),
+                grads: vec![None; node.outputs],
+            });
+            let slot = &mut pending.grads[*index];
+            *slot = Some(match slot.take() {
+                None => grad,
+                Some(sum) => add(sum, grad)?,
+            });
+            Ok(())
+        }
+    }
+}
+
+/// Sum of two gradients, in the memory of one of them where nobody else uses it.
+pub(crate) fn add(a: Value, b: Value) -> Result<Value> {
+    let in_place = |into: &Value, from: &Value| -> Result<bool> {
+        if !into.device().is_cpu()
+            || !into.is_contiguous()
+            || !from.is_contiguous()
+            || into.dims() != from.dims()
+            || !storage::is_unique(into)
+        {
+            return Ok(false);
+        }
+        match into.dtype() {
+            candle_core::DType::F32 => {
+                let from = storage::read::<f32>(from)?;
+                storage::with_mut::<f32, _>(into, |into| add_assign(into, &from))??;
+            }
+            candle_core::DType::F64 => {
+                let from = storage::read::<f64>(from)?;
+                storage::with_mut::<f64, _>(into, |into| add_assign(into, &from))??;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    };
+    if in_place(&a, &b)? {
+        return Ok(a);
+    }
+    if in_place(&b, &a)? {
+        return Ok(b);
+    }
+    Ok(Value::new((&*a + &*b)?))
+}
+
+/// Runs the tape backwards from `loss`, whose gradient is `seed` (1 if `None`, for a loss of one element), and frees what it
+/// passes.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when nothing is tracked or a seed is missing, `SHAPE` or `DTYPE` when the seed does not fit,
+/// `FAILED_PRECONDITION` when this part of the tape was passed before.
+pub fn backward(loss: &Tensor, seed: Option<&Tensor>) -> Result<()> {
+    let Some(edge) = loss.edge() else {
+        fail!(
+            ET_ERR_INVALID_ARGUMENT,
+            "backward: no gradient can flow into this tensor: none of what it was computed from is tracked, or recording was \
+             paused"
+        );
+    };
+    let value = loss.value();
+    let seed = match seed {
+        Some(seed) => {
+            let seed = seed.value();
+            if seed.dims() != value.dims() {
+                fail!(
+                    ET_ERR_SHAPE,
+                    "backward: the seed must have the shape {:?} of the loss, found {:?}",
+                    value.dims(),
+                    seed.dims()
+                );
+            }
+            if seed.dtype() != value.dtype() {
+                fail!(
+                    ET_ERR_DTYPE,
+                    "backward: the seed must have the type {} of the loss, found {}",
+                    value.dtype().as_str(),
+                    seed.dtype().as_str()
+                );
+            }
+            seed.clone()
+        }
+        None if value.elem_count() == 1 => value.ones_like()?,
+        None => fail!(
+            ET_ERR_INVALID_ARGUMENT,
+            "backward: a loss of shape {:?} needs a seed, only one of a single element does not",
+            value.dims()
+        ),
+    };
+    let _paused = Paused::new();
+    let mut queue = Queue::new();
+    give(edge, Value::new(seed), &mut queue)?;
+    while let Some((_, Pending { node, grads })) = queue.pop_last() {
+        let Some(Recorded { inputs, backward }) = node.take() else {
+            fail!(
+                ET_ERR_FAILED_PRECONDITION,
+                "backward: the tape at \"{}\" was freed by an earlier backward pass; add the losses and run one pass, or compute \
+                 this part again",
+                node.op
+            );
+        };
+        let mut pass = Pass { grads, inputs: &inputs, queue: &mut queue };
+        backward(&mut pass).map_err(|error| error.context(format!("backward of {}", node.op)))?;
+    }
+    Ok(())
+}

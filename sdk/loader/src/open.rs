@@ -1,0 +1,131 @@
+//! Opening a library and fetching its record. Nothing here is ever closed.
+
+use crate::error::{Facts, LoadError};
+use crate::manifest::Manifest;
+use crate::policy::Policy;
+use easytransfer_abi::et_plugin_record;
+use std::path::{Path, PathBuf};
+
+/// The one symbol that a plugin exports.
+const ENTRY: &[u8] = b"et_plugin_entry\0";
+
+type Entry = unsafe extern "C" fn() -> *const et_plugin_record;
+
+/// Checks the file against policy and format, opens it for the rest of the process and asks for its record.
+/// Errors: `Platform`, `Path`, `Policy`, `Library`, `Entry`.
+pub(crate) fn open(
+    manifest: &Manifest,
+    platform: &str,
+    policy: Policy,
+) -> Result<(PathBuf, *const et_plugin_record), LoadError> {
+    let Some(library) = manifest.library_path(platform) else {
+        return Err(LoadError::Platform(Facts::new(
+            &manifest.id,
+            &manifest.path,
+            "the plugin has no library for this platform",
+            format!("`{platform}` under [library]"),
+            "no entry",
+            format!("install a build of the plugin for {platform}"),
+        )));
+    };
+    // The absolute path: with a bare file name the dynamic linker would search its own places.
+    let unreadable = |error: std::io::Error| {
+        LoadError::Path(Facts::new(
+            &manifest.id,
+            &library,
+            "cannot read the library that the manifest names",
+            format!("a readable file, `{platform}` under [library] of {}", manifest.path.display()),
+            error.to_string(),
+            "build or install the plugin, or correct the path in the manifest",
+        ))
+    };
+    let file = library.canonicalize().map_err(unreadable)?;
+    let bytes = std::fs::read(&file).map_err(unreadable)?;
+    policy.check(manifest, platform, &file, &bytes)?;
+    if cfg!(target_os = "linux") {
+        crate::elf::check(&bytes).map_err(|bad| {
+            LoadError::Library(Facts::new(
+                &manifest.id,
+                &file,
+                "the file is not a library that can be opened",
+                bad.required,
+                bad.found,
+                bad.remedy,
+            ))
+        })?;
+    }
+    drop(bytes);
+    let entry = entry_of(&manifest.id, &file)?;
+    // SAFETY: the symbol has the type that the contract gives it; a plugin that breaks this cannot be detected.
+    let record = unsafe { entry() };
+    if record.is_null() {
+        return Err(LoadError::Entry(Facts::new(
+            &manifest.id,
+            &file,
+            "the entry function gave no record",
+            "a pointer to a static et_plugin_record from et_plugin_entry",
+            "NULL",
+            "report this to the plugin's author",
+        )));
+    }
+    Ok((file, record))
+}
+
+fn entry_of(id: &str, file: &Path) -> Result<Entry, LoadError> {
+    let library = open_forever(file).map_err(|error| {
+        LoadError::Library(Facts::new(
+            id,
+            file,
+            "the dynamic linker refused the library",
+            "a library whose symbols and dependencies are all present (it is opened with RTLD_NOW)",
+            chain(&error),
+            "install the missing dependency, or rebuild the plugin so that it needs no symbol beyond its own libraries",
+        ))
+    })?;
+    // SAFETY: the type is the one that the contract gives this symbol.
+    match unsafe { library.get::<Entry>(ENTRY) } {
+        Ok(symbol) => Ok(*symbol),
+        Err(error) => Err(LoadError::Entry(Facts::new(
+            id,
+            file,
+            "the library is not a plugin",
+            "the exported symbol et_plugin_entry",
+            chain(&error),
+            "name the plugin's library in the manifest; plugins in Rust end with `export!`, those in C export et_plugin_entry",
+        ))),
+    }
+}
+
+/// The message of an error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(unix)]
+type Library = libloading::os::unix::Library;
+#[cfg(windows)]
+type Library = libloading::os::windows::Library;
+
+/// Opens a library and keeps it open: destructors and threads of a plugin, and pointers into it, outlive any attempt
+/// to tell when the last one is gone.
+fn open_forever(file: &Path) -> Result<&'static Library, libloading::Error> {
+    #[cfg(unix)]
+    // SAFETY: runs the library's constructors. That is what loading a plugin means; the policy decided that it may.
+    let library = unsafe {
+        use libloading::os::unix::{RTLD_LOCAL, RTLD_NOW};
+        Library::open(Some(file), RTLD_NOW | RTLD_LOCAL)
+    }?;
+    #[cfg(windows)]
+    // SAFETY: as on Unix.
+    let library = unsafe { Library::new(file) }?;
+    Ok(Box::leak(Box::new(library)))
+}

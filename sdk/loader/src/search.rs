@@ -1,0 +1,269 @@
+//! Where manifests are looked for, and what is found there.
+
+use crate::error::{Facts, LoadError};
+use crate::manifest::{Manifest, stem};
+use crate::platform::{KNOWN_PLATFORMS, current_platform};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The name of the environment variable with further places, separated by ':' (';' on Windows).
+const PLUGIN_PATH: &str = "ET_PLUGIN_PATH";
+
+/// Why a place is searched, in the order of the search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// The caller named it.
+    Explicit,
+    /// It is in `ET_PLUGIN_PATH`.
+    Environment,
+    /// `plugins/` or `../lib/easytransfer/plugins` beside the executable.
+    Executable,
+    /// The user's data folder.
+    User,
+    /// The system's folder.
+    System,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Source::Explicit => "explicit path",
+            Source::Environment => PLUGIN_PATH,
+            Source::Executable => "beside the executable",
+            Source::User => "user data folder",
+            Source::System => "system folder",
+        })
+    }
+}
+
+/// An ordered list of places. A place is a manifest, the folder of one plugin, or a folder with manifests or plugin
+/// folders in it. The current folder is never a place unless the caller or `ET_PLUGIN_PATH` names it.
+#[derive(Clone, Debug, Default)]
+pub struct SearchPath {
+    places: Vec<(Source, PathBuf)>,
+}
+
+impl SearchPath {
+    /// `explicit`, then `ET_PLUGIN_PATH`, `plugins/` and `../lib/easytransfer/plugins` beside the executable,
+    /// `easytransfer/plugins` in `$XDG_DATA_HOME` (or `~/.local/share`), and `/usr/lib/easytransfer/plugins`.
+    pub fn standard(explicit: &[PathBuf]) -> SearchPath {
+        let environment = std::env::var_os(PLUGIN_PATH);
+        let executable = std::env::current_exe().ok();
+        let home = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let data = home("XDG_DATA_HOME").or_else(|| home("HOME").map(|h| h.join(".local/share")));
+        SearchPath::from_parts(
+            explicit,
+            environment.as_deref(),
+            executable.as_deref().and_then(Path::parent),
+            data.as_deref(),
+        )
+    }
+
+    /// Nothing but these places.
+    pub fn only(places: &[PathBuf]) -> SearchPath {
+        SearchPath {
+            places: places.iter().map(|place| (Source::Explicit, place.clone())).collect(),
+        }
+    }
+
+    /// The standard order from given parts: the value of `ET_PLUGIN_PATH`, the executable's folder, the user's data folder.
+    pub fn from_parts(
+        explicit: &[PathBuf],
+        environment: Option<&OsStr>,
+        executable_dir: Option<&Path>,
+        data_dir: Option<&Path>,
+    ) -> SearchPath {
+        let mut search = SearchPath::only(explicit);
+        // An empty entry would mean the current folder to a shell; here it means nothing.
+        let entries = environment.into_iter().flat_map(std::env::split_paths);
+        let entries = entries.filter(|entry| !entry.as_os_str().is_empty());
+        search.places.extend(entries.map(|entry| (Source::Environment, entry)));
+        if let Some(dir) = executable_dir {
+            search.places.push((Source::Executable, dir.join("plugins")));
+            search.places.push((Source::Executable, dir.join("../lib/easytransfer/plugins")));
+        }
+        if let Some(dir) = data_dir {
+            search.places.push((Source::User, dir.join("easytransfer/plugins")));
+        }
+        if cfg!(unix) {
+            search.places.push((Source::System, PathBuf::from("/usr/lib/easytransfer/plugins")));
+        }
+        search
+    }
+
+    /// The places in order.
+    pub fn places(&self) -> impl Iterator<Item = (Source, &Path)> {
+        self.places.iter().map(|(source, path)| (*source, path.as_path()))
+    }
+
+    /// Reads the manifests of all places, in order; the first of an id wins. Opens no library.
+    pub(crate) fn list(&self) -> Vec<Listing> {
+        let mut listings = Vec::new();
+        let mut first: HashMap<String, PathBuf> = HashMap::new();
+        let mut seen = Vec::new();
+        for (source, place) in self.places() {
+            let optional = source > Source::Environment;
+            if optional && !place.is_dir() {
+                continue;
+            }
+            let paths = match manifests_at(place) {
+                Ok(paths) => paths,
+                Err(problem) => {
+                    listings.push(Listing::broken(source, place, problem));
+                    continue;
+                }
+            };
+            for path in paths {
+                // The same file by two ways is not a duplicate.
+                let canonical = path.canonicalize().unwrap_or_else(|_| path.clone());
+                if seen.contains(&canonical) {
+                    continue;
+                }
+                seen.push(canonical);
+                listings.push(Listing::read(source, &path, &mut first));
+            }
+        }
+        listings
+    }
+}
+
+/// One manifest that was found.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Id of the plugin; the file's name when the manifest cannot be read.
+    pub id: String,
+    /// The manifest.
+    pub path: PathBuf,
+    /// Why the place was searched.
+    pub source: Source,
+    /// Its content, unless it cannot be read.
+    pub manifest: Option<Manifest>,
+    /// Why it cannot be loaded as it stands: malformed, a duplicate of an earlier one, not for this platform.
+    pub problem: Option<LoadError>,
+}
+
+impl Listing {
+    /// A listing for one manifest outside any search.
+    pub(crate) fn single(path: &Path) -> Listing {
+        Listing::read(Source::Explicit, path, &mut HashMap::new())
+    }
+
+    fn broken(source: Source, path: &Path, problem: LoadError) -> Listing {
+        Listing {
+            id: stem(path),
+            path: path.to_path_buf(),
+            source,
+            manifest: None,
+            problem: Some(problem),
+        }
+    }
+
+    fn read(source: Source, path: &Path, first: &mut HashMap<String, PathBuf>) -> Listing {
+        let manifest = match Manifest::read(path) {
+            Ok(manifest) => manifest,
+            Err(problem) => return Listing::broken(source, path, problem),
+        };
+        let problem = match first.get(&manifest.id) {
+            Some(earlier) => Some(LoadError::Duplicate(Facts::new(
+                &manifest.id,
+                path,
+                "another plugin with this id comes earlier in the search order",
+                "one plugin per id",
+                format!("{} is used", earlier.display()),
+                "remove one of them, or name the wanted manifest explicitly",
+            ))),
+            None => {
+                first.insert(manifest.id.clone(), path.to_path_buf());
+                wrong_platform(&manifest)
+            }
+        };
+        Listing {
+            id: manifest.id.clone(),
+            path: path.to_path_buf(),
+            source,
+            manifest: Some(manifest),
+            problem,
+        }
+    }
+}
+
+fn wrong_platform(manifest: &Manifest) -> Option<LoadError> {
+    let platform = current_platform();
+    if manifest.library.contains_key(platform) {
+        return None;
+    }
+    let offered: Vec<&str> = manifest.library.keys().map(String::as_str).collect();
+    let remedy = if KNOWN_PLATFORMS.contains(&platform) {
+        format!("install a build of the plugin for {platform}")
+    } else {
+        format!("use one of the platforms {}", KNOWN_PLATFORMS.join(", "))
+    };
+    Some(LoadError::Platform(Facts::new(
+        &manifest.id,
+        &manifest.path,
+        "the plugin has no library for this platform",
+        format!("`{platform}` under [library]"),
+        offered.join(", "),
+        remedy,
+    )))
+}
+
+/// The manifests at a place: the file itself; or the `.toml` files of a folder and of its subfolders, one level deep,
+/// that mention `manifest_version` (other TOML files are not manifests). Sorted by path. Errors: `Path`.
+pub(crate) fn manifests_at(place: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let unreadable = |found: String| {
+        LoadError::Path(Facts::new(
+            stem(place),
+            place,
+            "cannot search this place for plugins",
+            "a manifest (.toml) or a folder",
+            found,
+            format!("check the path (given explicitly or in {PLUGIN_PATH})"),
+        ))
+    };
+    let metadata = place.metadata().map_err(|error| unreadable(error.to_string()))?;
+    if metadata.is_file() {
+        if place.extension() == Some(OsStr::new("toml")) {
+            return Ok(vec![place.to_path_buf()]);
+        }
+        return Err(LoadError::Path(Facts::new(
+            stem(place),
+            place,
+            "this file is not a manifest",
+            "a manifest (.toml) or a folder",
+            "another kind of file",
+            "name the manifest beside the library; a library alone cannot be loaded",
+        )));
+    }
+    let mut found = Vec::new();
+    let mut folders = vec![place.to_path_buf()];
+    let mut top = true;
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder);
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(error) if top => return Err(unreadable(error.to_string())),
+            // A subfolder that may not be read holds no plugin for this user.
+            Err(_) => continue,
+        };
+        for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
+            if path.is_dir() {
+                if top {
+                    folders.push(path);
+                }
+            } else if path.extension() == Some(OsStr::new("toml")) && is_manifest(&path) {
+                found.push(path);
+            }
+        }
+        top = false;
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let marker = b"manifest_version";
+    std::fs::read(path).is_ok_and(|text| text.windows(marker.len()).any(|word| word == marker))
+}

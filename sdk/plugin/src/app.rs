@@ -1,0 +1,329 @@
+//! Apps: from records to features, a head, and predictions.
+
+use crate::component::{
+    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
+};
+use crate::text::{borrow, view};
+use crate::{Map, ModelInfo, Result, Row, Scope, Tokenizer};
+use easytransfer_abi as abi;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map as Json, Value};
+use std::ffi::{CStr, c_void};
+
+/// A record: values by role ("text", "text_pair", "label", ...).
+pub type Record = Json<String, Value>;
+
+/// A column that records need.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    /// Role, which is also the option that names the column.
+    pub role: String,
+    /// Names that are taken without being asked for, first match wins.
+    pub names: Vec<String>,
+    /// Records cannot be used without it (targets: while training and evaluating).
+    pub required: bool,
+    /// A target: may be missing when predicting.
+    #[serde(default)]
+    pub target: bool,
+}
+
+/// A component by name with its options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Name in the registry.
+    pub name: String,
+    /// Options.
+    #[serde(default)]
+    pub options: Json<String, Value>,
+}
+
+impl Choice {
+    /// A component with default options.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), options: Json::new() }
+    }
+}
+
+/// What the host must know about an app.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AppInfo {
+    /// Loss to train with; none for apps that are not trained.
+    pub loss: Option<Choice>,
+    /// Metrics to evaluate with.
+    pub metrics: Vec<Choice>,
+    /// Name of the figure that decides which checkpoint is best.
+    pub best: String,
+    /// "max" or "min".
+    pub best_is: String,
+    /// `ET_WANT_` bits that the head needs from the model.
+    pub want: u32,
+    /// Names of the classes, in the order of the logits.
+    pub labels: Vec<String>,
+    /// Entries for config.json, so that other tools read the saved model.
+    pub config: Json<String, Value>,
+    /// Whether the head is that of Hugging Face's sequence classification, so that a saved model is read back by it.
+    pub sequence_classification: bool,
+}
+
+/// An app. Methods with `&self` may run while other threads make features.
+pub trait App: Send + Sync + Sized + 'static {
+    /// Name users write, for instance `c"text-classify"`.
+    const NAME: &'static CStr;
+    /// JSON Schema of the options.
+    const SCHEMA: &'static CStr = crate::NO_OPTIONS;
+    /// The options.
+    type Options: DeserializeOwned;
+
+    /// Makes an instance; `state` is what [`App::state`] of a trained instance returned.
+    fn new(options: Self::Options, state: Option<Value>) -> Result<Self>;
+
+    /// Columns that records need.
+    fn columns(&self) -> Vec<Column>;
+
+    /// Sees every training record before training.
+    fn observe(&mut self, record: &Record) -> Result<()>;
+
+    /// All records were seen.
+    fn observed(&mut self) -> Result<()>;
+
+    /// What a bundle must keep.
+    fn state(&self) -> Result<Value>;
+
+    /// What the host must know.
+    fn info(&self) -> AppInfo;
+
+    /// Turns a record into features; targets that are absent are left out.
+    fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()>;
+
+    /// Declares the parameters of the head in `scope`, the root of the set.
+    fn build(&mut self, scope: &Scope, model: &ModelInfo) -> Result<()>;
+
+    /// Adds the head's outputs to the model's.
+    fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
+
+    /// One prediction per row of the batch.
+    fn decode(&self, batch: &Map, outputs: &Map) -> Result<Vec<Record>>;
+}
+
+/// The C table of an app.
+#[doc(hidden)]
+pub struct AppTable<T>(std::marker::PhantomData<T>);
+
+impl<T: App> AppTable<T> {
+    #[doc(hidden)]
+    pub const TABLE: &'static abi::et_plugin_app = &abi::et_plugin_app {
+        struct_size: size_of::<abi::et_plugin_app>(),
+        name: T::NAME.as_ptr(),
+        schema: T::SCHEMA.as_ptr(),
+        create: Some(Self::create),
+        columns: Some(Self::columns),
+        observe: Some(Self::observe),
+        observed: Some(Self::observed),
+        state: Some(Self::state),
+        describe: Some(Self::describe),
+        features: Some(Self::features),
+        build: Some(Self::build),
+        forward: Some(Self::forward),
+        decode: Some(Self::decode),
+        release: Some(Instance::<T>::release),
+    };
+
+    unsafe extern "C" fn create(
+        options: abi::et_str,
+        state: abi::et_str,
+        out: *mut *mut c_void,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes valid text and a valid out.
+        unsafe {
+            Instance::create(out, || {
+                let state = view(state)?;
+                let state =
+                    if state.is_empty() { None } else { Some(serde_json::from_str(state)?) };
+                T::new(parse(T::NAME, options)?, state)
+            })
+        }
+    }
+
+    unsafe extern "C" fn columns(
+        instance: *mut c_void,
+        out: *mut *mut abi::et_buffer,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes its instance and a valid out (so for all below).
+        unsafe {
+            Instance::<T>::with_ref(instance, |app| {
+                put_text(out, &serde_json::to_string(&app.columns())?)
+            })
+        }
+    }
+
+    unsafe extern "C" fn observe(instance: *mut c_void, record: abi::et_str) -> *mut abi::et_error {
+        // SAFETY: no other call runs during [one-at-a-time] slots that change the instance.
+        unsafe {
+            Instance::<T>::with_mut(instance, |app| {
+                app.observe(&serde_json::from_str(view(record)?)?)
+            })
+        }
+    }
+
+    unsafe extern "C" fn observed(instance: *mut c_void) -> *mut abi::et_error {
+        // SAFETY: as for `observe`.
+        unsafe { Instance::<T>::with_mut(instance, T::observed) }
+    }
+
+    unsafe extern "C" fn state(
+        instance: *mut c_void,
+        out: *mut *mut abi::et_buffer,
+    ) -> *mut abi::et_error {
+        // SAFETY: as for `columns`.
+        unsafe {
+            Instance::<T>::with_ref(instance, |app| {
+                put_text(out, &serde_json::to_string(&app.state()?)?)
+            })
+        }
+    }
+
+    unsafe extern "C" fn describe(
+        instance: *mut c_void,
+        out: *mut *mut abi::et_buffer,
+    ) -> *mut abi::et_error {
+        // SAFETY: as for `columns`.
+        unsafe {
+            Instance::<T>::with_ref(instance, |app| {
+                put_text(out, &serde_json::to_string(&app.info())?)
+            })
+        }
+    }
+
+    unsafe extern "C" fn features(
+        instance: *mut c_void,
+        tokenizer: *const abi::et_tokenizer,
+        record: abi::et_str,
+        row: *mut abi::et_row,
+    ) -> *mut abi::et_error {
+        // SAFETY: as for `columns`; the tokenizer and the row live for the call.
+        unsafe {
+            Instance::<T>::with_ref(instance, |app| {
+                let tokenizer = Tokenizer::lend(tokenizer.cast_mut())?;
+                app.features(
+                    &tokenizer,
+                    &serde_json::from_str(view(record)?)?,
+                    &mut *Row::lend(row)?,
+                )
+            })
+        }
+    }
+
+    unsafe extern "C" fn build(
+        instance: *mut c_void,
+        scope: *const abi::et_scope,
+        model: abi::et_str,
+    ) -> *mut abi::et_error {
+        // SAFETY: as for `observe`; the scope lives for the call.
+        unsafe {
+            Instance::<T>::with_mut(instance, |app| {
+                app.build(&*Scope::lend(scope.cast_mut())?, &serde_json::from_str(view(model)?)?)
+            })
+        }
+    }
+
+    unsafe extern "C" fn forward(
+        instance: *mut c_void,
+        call: *const abi::et_call,
+        batch: *const abi::et_map,
+        outputs: *mut abi::et_map,
+    ) -> *mut abi::et_error {
+        // SAFETY: as for `columns`; the maps live for the call.
+        unsafe {
+            Instance::<T>::with_ref(instance, |app| {
+                Call::enter(call, |call| {
+                    app.forward(call, &*Map::lend(batch.cast_mut())?, &mut *Map::lend(outputs)?)
+                })
+            })
+        }
+    }
+
+    unsafe extern "C" fn decode(
+        instance: *mut c_void,
+        batch: *const abi::et_map,
+        outputs: *const abi::et_map,
+        out: *mut *mut abi::et_buffer,
+    ) -> *mut abi::et_error {
+        // SAFETY: as for `columns`; the maps live for the call.
+        unsafe {
+            Instance::<T>::with_ref(instance, |app| {
+                let predictions =
+                    app.decode(&*Map::lend(batch.cast_mut())?, &*Map::lend(outputs.cast_mut())?)?;
+                put_text(out, &serde_json::to_string(&predictions)?)
+            })
+        }
+    }
+}
+
+/// An app from a registry, as the host uses it.
+pub struct LoadedApp(Loaded<abi::et_plugin_app>);
+
+// SAFETY: the methods that take `&self` call slots whose contract allows other threads to make features meanwhile.
+unsafe impl Sync for LoadedApp {}
+
+impl LoadedApp {
+    /// Makes an instance with options as JSON, and the state of a trained instance or an empty text.
+    pub fn create(component: &ComponentRef, options: &str, state: &str) -> Result<Self> {
+        Ok(Self(create!(component, "et.app/1", et_plugin_app(borrow(options), borrow(state)))))
+    }
+
+    /// Columns that records need.
+    pub fn columns(&self) -> Result<Vec<Column>> {
+        Ok(serde_json::from_str(&invoke_text!(self.0, et_plugin_app.columns())?)?)
+    }
+
+    /// Sees a training record before training.
+    pub fn observe(&mut self, record: &Record) -> Result<()> {
+        let record = serde_json::to_string(record)?;
+        invoke!(self.0, et_plugin_app.observe(borrow(&record)))
+    }
+
+    /// All records were seen.
+    pub fn observed(&mut self) -> Result<()> {
+        invoke!(self.0, et_plugin_app.observed())
+    }
+
+    /// What a bundle must keep.
+    pub fn state(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&invoke_text!(self.0, et_plugin_app.state())?)?)
+    }
+
+    /// What the host must know.
+    pub fn info(&self) -> Result<AppInfo> {
+        Ok(serde_json::from_str(&invoke_text!(self.0, et_plugin_app.describe())?)?)
+    }
+
+    /// Turns a record into features.
+    pub fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()> {
+        let record = serde_json::to_string(record)?;
+        invoke!(self.0, et_plugin_app.features(tokenizer.as_raw(), borrow(&record), row.as_raw()))
+    }
+
+    /// Declares the parameters of the head.
+    pub fn build(&mut self, scope: &Scope, model: &ModelInfo) -> Result<()> {
+        let model = serde_json::to_string(model)?;
+        invoke!(self.0, et_plugin_app.build(scope.as_raw(), borrow(&model)))
+    }
+
+    /// Adds the head's outputs to the model's.
+    pub fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+        let call = call.raw();
+        invoke!(self.0, et_plugin_app.forward(&call, batch.as_raw(), outputs.as_raw()))
+    }
+
+    /// Predictions as JSON text: an array with one object per row.
+    pub fn decode_json(&self, batch: &Map, outputs: &Map) -> Result<String> {
+        invoke_text!(self.0, et_plugin_app.decode(batch.as_raw(), outputs.as_raw()))
+    }
+
+    /// One prediction per row of the batch.
+    pub fn decode(&self, batch: &Map, outputs: &Map) -> Result<Vec<Record>> {
+        Ok(serde_json::from_str(&self.decode_json(batch, outputs)?)?)
+    }
+}

@@ -1,0 +1,375 @@
+//! What all kinds of components share: instances behind an opaque pointer, caught panics, and the host's handle of a table.
+
+use crate::{Buffer, Error, Lent, Result, Rng};
+use easytransfer_abi as abi;
+use serde::de::DeserializeOwned;
+use std::ffi::{CStr, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A component's instance. After a panic it is poisoned: its state may be half-changed, so later calls are refused.
+pub(crate) struct Instance<T> {
+    value: T,
+    poisoned: AtomicBool,
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without a message".to_owned()
+    }
+}
+
+/// Runs `f` and turns errors and panics into an error of the boundary.
+pub(crate) fn guard(f: impl FnOnce() -> Result<()>) -> *mut abi::et_error {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Ok(())) => null_mut(),
+        Ok(Err(error)) => error.into_raw(),
+        Err(payload) => {
+            Error::new(abi::ET_ERR_PANIC, format!("panic: {}", panic_text(&*payload))).into_raw()
+        }
+    }
+}
+
+impl<T> Instance<T> {
+    /// Makes an instance and hands it to the host.
+    ///
+    /// # Safety
+    /// `out` is valid for a write.
+    pub(crate) unsafe fn create(
+        out: *mut *mut c_void,
+        make: impl FnOnce() -> Result<T>,
+    ) -> *mut abi::et_error {
+        guard(|| {
+            let instance = Box::new(Self { value: make()?, poisoned: AtomicBool::new(false) });
+            // SAFETY: promised by the caller.
+            unsafe { *out = Box::into_raw(instance).cast() };
+            Ok(())
+        })
+    }
+
+    fn enter(&self, f: impl FnOnce() -> Result<()>) -> *mut abi::et_error {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Error::new(
+                abi::ET_ERR_FAILED_PRECONDITION,
+                "this component panicked before and cannot be used again; make a new one",
+            )
+            .into_raw();
+        }
+        let error = guard(|| match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(result) => result,
+            Err(payload) => {
+                self.poisoned.store(true, Ordering::Release);
+                std::panic::resume_unwind(payload)
+            }
+        });
+        error
+    }
+
+    /// Calls into an instance that no other call uses.
+    ///
+    /// # Safety
+    /// `raw` came from `create` for the same `T`, is not released, and no other call on it is running.
+    pub(crate) unsafe fn with_mut(
+        raw: *mut c_void,
+        f: impl FnOnce(&mut T) -> Result<()>,
+    ) -> *mut abi::et_error {
+        let this = raw.cast::<Self>();
+        if this.is_null() {
+            return Error::invalid("the instance is NULL").into_raw();
+        }
+        // SAFETY: promised by the caller; the two fields are borrowed apart.
+        unsafe {
+            let value = &mut *(&raw mut (*this).value);
+            let poisoned = &*(&raw const (*this).poisoned);
+            if poisoned.load(Ordering::Acquire) {
+                return Error::new(
+                    abi::ET_ERR_FAILED_PRECONDITION,
+                    "this component panicked before and cannot be used again; make a new one",
+                )
+                .into_raw();
+            }
+            guard(|| match catch_unwind(AssertUnwindSafe(|| f(value))) {
+                Ok(result) => result,
+                Err(payload) => {
+                    poisoned.store(true, Ordering::Release);
+                    std::panic::resume_unwind(payload)
+                }
+            })
+        }
+    }
+
+    /// Calls into an instance that other threads may be using too.
+    ///
+    /// # Safety
+    /// `raw` came from `create` for the same `T`, is not released, and no `with_mut` call on it is running.
+    pub(crate) unsafe fn with_ref(
+        raw: *mut c_void,
+        f: impl FnOnce(&T) -> Result<()>,
+    ) -> *mut abi::et_error {
+        // SAFETY: promised by the caller.
+        match unsafe { raw.cast::<Self>().as_ref() } {
+            Some(this) => this.enter(|| f(&this.value)),
+            None => Error::invalid("the instance is NULL").into_raw(),
+        }
+    }
+
+    /// Frees an instance; a panic while dropping is swallowed.
+    ///
+    /// # Safety
+    /// `raw` is NULL or came from `create` for the same `T` and is not used again.
+    pub(crate) unsafe extern "C" fn release(raw: *mut c_void) {
+        if !raw.is_null() {
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                // SAFETY: promised by the caller.
+                drop(unsafe { Box::from_raw(raw.cast::<Self>()) });
+            }));
+        }
+    }
+}
+
+/// Options from JSON text; empty text means no options.
+///
+/// # Safety
+/// `text` is valid borrowed text.
+pub(crate) unsafe fn parse<O: DeserializeOwned>(name: &CStr, text: abi::et_str) -> Result<O> {
+    // SAFETY: promised by the caller.
+    let text = unsafe { crate::text::view(text)? };
+    let text = if text.trim().is_empty() { "{}" } else { text };
+    serde_json::from_str(text).map_err(|error| {
+        Error::bad_input(format!("options of {}: {error}", name.to_string_lossy()))
+    })
+}
+
+/// Hands text to the other side as a buffer.
+///
+/// # Safety
+/// `out` is valid for a write.
+pub(crate) unsafe fn put_text(out: *mut *mut abi::et_buffer, text: &str) -> Result<()> {
+    let buffer = Buffer::new(text.as_bytes())?;
+    // SAFETY: promised by the caller.
+    unsafe { *out = buffer.into_raw() };
+    Ok(())
+}
+
+/// What a forward pass is for.
+pub struct Call<'a> {
+    /// Dropout is on.
+    pub training: bool,
+    /// Set of `ET_WANT_` bits.
+    pub want: u32,
+    rng: Option<&'a Rng>,
+}
+
+impl<'a> Call<'a> {
+    /// For predictions.
+    pub fn inference(want: u32) -> Self {
+        Self { training: false, want, rng: None }
+    }
+
+    /// For training, with the source of dropout's numbers.
+    pub fn training(want: u32, rng: &'a Rng) -> Self {
+        Self { training: true, want, rng: Some(rng) }
+    }
+
+    /// Source of random numbers, while training.
+    pub fn rng(&self) -> Option<&'a Rng> {
+        self.rng
+    }
+
+    /// Whether an output is wanted, one of the `ET_WANT_` bits.
+    pub fn wants(&self, bit: u32) -> bool {
+        self.want & bit != 0
+    }
+
+    pub(crate) fn raw(&self) -> abi::et_call {
+        abi::et_call {
+            struct_size: size_of::<abi::et_call>(),
+            training: i32::from(self.training),
+            want: self.want,
+            rng: self.rng.map_or(null_mut(), Rng::as_raw),
+        }
+    }
+
+    /// Runs `f` with the call that the other side made.
+    ///
+    /// # Safety
+    /// `raw` is NULL or a valid call.
+    pub(crate) unsafe fn enter(
+        raw: *const abi::et_call,
+        f: impl FnOnce(&Call<'_>) -> Result<()>,
+    ) -> Result<()> {
+        // SAFETY: promised by the caller.
+        let raw = unsafe { raw.as_ref() }.ok_or_else(|| Error::invalid("the call is NULL"))?;
+        let rng: Option<Lent<'_, Rng>> = if raw.rng.is_null() {
+            None
+        } else {
+            // SAFETY: the generator lives for the call.
+            Some(unsafe { Rng::lend(raw.rng)? })
+        };
+        f(&Call { training: raw.training != 0, want: raw.want, rng: rng.as_deref() })
+    }
+}
+
+/// A component that a registry found: where its table is and who brought it.
+#[derive(Clone, Debug)]
+pub struct ComponentRef {
+    /// Kind, for instance "et.loss/1".
+    pub kind: &'static str,
+    /// Name that users write.
+    pub name: String,
+    /// JSON Schema of the options.
+    pub schema: String,
+    /// Id of the plugin.
+    pub plugin_id: String,
+    /// Version of the plugin.
+    pub plugin_version: String,
+    table: *const c_void,
+}
+
+// SAFETY: tables are immutable and live until the process ends.
+unsafe impl Send for ComponentRef {}
+// SAFETY: as above.
+unsafe impl Sync for ComponentRef {}
+
+impl ComponentRef {
+    /// Describes a component.
+    ///
+    /// # Safety
+    /// `table` is a table of the kind, checked by a registry (required slots are there), and lives until the process ends.
+    pub unsafe fn new(
+        kind: &'static str,
+        name: String,
+        schema: String,
+        plugin_id: String,
+        plugin_version: String,
+        table: *const c_void,
+    ) -> Self {
+        Self { kind, name, schema, plugin_id, plugin_version, table }
+    }
+
+    /// The table as its type.
+    pub(crate) fn table<T>(&self, kind: &str) -> Result<&'static T> {
+        if self.kind != kind {
+            return Err(Error::invalid(format!(
+                "{}: expected a component of kind {kind}, found {}",
+                self.name, self.kind
+            )));
+        }
+        // SAFETY: `new` promised a table of the kind.
+        unsafe { self.table.cast::<T>().as_ref() }
+            .ok_or_else(|| Error::invalid(format!("{}: the table is NULL", self.name)))
+    }
+}
+
+/// The host's side of an instance: calls go through the table, errors say whose they are.
+pub(crate) struct Loaded<T: 'static> {
+    pub table: &'static T,
+    pub instance: *mut c_void,
+    pub release: Option<unsafe extern "C" fn(*mut c_void)>,
+    what: String,
+}
+
+// SAFETY: instances are `Send` by contract ([one-at-a-time] slots may be called from any thread).
+unsafe impl<T> Send for Loaded<T> {}
+
+impl<T> Loaded<T> {
+    pub(crate) fn new(
+        component: &ComponentRef,
+        table: &'static T,
+        release: Option<unsafe extern "C" fn(*mut c_void)>,
+    ) -> Self {
+        let kind = component.kind.trim_start_matches("et.").trim_end_matches("/1");
+        Self {
+            table,
+            instance: null_mut(),
+            release,
+            what: format!("{kind} {} (plugin {})", component.name, component.plugin_id),
+        }
+    }
+
+    /// Takes the result of a slot; errors name the component.
+    ///
+    /// # Safety
+    /// `raw` is NULL or an owned error.
+    pub(crate) unsafe fn check(&self, raw: *mut abi::et_error) -> Result<()> {
+        // SAFETY: promised by the caller.
+        unsafe { Error::from_raw(raw) }.map_err(|error| error.context(&self.what))
+    }
+
+    pub(crate) fn missing(&self, slot: &str) -> Error {
+        Error::new(abi::ET_ERR_UNIMPLEMENTED, format!("{}: the plugin has no {slot}", self.what))
+    }
+}
+
+impl<T> Drop for Loaded<T> {
+    fn drop(&mut self) {
+        if let Some(release) = self.release
+            && !self.instance.is_null()
+        {
+            // SAFETY: the instance came from this table's `create` and is not used again.
+            unsafe { release(self.instance) };
+        }
+    }
+}
+
+/// Calls a slot of a loaded component: `invoke!(self.loaded, et_plugin_loss.forward(args...))?`.
+macro_rules! invoke {
+    ($loaded:expr, $ty:ident . $slot:ident ( $($arg:expr),* $(,)? )) => {{
+        let loaded = &$loaded;
+        match $crate::host::slot!(loaded.table, $ty.$slot) {
+            // SAFETY: the instance belongs to this table, handles are live while their wrappers are, outs are local.
+            Some(f) => unsafe { loaded.check(f(loaded.instance, $($arg),*)) },
+            None => Err(loaded.missing(stringify!($slot))),
+        }
+    }};
+}
+pub(crate) use invoke;
+
+/// Calls a slot that answers with text in a buffer.
+macro_rules! invoke_text {
+    ($loaded:expr, $ty:ident . $slot:ident ( $($arg:expr),* $(,)? )) => {{
+        let mut out = ::std::ptr::null_mut();
+        $crate::component::invoke!($loaded, $ty.$slot($($arg,)* &mut out)).and_then(|()| {
+            // SAFETY: on success the out holds an owned reference.
+            let buffer = unsafe { $crate::Buffer::from_raw(out) }?;
+            Ok(buffer.as_str()?.to_owned())
+        })
+    }};
+}
+pub(crate) use invoke_text;
+
+/// Calls a slot that answers with a tensor.
+macro_rules! invoke_tensor {
+    ($loaded:expr, $ty:ident . $slot:ident ( $($arg:expr),* $(,)? )) => {{
+        let mut out = ::std::ptr::null_mut();
+        $crate::component::invoke!($loaded, $ty.$slot($($arg,)* &mut out)).and_then(|()| {
+            // SAFETY: on success the out holds an owned reference.
+            unsafe { $crate::Tensor::from_raw(out) }
+        })
+    }};
+}
+pub(crate) use invoke_tensor;
+
+/// Makes a loaded component by its `create` slot.
+macro_rules! create {
+    ($component:expr, $kind:literal, $ty:ident ( $($arg:expr),* $(,)? )) => {{
+        let component: &$crate::ComponentRef = $component;
+        let table: &'static ::easytransfer_abi::$ty = component.table($kind)?;
+        let release = $crate::host::slot!(table, $ty.release);
+        let mut loaded = $crate::component::Loaded::new(component, table, release);
+        let mut instance = ::std::ptr::null_mut();
+        match $crate::host::slot!(table, $ty.create) {
+            // SAFETY: arguments are borrowed for the call, the out is local.
+            Some(f) => unsafe { loaded.check(f($($arg,)* &mut instance)) }?,
+            None => return Err(loaded.missing("create")),
+        }
+        loaded.instance = instance;
+        loaded
+    }};
+}
+pub(crate) use create;

@@ -1,0 +1,150 @@
+//! Models: encoders and other networks below the head.
+
+use crate::component::{
+    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
+};
+use crate::text::borrow;
+use crate::{Map, Result, Scope};
+use easytransfer_abi as abi;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::ffi::{CStr, c_void};
+
+/// What the trainer and the apps must know about a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelInfo {
+    /// Width of "last" and of "pooled".
+    pub hidden_size: usize,
+    /// Number of layers; "hidden_states/0" is below the first and "hidden_states/layers" above the last.
+    pub layers: usize,
+    /// Rows of the token embedding.
+    pub vocab_size: usize,
+    /// Longest run in tokens.
+    pub max_positions: usize,
+    /// Name under which Hugging Face checkpoints with a head keep the encoder, for instance "bert".
+    pub base_prefix: String,
+    /// Form of the classification head in Hugging Face checkpoints: "bert", "roberta", "distilbert" or "electra".
+    pub head: String,
+    /// Class of the Hugging Face model with a classification head, for config.json.
+    pub classifier_class: String,
+    /// Class of the bare Hugging Face model, for config.json.
+    pub base_class: String,
+    /// Probability of dropout before the classification head.
+    pub classifier_dropout: f64,
+    /// Standard deviation of new weights.
+    pub initializer_range: f64,
+    /// Whether the model offers "pooled".
+    pub pooled: bool,
+    /// Beginnings of names in checkpoints that this model legitimately does not use, for instance "cls.".
+    pub ignore: Vec<String>,
+    /// Name of each layer's scope in order, lowest first, the embeddings at index 0: for layer-wise rates and freezing.
+    pub depth: Vec<String>,
+}
+
+/// A model. Parameter names are those of Hugging Face checkpoints without the base prefix.
+pub trait Model: Send + Sized + 'static {
+    /// Name users write: the `model_type` of the configuration.
+    const NAME: &'static CStr;
+    /// JSON Schema of the configuration.
+    const SCHEMA: &'static CStr = crate::NO_OPTIONS;
+    /// The configuration: what config.json holds.
+    type Config: DeserializeOwned;
+
+    /// Declares the parameters in `scope`.
+    fn new(config: Self::Config, scope: &Scope) -> Result<Self>;
+
+    /// What others must know about it.
+    fn info(&self) -> ModelInfo;
+
+    /// Reads "ids", "positions", "starts" and, where it has them, "segments"; writes "last" [T, h], and "pooled" [B, h] and
+    /// "hidden_states/k" [T, h] when wanted.
+    fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
+}
+
+/// The C table of a model.
+#[doc(hidden)]
+pub struct ModelTable<T>(std::marker::PhantomData<T>);
+
+impl<T: Model> ModelTable<T> {
+    #[doc(hidden)]
+    pub const TABLE: &'static abi::et_plugin_model = &abi::et_plugin_model {
+        struct_size: size_of::<abi::et_plugin_model>(),
+        name: T::NAME.as_ptr(),
+        schema: T::SCHEMA.as_ptr(),
+        create: Some(Self::create),
+        describe: Some(Self::describe),
+        forward: Some(Self::forward),
+        release: Some(Instance::<T>::release),
+    };
+
+    unsafe extern "C" fn create(
+        config: abi::et_str,
+        scope: *const abi::et_scope,
+        out: *mut *mut c_void,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes valid text, a live scope and a valid out.
+        unsafe {
+            Instance::create(out, || {
+                T::new(parse(T::NAME, config)?, &*Scope::lend(scope.cast_mut())?)
+            })
+        }
+    }
+
+    unsafe extern "C" fn describe(
+        instance: *mut c_void,
+        out: *mut *mut abi::et_buffer,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes its instance, one call at a time, and a valid out.
+        unsafe {
+            Instance::<T>::with_mut(instance, |model| {
+                put_text(out, &serde_json::to_string(&model.info())?)
+            })
+        }
+    }
+
+    unsafe extern "C" fn forward(
+        instance: *mut c_void,
+        call: *const abi::et_call,
+        batch: *const abi::et_map,
+        outputs: *mut abi::et_map,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes its instance, one call at a time, and live maps.
+        unsafe {
+            Instance::<T>::with_mut(instance, |model| {
+                Call::enter(call, |call| {
+                    let batch = Map::lend(batch.cast_mut())?;
+                    let mut outputs = Map::lend(outputs)?;
+                    model.forward(call, &batch, &mut outputs)
+                })
+            })
+        }
+    }
+}
+
+/// A model from a registry, as the host uses it.
+pub struct LoadedModel {
+    loaded: Loaded<abi::et_plugin_model>,
+    info: ModelInfo,
+}
+
+impl LoadedModel {
+    /// Declares the parameters in `scope` and makes an instance; `config` is JSON.
+    pub fn create(component: &ComponentRef, config: &str, scope: &Scope) -> Result<Self> {
+        let loaded =
+            create!(component, "et.model/1", et_plugin_model(borrow(config), scope.as_raw()));
+        let info = serde_json::from_str(&invoke_text!(loaded, et_plugin_model.describe())?)?;
+        Ok(Self { loaded, info })
+    }
+
+    /// What the model says of itself.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Runs the model; see [`Model::forward`].
+    pub fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+        let call = call.raw();
+        invoke!(self.loaded, et_plugin_model.forward(&call, batch.as_raw(), outputs.as_raw()))
+    }
+}

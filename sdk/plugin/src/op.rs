@@ -1,0 +1,243 @@
+//! Operations with code of their own: any number of inputs and outputs, on the host's tape.
+
+use crate::component::guard;
+use crate::host::{call, tables};
+use crate::{DType, Error, Lent, Result, Tensor};
+use easytransfer_abi as abi;
+use std::ffi::{CStr, c_void};
+use std::ptr::{null_mut, slice_from_raw_parts};
+
+/// Type and shape of an output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputSpec {
+    /// Element type.
+    pub dtype: DType,
+    /// Extents, at most 8.
+    pub shape: Vec<usize>,
+}
+
+/// A borrowed input: contiguous host memory.
+pub struct InputView<'a> {
+    view: &'a abi::et_view,
+}
+
+/// A borrowed output: contiguous host memory, to be filled.
+pub struct OutputView<'a> {
+    view: &'a abi::et_view,
+}
+
+fn extents(view: &abi::et_view) -> Vec<usize> {
+    let rank = usize::try_from(view.rank).unwrap_or(0);
+    if rank == 0 {
+        return Vec::new();
+    }
+    // SAFETY: the host gives `rank` extents.
+    unsafe { &*slice_from_raw_parts(view.shape, rank) }.iter().map(|&n| n as usize).collect()
+}
+
+fn memory<T: crate::Element>(view: &abi::et_view) -> Result<(*mut T, usize)> {
+    if view.device_type != abi::ET_DEVICE_CPU {
+        return Err(Error::new(abi::ET_ERR_DEVICE, "the view is not in host memory"));
+    }
+    if view.dtype != T::DTYPE as i32 {
+        return Err(Error::new(
+            abi::ET_ERR_DTYPE,
+            format!("view: expected {:?}, found dtype {}", T::DTYPE, view.dtype),
+        ));
+    }
+    let data = view.data.cast::<u8>().wrapping_add(view.byte_offset).cast::<T>();
+    Ok((data, extents(view).iter().product()))
+}
+
+impl InputView<'_> {
+    /// Extents.
+    pub fn shape(&self) -> Vec<usize> {
+        extents(self.view)
+    }
+
+    /// Elements, row-major. Errors when `T` is not the element type.
+    pub fn as_slice<T: crate::Element>(&self) -> Result<&[T]> {
+        let (data, len) = memory::<T>(self.view)?;
+        // SAFETY: without ET_OP_ACCEPTS_STRIDED inputs are contiguous, and they are borrowed for the call.
+        Ok(if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(data, len) } })
+    }
+}
+
+impl OutputView<'_> {
+    /// Extents.
+    pub fn shape(&self) -> Vec<usize> {
+        extents(self.view)
+    }
+
+    /// Elements, row-major, to be filled.
+    pub fn as_mut_slice<T: crate::Element>(&mut self) -> Result<&mut [T]> {
+        let (data, len) = memory::<T>(self.view)?;
+        // SAFETY: outputs are contiguous, allocated by the host for this call and not shared.
+        Ok(if len == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(data, len) } })
+    }
+}
+
+/// An operation on the CPU.
+pub trait Op: Send + Sync + 'static {
+    /// Name, for instance `c"cube"`.
+    const NAME: &'static CStr;
+    /// Number of inputs.
+    const INPUTS: usize;
+    /// Number of outputs.
+    const OUTPUTS: usize;
+
+    /// Type and shape of each output from those of the inputs.
+    fn infer(&self, inputs: &[OutputSpec]) -> Result<Vec<OutputSpec>>;
+
+    /// Computes the outputs.
+    fn forward(&self, inputs: &[InputView<'_>], outputs: &mut [OutputView<'_>]) -> Result<()>;
+
+    /// Gradient of each input from those of the outputs (`None` where none arrived), by tensor operations.
+    fn backward(
+        &self,
+        inputs: &[&Tensor],
+        outputs: &[&Tensor],
+        output_grads: &[Option<&Tensor>],
+    ) -> Result<Vec<Option<Tensor>>>;
+}
+
+/// The C table of an operation.
+#[doc(hidden)]
+pub struct OpTable<T>(std::marker::PhantomData<T>);
+
+/// Tensors lent by the host.
+unsafe fn lend<'a>(raw: *const *const abi::et_tensor, len: usize) -> Vec<Option<Lent<'a, Tensor>>> {
+    // SAFETY: the host gives `len` pointers, each NULL or live for the call.
+    (0..len).map(|i| unsafe { Tensor::lend((*raw.add(i)).cast_mut()) }.ok()).collect()
+}
+
+fn expect_all<'a>(tensors: &'a [Option<Lent<'_, Tensor>>]) -> Result<Vec<&'a Tensor>> {
+    tensors.iter().map(|t| t.as_deref().ok_or_else(|| Error::invalid("a tensor is NULL"))).collect()
+}
+
+impl<T: Op> OpTable<T> {
+    #[doc(hidden)]
+    pub const TABLE: &'static abi::et_plugin_op = &abi::et_plugin_op {
+        struct_size: size_of::<abi::et_plugin_op>(),
+        name: T::NAME.as_ptr(),
+        flags: abi::ET_OP_HAS_BACKWARD,
+        inputs_len: T::INPUTS as u32,
+        outputs_len: T::OUTPUTS as u32,
+        reserved: 0,
+        infer: Some(Self::infer),
+        forward: Some(Self::forward),
+        backward: Some(Self::backward),
+    };
+
+    unsafe extern "C" fn infer(
+        state: *mut c_void,
+        inputs: *const *const abi::et_view,
+        dtypes: *mut i32,
+        ranks: *mut i32,
+        shapes: *const *mut i64,
+    ) -> *mut abi::et_error {
+        guard(|| {
+            // SAFETY: the host passes the op's state, INPUTS views, and room for OUTPUTS results of up to 8 extents.
+            unsafe {
+                let op = &*state.cast::<T>();
+                let inputs: Vec<OutputSpec> = (0..T::INPUTS)
+                    .map(|i| {
+                        let view = &**inputs.add(i);
+                        Ok(OutputSpec { dtype: dtype(view.dtype)?, shape: extents(view) })
+                    })
+                    .collect::<Result<_>>()?;
+                let outputs = op.infer(&inputs)?;
+                if outputs.len() != T::OUTPUTS || outputs.iter().any(|o| o.shape.len() > 8) {
+                    return Err(Error::invalid(format!(
+                        "{}: infer must answer with {} outputs of at most 8 axes",
+                        T::NAME.to_string_lossy(),
+                        T::OUTPUTS
+                    )));
+                }
+                for (i, output) in outputs.iter().enumerate() {
+                    *dtypes.add(i) = output.dtype as i32;
+                    *ranks.add(i) = output.shape.len() as i32;
+                    for (axis, &extent) in output.shape.iter().enumerate() {
+                        *(*shapes.add(i)).add(axis) = extent as i64;
+                    }
+                }
+                Ok(())
+            }
+        })
+    }
+
+    unsafe extern "C" fn forward(raw: *const abi::et_op_call) -> *mut abi::et_error {
+        guard(|| {
+            // SAFETY: the host passes a valid call with as many views as it says.
+            unsafe {
+                let raw = &*raw;
+                let op = &*raw.state.cast::<T>();
+                let inputs: Vec<_> =
+                    (0..raw.inputs_len).map(|i| InputView { view: &**raw.inputs.add(i) }).collect();
+                let mut outputs: Vec<_> = (0..raw.outputs_len)
+                    .map(|i| OutputView { view: &**raw.outputs.add(i) })
+                    .collect();
+                op.forward(&inputs, &mut outputs)
+            }
+        })
+    }
+
+    unsafe extern "C" fn backward(
+        state: *mut c_void,
+        inputs: *const *const abi::et_tensor,
+        outputs: *const *const abi::et_tensor,
+        output_grads: *const *const abi::et_tensor,
+        input_grads: *mut *mut abi::et_tensor,
+    ) -> *mut abi::et_error {
+        guard(|| {
+            // SAFETY: the host passes the op's state, INPUTS inputs, OUTPUTS outputs and gradients, and room for INPUTS results.
+            unsafe {
+                let op = &*state.cast::<T>();
+                let inputs = lend(inputs, T::INPUTS);
+                let outputs = lend(outputs, T::OUTPUTS);
+                let output_grads = lend(output_grads, T::OUTPUTS);
+                let output_grads: Vec<_> = output_grads.iter().map(Option::as_deref).collect();
+                let grads =
+                    op.backward(&expect_all(&inputs)?, &expect_all(&outputs)?, &output_grads)?;
+                if grads.len() != T::INPUTS {
+                    return Err(Error::invalid(format!(
+                        "{}: backward must answer with {} gradients, found {}",
+                        T::NAME.to_string_lossy(),
+                        T::INPUTS,
+                        grads.len()
+                    )));
+                }
+                for (i, grad) in grads.into_iter().enumerate() {
+                    *input_grads.add(i) = grad.map_or(null_mut(), Tensor::into_raw);
+                }
+                Ok(())
+            }
+        })
+    }
+}
+
+fn dtype(code: i32) -> Result<DType> {
+    use DType::{Bf16, F16, F32, F64, I64, U8, U32};
+    [U8, U32, I64, Bf16, F16, F32, F64]
+        .into_iter()
+        .find(|d| *d as i32 == code)
+        .ok_or_else(|| Error::new(abi::ET_ERR_DTYPE, format!("dtype {code} is not known")))
+}
+
+/// Runs an operation and records it on the tape. The operation must be a `static`: the tape keeps referring to it.
+pub fn apply<T: Op>(op: &'static T, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let raw: Vec<_> = inputs.iter().map(|t| t.as_raw().cast_const()).collect();
+    let mut outputs = vec![null_mut(); T::OUTPUTS];
+    call!(
+        tables().autograd,
+        et_host_autograd.apply_op(
+            OpTable::<T>::TABLE,
+            std::ptr::from_ref(op).cast_mut().cast(),
+            raw.as_ptr(),
+            raw.len(),
+            outputs.as_mut_ptr()
+        )
+    )?;
+    // SAFETY: on success every out holds an owned reference.
+    outputs.into_iter().map(|raw| unsafe { Tensor::from_raw(raw) }).collect()
+}

@@ -1,0 +1,126 @@
+//! Optimizers: a step over a sealed parameter set.
+
+use crate::component::{ComponentRef, Instance, Loaded, create, invoke, parse};
+use crate::text::borrow;
+use crate::{Params, Result, Stream};
+use easytransfer_abi as abi;
+use serde::de::DeserializeOwned;
+use std::ffi::{CStr, c_void};
+
+/// An optimizer.
+pub trait Optimizer: Send + Sized + 'static {
+    /// Name users write, for instance `c"adamw"`.
+    const NAME: &'static CStr;
+    /// JSON Schema of the options.
+    const SCHEMA: &'static CStr = crate::NO_OPTIONS;
+    /// The options.
+    type Options: DeserializeOwned;
+
+    /// Makes an instance for a sealed set.
+    fn new(options: Self::Options, params: &Params) -> Result<Self>;
+
+    /// Changes the parameters by their gradients. `lr` is this step's learning rate; `step` counts from 1.
+    fn step(&mut self, params: &mut Params, lr: f64, step: u64) -> Result<()>;
+
+    /// Writes the state.
+    fn save(&self, stream: &mut Stream) -> Result<()>;
+
+    /// Reads the state back.
+    fn load(&mut self, stream: &mut Stream) -> Result<()>;
+}
+
+/// The C table of an optimizer.
+#[doc(hidden)]
+pub struct OptimizerTable<T>(std::marker::PhantomData<T>);
+
+impl<T: Optimizer> OptimizerTable<T> {
+    #[doc(hidden)]
+    pub const TABLE: &'static abi::et_plugin_optimizer = &abi::et_plugin_optimizer {
+        struct_size: size_of::<abi::et_plugin_optimizer>(),
+        name: T::NAME.as_ptr(),
+        schema: T::SCHEMA.as_ptr(),
+        create: Some(Self::create),
+        step: Some(Self::step),
+        state_save: Some(Self::state_save),
+        state_load: Some(Self::state_load),
+        release: Some(Instance::<T>::release),
+    };
+
+    unsafe extern "C" fn create(
+        options: abi::et_str,
+        params: *mut abi::et_params,
+        out: *mut *mut c_void,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes valid text, a live set and a valid out.
+        unsafe {
+            Instance::create(out, || T::new(parse(T::NAME, options)?, &*Params::lend(params)?))
+        }
+    }
+
+    unsafe extern "C" fn step(
+        instance: *mut c_void,
+        params: *mut abi::et_params,
+        lr: f64,
+        step: u64,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes its instance, one call at a time, and a live set.
+        unsafe {
+            Instance::<T>::with_mut(instance, |optimizer| {
+                optimizer.step(&mut *Params::lend(params)?, lr, step)
+            })
+        }
+    }
+
+    unsafe extern "C" fn state_save(
+        instance: *mut c_void,
+        stream: *mut abi::et_stream,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes its instance, one call at a time, and a live stream.
+        unsafe {
+            Instance::<T>::with_mut(instance, |optimizer| {
+                optimizer.save(&mut *Stream::lend(stream)?)
+            })
+        }
+    }
+
+    unsafe extern "C" fn state_load(
+        instance: *mut c_void,
+        stream: *mut abi::et_stream,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes its instance, one call at a time, and a live stream.
+        unsafe {
+            Instance::<T>::with_mut(instance, |optimizer| {
+                optimizer.load(&mut *Stream::lend(stream)?)
+            })
+        }
+    }
+}
+
+/// An optimizer from a registry, as the host uses it.
+pub struct LoadedOptimizer(Loaded<abi::et_plugin_optimizer>);
+
+impl LoadedOptimizer {
+    /// Makes an instance for a sealed set with options as JSON.
+    pub fn create(component: &ComponentRef, options: &str, params: &Params) -> Result<Self> {
+        Ok(Self(create!(
+            component,
+            "et.optimizer/1",
+            et_plugin_optimizer(borrow(options), params.as_raw())
+        )))
+    }
+
+    /// One step; see [`Optimizer::step`].
+    pub fn step(&mut self, params: &mut Params, lr: f64, step: u64) -> Result<()> {
+        invoke!(self.0, et_plugin_optimizer.step(params.as_raw(), lr, step))
+    }
+
+    /// Writes the state.
+    pub fn save(&mut self, stream: &mut Stream) -> Result<()> {
+        invoke!(self.0, et_plugin_optimizer.state_save(stream.as_raw()))
+    }
+
+    /// Reads the state back.
+    pub fn load(&mut self, stream: &mut Stream) -> Result<()> {
+        invoke!(self.0, et_plugin_optimizer.state_load(stream.as_raw()))
+    }
+}

@@ -1,0 +1,2502 @@
+/*
+ * easytransfer_plugin.h: the boundary between EasyTransfer and its plugins.
+ *
+ * GENERATED from the Rust crate sdk/abi by `cargo xtask header`. Do not edit.
+ *
+ * A plugin is a shared library that exports one function, et_plugin_entry, which returns a
+ * pointer to a constant et_plugin_record. The library links nothing of EasyTransfer: it fills
+ * tables of function pointers, and gets tables of the host in return. C90 to C17 and C++11 to
+ * C++20 read this file; C++ authors may prefer easytransfer.hpp, a wrapper over it.
+ *
+ * Conventions, for every table
+ * - The first field is struct_size: the number of bytes that the writer filled. Fill it with
+ *   sizeof of the table. Use a slot of somebody else's table only if ET_HAS(table, slot) is true;
+ *   larger than known is fine, equality is never tested. ET_HAS evaluates `table` more than once.
+ * - Tables only grow at the end. A slot never changes meaning, ownership or thread tag; what
+ *   breaks gets a new interface id (et.tensor/2) beside the old one.
+ * - Arguments are borrowed for the call. An out pointer receives one owned reference, which the
+ *   caller gives back with the matching release function. Release functions accept NULL. On error
+ *   every out is left untouched.
+ * - Functions that can fail return et_error*, NULL for success. Errors are made by the host
+ *   (et_host.error_new), so they outlive any plugin; their codes are the ET_ERR_ constants.
+ * - Text is UTF-8 as et_str (pointer and length, not NUL-terminated); names and ids of tables are
+ *   NUL-terminated char*.
+ * - No exception and no panic crosses: each side catches its own and returns an error with
+ *   ET_ERR_PANIC.
+ * - Thread tags: [any-thread] may be called from any thread at any time; [one-at-a-time] from any
+ *   thread, but calls on the same object never overlap; [callback-thread] is called on the thread
+ *   that made the outer call.
+ * - A library is never unloaded. The host and its tables live until the process ends.
+ * - Codes, element types and opcodes are only ever added: treat unknown ones as
+ *   ET_ERR_UNIMPLEMENTED.
+ *
+ * Search path
+ * A plugin is found by its manifest, <id>.toml, which names the library and its SHA-256. Manifests
+ * are looked for in this order; of two with the same id the first wins, the other is reported:
+ *   1. the path that the program or the user gave,
+ *   2. the directories of the environment variable ET_PLUGIN_PATH,
+ *   3. plugins/ next to the executable,
+ *   4. the user's data directory,
+ *   5. the system's directory.
+ * Never the current directory, unless it was asked for.
+ *
+ * A plugin, complete: the loss mean((logits - labels)^2). Build it with
+ *   cc -shared -fPIC -O2 -o libloss-mine.so loss.c
+ *
+ *   #include "easytransfer_plugin.h"
+ *   static const et_host_tensor *T;
+ *   static const et_host_data *D;
+ *   static et_error *init(const et_host *host) {
+ *     T = (const et_host_tensor *)host->get_interface(host, "et.tensor/1");
+ *     D = (const et_host_data *)host->get_interface(host, "et.data/1");
+ *     if (ET_HAS(T, reduce) && ET_HAS(D, map_get)) return NULL;
+ *     return host->error_new(ET_ERR_UNIMPLEMENTED, ET_STR("need et.tensor/1 and et.data/1"));
+ *   }
+ *   static et_error *create(et_str options, void **out) { (void)options; *out = NULL; return NULL; }
+ *   static et_error *forward(void *self, const et_call *call, const et_map *outputs,
+ *                            const et_map *batch, et_tensor **out) {
+ *     et_tensor *x = NULL, *y = NULL, *d = NULL, *s = NULL;
+ *     et_error *e = D->map_get(outputs, ET_STR("logits"), &x);
+ *     if (!e) e = D->map_get(batch, ET_STR("labels"), &y);
+ *     if (!e) e = T->binary(ET_BINARY_SUB, x, y, &d);
+ *     if (!e) e = T->unary(ET_UNARY_SQR, d, &s);
+ *     if (!e) e = T->reduce(ET_REDUCE_MEAN, s, NULL, 0, 0, out);
+ *     T->release(x); T->release(y); T->release(d); T->release(s);
+ *     (void)self; (void)call;
+ *     return e;
+ *   }
+ *   static void drop(void *self) { (void)self; }
+ *   static const et_plugin_loss LOSS = {sizeof LOSS, "mine", "{}", create, forward, drop};
+ *   static const void *component(const char *kind, size_t index) {
+ *     return index == 0 && strcmp(kind, "et.loss/1") == 0 ? &LOSS : NULL;
+ *   }
+ *   static const et_plugin_record RECORD = {ET_PLUGIN_MAGIC, ET_ABI_MAJOR, ET_ABI_MINOR,
+ *     sizeof RECORD, 0, 0, "loss-mine", "0.1.0", init, NULL, component};
+ *   ET_EXPORT const et_plugin_record *et_plugin_entry(void) { return &RECORD; }
+ *
+ * (plus #include <string.h> for strcmp).
+ *
+ * Licensed under the Apache License, Version 2.0.
+ */
+#ifndef EASYTRANSFER_PLUGIN_H
+#define EASYTRANSFER_PLUGIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* True if `table` is not NULL and its writer filled `slot`. */
+#define ET_HAS(table, slot)                                                    \
+  ((table) != NULL &&                                                          \
+   (size_t)((const char *)(&(table)->slot + 1) - (const char *)(table)) <=     \
+       (table)->struct_size &&                                                 \
+   (table)->slot != NULL)
+
+/* A string literal as et_str. C90 has no compound literals: fill the two fields by hand there. */
+#if defined(__cplusplus)
+#define ET_STR(literal) (et_str{(literal), sizeof(literal) - 1})
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L
+#define ET_STR(literal) ((et_str){(literal), sizeof(literal) - 1})
+#endif
+
+/* Makes a symbol of a shared library visible. */
+#if defined(_WIN32)
+#define ET_EXPORT __declspec(dllexport)
+#elif defined(__GNUC__)
+#define ET_EXPORT __attribute__((visibility("default")))
+#else
+#define ET_EXPORT
+#endif
+
+/* Version of EasyTransfer that this header belongs to. */
+#define ET_VERSION_MAJOR 0
+#define ET_VERSION_MINOR 1
+#define ET_VERSION_PATCH 0
+#define ET_VERSION "0.1.0"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * Major version of the entry record and the calling conventions.
+ */
+#define ET_ABI_MAJOR 0
+
+/**
+ * Minor version: grows whenever a slot, an interface or a constant is added.
+ */
+#define ET_ABI_MINOR 1
+
+/**
+ * First eight bytes of a plugin record, "ETPLUGIN" in little-endian order.
+ */
+#define ET_PLUGIN_MAGIC 5641118439936382021
+
+/**
+ * Any failure without a better code.
+ */
+#define ET_ERR_UNKNOWN 1
+
+/**
+ * An argument is out of range, NULL where it may not be, or contradicts another.
+ */
+#define ET_ERR_INVALID_ARGUMENT 2
+
+/**
+ * Shapes do not fit the operation.
+ */
+#define ET_ERR_SHAPE 3
+
+/**
+ * Element types do not fit the operation.
+ */
+#define ET_ERR_DTYPE 4
+
+/**
+ * A name, key, file or interface does not exist.
+ */
+#define ET_ERR_NOT_FOUND 5
+
+/**
+ * The name is taken.
+ */
+#define ET_ERR_ALREADY_EXISTS 6
+
+/**
+ * The operation, opcode or interface exists in principle but not in this build or on this device.
+ */
+#define ET_ERR_UNIMPLEMENTED 7
+
+/**
+ * The object is in a state that does not allow the call (sealed, poisoned, shut down).
+ */
+#define ET_ERR_FAILED_PRECONDITION 8
+
+/**
+ * A panic or an exception was caught inside the callee.
+ */
+#define ET_ERR_PANIC 9
+
+/**
+ * Reading or writing a file or stream failed.
+ */
+#define ET_ERR_IO 10
+
+/**
+ * Input data or an option is malformed; the message names the place.
+ */
+#define ET_ERR_BAD_INPUT 11
+
+/**
+ * The device has no memory left.
+ */
+#define ET_ERR_OUT_OF_MEMORY 12
+
+/**
+ * The caller asked to stop.
+ */
+#define ET_ERR_CANCELLED 13
+
+/**
+ * The device or its driver failed.
+ */
+#define ET_ERR_DEVICE 14
+
+/**
+ * A handle is not a live object of the expected kind.
+ */
+#define ET_ERR_BAD_HANDLE 15
+
+/**
+ * Unsigned 8 bit; also the result type of comparisons (0 or 1).
+ */
+#define ET_DTYPE_U8 1
+
+/**
+ * Unsigned 32 bit.
+ */
+#define ET_DTYPE_U32 2
+
+/**
+ * Signed 64 bit; ids, positions, starts and class labels have this type.
+ */
+#define ET_DTYPE_I64 3
+
+/**
+ * bfloat16.
+ */
+#define ET_DTYPE_BF16 4
+
+/**
+ * IEEE half precision.
+ */
+#define ET_DTYPE_F16 5
+
+/**
+ * IEEE single precision, the default of parameters and activations.
+ */
+#define ET_DTYPE_F32 6
+
+/**
+ * IEEE double precision.
+ */
+#define ET_DTYPE_F64 7
+
+/**
+ * `-x`
+ */
+#define ET_UNARY_NEG 1
+
+/**
+ * `e^x`
+ */
+#define ET_UNARY_EXP 2
+
+/**
+ * Natural logarithm.
+ */
+#define ET_UNARY_LOG 3
+
+/**
+ * Square root.
+ */
+#define ET_UNARY_SQRT 4
+
+/**
+ * `x * x`
+ */
+#define ET_UNARY_SQR 5
+
+/**
+ * Absolute value; derivative 0 at 0.
+ */
+#define ET_UNARY_ABS 6
+
+/**
+ * `1 / x`
+ */
+#define ET_UNARY_RECIP 7
+
+/**
+ * Sine, radians.
+ */
+#define ET_UNARY_SIN 8
+
+/**
+ * Cosine, radians.
+ */
+#define ET_UNARY_COS 9
+
+/**
+ * Hyperbolic tangent.
+ */
+#define ET_UNARY_TANH 10
+
+/**
+ * Logistic function.
+ */
+#define ET_UNARY_SIGMOID 11
+
+/**
+ * `max(x, 0)`; derivative 0 at 0.
+ */
+#define ET_UNARY_RELU 12
+
+/**
+ * Gauss error linear unit, exact form `x * Phi(x)`.
+ */
+#define ET_UNARY_GELU 13
+
+/**
+ * Gauss error linear unit, tanh approximation.
+ */
+#define ET_UNARY_GELU_TANH 14
+
+/**
+ * `x * sigmoid(x)`
+ */
+#define ET_UNARY_SILU 15
+
+/**
+ * Error function.
+ */
+#define ET_UNARY_ERF 16
+
+/**
+ * -1, 0 or 1. Has no gradient (it is treated as a constant).
+ */
+#define ET_UNARY_SIGN 17
+
+/**
+ * `a + b`, with broadcasting as in NumPy (this holds for every binary operation).
+ */
+#define ET_BINARY_ADD 1
+
+/**
+ * `a - b`
+ */
+#define ET_BINARY_SUB 2
+
+/**
+ * `a * b`
+ */
+#define ET_BINARY_MUL 3
+
+/**
+ * `a / b`
+ */
+#define ET_BINARY_DIV 4
+
+/**
+ * Larger of the two; where equal the gradient goes to `a`.
+ */
+#define ET_BINARY_MAXIMUM 5
+
+/**
+ * Smaller of the two; where equal the gradient goes to `a`.
+ */
+#define ET_BINARY_MINIMUM 6
+
+/**
+ * `a == b`
+ */
+#define ET_COMPARE_EQ 1
+
+/**
+ * `a != b`
+ */
+#define ET_COMPARE_NE 2
+
+/**
+ * `a < b`
+ */
+#define ET_COMPARE_LT 3
+
+/**
+ * `a <= b`
+ */
+#define ET_COMPARE_LE 4
+
+/**
+ * `a > b`
+ */
+#define ET_COMPARE_GT 5
+
+/**
+ * `a >= b`
+ */
+#define ET_COMPARE_GE 6
+
+/**
+ * Sum.
+ */
+#define ET_REDUCE_SUM 1
+
+/**
+ * Arithmetic mean; an error over zero elements.
+ */
+#define ET_REDUCE_MEAN 2
+
+/**
+ * Maximum; ties share the gradient equally. An error over zero elements.
+ */
+#define ET_REDUCE_MAX 3
+
+/**
+ * Minimum; ties share the gradient equally. An error over zero elements.
+ */
+#define ET_REDUCE_MIN 4
+
+/**
+ * Index of the first maximum (I64); exactly one axis. No gradient.
+ */
+#define ET_REDUCE_ARGMAX 5
+
+/**
+ * Index of the first minimum (I64); exactly one axis. No gradient.
+ */
+#define ET_REDUCE_ARGMIN 6
+
+/**
+ * Identity.
+ */
+#define ET_ACTIVATION_NONE 0
+
+/**
+ * `max(x, 0)`
+ */
+#define ET_ACTIVATION_RELU 1
+
+/**
+ * Exact GELU.
+ */
+#define ET_ACTIVATION_GELU 2
+
+/**
+ * GELU by tanh.
+ */
+#define ET_ACTIVATION_GELU_TANH 3
+
+/**
+ * Hyperbolic tangent.
+ */
+#define ET_ACTIVATION_TANH 4
+
+/**
+ * Logistic function.
+ */
+#define ET_ACTIVATION_SIGMOID 5
+
+/**
+ * `x * sigmoid(x)`
+ */
+#define ET_ACTIVATION_SILU 6
+
+/**
+ * Mean over the tokens of a run.
+ */
+#define ET_POOL_MEAN 1
+
+/**
+ * The first token of a run.
+ */
+#define ET_POOL_FIRST 2
+
+/**
+ * Elementwise maximum over the tokens of a run; ties go to the first.
+ */
+#define ET_POOL_MAX 3
+
+/**
+ * All zeros.
+ */
+#define ET_INIT_ZEROS 1
+
+/**
+ * The constant `a`.
+ */
+#define ET_INIT_CONSTANT 2
+
+/**
+ * Normal with mean `a` and standard deviation `b`.
+ */
+#define ET_INIT_NORMAL 3
+
+/**
+ * Normal with mean `a` and standard deviation `b`, values outside two deviations drawn again.
+ */
+#define ET_INIT_TRUNCATED_NORMAL 4
+
+/**
+ * Uniform in `[a, b)`.
+ */
+#define ET_INIT_UNIFORM 5
+
+/**
+ * Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010).
+ */
+#define ET_INIT_XAVIER_UNIFORM 6
+
+/**
+ * Uniform in +-sqrt(1 / fan_in), the default of PyTorch's Linear.
+ */
+#define ET_INIT_KAIMING_UNIFORM 7
+
+/**
+ * AdamW, decoupled weight decay (Loshchilov and Hutter 2019).
+ */
+#define ET_OPTIM_ADAMW 1
+
+/**
+ * Adam with L2 in the gradient (Kingma and Ba 2015).
+ */
+#define ET_OPTIM_ADAM 2
+
+/**
+ * Stochastic gradient descent, optional momentum and Nesterov.
+ */
+#define ET_OPTIM_SGD 3
+
+/**
+ * LAMB (You et al. 2020), one trust ratio per parameter.
+ */
+#define ET_OPTIM_LAMB 4
+
+/**
+ * Adafactor (Shazeer and Stern 2018) with an external learning rate.
+ */
+#define ET_OPTIM_ADAFACTOR 5
+
+/**
+ * Model output `hidden_states/0` ... `hidden_states/N` is wanted.
+ */
+#define ET_WANT_HIDDEN_STATES 1
+
+/**
+ * Model output `pooled` is wanted.
+ */
+#define ET_WANT_POOLED 2
+
+/**
+ * Log level: something failed.
+ */
+#define ET_LOG_ERROR 1
+
+/**
+ * Log level: something is probably not what the user wants.
+ */
+#define ET_LOG_WARN 2
+
+/**
+ * Log level: progress.
+ */
+#define ET_LOG_INFO 3
+
+/**
+ * Log level: detail.
+ */
+#define ET_LOG_DEBUG 4
+
+/**
+ * Strategy hook `on_setup` is used.
+ */
+#define ET_PHASE_SETUP 1
+
+/**
+ * Strategy hook `on_batch` is used.
+ */
+#define ET_PHASE_BATCH 2
+
+/**
+ * Strategy hook `on_outputs` is used.
+ */
+#define ET_PHASE_OUTPUTS 4
+
+/**
+ * Strategy hook `combine` is used. At most one strategy of a run may claim it.
+ */
+#define ET_PHASE_COMBINE 8
+
+/**
+ * Strategy hook `on_gradients` is used.
+ */
+#define ET_PHASE_GRADIENTS 16
+
+/**
+ * Strategy hook `on_epoch` is used.
+ */
+#define ET_PHASE_EPOCH 32
+
+/**
+ * The strategy drives the whole fit. At most one strategy of a run may claim it.
+ */
+#define ET_PHASE_FIT 64
+
+/**
+ * Plugin record flag: built with panic = abort, so a panic would end the process.
+ */
+#define ET_PLUGIN_FLAG_PANIC_ABORT 1
+
+/**
+ * Op flag: `forward` accepts inputs that are not contiguous.
+ */
+#define ET_OP_ACCEPTS_STRIDED 1
+
+/**
+ * Op flag: `forward` accepts views of CUDA memory.
+ */
+#define ET_OP_HAS_CUDA 2
+
+/**
+ * Op flag: `backward` is implemented.
+ */
+#define ET_OP_HAS_BACKWARD 4
+
+/**
+ * Device type of a view: host memory (DLPack's kDLCPU).
+ */
+#define ET_DEVICE_CPU 1
+
+/**
+ * Device type of a view: CUDA memory (DLPack's kDLCUDA).
+ */
+#define ET_DEVICE_CUDA 2
+
+/**
+ * Bytes owned by the host, possibly a mapped file.
+ */
+typedef struct et_buffer et_buffer;
+
+/**
+ * A parsed JSON document.
+ */
+typedef struct et_config et_config;
+
+/**
+ * The result of encoding one text.
+ */
+typedef struct et_encoding et_encoding;
+
+/**
+ * An error made by the host: a code and a message. Outlives every plugin.
+ */
+typedef struct et_error et_error;
+
+/**
+ * Named tensors in insertion order: a batch, the outputs of a model, the state of an optimizer.
+ */
+typedef struct et_map et_map;
+
+/**
+ * One named parameter, reference counted.
+ */
+typedef struct et_param et_param;
+
+/**
+ * A set of parameters: the arenas of one model.
+ */
+typedef struct et_params et_params;
+
+/**
+ * A counted random number generator.
+ */
+typedef struct et_rng et_rng;
+
+/**
+ * The features of one record before batching.
+ */
+typedef struct et_row et_row;
+
+/**
+ * A named place in a set where parameters are declared.
+ */
+typedef struct et_scope et_scope;
+
+/**
+ * A running fit.
+ */
+typedef struct et_session et_session;
+
+/**
+ * An optimizer that a strategy opened in a session.
+ */
+typedef struct et_session_optimizer et_session_optimizer;
+
+/**
+ * A byte stream of a checkpoint.
+ */
+typedef struct et_stream et_stream;
+
+/**
+ * An immutable value on the tape, reference counted.
+ */
+typedef struct et_tensor et_tensor;
+
+/**
+ * A loaded tokenizer.
+ */
+typedef struct et_tokenizer et_tokenizer;
+
+/**
+ * Borrowed UTF-8 text: pointer and length in bytes, not NUL-terminated. `ptr` may be NULL when `len` is 0.
+ */
+typedef struct et_str {
+  /**
+   * First byte.
+   */
+  const char *ptr;
+  /**
+   * Length in bytes.
+   */
+  size_t len;
+} et_str;
+
+/**
+ * `et.data/1`: buffers, maps and rows.
+ */
+typedef struct et_host_data {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Copies `size` bytes into a new buffer. [any-thread] since 0.1
+   */
+  struct et_error *(*buffer_new)(const void *data, size_t size, struct et_buffer **out);
+  /**
+   * Maps a file for reading; its bytes are shared with the page cache, not copied. Errors: NOT_FOUND, IO.
+   * [any-thread] since 0.1
+   */
+  struct et_error *(*buffer_map_file)(struct et_str path, struct et_buffer **out);
+  /**
+   * First byte, valid while the buffer lives; NULL when it is empty. [any-thread] since 0.1
+   */
+  const void *(*buffer_data)(const struct et_buffer *buffer);
+  /**
+   * Size in bytes. [any-thread] since 0.1
+   */
+  size_t (*buffer_size)(const struct et_buffer *buffer);
+  /**
+   * Gives a buffer back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*buffer_release)(struct et_buffer *buffer);
+  /**
+   * Makes an empty map. [any-thread] since 0.1
+   */
+  struct et_error *(*map_new)(struct et_map **out);
+  /**
+   * Gives a map back with the references it holds. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*map_release)(struct et_map *map);
+  /**
+   * Number of entries. [one-at-a-time] since 0.1
+   */
+  size_t (*map_len)(const struct et_map *map);
+  /**
+   * Name of entry `index` in insertion order, valid until the map changes; empty past the end.
+   * [one-at-a-time] since 0.1
+   */
+  struct et_str (*map_name)(const struct et_map *map, size_t index);
+  /**
+   * An owned reference to the tensor of that name. Errors: NOT_FOUND, naming the entries that exist.
+   * [one-at-a-time] since 0.1
+   */
+  struct et_error *(*map_get)(const struct et_map *map, struct et_str name, struct et_tensor **out);
+  /**
+   * 1 if there is an entry of that name, else 0. [one-at-a-time] since 0.1
+   */
+  int32_t (*map_has)(const struct et_map *map, struct et_str name);
+  /**
+   * Adds or replaces an entry; the map takes a reference of its own. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*map_put)(struct et_map *map, struct et_str name, const struct et_tensor *tensor);
+  /**
+   * Removes an entry if it is there. [one-at-a-time] since 0.1
+   */
+  void (*map_remove)(struct et_map *map, struct et_str name);
+  /**
+   * Makes an empty row. [any-thread] since 0.1
+   */
+  struct et_error *(*row_new)(struct et_row **out);
+  /**
+   * Gives a row back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*row_release)(struct et_row *row);
+  /**
+   * Adds a field with one value per token, for instance "ids" or "segments". All token fields of one name space (the
+   * text before the last '/' of the name) have the same length; the values are copied. Errors: SHAPE,
+   * ALREADY_EXISTS. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*row_put_tokens)(struct et_row *row,
+                                     struct et_str name,
+                                     const int64_t *values,
+                                     size_t len);
+  /**
+   * Adds a field of `len` integers per row, for instance "labels"; the values are copied. Batches have shape [B] when
+   * `len` is 1, else [B, len]; every row of a batch must agree. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*row_put_i64)(struct et_row *row,
+                                  struct et_str name,
+                                  const int64_t *values,
+                                  size_t len);
+  /**
+   * Adds a field of `len` single precision numbers per row; otherwise as `row_put_i64`. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*row_put_f32)(struct et_row *row,
+                                  struct et_str name,
+                                  const float *values,
+                                  size_t len);
+  /**
+   * Number of tokens of the row: the longest name space. [one-at-a-time] since 0.1
+   */
+  size_t (*row_tokens_len)(const struct et_row *row);
+  /**
+   * Copies every field of `source` into `row` under `prefix` + name. Errors: ALREADY_EXISTS. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*row_merge)(struct et_row *row,
+                                struct et_str prefix,
+                                const struct et_row *source);
+  /**
+   * Collates rows into a batch without padding. Token fields are concatenated to [T]; each name space with token fields also
+   * gets "starts" [B+1] (cumulative lengths) and "positions" [T] (0, 1, ... within each run) unless a field of that name
+   * exists. All integers are I64. Errors: SHAPE, naming the field and the row. [any-thread] since 0.1
+   */
+  struct et_error *(*batch_from_rows)(const struct et_row *const *rows,
+                                      size_t rows_len,
+                                      struct et_map **out);
+} et_host_data;
+
+/**
+ * `et.stream/1`: bytes of a checkpoint. Streams given to `state_save` and `state_load` belong to the caller.
+ */
+typedef struct et_host_stream {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Appends `size` bytes. Errors: IO, FAILED_PRECONDITION on a stream opened for reading. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*write)(struct et_stream *stream, const void *data, size_t size);
+  /**
+   * Reads exactly `size` bytes. Errors: BAD_INPUT when fewer are left, saying how many. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*read)(struct et_stream *stream, void *data, size_t size);
+  /**
+   * Bytes left to read. [one-at-a-time] since 0.1
+   */
+  size_t (*remaining)(const struct et_stream *stream);
+  /**
+   * Makes a stream in memory: empty and for writing when `data` is NULL, else for reading a copy of `data`.
+   * [any-thread] since 0.1
+   */
+  struct et_error *(*memory_new)(const void *data, size_t size, struct et_stream **out);
+  /**
+   * Everything that was written so far. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*bytes)(const struct et_stream *stream, struct et_buffer **out);
+  /**
+   * Gives a stream back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*release)(struct et_stream *stream);
+} et_host_stream;
+
+/**
+ * `et.config/1`: reading JSON without a JSON library. Keys are dotted paths, for instance "optimizer.lr".
+ */
+typedef struct et_host_config {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Parses JSON text. Errors: BAD_INPUT with line and column. [any-thread] since 0.1
+   */
+  struct et_error *(*parse)(struct et_str json, struct et_config **out);
+  /**
+   * Gives a document back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*release)(struct et_config *config);
+  /**
+   * 1 if the key exists and is not null, else 0. [any-thread] since 0.1
+   */
+  int32_t (*has)(const struct et_config *config, struct et_str key);
+  /**
+   * A number. Errors: NOT_FOUND, BAD_INPUT naming the key and the type found (so for the next three). [any-thread] since 0.1
+   */
+  struct et_error *(*f64_at)(const struct et_config *config, struct et_str key, double *out);
+  /**
+   * An integer. [any-thread] since 0.1
+   */
+  struct et_error *(*i64_at)(const struct et_config *config, struct et_str key, int64_t *out);
+  /**
+   * A boolean as 0 or 1. [any-thread] since 0.1
+   */
+  struct et_error *(*bool_at)(const struct et_config *config, struct et_str key, int32_t *out);
+  /**
+   * A string, valid while the document lives. [any-thread] since 0.1
+   */
+  struct et_error *(*str_at)(const struct et_config *config, struct et_str key, struct et_str *out);
+  /**
+   * Length of an array or object. [any-thread] since 0.1
+   */
+  struct et_error *(*len_at)(const struct et_config *config, struct et_str key, size_t *out);
+} et_host_config;
+
+/**
+ * How to encode a text.
+ */
+typedef struct et_encode_options {
+  /**
+   * Bytes filled by the caller.
+   */
+  size_t struct_size;
+  /**
+   * Longest result in tokens including special tokens; 0 for no limit. Pairs lose tokens from the longer side.
+   */
+  size_t max_len;
+  /**
+   * 1 to add the special tokens of the model, 0 for none.
+   */
+  int32_t add_special_tokens;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved;
+} et_encode_options;
+
+/**
+ * `et.tokenizer/1`: the host's tokenizers.
+ */
+typedef struct et_host_tokenizer {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Loads from a directory or a file: `tokenizer.json`, `vocab.txt`, SentencePiece `.model`, or `vocab.json` with `merges.txt`.
+   * Padding and truncation that a file switches on are switched off. Errors: NOT_FOUND naming the files looked for, BAD_INPUT.
+   * [any-thread] since 0.1
+   */
+  struct et_error *(*load)(struct et_str path, struct et_tokenizer **out);
+  /**
+   * Another reference to the same tokenizer. [any-thread] since 0.1
+   */
+  struct et_tokenizer *(*retain)(const struct et_tokenizer *tokenizer);
+  /**
+   * Gives a tokenizer back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*release)(struct et_tokenizer *tokenizer);
+  /**
+   * Number of tokens of the vocabulary, added tokens included. [any-thread] since 0.1
+   */
+  size_t (*vocab_len)(const struct et_tokenizer *tokenizer);
+  /**
+   * Id of a token, -1 if it is not in the vocabulary. [any-thread] since 0.1
+   */
+  int64_t (*token_id)(const struct et_tokenizer *tokenizer, struct et_str token);
+  /**
+   * Text of a token. Errors: NOT_FOUND. [any-thread] since 0.1
+   */
+  struct et_error *(*token_text)(const struct et_tokenizer *tokenizer,
+                                 int64_t id,
+                                 struct et_buffer **out);
+  /**
+   * Encodes a text, or a pair when `pair` is not NULL. `options` NULL means no limit with special tokens.
+   * [any-thread] since 0.1
+   */
+  struct et_error *(*encode)(const struct et_tokenizer *tokenizer,
+                             struct et_str text,
+                             const struct et_str *pair,
+                             const struct et_encode_options *options,
+                             struct et_encoding **out);
+  /**
+   * Turns ids back into text. [any-thread] since 0.1
+   */
+  struct et_error *(*decode)(const struct et_tokenizer *tokenizer,
+                             const int64_t *ids,
+                             size_t len,
+                             int32_t skip_special_tokens,
+                             struct et_buffer **out);
+  /**
+   * Writes the tokenizer's files into an existing directory, so that `load` and Hugging Face can read them. [any-thread] since 0.1
+   */
+  struct et_error *(*save)(const struct et_tokenizer *tokenizer, struct et_str directory);
+  /**
+   * Number of tokens. [any-thread] since 0.1
+   */
+  size_t (*encoding_len)(const struct et_encoding *encoding);
+  /**
+   * Token ids, `encoding_len` of them, valid while the encoding lives (so for the next three). [any-thread] since 0.1
+   */
+  const int64_t *(*encoding_ids)(const struct et_encoding *encoding);
+  /**
+   * Segment of each token: 0 for the text, 1 for the pair. [any-thread] since 0.1
+   */
+  const int64_t *(*encoding_segments)(const struct et_encoding *encoding);
+  /**
+   * 1 for special tokens, else 0. [any-thread] since 0.1
+   */
+  const int64_t *(*encoding_special)(const struct et_encoding *encoding);
+  /**
+   * Begin and end of each token as byte offsets into its text, 2 * `encoding_len` values. [any-thread] since 0.1
+   */
+  const int64_t *(*encoding_offsets)(const struct et_encoding *encoding);
+  /**
+   * 1 if tokens were cut off by `max_len`, else 0. [any-thread] since 0.1
+   */
+  int32_t (*encoding_truncated)(const struct et_encoding *encoding);
+  /**
+   * Gives an encoding back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*encoding_release)(struct et_encoding *encoding);
+} et_host_tokenizer;
+
+/**
+ * `et.tensor/1`: fine-grained tensor operations, families by opcode. Every operation that has a gradient records itself on the
+ * tape when an input is tracked and recording is on. Axes count from 0; negative axes count from the end.
+ */
+typedef struct et_host_tensor {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Another reference to the same tensor. [any-thread] since 0.1
+   */
+  struct et_tensor *(*retain)(const struct et_tensor *tensor);
+  /**
+   * Gives a reference back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*release)(struct et_tensor *tensor);
+  /**
+   * Element type, an `ET_DTYPE_` constant. [any-thread] since 0.1
+   */
+  int32_t (*dtype)(const struct et_tensor *tensor);
+  /**
+   * Number of axes. [any-thread] since 0.1
+   */
+  size_t (*rank)(const struct et_tensor *tensor);
+  /**
+   * Extents, `rank` of them, valid while the tensor lives. [any-thread] since 0.1
+   */
+  const size_t *(*shape)(const struct et_tensor *tensor);
+  /**
+   * Number of elements. [any-thread] since 0.1
+   */
+  size_t (*len)(const struct et_tensor *tensor);
+  /**
+   * 1 if a gradient can flow into this tensor, else 0. [any-thread] since 0.1
+   */
+  int32_t (*is_tracked)(const struct et_tensor *tensor);
+  /**
+   * 1 if elements lie row-major without gaps, else 0. [any-thread] since 0.1
+   */
+  int32_t (*is_contiguous)(const struct et_tensor *tensor);
+  /**
+   * Copies host memory, row-major, `size` bytes, into a new tensor. Errors: SHAPE when the size does not fit. [any-thread] since 0.1
+   */
+  struct et_error *(*from_data)(int32_t dtype,
+                                const size_t *shape,
+                                size_t rank,
+                                const void *data,
+                                size_t size,
+                                struct et_tensor **out);
+  /**
+   * A tensor filled with `value`. [any-thread] since 0.1
+   */
+  struct et_error *(*full)(int32_t dtype,
+                           const size_t *shape,
+                           size_t rank,
+                           double value,
+                           struct et_tensor **out);
+  /**
+   * `start, start + step, ...`, `len` values. [any-thread] since 0.1
+   */
+  struct et_error *(*arange)(int32_t dtype,
+                             double start,
+                             double step,
+                             size_t len,
+                             struct et_tensor **out);
+  /**
+   * Copies all elements, row-major, to host memory of exactly `size` bytes. Waits for the device. [any-thread] since 0.1
+   */
+  struct et_error *(*read)(const struct et_tensor *tensor, void *data, size_t size);
+  /**
+   * Applies an `ET_UNARY_` operation elementwise. [any-thread] since 0.1
+   */
+  struct et_error *(*unary)(int32_t op, const struct et_tensor *x, struct et_tensor **out);
+  /**
+   * Applies an `ET_BINARY_` operation with broadcasting; both sides have one dtype. [any-thread] since 0.1
+   */
+  struct et_error *(*binary)(int32_t op,
+                             const struct et_tensor *a,
+                             const struct et_tensor *b,
+                             struct et_tensor **out);
+  /**
+   * Applies an `ET_COMPARE_` operation with broadcasting; the result is U8. [any-thread] since 0.1
+   */
+  struct et_error *(*compare)(int32_t op,
+                              const struct et_tensor *a,
+                              const struct et_tensor *b,
+                              struct et_tensor **out);
+  /**
+   * `x * scale + shift`. [any-thread] since 0.1
+   */
+  struct et_error *(*affine)(const struct et_tensor *x,
+                             double scale,
+                             double shift,
+                             struct et_tensor **out);
+  /**
+   * `x ^ exponent`. [any-thread] since 0.1
+   */
+  struct et_error *(*power)(const struct et_tensor *x, double exponent, struct et_tensor **out);
+  /**
+   * Values limited to `[low, high]`; the gradient is 0 outside. [any-thread] since 0.1
+   */
+  struct et_error *(*clamp)(const struct et_tensor *x,
+                            double low,
+                            double high,
+                            struct et_tensor **out);
+  /**
+   * Applies an `ET_REDUCE_` operation over `axes`; over all axes when `axes_len` is 0. [any-thread] since 0.1
+   */
+  struct et_error *(*reduce)(int32_t op,
+                             const struct et_tensor *x,
+                             const int64_t *axes,
+                             size_t axes_len,
+                             int32_t keep_axes,
+                             struct et_tensor **out);
+  /**
+   * Matrix product over the last two axes, leading axes broadcast. [any-thread] since 0.1
+   */
+  struct et_error *(*matmul)(const struct et_tensor *a,
+                             const struct et_tensor *b,
+                             struct et_tensor **out);
+  /**
+   * `a` where `condition` (U8) is not 0, else `b`, with broadcasting. [any-thread] since 0.1
+   */
+  struct et_error *(*select)(const struct et_tensor *condition,
+                             const struct et_tensor *a,
+                             const struct et_tensor *b,
+                             struct et_tensor **out);
+  /**
+   * The same elements in another shape. [any-thread] since 0.1
+   */
+  struct et_error *(*reshape)(const struct et_tensor *x,
+                              const size_t *shape,
+                              size_t rank,
+                              struct et_tensor **out);
+  /**
+   * Axes in another order; `axes` has `rank` entries. A view. [any-thread] since 0.1
+   */
+  struct et_error *(*permute)(const struct et_tensor *x,
+                              const int64_t *axes,
+                              size_t axes_len,
+                              struct et_tensor **out);
+  /**
+   * `len` entries from `start` on one axis. A view. [any-thread] since 0.1
+   */
+  struct et_error *(*narrow)(const struct et_tensor *x,
+                             int64_t axis,
+                             size_t start,
+                             size_t len,
+                             struct et_tensor **out);
+  /**
+   * Axes of extent 1 stretched to `shape`. A view. [any-thread] since 0.1
+   */
+  struct et_error *(*broadcast_to)(const struct et_tensor *x,
+                                   const size_t *shape,
+                                   size_t rank,
+                                   struct et_tensor **out);
+  /**
+   * The same values, row-major without gaps. [any-thread] since 0.1
+   */
+  struct et_error *(*contiguous)(const struct et_tensor *x, struct et_tensor **out);
+  /**
+   * Joins tensors on one axis. [any-thread] since 0.1
+   */
+  struct et_error *(*concat)(const struct et_tensor *const *tensors,
+                             size_t len,
+                             int64_t axis,
+                             struct et_tensor **out);
+  /**
+   * Entries `index` (I64, rank 1) of one axis. Errors: INVALID_ARGUMENT naming an index out of range (so for the next two).
+   * [any-thread] since 0.1
+   */
+  struct et_error *(*index_select)(const struct et_tensor *x,
+                                   int64_t axis,
+                                   const struct et_tensor *index,
+                                   struct et_tensor **out);
+  /**
+   * `out[i][j] = x[i][index[i][j]]` on one axis; `index` (I64) has the rank of `x`. [any-thread] since 0.1
+   */
+  struct et_error *(*gather)(const struct et_tensor *x,
+                             int64_t axis,
+                             const struct et_tensor *index,
+                             struct et_tensor **out);
+  /**
+   * `x` with entry `i` of `source` added at `index[i]` (I64, rank 1) on one axis. [any-thread] since 0.1
+   */
+  struct et_error *(*index_add)(const struct et_tensor *x,
+                                int64_t axis,
+                                const struct et_tensor *index,
+                                const struct et_tensor *source,
+                                struct et_tensor **out);
+  /**
+   * The values in another element type; the gradient is converted back. [any-thread] since 0.1
+   */
+  struct et_error *(*cast)(const struct et_tensor *x, int32_t dtype, struct et_tensor **out);
+} et_host_tensor;
+
+/**
+ * A borrowed view of a tensor's memory for the time of one call. Fields mean what DLPack's DLTensor fields mean; strides count elements.
+ */
+typedef struct et_view {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * First byte of the memory; the first element lies `byte_offset` further.
+   */
+  void *data;
+  /**
+   * An `ET_DEVICE_` constant.
+   */
+  int32_t device_type;
+  /**
+   * Ordinal of the device.
+   */
+  int32_t device_id;
+  /**
+   * An `ET_DTYPE_` constant.
+   */
+  int32_t dtype;
+  /**
+   * Number of axes.
+   */
+  int32_t rank;
+  /**
+   * Extents.
+   */
+  const int64_t *shape;
+  /**
+   * Strides in elements.
+   */
+  const int64_t *strides;
+  /**
+   * Bytes from `data` to the first element.
+   */
+  size_t byte_offset;
+} et_view;
+
+/**
+ * What `et_plugin_op.forward` gets.
+ */
+typedef struct et_op_call {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Instance of the operation.
+   */
+  void *state;
+  /**
+   * Inputs, read only.
+   */
+  const struct et_view *const *inputs;
+  /**
+   * Number of inputs.
+   */
+  size_t inputs_len;
+  /**
+   * Outputs, allocated by the host, contiguous, not initialised.
+   */
+  const struct et_view *const *outputs;
+  /**
+   * Number of outputs.
+   */
+  size_t outputs_len;
+  /**
+   * CUDA stream on which the work must be enqueued; NULL on the CPU.
+   */
+  void *stream;
+} et_op_call;
+
+/**
+ * `et.op/1`: an operation with code of its own.
+ */
+typedef struct et_plugin_op {
+  /**
+   * Bytes filled by the plugin.
+   */
+  size_t struct_size;
+  /**
+   * Name, for instance "cube".
+   */
+  const char *name;
+  /**
+   * `ET_OP_` bits.
+   */
+  uint32_t flags;
+  /**
+   * Number of inputs.
+   */
+  uint32_t inputs_len;
+  /**
+   * Number of outputs.
+   */
+  uint32_t outputs_len;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * Sets `dtype`, `rank` (at most 8) and the extents of each output from the inputs (whose `data` is NULL here). `shapes[i]` has room for 8 extents.
+   * [callback-thread] since 0.1
+   */
+  struct et_error *(*infer)(void *state,
+                            const struct et_view *const *inputs,
+                            int32_t *dtypes,
+                            int32_t *ranks,
+                            int64_t *const *shapes);
+  /**
+   * Computes the outputs. [callback-thread] since 0.1
+   */
+  struct et_error *(*forward)(const struct et_op_call *call);
+  /**
+   * Gradients of the inputs from those of the outputs, by host operations: `input_grads[i]` receives an owned reference, or stays NULL where no gradient flows; an entry of
+   * `output_grads` is NULL where none arrived. NULL without `ET_OP_HAS_BACKWARD`. [callback-thread] since 0.1
+   */
+  struct et_error *(*backward)(void *state,
+                               const struct et_tensor *const *inputs,
+                               const struct et_tensor *const *outputs,
+                               const struct et_tensor *const *output_grads,
+                               struct et_tensor **input_grads);
+} et_plugin_op;
+
+/**
+ * `et.autograd/1`: the tape.
+ */
+typedef struct et_host_autograd {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * The same value with no history. [any-thread] since 0.1
+   */
+  struct et_error *(*detach)(const struct et_tensor *x, struct et_tensor **out);
+  /**
+   * The same value as a new leaf whose gradient `leaf_grad` returns after `backward`. [any-thread] since 0.1
+   */
+  struct et_error *(*leaf)(const struct et_tensor *x, struct et_tensor **out);
+  /**
+   * Gradient of a leaf, summed over the backward passes so far; `*out` becomes NULL when none has reached it. [any-thread] since 0.1
+   */
+  struct et_error *(*leaf_grad)(const struct et_tensor *leaf, struct et_tensor **out);
+  /**
+   * Runs the tape backwards from `loss` and frees what it saved on the way. `seed` is the gradient of `loss`, NULL for 1, for
+   * which `loss` must have one element. Gradients of parameters are added to their set's gradient arena. Errors: INVALID_ARGUMENT when
+   * nothing is tracked, FAILED_PRECONDITION when this part of the tape was freed before. [any-thread] since 0.1
+   */
+  struct et_error *(*backward)(const struct et_tensor *loss, const struct et_tensor *seed);
+  /**
+   * Stops recording on this thread until the matching `resume`; nests. [any-thread] since 0.1
+   */
+  void (*pause)(void);
+  /**
+   * Ends the innermost `pause` of this thread. [any-thread] since 0.1
+   */
+  void (*resume)(void);
+  /**
+   * 1 if operations on this thread record themselves, else 0. [any-thread] since 0.1
+   */
+  int32_t (*is_recording)(void);
+  /**
+   * Runs a custom operation of a plugin and records it. `state` is the operation's instance, which must live until the process ends or the
+   * outputs are gone; `outputs` receives `op.outputs_len` owned references. [any-thread] since 0.1
+   */
+  struct et_error *(*apply_op)(const struct et_plugin_op *op,
+                               void *state,
+                               const struct et_tensor *const *inputs,
+                               size_t inputs_len,
+                               struct et_tensor **outputs);
+} et_host_autograd;
+
+/**
+ * Where and how `et_host_rng` stands: the numbers that follow depend on these three alone.
+ */
+typedef struct et_rng_state {
+  /**
+   * Key, first half.
+   */
+  uint64_t seed;
+  /**
+   * Key, second half: one stream per use (weights, dropout, shuffling ...).
+   */
+  uint64_t stream;
+  /**
+   * Counter: the index of the next number.
+   */
+  uint64_t offset;
+} et_rng_state;
+
+/**
+ * `et.rng/1`: Philox4x32-10 (Salmon et al. 2011), the same numbers on every device.
+ */
+typedef struct et_host_rng {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Makes a generator at offset 0. [any-thread] since 0.1
+   */
+  struct et_error *(*create)(uint64_t seed, uint64_t stream, struct et_rng **out);
+  /**
+   * Gives a generator back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*release)(struct et_rng *rng);
+  /**
+   * The present state. [one-at-a-time] since 0.1
+   */
+  struct et_rng_state (*state)(const struct et_rng *rng);
+  /**
+   * Sets the state. [one-at-a-time] since 0.1
+   */
+  void (*set_state)(struct et_rng *rng, struct et_rng_state state);
+  /**
+   * 64 random bits; moves the offset by 2. [one-at-a-time] since 0.1
+   */
+  uint64_t (*bits)(struct et_rng *rng);
+  /**
+   * Uniform numbers in `[low, high)`; dtype F32 or F64; moves the offset by the number of elements, rounded up to 4. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*uniform)(struct et_rng *rng,
+                              int32_t dtype,
+                              const size_t *shape,
+                              size_t rank,
+                              double low,
+                              double high,
+                              struct et_tensor **out);
+  /**
+   * Normal numbers; dtype F32 or F64; moves the offset by the number of elements, rounded up to 4. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*normal)(struct et_rng *rng,
+                             int32_t dtype,
+                             const size_t *shape,
+                             size_t rank,
+                             double mean,
+                             double deviation,
+                             struct et_tensor **out);
+} et_host_rng;
+
+/**
+ * How a parameter starts: an `ET_INIT_` constant and its two numbers.
+ */
+typedef struct et_init {
+  /**
+   * An `ET_INIT_` constant.
+   */
+  int32_t kind;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved;
+  /**
+   * First number of that kind, else 0.
+   */
+  double a;
+  /**
+   * Second number of that kind, else 0.
+   */
+  double b;
+} et_init;
+
+/**
+ * `et.param/1`: named parameters in arenas. A set is built by declaring parameters through scopes; `seal` moves all trainable parameters
+ * into one buffer, with one more for their gradients. Names are dotted paths, as in Hugging Face checkpoints.
+ */
+typedef struct et_host_param {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Makes an empty set of dtype F32 or F64. Initial values depend on `seed` and the parameter's name alone. [any-thread] since 0.1
+   */
+  struct et_error *(*params_new)(uint64_t seed, int32_t dtype, struct et_params **out);
+  /**
+   * Gives a set back; parameters and tensors taken from it stay valid. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*params_release)(struct et_params *params);
+  /**
+   * The outermost scope, owned by the caller. [any-thread] since 0.1
+   */
+  struct et_scope *(*params_root)(const struct et_params *params);
+  /**
+   * Number of parameters. [one-at-a-time] since 0.1
+   */
+  size_t (*params_len)(const struct et_params *params);
+  /**
+   * Parameter `index` in declaration order, owned by the caller; NULL past the end. [one-at-a-time] since 0.1
+   */
+  struct et_param *(*params_at)(const struct et_params *params, size_t index);
+  /**
+   * Parameter by name, owned by the caller. Errors: NOT_FOUND naming the nearest name. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*params_find)(const struct et_params *params,
+                                  struct et_str name,
+                                  struct et_param **out);
+  /**
+   * Moves trainable parameters into the arena, in declaration order. Afterwards no parameter may be declared, and one that was frozen
+   * before stays frozen. Calling it again does nothing. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*params_seal)(struct et_params *params);
+  /**
+   * Number of elements in the arena; 0 before `seal`. [one-at-a-time] since 0.1
+   */
+  size_t (*params_arena_len)(const struct et_params *params);
+  /**
+   * Forgets all gradients. [one-at-a-time] since 0.1
+   */
+  void (*params_zero_grads)(struct et_params *params);
+  /**
+   * Euclidean norm of all gradients together. Waits for the device. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*params_grad_norm)(const struct et_params *params, double *out);
+  /**
+   * Multiplies all gradients. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*params_scale_grads)(struct et_params *params, double factor);
+  /**
+   * A copy of all values, trainable or not; `restore` takes it back. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*params_snapshot)(const struct et_params *params, struct et_buffer **out);
+  /**
+   * Sets all values from a snapshot of the same set. Errors: SHAPE. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*params_restore)(struct et_params *params, const struct et_buffer *snapshot);
+  /**
+   * A scope below this one, owned by the caller; `name` may be dotted. [any-thread] since 0.1
+   */
+  struct et_error *(*scope_child)(const struct et_scope *scope,
+                                  struct et_str name,
+                                  struct et_scope **out);
+  /**
+   * Dotted path of a scope, valid while it lives; empty for the root. [any-thread] since 0.1
+   */
+  struct et_str (*scope_path)(const struct et_scope *scope);
+  /**
+   * Declares a trainable parameter, owned by the caller as well as by the set. Errors: ALREADY_EXISTS, FAILED_PRECONDITION after `seal`.
+   * [one-at-a-time] since 0.1
+   */
+  struct et_error *(*scope_param)(const struct et_scope *scope,
+                                  struct et_str name,
+                                  const size_t *shape,
+                                  size_t rank,
+                                  const struct et_init *init,
+                                  struct et_param **out);
+  /**
+   * Gives a scope back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*scope_release)(struct et_scope *scope);
+  /**
+   * Another reference to the same parameter. [any-thread] since 0.1
+   */
+  struct et_param *(*retain)(const struct et_param *param);
+  /**
+   * Gives a reference back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*release)(struct et_param *param);
+  /**
+   * Full dotted name, valid while the parameter lives. [any-thread] since 0.1
+   */
+  struct et_str (*name)(const struct et_param *param);
+  /**
+   * Number of axes. [any-thread] since 0.1
+   */
+  size_t (*rank)(const struct et_param *param);
+  /**
+   * Extents, valid while the parameter lives. [any-thread] since 0.1
+   */
+  const size_t *(*shape)(const struct et_param *param);
+  /**
+   * The present value as a tensor; tracked when the parameter is trainable. It is a view: an optimizer step changes it.
+   * [one-at-a-time] since 0.1
+   */
+  struct et_error *(*tensor)(const struct et_param *param, struct et_tensor **out);
+  /**
+   * A copy of the gradient; `*out` becomes NULL when none has reached the parameter. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*grad)(const struct et_param *param, struct et_tensor **out);
+  /**
+   * 1 if a gradient has reached the parameter since `params_zero_grads`, else 0. [one-at-a-time] since 0.1
+   */
+  int32_t (*has_grad)(const struct et_param *param);
+  /**
+   * Replaces the gradient. Errors: SHAPE, DTYPE, FAILED_PRECONDITION when frozen or not sealed. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*set_grad)(struct et_param *param, const struct et_tensor *grad);
+  /**
+   * Copies a tensor's values into the parameter. Errors: SHAPE, DTYPE. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*assign)(struct et_param *param, const struct et_tensor *value);
+  /**
+   * Takes the value from a buffer at a byte offset, elements of `dtype` (F32, F16, BF16 or F64), row-major. Where type and alignment
+   * allow, the parameter refers to the buffer's memory and keeps it alive instead of copying. Errors: SHAPE when the buffer is too short.
+   * [one-at-a-time] since 0.1
+   */
+  struct et_error *(*assign_buffer)(struct et_param *param,
+                                    int32_t dtype,
+                                    const struct et_buffer *buffer,
+                                    size_t offset);
+  /**
+   * 1 if optimizers change the parameter, else 0. [one-at-a-time] since 0.1
+   */
+  int32_t (*is_trainable)(const struct et_param *param);
+  /**
+   * Freezes (0) or unfreezes (1). Errors: FAILED_PRECONDITION when it was frozen at `seal`. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*set_trainable)(struct et_param *param, int32_t trainable);
+  /**
+   * Factor on the learning rate, 1 by default. [one-at-a-time] since 0.1
+   */
+  double (*lr_scale)(const struct et_param *param);
+  /**
+   * Sets the factor on the learning rate; not negative. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*set_lr_scale)(struct et_param *param, double scale);
+  /**
+   * 1 if weight decay applies, else 0. By default it applies to parameters with two axes or more. [one-at-a-time] since 0.1
+   */
+  int32_t (*has_decay)(const struct et_param *param);
+  /**
+   * Switches weight decay. [one-at-a-time] since 0.1
+   */
+  void (*set_decay)(struct et_param *param, int32_t decay);
+  /**
+   * Adds a low-rank update: `tensor` becomes W + scale * B A (Hu et al. 2021, LoRA) for W [o, i], A [r, i], B [o, r], while W itself is frozen.
+   * Errors: SHAPE, FAILED_PRECONDITION after `seal`. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*set_low_rank)(struct et_param *param,
+                                   const struct et_param *a,
+                                   const struct et_param *b,
+                                   double scale);
+  /**
+   * The value that a saved model should carry, low-rank update included, with no history. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*merged)(const struct et_param *param, struct et_tensor **out);
+} et_host_param;
+
+/**
+ * Arguments of `layer_norm`: y = gamma * (h - mean) / sqrt(var + epsilon) + beta with h = residual + dropout(x), over the last axis
+ * (Ba et al. 2016).
+ */
+typedef struct et_layer_norm {
+  /**
+   * Bytes filled by the caller.
+   */
+  size_t struct_size;
+  /**
+   * Input [.., h].
+   */
+  const struct et_tensor *x;
+  /**
+   * Added after dropout, same shape, or NULL.
+   */
+  const struct et_tensor *residual;
+  /**
+   * Scale [h].
+   */
+  const struct et_tensor *gamma;
+  /**
+   * Shift [h].
+   */
+  const struct et_tensor *beta;
+  /**
+   * Added to the variance.
+   */
+  double epsilon;
+  /**
+   * Probability of dropping an element of `x`, in [0, 1); 0 when `rng` is NULL.
+   */
+  double dropout;
+  /**
+   * Source of the dropout numbers, or NULL.
+   */
+  struct et_rng *rng;
+} et_layer_norm;
+
+/**
+ * Arguments of `attention`: softmax(scale * Q K^T) V per head, each token within its run (Vaswani et al. 2017).
+ */
+typedef struct et_attention {
+  /**
+   * Bytes filled by the caller.
+   */
+  size_t struct_size;
+  /**
+   * Queries [Tq, heads * d].
+   */
+  const struct et_tensor *query;
+  /**
+   * Keys [Tk, heads * d].
+   */
+  const struct et_tensor *key;
+  /**
+   * Values [Tk, heads * d].
+   */
+  const struct et_tensor *value;
+  /**
+   * Cumulative lengths of the runs [B + 1] I64, of the queries.
+   */
+  const struct et_tensor *starts;
+  /**
+   * Cumulative lengths of the runs of keys and values [B + 1] I64; NULL when they are those of the queries.
+   */
+  const struct et_tensor *key_starts;
+  /**
+   * Number of heads; divides the last axis.
+   */
+  size_t heads;
+  /**
+   * Factor on the scores; 0 means 1 / sqrt(d).
+   */
+  double scale;
+  /**
+   * Probability of dropping an attention weight, in [0, 1); 0 when `rng` is NULL.
+   */
+  double dropout;
+  /**
+   * Source of the dropout numbers, or NULL.
+   */
+  struct et_rng *rng;
+  /**
+   * 1 when a token may not look at later ones, else 0.
+   */
+  int32_t causal;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved;
+} et_attention;
+
+/**
+ * One optimizer step.
+ */
+typedef struct et_optim_step {
+  /**
+   * Bytes filled by the caller.
+   */
+  size_t struct_size;
+  /**
+   * An `ET_OPTIM_` constant.
+   */
+  int32_t kind;
+  /**
+   * SGD: 1 for Nesterov momentum, else 0.
+   */
+  int32_t nesterov;
+  /**
+   * Learning rate; each parameter's `lr_scale` multiplies it.
+   */
+  double lr;
+  /**
+   * Weight decay for parameters that have it.
+   */
+  double weight_decay;
+  /**
+   * Decay of the first moment (Adam kinds).
+   */
+  double beta1;
+  /**
+   * Decay of the second moment (Adam kinds); Adafactor: exponent of the decay, -0.8.
+   */
+  double beta2;
+  /**
+   * Added to the denominator (Adam kinds); Adafactor: added to the squared gradient, 1e-30.
+   */
+  double epsilon;
+  /**
+   * SGD: momentum. Adafactor: clipping threshold, 1.
+   */
+  double momentum;
+  /**
+   * Number of this step, from 1.
+   */
+  uint64_t step;
+} et_optim_step;
+
+/**
+ * `et.nn/1`: fused differentiable operations, written once per device in the engine. "Runs" are the rows of a batch laid end to end; `starts`
+ * [B + 1] holds their cumulative lengths.
+ */
+typedef struct et_host_nn {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * activation(x W^T + b) for x [.., i], W [o, i], b [o] or NULL, with an `ET_ACTIVATION_` constant. [any-thread] since 0.1
+   */
+  struct et_error *(*linear)(const struct et_tensor *x,
+                             const struct et_tensor *weight,
+                             const struct et_tensor *bias,
+                             int32_t activation,
+                             struct et_tensor **out);
+  /**
+   * Layer normalisation with residual and dropout. [any-thread] since 0.1
+   */
+  struct et_error *(*layer_norm)(const struct et_layer_norm *args, struct et_tensor **out);
+  /**
+   * x / sqrt(mean(x^2) + epsilon) * gamma over the last axis (Zhang and Sennrich 2019). [any-thread] since 0.1
+   */
+  struct et_error *(*rms_norm)(const struct et_tensor *x,
+                               const struct et_tensor *gamma,
+                               double epsilon,
+                               struct et_tensor **out);
+  /**
+   * Sum of `len` table look-ups: tables [rows_k, h] at ids_k [T] I64. Errors: INVALID_ARGUMENT naming position, id and rows. [any-thread] since 0.1
+   */
+  struct et_error *(*embedding_sum)(const struct et_tensor *const *tables,
+                                    const struct et_tensor *const *ids,
+                                    size_t len,
+                                    struct et_tensor **out);
+  /**
+   * Attention over runs. [any-thread] since 0.1
+   */
+  struct et_error *(*attention)(const struct et_attention *args, struct et_tensor **out);
+  /**
+   * Softmax over the last axis. [any-thread] since 0.1
+   */
+  struct et_error *(*softmax)(const struct et_tensor *x, struct et_tensor **out);
+  /**
+   * Logarithm of softmax over the last axis. [any-thread] since 0.1
+   */
+  struct et_error *(*log_softmax)(const struct et_tensor *x, struct et_tensor **out);
+  /**
+   * Mean cross entropy of logits [N, C] and labels [N] I64, rows weighted by `weights` [N] or NULL; rows with `ignore_index` do not count; `smoothing` in
+   * [0, 1) spreads that mass over all classes. The result is a scalar, 0 when no row counts. [any-thread] since 0.1
+   */
+  struct et_error *(*cross_entropy)(const struct et_tensor *logits,
+                                    const struct et_tensor *labels,
+                                    const struct et_tensor *weights,
+                                    int64_t ignore_index,
+                                    double smoothing,
+                                    struct et_tensor **out);
+  /**
+   * Mean binary cross entropy of logits and targets of one shape [N, C] or [N], rows weighted by `weights` [N] or NULL. [any-thread] since 0.1
+   */
+  struct et_error *(*binary_cross_entropy)(const struct et_tensor *logits,
+                                           const struct et_tensor *targets,
+                                           const struct et_tensor *weights,
+                                           struct et_tensor **out);
+  /**
+   * Each element dropped with probability p and the rest divided by 1 - p; the identity when `rng` is NULL. [any-thread] since 0.1
+   */
+  struct et_error *(*dropout)(const struct et_tensor *x,
+                              double p,
+                              struct et_rng *rng,
+                              struct et_tensor **out);
+  /**
+   * One vector per run, x [T, h] -> [B, h], by an `ET_POOL_` constant; an empty run gives zeros. [any-thread] since 0.1
+   */
+  struct et_error *(*pool)(const struct et_tensor *x,
+                           const struct et_tensor *starts,
+                           int32_t kind,
+                           struct et_tensor **out);
+  /**
+   * Runs padded with zeros, x [T, h] -> [B, len, h]; longer runs are cut. [any-thread] since 0.1
+   */
+  struct et_error *(*to_padded)(const struct et_tensor *x,
+                                const struct et_tensor *starts,
+                                size_t len,
+                                struct et_tensor **out);
+  /**
+   * The inverse of `to_padded`: [B, len, h] -> [T, h]; tokens past `len` are zeros. [any-thread] since 0.1
+   */
+  struct et_error *(*from_padded)(const struct et_tensor *x,
+                                  const struct et_tensor *starts,
+                                  struct et_tensor **out);
+  /**
+   * 1-D convolution within each run with zero padding that keeps lengths: x [T, i], weight [o, i, k], bias [o] or NULL -> [T, o].
+   * [any-thread] since 0.1
+   */
+  struct et_error *(*conv1d)(const struct et_tensor *x,
+                             const struct et_tensor *weight,
+                             const struct et_tensor *bias,
+                             const struct et_tensor *starts,
+                             size_t dilation,
+                             struct et_tensor **out);
+  /**
+   * LSTM over runs (Hochreiter and Schmidhuber 1997; gates i, f, g, o): x [T, i], w_ih [4h, i], w_hh [4h, h], biases [4h] -> [T, h]; `reverse` 1 reads
+   * each run from its end. [any-thread] since 0.1
+   */
+  struct et_error *(*lstm)(const struct et_tensor *x,
+                           const struct et_tensor *w_ih,
+                           const struct et_tensor *w_hh,
+                           const struct et_tensor *b_ih,
+                           const struct et_tensor *b_hh,
+                           const struct et_tensor *starts,
+                           int32_t reverse,
+                           struct et_tensor **out);
+  /**
+   * GRU over runs (Cho et al. 2014; gates r, z, n); otherwise as `lstm` with 3h rows. [any-thread] since 0.1
+   */
+  struct et_error *(*gru)(const struct et_tensor *x,
+                          const struct et_tensor *w_ih,
+                          const struct et_tensor *w_hh,
+                          const struct et_tensor *b_ih,
+                          const struct et_tensor *b_hh,
+                          const struct et_tensor *starts,
+                          int32_t reverse,
+                          struct et_tensor **out);
+  /**
+   * Mean over runs of the negative log likelihood of a linear-chain CRF (Lafferty et al. 2001): emissions [T, C], tags [T] I64, transitions [C, C]
+   * (from, to), first [C], last [C]. [any-thread] since 0.1
+   */
+  struct et_error *(*crf_loss)(const struct et_tensor *emissions,
+                               const struct et_tensor *tags,
+                               const struct et_tensor *starts,
+                               const struct et_tensor *transitions,
+                               const struct et_tensor *first,
+                               const struct et_tensor *last,
+                               struct et_tensor **out);
+  /**
+   * The most probable tags [T] I64 of that CRF (Viterbi). No gradient. [any-thread] since 0.1
+   */
+  struct et_error *(*crf_decode)(const struct et_tensor *emissions,
+                                 const struct et_tensor *starts,
+                                 const struct et_tensor *transitions,
+                                 const struct et_tensor *first,
+                                 const struct et_tensor *last,
+                                 struct et_tensor **out);
+  /**
+   * Fresh state of an optimizer kind for a sealed set, as named tensors that `optim_step` changes in place. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*optim_state)(const struct et_params *params, int32_t kind, struct et_map **out);
+  /**
+   * One step over the whole arena; parameters without a gradient are left alone. Errors: FAILED_PRECONDITION when not sealed, SHAPE when the state belongs to
+   * another set or kind. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*optim_step)(struct et_params *params,
+                                 struct et_map *state,
+                                 const struct et_optim_step *step);
+  /**
+   * 1 if the opcode of a family ("unary", "binary", "compare", "reduce", "activation", "optim") works for that dtype on the present device, else 0.
+   * [any-thread] since 0.1
+   */
+  int32_t (*supports)(const char *family, int32_t opcode, int32_t dtype);
+} et_host_nn;
+
+/**
+ * The host, as a plugin sees it. Lives until the process ends; a plugin may keep the pointer.
+ */
+typedef struct et_host {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * `ET_ABI_MAJOR` of the host.
+   */
+  uint32_t abi_major;
+  /**
+   * `ET_ABI_MINOR` of the host.
+   */
+  uint32_t abi_minor;
+  /**
+   * The table with this id, for instance "et.tensor/1", or NULL if this host does not have it. The table lives
+   * until the process ends. [any-thread] since 0.1
+   */
+  const void *(*get_interface)(const struct et_host *host, const char *id);
+  /**
+   * A draft table by its versioned name, for instance "tensor.fft@0", or NULL. Drafts may vanish in any release.
+   * [any-thread] since 0.1
+   */
+  const void *(*get_experimental)(const struct et_host *host, const char *name);
+  /**
+   * Makes an error with one of the `ET_ERR_` codes; the message is copied. Never NULL. [any-thread] since 0.1
+   */
+  struct et_error *(*error_new)(int32_t code, struct et_str message);
+  /**
+   * Code of an error; 0 for NULL. [any-thread] since 0.1
+   */
+  int32_t (*error_code)(const struct et_error *error);
+  /**
+   * Message of an error, valid until the error is released; empty for NULL. [any-thread] since 0.1
+   */
+  struct et_str (*error_message)(const struct et_error *error);
+  /**
+   * Gives an error back. Accepts NULL. [any-thread] since 0.1
+   */
+  void (*error_release)(struct et_error *error);
+  /**
+   * Number of handles (tensors, parameters, maps, errors ...) that are alive; for leak tests. [any-thread] since 0.1
+   */
+  int64_t (*live_handles)(void);
+} et_host;
+
+/**
+ * `et.log/1`: messages to the host's log.
+ */
+typedef struct et_host_log {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Writes one message. `level` is an `ET_LOG_` constant, `target` names the writer (a plugin id). Never fails.
+   * [any-thread] since 0.1
+   */
+  void (*write)(int32_t level, struct et_str target, struct et_str message);
+} et_host_log;
+
+/**
+ * The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The fields up to `version`
+ * are frozen for all time: the host reads them before it calls anything.
+ */
+typedef struct et_plugin_record {
+  /**
+   * `ET_PLUGIN_MAGIC`.
+   */
+  uint64_t magic;
+  /**
+   * `ET_ABI_MAJOR` the plugin was built for.
+   */
+  uint32_t abi_major;
+  /**
+   * `ET_ABI_MINOR` the plugin needs at least.
+   */
+  uint32_t abi_minor;
+  /**
+   * Bytes filled by the plugin.
+   */
+  size_t struct_size;
+  /**
+   * `ET_PLUGIN_FLAG_` bits.
+   */
+  uint32_t flags;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * Id of the plugin, for instance "loss-basic"; the same as in its manifest.
+   */
+  const char *id;
+  /**
+   * Version of the plugin, for instance "0.1.0".
+   */
+  const char *version;
+  /**
+   * Called before any component is made; keeps `host` and fetches the interfaces it needs. May be called more than once. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*init)(const struct et_host *host);
+  /**
+   * Called when the host is done; logical only, the library stays loaded. May be NULL. [one-at-a-time] since 0.1
+   */
+  void (*shutdown)(void);
+  /**
+   * Component `index` of a kind ("et.model/1", "et.loss/1", "et.optimizer/1", "et.strategy/1", "et.app/1", "et.op/1", "et.metric/1") as a pointer to its
+   * table, which lives until the process ends; NULL past the last one and for unknown kinds. [any-thread] since 0.1
+   */
+  const void *(*component)(const char *kind, size_t index);
+} et_plugin_record;
+
+/**
+ * What a forward pass is for.
+ */
+typedef struct et_call {
+  /**
+   * Bytes filled by the caller.
+   */
+  size_t struct_size;
+  /**
+   * 1 while training (dropout is on), else 0.
+   */
+  int32_t training;
+  /**
+   * Set of `ET_WANT_` bits.
+   */
+  uint32_t want;
+  /**
+   * Source of random numbers while training, else NULL.
+   */
+  struct et_rng *rng;
+} et_call;
+
+/**
+ * `et.model/1`: an encoder or any other network below the head.
+ */
+typedef struct et_plugin_model {
+  /**
+   * Bytes filled by the plugin.
+   */
+  size_t struct_size;
+  /**
+   * Name users write: the `model_type` of the configuration, for instance "bert".
+   */
+  const char *name;
+  /**
+   * JSON Schema of the configuration.
+   */
+  const char *schema;
+  /**
+   * Declares the parameters in `scope` and makes an instance. `config` is the content of config.json. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*create)(struct et_str config, const struct et_scope *scope, void **out);
+  /**
+   * What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions": 512, "base_prefix": "bert",
+   * "head": "bert", "pooled": true, "ignore": ["cls."]}. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*describe)(void *instance, struct et_buffer **out);
+  /**
+   * Reads "ids", "positions", "starts" and, where it has them, "segments" from `batch`; writes "last" [T, h], and "pooled" [B, h] and "hidden_states/k" when
+   * wanted, to `outputs`. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*forward)(void *instance,
+                              const struct et_call *call,
+                              const struct et_map *batch,
+                              struct et_map *outputs);
+  /**
+   * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
+   */
+  void (*release)(void *instance);
+} et_plugin_model;
+
+/**
+ * `et.loss/1`: a scalar from outputs and targets.
+ */
+typedef struct et_plugin_loss {
+  /**
+   * Bytes filled by the plugin.
+   */
+  size_t struct_size;
+  /**
+   * Name users write, for instance "cross-entropy".
+   */
+  const char *name;
+  /**
+   * JSON Schema of the options.
+   */
+  const char *schema;
+  /**
+   * Makes an instance from options as JSON. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*create)(struct et_str options, void **out);
+  /**
+   * `outputs` usually holds "logits"; `batch` holds "labels" and, when rows are weighted, "weights" [B]. The result is a scalar. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*forward)(void *instance,
+                              const struct et_call *call,
+                              const struct et_map *outputs,
+                              const struct et_map *batch,
+                              struct et_tensor **out);
+  /**
+   * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
+   */
+  void (*release)(void *instance);
+} et_plugin_loss;
+
+/**
+ * `et.optimizer/1`: a step over a parameter set.
+ */
+typedef struct et_plugin_optimizer {
+  /**
+   * Bytes filled by the plugin.
+   */
+  size_t struct_size;
+  /**
+   * Name users write, for instance "adamw".
+   */
+  const char *name;
+  /**
+   * JSON Schema of the options.
+   */
+  const char *schema;
+  /**
+   * Makes an instance for a sealed set, which outlives it. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*create)(struct et_str options, struct et_params *params, void **out);
+  /**
+   * Changes the parameters by their gradients. `lr` is this step's learning rate, `step` counts from 1. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*step)(void *instance, struct et_params *params, double lr, uint64_t step);
+  /**
+   * Writes the state. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*state_save)(void *instance, struct et_stream *stream);
+  /**
+   * Reads the state back. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*state_load)(void *instance, struct et_stream *stream);
+  /**
+   * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
+   */
+  void (*release)(void *instance);
+} et_plugin_optimizer;
+
+/**
+ * `et.strategy/1`: a transfer-learning method as hooks of the shared step, or as the whole fit.
+ */
+typedef struct et_plugin_strategy {
+  /**
+   * Bytes filled by the plugin.
+   */
+  size_t struct_size;
+  /**
+   * Name users write, for instance "finetune".
+   */
+  const char *name;
+  /**
+   * JSON Schema of the options.
+   */
+  const char *schema;
+  /**
+   * Makes an instance. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*create)(struct et_str options, void **out);
+  /**
+   * Set of `ET_PHASE_` bits: the hooks that are used. [one-at-a-time] since 0.1
+   */
+  uint32_t (*phases)(void *instance);
+  /**
+   * Weights are loaded and nothing is sealed yet: freeze, scale rates, add low-rank updates, load other models. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*on_setup)(void *instance, struct et_session *session);
+  /**
+   * May put "weights" [B] into the batch. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*on_batch)(void *instance, struct et_session *session, struct et_map *batch);
+  /**
+   * May add losses to the session. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*on_outputs)(void *instance,
+                                 struct et_session *session,
+                                 const struct et_map *batch,
+                                 const struct et_map *outputs);
+  /**
+   * Makes one scalar of all losses of the step (weights applied). [one-at-a-time] since 0.1
+   */
+  struct et_error *(*combine)(void *instance,
+                              struct et_session *session,
+                              const struct et_map *losses,
+                              struct et_tensor **out);
+  /**
+   * Gradients are complete and not yet clipped. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*on_gradients)(void *instance, struct et_session *session);
+  /**
+   * After epoch `epoch` (from 1); `metrics` is a JSON object, empty without validation data. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*on_epoch)(void *instance,
+                               struct et_session *session,
+                               uint64_t epoch,
+                               struct et_str metrics);
+  /**
+   * Drives the whole fit. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*fit)(void *instance, struct et_session *session);
+  /**
+   * Writes the state for a checkpoint. May be NULL when there is none. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*state_save)(void *instance, struct et_stream *stream);
+  /**
+   * Reads the state back. May be NULL when there is none. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*state_load)(void *instance, struct et_stream *stream);
+  /**
+   * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
+   */
+  void (*release)(void *instance);
+} et_plugin_strategy;
+
+/**
+ * `et.app/1`: from records to features, a head, a loss and predictions.
+ */
+typedef struct et_plugin_app {
+  /**
+   * Bytes filled by the plugin.
+   */
+  size_t struct_size;
+  /**
+   * Name users write, for instance "text-classify".
+   */
+  const char *name;
+  /**
+   * JSON Schema of the options.
+   */
+  const char *schema;
+  /**
+   * Makes an instance. `state` is what `state` of an earlier instance returned, or empty for a new app. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*create)(struct et_str options, struct et_str state, void **out);
+  /**
+   * Columns that records need, as JSON: [{"role": "text", "names": ["text", "sentence"], "required": true, "target": false}, ...]. Targets may be missing when
+   * predicting. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*columns)(void *instance, struct et_buffer **out);
+  /**
+   * Sees every training record before training, to learn the labels. `record` is a JSON object from role to value. Errors: BAD_INPUT. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*observe)(void *instance, struct et_str record);
+  /**
+   * All records were seen; decides what follows from them. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*observed)(void *instance);
+  /**
+   * What a bundle must keep, as JSON. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*state)(void *instance, struct et_buffer **out);
+  /**
+   * What the host must know, as JSON: {"loss": {"name": ..., "options": {}} or null, "metrics": [{"name": ..., "options": {}}], "best": "accuracy", "best_is": "max",
+   * "want": 2, "labels": [...], "config": {entries for config.json}}. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*describe)(void *instance, struct et_buffer **out);
+  /**
+   * Turns a record (JSON object from role to value) into features. Targets that are absent are left out. [any-thread] since 0.1
+   */
+  struct et_error *(*features)(void *instance,
+                               const struct et_tokenizer *tokenizer,
+                               struct et_str record,
+                               struct et_row *row);
+  /**
+   * Declares the parameters of the head in `scope`, the root of the set; `model` is the model's description as JSON. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*build)(void *instance, const struct et_scope *scope, struct et_str model);
+  /**
+   * Reads what the model wrote to `outputs` and adds its own, for instance "logits". [one-at-a-time] since 0.1
+   */
+  struct et_error *(*forward)(void *instance,
+                              const struct et_call *call,
+                              const struct et_map *batch,
+                              struct et_map *outputs);
+  /**
+   * Predictions as a JSON array with one object per row of the batch. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*decode)(void *instance,
+                             const struct et_map *batch,
+                             const struct et_map *outputs,
+                             struct et_buffer **out);
+  /**
+   * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
+   */
+  void (*release)(void *instance);
+} et_plugin_app;
+
+/**
+ * `et.metric/1`: a figure over a whole data set.
+ */
+typedef struct et_plugin_metric {
+  /**
+   * Bytes filled by the plugin.
+   */
+  size_t struct_size;
+  /**
+   * Name users write, for instance "accuracy".
+   */
+  const char *name;
+  /**
+   * JSON Schema of the options.
+   */
+  const char *schema;
+  /**
+   * Makes an instance with nothing counted. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*create)(struct et_str options, void **out);
+  /**
+   * Counts one batch. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*update)(void *instance,
+                             const struct et_map *outputs,
+                             const struct et_map *batch);
+  /**
+   * The figures so far as a JSON object from name to number (or nested arrays for a confusion matrix). [one-at-a-time] since 0.1
+   */
+  struct et_error *(*compute)(void *instance, struct et_buffer **out);
+  /**
+   * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
+   */
+  void (*release)(void *instance);
+} et_plugin_metric;
+
+/**
+ * `et.session/1`. The model under training is called "model"; models loaded by a strategy have the name it gave. All slots are
+ * [one-at-a-time], called from inside the strategy's hooks.
+ */
+typedef struct et_host_session {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * The parameter set of a model, borrowed for the life of the session. Errors: NOT_FOUND. since 0.1
+   */
+  struct et_error *(*params)(struct et_session *session, struct et_str model, struct et_params **out);
+  /**
+   * Loads a trained bundle as a frozen model under `name`; only in `on_setup`. From then on every batch also carries that model's
+   * own features, made by its own tokenizer, under "name/". Errors: NOT_FOUND, BAD_INPUT, ALREADY_EXISTS. since 0.1
+   */
+  struct et_error *(*load_model)(struct et_session *session, struct et_str name, struct et_str path);
+  /**
+   * The description of a model as JSON: what the model and its app say of themselves, labels included. since 0.1
+   */
+  struct et_error *(*describe)(struct et_session *session,
+                               struct et_str model,
+                               struct et_buffer **out);
+  /**
+   * Outputs of a model with its app's head on a batch. `training` 1 switches dropout on; `want` is a set of `ET_WANT_` bits. Models that
+   * were loaded record nothing on the tape. since 0.1
+   */
+  struct et_error *(*forward)(struct et_session *session,
+                              struct et_str model,
+                              const struct et_map *batch,
+                              int32_t training,
+                              uint32_t want,
+                              struct et_map **out);
+  /**
+   * The configured loss of the run on outputs and batch: a scalar. since 0.1
+   */
+  struct et_error *(*loss)(struct et_session *session,
+                           const struct et_map *outputs,
+                           const struct et_map *batch,
+                           struct et_tensor **out);
+  /**
+   * Adds a named scalar to this step's losses with a weight; only in `on_outputs`. since 0.1
+   */
+  struct et_error *(*add_loss)(struct et_session *session,
+                               struct et_str name,
+                               const struct et_tensor *loss,
+                               double weight);
+  /**
+   * Sets the weight of the run's own loss (named "loss") for this step, 1 by default; only in `on_outputs`. since 0.1
+   */
+  struct et_error *(*set_loss_weight)(struct et_session *session, double weight);
+  /**
+   * Asks models for more outputs in every step, a set of `ET_WANT_` bits; only in `on_setup`. since 0.1
+   */
+  struct et_error *(*want)(struct et_session *session, uint32_t want);
+  /**
+   * The next batch of a named data source: "train" (endless, reshuffled every epoch) or a source opened with `open_source`. since 0.1
+   */
+  struct et_error *(*next_batch)(struct et_session *session,
+                                 struct et_str source,
+                                 struct et_map **out);
+  /**
+   * Opens one more labelled file as an endless source under `name`, read as the training file is; only in `on_setup`. since 0.1
+   */
+  struct et_error *(*open_source)(struct et_session *session, struct et_str name, struct et_str path);
+  /**
+   * Opens an optimizer of the registry over a parameter set; `options` is JSON. Lives as long as the session. since 0.1
+   */
+  struct et_error *(*optimizer)(struct et_session *session,
+                                struct et_str name,
+                                struct et_str options,
+                                struct et_params *params,
+                                struct et_session_optimizer **out);
+  /**
+   * One step of such an optimizer with the gradients present, then forgets them. since 0.1
+   */
+  struct et_error *(*optimizer_step)(struct et_session *session,
+                                     struct et_session_optimizer *optimizer,
+                                     double lr);
+  /**
+   * Evaluates the model under training on the split "valid"; JSON object of metrics. since 0.1
+   */
+  struct et_error *(*evaluate)(struct et_session *session,
+                               struct et_str split,
+                               struct et_buffer **out);
+  /**
+   * Writes a number to the run's metrics under `name` at the present step. since 0.1
+   */
+  struct et_error *(*log_scalar)(struct et_session *session, struct et_str name, double value);
+  /**
+   * Optimizer steps done so far. since 0.1
+   */
+  uint64_t (*step)(const struct et_session *session);
+  /**
+   * Optimizer steps of the whole run. since 0.1
+   */
+  uint64_t (*total_steps)(const struct et_session *session);
+  /**
+   * 1 if the user asked to stop, else 0. since 0.1
+   */
+  int32_t (*is_cancelled)(const struct et_session *session);
+} et_host_session;
+
+/**
+ * The one symbol that a plugin exports. Returns a record that lives until the process ends; does
+ * nothing else. [any-thread] since 0.1
+ */
+ET_EXPORT const et_plugin_record *et_plugin_entry(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* EASYTRANSFER_PLUGIN_H */
