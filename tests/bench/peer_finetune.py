@@ -95,7 +95,7 @@ def main():
     for name, parameter in model.named_parameters():
         (plain if name.endswith("bias") or "LayerNorm" in name else decay).append(parameter)
     optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": a.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=a.lr
+        [{"params": decay, "weight_decay": a.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=a.lr, fused=True,
     )
     steps = a.epochs * -(-len(texts) // a.batch_rows)
     warm = max(1, int(a.warmup * steps))

@@ -1,6 +1,6 @@
 //! A line difference for messages: what a file has and what it should have.
 
-/// Lines that differ, `-` for `old` and `+` for `new`, with the number of the old line. Empty when both are equal.
+/// Lines that differ, `-` for `old` and `+` for `new`, with the number of the line in its own text. Empty when both are equal.
 pub fn lines(old: &str, new: &str) -> String {
     let old: Vec<&str> = old.lines().collect();
     let new: Vec<&str> = new.lines().collect();
@@ -32,7 +32,7 @@ pub fn lines(old: &str, new: &str) -> String {
             text.push_str(&format!("{:>5} - {}\n", start + i + 1, old[i]));
             i += 1;
         } else {
-            text.push_str(&format!("{:>5} + {}\n", start + i + 1, new[j]));
+            text.push_str(&format!("{:>5} + {}\n", start + j + 1, new[j]));
             j += 1;
         }
     }

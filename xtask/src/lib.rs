@@ -8,8 +8,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub mod check;
+pub mod demo;
 pub mod diff;
+pub mod dist;
+pub mod edges;
 pub mod header;
+pub mod new_plugin;
+pub mod process;
+pub mod programs;
+pub mod stage;
+pub mod tally;
+pub mod test;
 
 /// Where the workspace is.
 pub struct Context {
@@ -25,7 +35,7 @@ impl Context {
     }
 }
 
-/// Why a command failed.
+/// Why a command failed; empty when everything was said already.
 #[derive(Debug)]
 pub struct Failure(pub String);
 

@@ -1,20 +1,47 @@
 //! `cargo xtask`: picks the command.
 
 use std::process::ExitCode;
-use xtask::{Context, header};
+use xtask::{Context, Failure, check, demo, dist, header, new_plugin, stage, test};
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  check                      format, headers, dependency edges, clippy, licences, quick tests
+  test                       what CI runs: builds everything once, all tests, C and C++ programs, valgrind
+  header [--verify]          writes include/*.h from the Rust sources, or fails when they are out of date
+  new-plugin KIND NAME [--out DIR]
+                             starts a plugin in plugins/KIND-NAME, or in DIR outside the workspace; KIND is loss or strategy
+  dist                       makes target/dist/easytransfer-VERSION-PLATFORM.tar.gz
+";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let context = Context::here();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["check"] => check::run(&context),
+        ["test"] => test::run(&context),
+        ["demo"] => demo::run(&context),
+        ["stage"] => stage::run(&context),
+        ["dist"] => dist::run(&context),
         ["header"] => header::run(&context, false),
         ["header", "--verify"] => header::run(&context, true),
-        _ => Ok(()),
+        ["new-plugin", kind, name] => new_plugin::run(&context, kind, name, None),
+        ["new-plugin", kind, name, "--out", folder] => {
+            new_plugin::run(&context, kind, name, Some(folder.as_ref()))
+        }
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        [] => Err(Failure(format!("no command was given\n{HELP}"))),
+        _ => Err(Failure(format!("unknown command `{}`\n{HELP}", arguments.join(" ")))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            if !failure.0.is_empty() {
+                eprintln!("error: {failure}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -4,36 +4,44 @@ use crate::{et_error, et_str, et_tensor};
 use core::ffi::c_void;
 
 /// Bytes owned by the host, possibly a mapped file.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_buffer {
     _opaque: [u8; 0],
 }
 /// Named tensors in insertion order: a batch, the outputs of a model, the state of an optimizer.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_map {
     _opaque: [u8; 0],
 }
 /// The features of one record before batching.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_row {
     _opaque: [u8; 0],
 }
 /// A byte stream of a checkpoint.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_stream {
     _opaque: [u8; 0],
 }
 /// A parsed JSON document.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_config {
     _opaque: [u8; 0],
 }
 /// A loaded tokenizer.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_tokenizer {
     _opaque: [u8; 0],
 }
 /// The result of encoding one text.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_encoding {
     _opaque: [u8; 0],
 }
 
 /// `et.data/1`: buffers, maps and rows.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_data {
     /// Bytes filled by the host.
     pub struct_size: usize,
@@ -146,6 +154,7 @@ pub struct et_host_data {
 
 /// `et.stream/1`: bytes of a checkpoint. Streams given to `state_save` and `state_load` belong to the caller.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_stream {
     /// Bytes filled by the host.
     pub struct_size: usize,
@@ -186,6 +195,7 @@ pub struct et_host_stream {
 
 /// `et.config/1`: reading JSON without a JSON library. Keys are dotted paths, for instance "optimizer.lr".
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_config {
     /// Bytes filled by the host.
     pub struct_size: usize,
@@ -228,6 +238,7 @@ pub struct et_host_config {
 
 /// How to encode a text.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_encode_options {
     /// Bytes filled by the caller.
     pub struct_size: usize,
@@ -241,6 +252,7 @@ pub struct et_encode_options {
 
 /// `et.tokenizer/1`: the host's tokenizers.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_tokenizer {
     /// Bytes filled by the host.
     pub struct_size: usize,

@@ -4,22 +4,27 @@ use crate::{et_buffer, et_error, et_map, et_str};
 use core::ffi::{c_char, c_void};
 
 /// An immutable value on the tape, reference counted.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_tensor {
     _opaque: [u8; 0],
 }
 /// A set of parameters: the arenas of one model.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_params {
     _opaque: [u8; 0],
 }
 /// A named place in a set where parameters are declared.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_scope {
     _opaque: [u8; 0],
 }
 /// One named parameter, reference counted.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_param {
     _opaque: [u8; 0],
 }
 /// A counted random number generator.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_rng {
     _opaque: [u8; 0],
 }
@@ -27,6 +32,7 @@ pub struct et_rng {
 /// `et.tensor/1`: fine-grained tensor operations, families by opcode. Every operation that has a gradient records itself on the
 /// tape when an input is tracked and recording is on. Axes count from 0; negative axes count from the end.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_tensor {
     /// Bytes filled by the host.
     pub struct_size: usize,
@@ -260,6 +266,7 @@ pub struct et_host_tensor {
 
 /// `et.autograd/1`: the tape.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_autograd {
     /// Bytes filled by the host.
     pub struct_size: usize,
@@ -302,6 +309,7 @@ pub struct et_host_autograd {
 
 /// Where and how `et_host_rng` stands: the numbers that follow depend on these three alone.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct et_rng_state {
     /// Key, first half.
@@ -314,6 +322,7 @@ pub struct et_rng_state {
 
 /// `et.rng/1`: Philox4x32-10 (Salmon et al. 2011), the same numbers on every device.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_rng {
     /// Bytes filled by the host.
     pub struct_size: usize,
@@ -357,6 +366,7 @@ pub struct et_host_rng {
 
 /// How a parameter starts: an `ET_INIT_` constant and its two numbers.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct et_init {
     /// An `ET_INIT_` constant.
@@ -372,6 +382,7 @@ pub struct et_init {
 /// `et.param/1`: named parameters in arenas. A set is built by declaring parameters through scopes; `seal` moves all trainable parameters
 /// into one buffer, with one more for their gradients. Names are dotted paths, as in Hugging Face checkpoints.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_param {
     /// Bytes filled by the host.
     pub struct_size: usize,
@@ -516,6 +527,7 @@ pub struct et_host_param {
 /// Arguments of `layer_norm`: y = gamma * (h - mean) / sqrt(var + epsilon) + beta with h = residual + dropout(x), over the last axis
 /// (Ba et al. 2016).
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_layer_norm {
     /// Bytes filled by the caller.
     pub struct_size: usize,
@@ -537,6 +549,7 @@ pub struct et_layer_norm {
 
 /// Arguments of `attention`: softmax(scale * Q K^T) V per head, each token within its run (Vaswani et al. 2017).
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_attention {
     /// Bytes filled by the caller.
     pub struct_size: usize,
@@ -566,6 +579,7 @@ pub struct et_attention {
 
 /// One optimizer step.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct et_optim_step {
     /// Bytes filled by the caller.
@@ -593,6 +607,7 @@ pub struct et_optim_step {
 /// `et.nn/1`: fused differentiable operations, written once per device in the engine. "Runs" are the rows of a batch laid end to end; `starts`
 /// [B + 1] holds their cumulative lengths.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_nn {
     /// Bytes filled by the host.
     pub struct_size: usize,

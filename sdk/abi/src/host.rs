@@ -4,6 +4,7 @@ use core::ffi::{c_char, c_void};
 
 /// Borrowed UTF-8 text: pointer and length in bytes, not NUL-terminated. `ptr` may be NULL when `len` is 0.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct et_str {
     /// First byte.
@@ -13,12 +14,14 @@ pub struct et_str {
 }
 
 /// An error made by the host: a code and a message. Outlives every plugin.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_error {
     _opaque: [u8; 0],
 }
 
 /// The host, as a plugin sees it. Lives until the process ends; a plugin may keep the pointer.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host {
     /// Bytes filled by the host.
     pub struct_size: usize,
@@ -48,6 +51,7 @@ pub struct et_host {
 
 /// `et.log/1`: messages to the host's log.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_log {
     /// Bytes filled by the host.
     pub struct_size: usize,

@@ -9,6 +9,7 @@ use core::ffi::{c_char, c_void};
 /// The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The fields up to `version`
 /// are frozen for all time: the host reads them before it calls anything.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_plugin_record {
     /// `ET_PLUGIN_MAGIC`.
     pub magic: u64,
@@ -37,6 +38,7 @@ pub struct et_plugin_record {
 
 /// What a forward pass is for.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct et_call {
     /// Bytes filled by the caller.
@@ -51,6 +53,7 @@ pub struct et_call {
 
 /// `et.model/1`: an encoder or any other network below the head.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_plugin_model {
     /// Bytes filled by the plugin.
     pub struct_size: usize,
@@ -87,6 +90,7 @@ pub struct et_plugin_model {
 
 /// `et.loss/1`: a scalar from outputs and targets.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_plugin_loss {
     /// Bytes filled by the plugin.
     pub struct_size: usize,
@@ -113,6 +117,7 @@ pub struct et_plugin_loss {
 
 /// `et.optimizer/1`: a step over a parameter set.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_plugin_optimizer {
     /// Bytes filled by the plugin.
     pub struct_size: usize,
@@ -151,6 +156,7 @@ pub struct et_plugin_optimizer {
 
 /// `et.strategy/1`: a transfer-learning method as hooks of the shared step, or as the whole fit.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_plugin_strategy {
     /// Bytes filled by the plugin.
     pub struct_size: usize,
@@ -224,6 +230,7 @@ pub struct et_plugin_strategy {
 
 /// `et.app/1`: from records to features, a head, a loss and predictions.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_plugin_app {
     /// Bytes filled by the plugin.
     pub struct_size: usize,
@@ -299,6 +306,7 @@ pub struct et_plugin_app {
 
 /// `et.metric/1`: a figure over a whole data set.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_plugin_metric {
     /// Bytes filled by the plugin.
     pub struct_size: usize,
@@ -327,6 +335,7 @@ pub struct et_plugin_metric {
 
 /// A borrowed view of a tensor's memory for the time of one call. Fields mean what DLPack's DLTensor fields mean; strides count elements.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_view {
     /// Bytes filled by the host.
     pub struct_size: usize,
@@ -350,6 +359,7 @@ pub struct et_view {
 
 /// What `et_plugin_op.forward` gets.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_op_call {
     /// Bytes filled by the host.
     pub struct_size: usize,
@@ -369,6 +379,7 @@ pub struct et_op_call {
 
 /// `et.op/1`: an operation with code of its own.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_plugin_op {
     /// Bytes filled by the plugin.
     pub struct_size: usize,

@@ -3,10 +3,12 @@
 use crate::{et_buffer, et_error, et_map, et_params, et_str, et_tensor};
 
 /// A running fit.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_session {
     _opaque: [u8; 0],
 }
 /// An optimizer that a strategy opened in a session.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_session_optimizer {
     _opaque: [u8; 0],
 }
@@ -14,6 +16,7 @@ pub struct et_session_optimizer {
 /// `et.session/1`. The model under training is called "model"; models loaded by a strategy have the name it gave. All slots are
 /// [one-at-a-time], called from inside the strategy's hooks.
 #[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_session {
     /// Bytes filled by the host.
     pub struct_size: usize,

@@ -78,7 +78,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), BadElf> {
     Ok(())
 }
 
-/// Little helper view: numbers in native byte order, which was checked to be the file's.
+/// The file's bytes, read as numbers in native byte order, which was checked to be the file's.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {

@@ -21,22 +21,23 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn new(
+    /// Boxed, as every error holds it: errors stay small.
+    pub(crate) fn boxed(
         plugin: impl Into<String>,
         file: &Path,
         problem: impl Into<String>,
         required: impl Into<String>,
         found: impl Into<String>,
         remedy: impl Into<String>,
-    ) -> Facts {
-        Facts {
+    ) -> Box<Facts> {
+        Box::new(Facts {
             plugin: plugin.into(),
             file: file.to_path_buf(),
             problem: problem.into(),
             required: required.into(),
             found: found.into(),
             remedy: remedy.into(),
-        }
+        })
     }
 }
 
@@ -46,38 +47,38 @@ impl Facts {
 #[non_exhaustive]
 pub enum LoadError {
     /// A path does not exist, cannot be read, or holds no manifest.
-    Path(Facts),
+    Path(Box<Facts>),
     /// The manifest is malformed; the problem names line and key.
-    Manifest(Facts),
+    Manifest(Box<Facts>),
     /// Another plugin with the same id comes earlier in the search order, or is loaded already.
-    Duplicate(Facts),
+    Duplicate(Box<Facts>),
     /// The manifest names no library for this platform.
-    Platform(Facts),
+    Platform(Box<Facts>),
     /// The [`Policy`](crate::Policy) does not allow the library.
-    Policy(Facts),
+    Policy(Box<Facts>),
     /// The file is not a library that this process can open.
-    Library(Facts),
+    Library(Box<Facts>),
     /// The library has no entry symbol, or it returned no record.
-    Entry(Facts),
+    Entry(Box<Facts>),
     /// The plugin was built for another version of the boundary, or its record is malformed.
-    Abi(Facts),
+    Abi(Box<Facts>),
     /// Id or version in the library differ from the manifest.
-    Identity(Facts),
+    Identity(Box<Facts>),
     /// The host lacks an interface that the plugin requires.
-    Interface(Facts),
+    Interface(Box<Facts>),
     /// The plugin's `init` returned an error.
     Init {
         /// What happened.
-        facts: Facts,
+        facts: Box<Facts>,
         /// The `ET_ERR_` code of the plugin's error.
         code: i32,
     },
     /// A component table is malformed, or the components differ from the manifest.
-    Component(Facts),
+    Component(Box<Facts>),
     /// A component of this kind and name is registered already.
-    Clash(Facts),
+    Clash(Box<Facts>),
     /// No plugin provides the component that was asked for.
-    NoSuchComponent(Facts),
+    NoSuchComponent(Box<Facts>),
 }
 
 impl LoadError {

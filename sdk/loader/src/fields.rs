@@ -22,6 +22,15 @@ impl Fields {
     pub unsafe fn new(base: *const u8) -> Fields {
         // SAFETY: the caller vouches for the first field. Unaligned, because nothing about the address is known.
         let size = unsafe { base.cast::<usize>().read_unaligned() };
+        // SAFETY: the caller vouches for as many bytes as the field says.
+        unsafe { Fields::with_size(base, size) }
+    }
+
+    /// Looks at a table whose size is not in its first field.
+    ///
+    /// # Safety
+    /// `size` bytes from `base` are readable for all time.
+    pub unsafe fn with_size(base: *const u8, size: usize) -> Fields {
         Fields { base, size }
     }
 

@@ -82,7 +82,7 @@ impl Manifest {
     /// Reads a manifest. Errors: `Path` when the file cannot be read, `Manifest` otherwise.
     pub fn read(path: &Path) -> Result<Manifest, LoadError> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            LoadError::Path(Facts::new(
+            LoadError::Path(Facts::boxed(
                 stem(path),
                 path,
                 "cannot read the manifest",
@@ -244,12 +244,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn table(
-        self,
-        fields: &'a DeTable<'a>,
-        prefix: &'a str,
-        span: Range<usize>,
-    ) -> Table<'a> {
+    fn table(self, fields: &'a DeTable<'a>, prefix: &'a str, span: Range<usize>) -> Table<'a> {
         Table { reader: self, fields, prefix, span }
     }
 
@@ -263,7 +258,7 @@ impl<'a> Reader<'a> {
         let line = span.map_or(1, |span| {
             1 + self.text.bytes().take(span.start).filter(|&byte| byte == b'\n').count()
         });
-        LoadError::Manifest(Facts::new(
+        LoadError::Manifest(Facts::boxed(
             stem(self.path),
             self.path,
             format!("line {line}: {problem}"),
@@ -296,12 +291,7 @@ impl<'a> Table<'a> {
     }
 
     /// The value of `key` is not what it must be.
-    fn wrong(
-        &self,
-        key: &str,
-        required: impl Into<String>,
-        found: impl Into<String>,
-    ) -> LoadError {
+    fn wrong(&self, key: &str, required: impl Into<String>, found: impl Into<String>) -> LoadError {
         let span = self.get(key).map_or(self.span.clone(), Spanned::span);
         let problem = format!("bad value of key `{}`", self.name_of(key));
         self.reader.error(Some(span), &problem, required, found)

@@ -19,7 +19,7 @@ pub(crate) fn open(
     policy: Policy,
 ) -> Result<(PathBuf, *const et_plugin_record), LoadError> {
     let Some(library) = manifest.library_path(platform) else {
-        return Err(LoadError::Platform(Facts::new(
+        return Err(LoadError::Platform(Facts::boxed(
             &manifest.id,
             &manifest.path,
             "the plugin has no library for this platform",
@@ -30,7 +30,7 @@ pub(crate) fn open(
     };
     // The absolute path: with a bare file name the dynamic linker would search its own places.
     let unreadable = |error: std::io::Error| {
-        LoadError::Path(Facts::new(
+        LoadError::Path(Facts::boxed(
             &manifest.id,
             &library,
             "cannot read the library that the manifest names",
@@ -44,7 +44,7 @@ pub(crate) fn open(
     policy.check(manifest, platform, &file, &bytes)?;
     if cfg!(target_os = "linux") {
         crate::elf::check(&bytes).map_err(|bad| {
-            LoadError::Library(Facts::new(
+            LoadError::Library(Facts::boxed(
                 &manifest.id,
                 &file,
                 "the file is not a library that can be opened",
@@ -59,7 +59,7 @@ pub(crate) fn open(
     // SAFETY: the symbol has the type that the contract gives it; a plugin that breaks this cannot be detected.
     let record = unsafe { entry() };
     if record.is_null() {
-        return Err(LoadError::Entry(Facts::new(
+        return Err(LoadError::Entry(Facts::boxed(
             &manifest.id,
             &file,
             "the entry function gave no record",
@@ -73,7 +73,7 @@ pub(crate) fn open(
 
 fn entry_of(id: &str, file: &Path) -> Result<Entry, LoadError> {
     let library = open_forever(file).map_err(|error| {
-        LoadError::Library(Facts::new(
+        LoadError::Library(Facts::boxed(
             id,
             file,
             "the dynamic linker refused the library",
@@ -85,7 +85,7 @@ fn entry_of(id: &str, file: &Path) -> Result<Entry, LoadError> {
     // SAFETY: the type is the one that the contract gives this symbol.
     match unsafe { library.get::<Entry>(ENTRY) } {
         Ok(symbol) => Ok(*symbol),
-        Err(error) => Err(LoadError::Entry(Facts::new(
+        Err(error) => Err(LoadError::Entry(Facts::boxed(
             id,
             file,
             "the library is not a plugin",

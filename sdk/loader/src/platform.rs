@@ -1,14 +1,8 @@
 //! Names of platforms in manifests, and what a shared library is called on each.
 
 /// Every platform tuple that a manifest may name under `[library]` and `[sha256]`.
-pub const KNOWN_PLATFORMS: [&str; 6] = [
-    "linux_amd64",
-    "linux_arm64",
-    "macos_amd64",
-    "macos_arm64",
-    "windows_amd64",
-    "windows_arm64",
-];
+pub const KNOWN_PLATFORMS: [&str; 6] =
+    ["linux_amd64", "linux_arm64", "macos_amd64", "macos_arm64", "windows_amd64", "windows_arm64"];
 
 /// The tuple of the platform that this program was built for, for instance "linux_amd64". On a platform that
 /// [`KNOWN_PLATFORMS`] lacks it is "unknown", which no manifest can name.

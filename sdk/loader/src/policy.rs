@@ -33,20 +33,23 @@ impl Policy {
             if self == Policy::HashPinned {
                 return Ok(());
             }
-            return Err(LoadError::Policy(Facts::new(
+            return Err(LoadError::Policy(Facts::boxed(
                 &manifest.id,
                 &manifest.path,
                 "the policy refuses a library without a stated hash",
                 format!("`{platform}` under [sha256] (policy HashRequired)"),
                 "no entry",
-                format!("add {platform} = {:?} under [sha256] if you trust this file, or choose the policy HashPinned", sha256_hex(bytes)),
+                format!(
+                    "add {platform} = {:?} under [sha256] if you trust this file, or choose the policy HashPinned",
+                    sha256_hex(bytes)
+                ),
             )));
         };
         let found = sha256_hex(bytes);
         if *wanted == found {
             return Ok(());
         }
-        Err(LoadError::Policy(Facts::new(
+        Err(LoadError::Policy(Facts::boxed(
             &manifest.id,
             library,
             "the library is not the file that the manifest describes",

@@ -166,7 +166,7 @@ impl Listing {
             Err(problem) => return Listing::broken(source, path, problem),
         };
         let problem = match first.get(&manifest.id) {
-            Some(earlier) => Some(LoadError::Duplicate(Facts::new(
+            Some(earlier) => Some(LoadError::Duplicate(Facts::boxed(
                 &manifest.id,
                 path,
                 "another plugin with this id comes earlier in the search order",
@@ -200,7 +200,7 @@ fn wrong_platform(manifest: &Manifest) -> Option<LoadError> {
     } else {
         format!("use one of the platforms {}", KNOWN_PLATFORMS.join(", "))
     };
-    Some(LoadError::Platform(Facts::new(
+    Some(LoadError::Platform(Facts::boxed(
         &manifest.id,
         &manifest.path,
         "the plugin has no library for this platform",
@@ -214,7 +214,7 @@ fn wrong_platform(manifest: &Manifest) -> Option<LoadError> {
 /// that mention `manifest_version` (other TOML files are not manifests). Sorted by path. Errors: `Path`.
 pub(crate) fn manifests_at(place: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let unreadable = |found: String| {
-        LoadError::Path(Facts::new(
+        LoadError::Path(Facts::boxed(
             stem(place),
             place,
             "cannot search this place for plugins",
@@ -228,7 +228,7 @@ pub(crate) fn manifests_at(place: &Path) -> Result<Vec<PathBuf>, LoadError> {
         if place.extension() == Some(OsStr::new("toml")) {
             return Ok(vec![place.to_path_buf()]);
         }
-        return Err(LoadError::Path(Facts::new(
+        return Err(LoadError::Path(Facts::boxed(
             stem(place),
             place,
             "this file is not a manifest",

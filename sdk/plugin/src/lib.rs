@@ -76,3 +76,8 @@ pub const NO_OPTIONS: &std::ffi::CStr =
 #[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoOptions {}
+
+/// Version of this SDK.
+pub fn plugin_version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}

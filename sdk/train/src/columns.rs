@@ -22,6 +22,7 @@ pub const TEXT_NAMES: &[&str] = &[
     "question",
     "utterance",
     "message",
+    "#1 string",
 ];
 /// Usual names of the column with the second text.
 pub const TEXT_PAIR_NAMES: &[&str] = &[
@@ -35,10 +36,11 @@ pub const TEXT_PAIR_NAMES: &[&str] = &[
     "passage",
     "answer",
     "response",
+    "#2 string",
 ];
 /// Usual names of the column with the label, the score or the list of labels.
 pub const LABEL_NAMES: &[&str] =
-    &["label", "labels", "score", "class", "category", "intent", "target", "gold_label"];
+    &["label", "labels", "score", "class", "category", "intent", "target", "gold_label", "quality"];
 
 /// A part that a column can play.
 #[derive(Debug, Clone, PartialEq)]

@@ -224,7 +224,14 @@ impl Error {
 
 /// Shortens a piece of somebody's data for a message: at most 60 characters, control characters escaped.
 pub fn excerpt(text: &str) -> String {
-    let mut short: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+    let mut short = String::new();
+    for character in text.chars().take(60) {
+        if character.is_control() {
+            short.extend(character.escape_debug());
+        } else {
+            short.push(character);
+        }
+    }
     if text.chars().nth(60).is_some() {
         short.push('…');
     }

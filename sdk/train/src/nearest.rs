@@ -1,5 +1,7 @@
 //! The known name that a mistyped one probably meant.
 
+use crate::error::excerpt;
+
 /// The optimal string alignment distance between two words: insertions, deletions, replacements and swaps of
 /// neighbouring characters, each at cost 1. Takes time and memory proportional to the product of the lengths.
 pub fn edit_distance(a: &str, b: &str) -> usize {
@@ -59,7 +61,8 @@ pub fn quoted_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     if names.is_empty() {
         return "none".to_string();
     }
-    let mut list: Vec<String> = names.iter().take(20).map(|name| format!("`{name}`")).collect();
+    let mut list: Vec<String> =
+        names.iter().take(20).map(|name| format!("`{}`", excerpt(name))).collect();
     if names.len() > 20 {
         list.push(format!("and {} more", names.len() - 20));
     }

@@ -8,6 +8,9 @@ use std::rc::Rc;
 use crate::dtype::WeightType;
 use crate::error::{WeightError, excerpt};
 
+/// The most dimensions of a tensor.
+const MOST_DIMENSIONS: usize = 64;
+
 /// A value on the machine's stack. Containers are indices into the machine's arena, so that neither sharing nor cycles
 /// nor deep nesting costs recursion.
 #[derive(Debug, Clone)]
@@ -350,8 +353,11 @@ impl Machine<'_> {
             ("collections.OrderedDict", []) => Ok(Item::Dict(self.add(Vec::new()))),
             ("collections.OrderedDict", [Item::List(index)]) => {
                 // Pairs, each a tuple or a list of two.
-                let mut flat = Vec::new();
-                for pair in &self.containers[*index] {
+                // The list is used up, so that a short program cannot copy it again and again.
+                let index = *index;
+                let pairs = std::mem::take(&mut self.containers[index]);
+                let mut flat = Vec::with_capacity(pairs.len() * 2);
+                for pair in &pairs {
                     let (Item::Tuple(pair) | Item::List(pair)) = pair else {
                         return Err(self.fault("an ordered dictionary made of no pairs"));
                     };
@@ -370,7 +376,8 @@ impl Machine<'_> {
                 [Item::Storage(storage), Item::Int(offset), shape, strides, ..],
             ) => {
                 let sizes = |item: &Item| -> Option<Vec<usize>> {
-                    self.tuple_items(item)?
+                    self.tuple_items(item)
+                        .filter(|sizes| sizes.len() <= MOST_DIMENSIONS)?
                         .iter()
                         .map(|size| match size {
                             Item::Int(size) => usize::try_from(*size).ok(),

@@ -38,7 +38,8 @@ const KEPT_FAULTS: usize = 5;
 /// The format of a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// By the name's ending (`.tsv`, `.csv`, `.jsonl`, `.ndjson`, `.txt`, each also with `.gz`). A file with a schema, or
+    /// By the name's ending (`.tsv`, `.csv`, `.jsonl`, `.ndjson`, `.txt`, each also with `.gz`), except that a `.csv` with
+    /// a tab in its first line is TSV. A file with a schema, or
     /// with another name, and standard input are judged by the first line: `{` means JSON Lines, a tab TSV, a comma
     /// together with a schema CSV, anything else text (TSV when there is a schema).
     #[default]
@@ -80,6 +81,9 @@ pub struct ReadOptions {
 /// One parsed row: its line and its cells.
 type Row = (u64, Vec<Option<Value>>);
 
+/// A JSON object and its line.
+type Object = (u64, serde_json::Map<String, Value>);
+
 /// Why a row could not be had.
 pub(crate) enum Fault {
     /// This row is bad, the next can be read.
@@ -110,7 +114,7 @@ pub struct Reader {
     header: Arc<Header>,
     on_bad_row: OnBadRow,
     /// JSON objects that were read ahead.
-    ahead: VecDeque<std::result::Result<(u64, serde_json::Map<String, Value>), Fault>>,
+    ahead: VecDeque<std::result::Result<Object, Fault>>,
     line: Vec<u8>,
     skipped: u64,
     faults: Vec<Error>,
@@ -407,18 +411,20 @@ fn guess_format(source: &mut Source, has_schema: bool) -> Result<Format> {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase());
     let name = name.unwrap_or_default();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
-    match Path::new(name).extension().and_then(|ending| ending.to_str()) {
+    let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
+    match ending {
         Some("tsv") => return Ok(Format::Tsv),
         Some("jsonl" | "ndjson") => return Ok(Format::JsonLines),
-        Some("csv") if !has_schema => return Ok(Format::Csv),
         Some("txt" | "text") if !has_schema => return Ok(Format::Text),
         _ => {}
     }
     let first = source.peek_line()?.unwrap_or_default();
     let start = first.iter().find(|byte| !byte.is_ascii_whitespace());
     Ok(match start {
-        Some(b'{') => Format::JsonLines,
+        Some(b'{') if ending != Some("csv") => Format::JsonLines,
+        // Files of EasyTransfer and others are called `.csv` and separated by tabs all the same.
         _ if first.contains(&b'\t') => Format::Tsv,
+        _ if ending == Some("csv") && !has_schema => Format::Csv,
         _ if has_schema && first.contains(&b',') => Format::Csv,
         _ if has_schema => Format::Tsv,
         _ => Format::Text,

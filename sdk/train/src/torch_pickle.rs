@@ -36,13 +36,16 @@ pub struct TorchTensor {
 impl TorchTensor {
     /// Whether the elements lie one after the other, so that the bytes can be borrowed.
     pub fn is_contiguous(&self) -> bool {
+        if self.shape.contains(&0) {
+            return true;
+        }
         let mut expected = 1;
         self.shape.iter().zip(&self.strides).rev().all(|(&length, &stride)| {
             let fits = length <= 1 || stride == expected;
             // Bounded by the storage's size, which was checked.
             expected *= length.max(1);
             fits
-        }) || self.shape.contains(&0)
+        })
     }
 }
 
@@ -117,7 +120,8 @@ impl<'a> TorchFile<'a> {
     /// be one of this file. Errors: a view with more elements than its storage (an expanded tensor).
     pub fn bytes(&self, tensor: &TorchTensor) -> Result<Cow<'a, [u8]>> {
         let size = tensor.dtype.size();
-        let count: usize = tensor.shape.iter().product();
+        let empty = tensor.shape.contains(&0);
+        let count: usize = if empty { 0 } else { tensor.shape.iter().product() };
         let outside = || {
             let found = "a tensor of another file".to_string();
             WeightError::new(&self.path, "a tensor of this file", found, "").tensor(&tensor.name)

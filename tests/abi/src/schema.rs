@@ -34,8 +34,9 @@ impl Field {
 
 /// All tables of the files in a folder, by file name and place; opaque types are left out.
 pub fn read(folder: &Path) -> io::Result<Vec<Table>> {
-    let mut files: Vec<_> =
-        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    let mut files: Vec<_> = fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
     files.sort();
     let mut tables = Vec::new();
     for file in files {

@@ -52,7 +52,9 @@ fn cpp_wrapper_alone_and_twice_compiles_from_cpp17() {
 fn header_in_two_objects_links_into_one_program() {
     let folder = scratch("two-objects");
     for header in HEADERS {
-        let other = format!("#include \"{header}\"\nint other(void);\nint other(void) {{ return ET_ERR_SHAPE; }}\n");
+        let other = format!(
+            "#include \"{header}\"\nint other(void);\nint other(void) {{ return ET_ERR_SHAPE; }}\n"
+        );
         let main = format!(
             "#include \"{header}\"\n#ifdef __cplusplus\nint other();\n#else\nint other(void);\n#endif\nint main(void) {{ return other() == ET_ERR_SHAPE ? 0 : 1; }}\n"
         );

@@ -77,7 +77,8 @@ fn layout_old_tables_are_prefixes_of_the_new_ones() {
 #[test]
 fn layout_rule_rejects_changes_and_accepts_appended_fields() {
     let old = "et_a size 16 align 8\n  0 8 struct_size: usize\n  8 8 f: fn(i32)\n";
-    let appended = "et_a size 24 align 8\n  0 8 struct_size: usize\n  8 8 f: fn(i32)\n  16 8 g: fn()\n";
+    let appended =
+        "et_a size 24 align 8\n  0 8 struct_size: usize\n  8 8 f: fn(i32)\n  16 8 g: fn()\n";
     let retyped = old.replace("fn(i32)", "fn(i64)");
     let reordered = "et_a size 16 align 8\n  0 8 f: fn(i32)\n  8 8 struct_size: usize\n";
     assert!(broken(old, appended).is_empty());
@@ -93,7 +94,8 @@ fn layout_c_and_cpp_compilers_agree_with_rust() {
     for layout in layouts() {
         let name = layout.name;
         writeln!(checks, "CHECK(sizeof({name}) == {}, \"size of {name}\");", layout.size).unwrap();
-        writeln!(checks, "CHECK(ALIGN({name}) == {}, \"alignment of {name}\");", layout.align).unwrap();
+        writeln!(checks, "CHECK(ALIGN({name}) == {}, \"alignment of {name}\");", layout.align)
+            .unwrap();
         for (field, offset, size) in layout.fields {
             writeln!(checks, "CHECK(offsetof({name}, {field}) == {offset} && sizeof((({name} *)0)->{field}) == {size}, \"{name}.{field}\");").unwrap();
         }

@@ -25,8 +25,12 @@ fn slots_have_thread_and_since_tags_that_do_not_change() {
             // A table may give one tag for all of its slots.
             match (since(&field.doc), tag(&field.doc).or_else(|| tag(&table.doc))) {
                 (Some(since), Some(tag)) => text.push_str(&format!("{name} {since} {tag}\n")),
-                (None, _) => errors.push(format!("{name}: its comment does not end with `since X.Y`")),
-                (_, None) => errors.push(format!("{name}: no thread tag, expected one of {TAGS:?}")),
+                (None, _) => {
+                    errors.push(format!("{name}: its comment does not end with `since X.Y`"))
+                }
+                (_, None) => {
+                    errors.push(format!("{name}: no thread tag, expected one of {TAGS:?}"))
+                }
             }
         }
     }

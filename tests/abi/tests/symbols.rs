@@ -43,13 +43,17 @@ fn symbols_of_the_library_are_what_the_header_declares() {
     let symbols = exported(&library);
     let header = fs::read_to_string(root().join("include/easytransfer.h")).unwrap();
     for symbol in &symbols {
-        let declared = header.contains(&format!(" {symbol}(")) || header.contains(&format!("*{symbol}("));
+        let declared =
+            header.contains(&format!(" {symbol}(")) || header.contains(&format!("*{symbol}("));
         assert!(declared, "{symbol} is exported, but easytransfer.h does not declare it");
     }
     let text = symbols.join("\n") + "\n";
     let old = golden("symbols.txt", &text);
     for symbol in old.lines() {
-        assert!(symbols.iter().any(|present| present == symbol), "{symbol} is not exported any more");
+        assert!(
+            symbols.iter().any(|present| present == symbol),
+            "{symbol} is not exported any more"
+        );
     }
     assert_eq!(old, text, "functions were added, run with ET_BLESS=1");
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 pub mod activation;
+pub mod adafactor;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;

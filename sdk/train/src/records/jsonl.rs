@@ -1,16 +1,16 @@
 //! One JSON object per line.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::Fault;
 use super::source::{Source, trim_end};
+use super::{Fault, Object};
 use crate::error::{DataError, excerpt};
 
 /// The next object and its line; none at the end. Blank lines are skipped.
 pub(super) fn next_object(
     source: &mut Source,
     line: &mut Vec<u8>,
-) -> Result<Option<(u64, Map<String, Value>)>, Fault> {
+) -> Result<Option<Object>, Fault> {
     loop {
         if !source.next_line(line).map_err(Fault::Fatal)? {
             return Ok(None);

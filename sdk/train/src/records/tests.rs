@@ -146,6 +146,22 @@ fn wanted_columns_are_picked_in_order() {
 }
 
 #[test]
+fn format_follows_name_and_first_line() {
+    for (name, bytes, format) in [
+        ("a.TSV.gz", &b"a\n1\n"[..], Format::Tsv),
+        ("a.csv", b"a,b\n1,2\n", Format::Csv),
+        ("a.csv", b"a\tb\n1\t2\n", Format::Tsv),
+        ("a.csv", b"{\n", Format::Csv),
+        ("-", b"a\tb\n", Format::Tsv),
+        ("-", b"{\"a\":1}\n", Format::JsonLines),
+        ("-", b"just a text\n", Format::Text),
+        ("a.txt", b"a\tb\n", Format::Text),
+    ] {
+        assert_eq!(open(name, bytes).unwrap().format(), format, "{name}");
+    }
+}
+
+#[test]
 fn numbers_must_be_finite() {
     let records = open("a.tsv", b"label\nnan\n1e3\n").unwrap().read_all().unwrap();
     let message = records[0].number(0).unwrap_err().to_string();

@@ -60,7 +60,7 @@ fn tensor(out: &mut Vec<u8>, key: &str, elements: u8, offset: u8, shape: &[u8], 
     out.extend_from_slice(b"\x89ccollections\nOrderedDict\n)RtR");
 }
 
-fn pickle(offset: u8) -> Vec<u8> {
+pub(crate) fn pickle(offset: u8) -> Vec<u8> {
     let mut out = b"\x80\x02ccollections\nOrderedDict\n)Rq\x00(".to_vec();
     text(&mut out, "w");
     tensor(&mut out, "0", 6, 0, &[2, 3], &[3, 1]);
@@ -79,7 +79,7 @@ pub(crate) fn sample() -> Vec<u8> {
     sample_of(&pickle(4))
 }
 
-fn sample_of(pickle: &[u8]) -> Vec<u8> {
+pub(crate) fn sample_of(pickle: &[u8]) -> Vec<u8> {
     let floats: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
     archive(&[("m/data.pkl", pickle), ("m/byteorder", b"little"), ("m/data/0", &floats)], 0)
 }

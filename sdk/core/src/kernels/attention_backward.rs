@@ -1,0 +1,517 @@
+//! Attention over runs, backward: the probabilities are made again, tile by tile, from the saved logarithms of their sums (Dao,
+//! "FlashAttention-2", 2023, algorithm 2), and dropout's decisions from their counters.
+
+use std::ops::Range;
+
+use super::attention::{
+    AttentionShape, DropoutRows, KEY_TILE, QUERY_TILE, Run, Tile, head_matrix, strided_mut, tile_len,
+};
+use super::gemm::{Matrix, gemm_serial};
+use super::philox::Dropout;
+use super::runs::{Rows, SharedRows, for_each_run_task};
+use super::scratch::{take, with_scratch};
+use super::simd::{self, multiversion};
+use super::{Float, Result, check_len};
+
+/// Where [`attention_backward`] writes the gradients. Everything is overwritten.
+#[derive(Debug)]
+pub enum AttentionGradients<'a, F> {
+    /// Three matrices: [Tq, H], [Tk, H], [Tk, H].
+    Separate {
+        /// Gradient of the queries.
+        q: &'a mut [F],
+        /// Gradient of the keys.
+        k: &'a mut [F],
+        /// Gradient of the values.
+        v: &'a mut [F],
+    },
+    /// One matrix [T, 3 H] whose thirds are those of queries, keys and values; needs Tq = Tk.
+    Fused(&'a mut [F]),
+    /// Queries alone, [Tq, H], and one matrix [Tk, 2 H] for keys and values.
+    FusedKeyValue {
+        /// Gradient of the queries.
+        q: &'a mut [F],
+        /// Gradients of keys and values.
+        kv: &'a mut [F],
+    },
+}
+
+impl<'a, F: Float> AttentionGradients<'a, F> {
+    fn into_rows(self, queries: usize, keys: usize, width: usize) -> Result<[SharedRows<'a, F>; 3]> {
+        let check = |argument, expected, found| check_len(NAME, argument, expected, found);
+        Ok(match self {
+            Self::Separate { q, k, v } => {
+                check("dq", queries * width, q.len())?;
+                check("dk", keys * width, k.len())?;
+                check("dv", keys * width, v.len())?;
+                [q, k, v].map(|data| SharedRows::new(data, width))
+            }
+            Self::Fused(data) => {
+                check("rows of keys (dq, dk and dv being one matrix)", queries, keys)?;
+                check("dqkv", queries * 3 * width, data.len())?;
+                let q = SharedRows::new(data, 3 * width);
+                let (k, v) = (q.shifted(width), q.shifted(2 * width));
+                [q, k, v]
+            }
+            Self::FusedKeyValue { q, kv } => {
+                check("dq", queries * width, q.len())?;
+                check("dkv", keys * 2 * width, kv.len())?;
+                let k = SharedRows::new(kv, 2 * width);
+                let v = k.shifted(width);
+                [SharedRows::new(q, width), k, v]
+            }
+        })
+    }
+}
+
+/// What the forward pass read and wrote, and the gradient of its output.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionSaved<'a, F> {
+    /// Queries [Tq, H].
+    pub q: Rows<'a, F>,
+    /// Keys [Tk, H].
+    pub k: Rows<'a, F>,
+    /// Values [Tk, H].
+    pub v: Rows<'a, F>,
+    /// Output [Tq, H] of the forward pass.
+    pub o: &'a [F],
+    /// Logarithms [Tq, heads] that the forward pass wrote.
+    pub lse: &'a [F],
+}
+
+const NAME: &str = "attention_backward";
+
+multiversion! {
+    /// From scores and from the gradients of the weights: `scores` becomes the weights (probabilities after dropout), `dscores`
+    /// the gradient of the scores, `p (factor * dweight - delta)`.
+    fn backward_tile<F: Float>(
+        tile: &Tile,
+        scores: &mut [F],
+        dscores: &mut [F],
+        stride: usize,
+        lse: &[F],
+        delta: &[F],
+        factors: &mut [F],
+    ) {
+        for row in 0..tile.rows {
+            let visible = tile.visible(row);
+            let (p, dead) = scores[row * stride..row * stride + tile.cols].split_at_mut(visible);
+            dead.fill(F::ZERO);
+            let (ds, dead) = dscores[row * stride..row * stride + tile.cols].split_at_mut(visible);
+            dead.fill(F::ZERO);
+            let (lse, delta) = (lse[row], delta[row]);
+            if let Some(factors) = tile.factors(row, visible, factors) {
+                for ((p, ds), &factor) in p.iter_mut().zip(ds).zip(factors) {
+                    let probability = (*p - lse).exp();
+                    *ds = probability * (*ds * factor - delta);
+                    *p = probability * factor;
+                }
+            } else {
+                for (p, ds) in p.iter_mut().zip(ds) {
+                    let probability = (*p - lse).exp();
+                    *ds = probability * (*ds - delta);
+                    *p = probability;
+                }
+            }
+        }
+    }
+
+    fn inner_product<F: Float>(a: &[F], b: &[F]) -> F {
+        simd::dot(a, b)
+    }
+}
+
+/// Gradients of [`super::attention::attention_forward`] from `do_` [Tq, H]. `dropout` is the one of the forward pass.
+///
+/// # Errors
+/// If the slices do not fit the shape, or the shape is not sound.
+pub fn attention_backward<F: Float>(
+    shape: AttentionShape<'_>,
+    saved: AttentionSaved<'_, F>,
+    dropout: Option<Dropout>,
+    do_: &[F],
+    gradients: AttentionGradients<'_, F>,
+) -> Result {
+    let width = shape.width();
+    let queries = AttentionShape::rows_of(shape.query_starts);
+    let keys = AttentionShape::rows_of(shape.key_starts);
+    let runs = shape.runs(NAME, queries, keys)?;
+    saved.q.check(NAME, "q", queries, width)?;
+    saved.k.check(NAME, "k", keys, width)?;
+    saved.v.check(NAME, "v", keys, width)?;
+    check_len(NAME, "o", queries * width, saved.o.len())?;
+    check_len(NAME, "lse", queries * shape.heads, saved.lse.len())?;
+    check_len(NAME, "do", queries * width, do_.len())?;
+    let gradients = gradients.into_rows(queries, keys, width)?;
+    let tasks: Vec<_> =
+        runs.iter().flat_map(|run| (0..shape.heads).map(move |head| (run, head))).collect();
+    for_each_run_task(5 * shape.work(&runs), tasks, |(run, head)| {
+        let task = HeadTask {
+            shape: &shape,
+            saved: &saved,
+            do_: Rows::new(do_, width),
+            dropout: dropout.map(|dropout| shape.dropout_rows(&dropout, run, head)),
+            run,
+            head,
+        };
+        task.run(&gradients).expect("extents were checked above");
+    });
+    Ok(())
+}
+
+/// One head of one run.
+struct HeadTask<'a, F> {
+    shape: &'a AttentionShape<'a>,
+    saved: &'a AttentionSaved<'a, F>,
+    do_: Rows<'a, F>,
+    dropout: Option<DropoutRows>,
+    run: &'a Run,
+    head: usize,
+}
+
+impl<F: Float> HeadTask<'_, F> {
+    fn columns(&self) -> Range<usize> {
+        self.head * self.shape.head_size..(self.head + 1) * self.shape.head_size
+    }
+
+    /// Writes the segments of rows `rows` of this head from `values` [rows, head_size].
+    fn write(&self, out: &SharedRows<'_, F>, rows: Range<usize>, values: &[F]) {
+        for (row, values) in rows.zip(values.chunks_exact(self.shape.head_size)) {
+            // SAFETY: runs do not overlap and each (run, head) has one task, so no other segment shares an element.
+            unsafe { out.segment(row, self.columns()) }.copy_from_slice(values);
+        }
+    }
+
+    fn run(&self, [dq, dk, dv]: &[SharedRows<'_, F>; 3]) -> Result {
+        let Run { queries, keys } = self.run;
+        let head_size = self.shape.head_size;
+        let query_step = tile_len(queries.len(), QUERY_TILE);
+        let key_step = tile_len(keys.len(), KEY_TILE);
+        let tile_size = query_step * key_step;
+        let len = 2 * tile_size
+            + key_step
+            + 2 * queries.len()
+            + (queries.len() + 2 * key_step) * head_size;
+        with_scratch::<F, _>(len, |mut rest| {
+            let mut tile = TileBuffers {
+                scores: take(&mut rest, tile_size),
+                dscores: take(&mut rest, tile_size),
+                factors: take(&mut rest, key_step),
+                stride: key_step,
+            };
+            let lse = take(&mut rest, queries.len());
+            let delta = take(&mut rest, queries.len());
+            let dq_all = take(&mut rest, queries.len() * head_size);
+            let dk_part = take(&mut rest, key_step * head_size);
+            let dv_part = take(&mut rest, key_step * head_size);
+            for (i, t) in queries.clone().enumerate() {
+                let o = &self.saved.o[t * self.shape.width()..][self.columns()];
+                delta[i] = inner_product(o, self.do_.segment(t, self.columns()));
+                lse[i] = self.saved.lse[t * self.shape.heads + self.head];
+            }
+            dq_all.fill(F::ZERO);
+            for first_key in (0..keys.len()).step_by(key_step.max(1)) {
+                let cols = key_step.min(keys.len() - first_key);
+                let part = keys.start + first_key..keys.start + first_key + cols;
+                let dk_part = &mut dk_part[..cols * head_size];
+                let dv_part = &mut dv_part[..cols * head_size];
+                dk_part.fill(F::ZERO);
+                dv_part.fill(F::ZERO);
+                for first_query in (0..queries.len()).step_by(query_step.max(1)) {
+                    let place = Tile {
+                        rows: query_step.min(queries.len() - first_query),
+                        cols,
+                        first_query,
+                        first_key,
+                        causal_shift: self.shape.causal_shift(self.run),
+                        dropout: self.dropout,
+                    };
+                    let rows = first_query..first_query + place.rows;
+                    if place.visible(place.rows - 1) > 0 {
+                        let dq = &mut dq_all[rows.start * head_size..rows.end * head_size];
+                        let row_values = (&lse[rows.clone()], &delta[rows]);
+                        self.tile(&place, &mut tile, row_values, [dq, dk_part, dv_part])?;
+                    }
+                }
+                self.write(dk, part.clone(), dk_part);
+                self.write(dv, part, dv_part);
+            }
+            self.write(dq, queries.clone(), dq_all);
+            Ok(())
+        })
+    }
+
+    /// Adds the contributions of one tile.
+    fn tile(
+        &self,
+        place: &Tile,
+        buffers: &mut TileBuffers<'_, F>,
+        (lse, delta): (&[F], &[F]),
+        [dq, dk, dv]: [&mut [F]; 3],
+    ) -> Result {
+        let head_size = self.shape.head_size;
+        let scale = F::from_f64(self.shape.scale);
+        let Tile { rows, cols, first_query, first_key, .. } = *place;
+        let stride = buffers.stride;
+        let queries =
+            self.run.queries.start + first_query..self.run.queries.start + first_query + rows;
+        let keys = self.run.keys.start + first_key..self.run.keys.start + first_key + cols;
+        let q = head_matrix(&self.saved.q, queries.clone(), self.head, head_size)?;
+        let k = head_matrix(&self.saved.k, keys.clone(), self.head, head_size)?;
+        let v = head_matrix(&self.saved.v, keys, self.head, head_size)?;
+        let do_ = head_matrix(&self.do_, queries, self.head, head_size)?;
+        let mut scores = strided_mut(buffers.scores, rows, cols, stride)?;
+        gemm_serial(scale, q, k.t(), F::ZERO, &mut scores)?;
+        let mut dweights = strided_mut(buffers.dscores, rows, cols, stride)?;
+        gemm_serial(F::ONE, do_, v.t(), F::ZERO, &mut dweights)?;
+        backward_tile(
+            place,
+            buffers.scores,
+            buffers.dscores,
+            stride,
+            lse,
+            delta,
+            buffers.factors,
+        );
+        let weights = Matrix::strided(buffers.scores, [rows, cols], [stride, 1])?;
+        let dscores = Matrix::strided(buffers.dscores, [rows, cols], [stride, 1])?;
+        let mut dv = strided_mut(dv, cols, head_size, head_size)?;
+        gemm_serial(F::ONE, weights.t(), do_, F::ONE, &mut dv)?;
+        let mut dq = strided_mut(dq, rows, head_size, head_size)?;
+        gemm_serial(scale, dscores, k, F::ONE, &mut dq)?;
+        let mut dk = strided_mut(dk, cols, head_size, head_size)?;
+        gemm_serial(scale, dscores.t(), q, F::ONE, &mut dk)
+    }
+}
+
+/// Room for one tile.
+struct TileBuffers<'a, F> {
+    scores: &'a mut [F],
+    dscores: &'a mut [F],
+    factors: &'a mut [F],
+    stride: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::attention::attention_forward;
+    use crate::kernels::philox::Counter;
+    use crate::kernels::testing::{
+        assert_close, assert_same_bits, dot, numeric_gradient, random, with_one_and_three_threads,
+    };
+
+    /// Output and, from `do_`, the gradients of q, k and v laid end to end.
+    fn both<F: Float>(
+        shape: AttentionShape<'_>,
+        [q, k, v]: [&[F]; 3],
+        dropout: Option<Dropout>,
+        do_: &[F],
+    ) -> (Vec<F>, Vec<F>) {
+        let width = shape.width();
+        let mut o = vec![F::ZERO; q.len()];
+        let mut lse = vec![F::ZERO; q.len() / width * shape.heads];
+        let [q, k, v] = [q, k, v].map(|x| Rows::new(x, width));
+        attention_forward(shape, q, k, v, dropout, &mut o, &mut lse).unwrap();
+        let keys = AttentionShape::rows_of(shape.key_starts) * width;
+        let mut gradient = vec![F::from_f64(f64::NAN); o.len() + 2 * keys];
+        let (dq, rest) = gradient.split_at_mut(o.len());
+        let (dk, dv) = rest.split_at_mut(keys);
+        let saved = AttentionSaved { q, k, v, o: &o, lse: &lse };
+        let gradients = AttentionGradients::Separate { q: dq, k: dk, v: dv };
+        attention_backward(shape, saved, dropout, do_, gradients).unwrap();
+        (o, gradient)
+    }
+
+    fn check_differences(shape: AttentionShape<'_>, dropout: Option<Dropout>) {
+        let (queries, keys) = (
+            AttentionShape::rows_of(shape.query_starts) * shape.width(),
+            AttentionShape::rows_of(shape.key_starts) * shape.width(),
+        );
+        let all: Vec<f64> = random(queries + 2 * keys, 1);
+        let do_: Vec<f64> = random(queries, 2);
+        let split = |x: &[f64]| {
+            let parts = [&x[..queries], &x[queries..queries + keys], &x[queries + keys..]];
+            both(shape, parts, dropout, &do_)
+        };
+        let expected = numeric_gradient(&all, |x| dot(&split(x).0, &do_));
+        assert_close(&split(&all).1, &expected, 2e-8);
+    }
+
+    #[test]
+    fn gradients_match_differences_with_and_without_dropout() {
+        let starts = [0i64, 3, 3, 4, 11];
+        let dropout = Dropout::new(0.3, Counter::new(9, 8, 7)).unwrap();
+        for (causal, dropout) in [(false, None), (true, None), (false, Some(dropout)), (true, Some(dropout))] {
+            check_differences(
+                AttentionShape {
+                    heads: 2,
+                    head_size: 3,
+                    query_starts: &starts,
+                    key_starts: &starts,
+                    causal,
+                    scale: 0.9,
+                },
+                dropout,
+            );
+        }
+    }
+
+    #[test]
+    fn cross_attention_gradients_match_differences() {
+        // Runs without keys, without queries, with fewer keys than queries and with more.
+        let (query_starts, key_starts) = ([0i64, 2, 2, 6, 8], [0i64, 0, 3, 5, 10]);
+        for causal in [false, true] {
+            check_differences(
+                AttentionShape {
+                    heads: 1,
+                    head_size: 2,
+                    query_starts: &query_starts,
+                    key_starts: &key_starts,
+                    causal,
+                    scale: 1.0,
+                },
+                Dropout::new(0.2, Counter::new(1, 1, 1)).ok(),
+            );
+        }
+    }
+
+    #[test]
+    fn several_tiles_match_differences_and_all_layouts_agree() {
+        let rows = QUERY_TILE.max(KEY_TILE) + 20;
+        let starts = [0i64, rows as i64];
+        let dropout = Dropout::new(0.5, Counter::new(3, 2, 1)).ok();
+        for causal in [false, true] {
+            let shape = AttentionShape {
+                heads: 2,
+                head_size: 4,
+                query_starts: &starts,
+                key_starts: &starts,
+                causal,
+                scale: 0.5,
+            };
+            let width = shape.width();
+            let n = rows * width;
+            let qkv: Vec<f64> = random(3 * n, 1);
+            let do_: Vec<f64> = random(n, 2);
+            let part = |i: usize| &qkv[i * n..(i + 1) * n];
+            let (_, gradient) = both(shape, [part(0), part(1), part(2)], dropout, &do_);
+            // A directional derivative reaches all tiles at the price of two passes.
+            let direction: Vec<f64> = random(3 * n, 3);
+            let at = |step: f64| {
+                let x: Vec<f64> = qkv.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
+                dot(&both(shape, [&x[..n], &x[n..2 * n], &x[2 * n..]], dropout, &do_).0, &do_)
+            };
+            let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert_close(&[dot(&gradient, &direction)], &[expected], 1e-7);
+
+            let fuse = |parts: &[&[f64]]| -> Vec<f64> {
+                let row = |t: usize| parts.iter().flat_map(move |x| x[t * width..(t + 1) * width].to_vec());
+                (0..rows).flat_map(row).collect()
+            };
+            let fused = fuse(&[part(0), part(1), part(2)]);
+            let rows_of = |i: usize| Rows::new(&fused[i * width..], 3 * width);
+            let (mut o, mut lse) = (vec![0.0; n], vec![0.0; rows * 2]);
+            let (q, k, v) = (rows_of(0), rows_of(1), rows_of(2));
+            attention_forward(shape, q, k, v, dropout, &mut o, &mut lse).unwrap();
+            let saved = AttentionSaved { q, k, v, o: &o, lse: &lse };
+            let (mut dqkv, mut dq, mut dkv) = (vec![0.0; 3 * n], vec![0.0; n], vec![0.0; 2 * n]);
+            let into = AttentionGradients::Fused(&mut dqkv);
+            attention_backward(shape, saved, dropout, &do_, into).unwrap();
+            let into = AttentionGradients::FusedKeyValue { q: &mut dq, kv: &mut dkv };
+            attention_backward(shape, saved, dropout, &do_, into).unwrap();
+            let third = |i: usize| &gradient[i * n..(i + 1) * n];
+            assert_eq!(dqkv, fuse(&[third(0), third(1), third(2)]));
+            assert_eq!((&dq[..], dkv), (third(0), fuse(&[third(1), third(2)])));
+        }
+    }
+
+    #[test]
+    fn single_precision_follows_double() {
+        let starts = [0i64, 40, 190];
+        let shape = AttentionShape {
+            heads: 2,
+            head_size: 16,
+            query_starts: &starts,
+            key_starts: &starts,
+            causal: false,
+            scale: 0.25,
+        };
+        let n = 190 * 32;
+        let x: Vec<f32> = random(4 * n, 5);
+        let wide: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+        let dropout = Dropout::new(0.1, Counter::new(3, 2, 1)).ok();
+        let (_, found) = both(shape, [&x[..n], &x[n..2 * n], &x[2 * n..3 * n]], dropout, &x[3 * n..]);
+        let (_, expected) =
+            both(shape, [&wide[..n], &wide[n..2 * n], &wide[2 * n..3 * n]], dropout, &wide[3 * n..]);
+        assert_close(&found, &expected, 2e-5);
+    }
+
+    #[test]
+    fn threads_do_not_change_bits() {
+        let starts = [0i64, 200, 500, 507];
+        let shape = AttentionShape {
+            heads: 4,
+            head_size: 32,
+            query_starts: &starts,
+            key_starts: &starts,
+            causal: false,
+            scale: 0.2,
+        };
+        let n = 507 * 128;
+        let x: Vec<f32> = random(4 * n, 5);
+        let dropout = Dropout::new(0.1, Counter::new(1, 2, 3)).ok();
+        let (one, three) = with_one_and_three_threads(|| {
+            both(shape, [&x[..n], &x[n..2 * n], &x[2 * n..3 * n]], dropout, &x[3 * n..]).1
+        });
+        assert_same_bits(&one, &three);
+    }
+
+    /// Prints the rates for BERT's shapes: `cargo test --release -- --ignored --nocapture attention_rate`.
+    #[test]
+    #[ignore = "a measurement, not a check"]
+    fn attention_rate() {
+        for (runs, len, heads, head_size) in
+            [(32, 128, 12, 32), (32, 128, 12, 64), (32, 64, 12, 32), (32, 20, 12, 32), (8, 512, 12, 64)]
+        {
+            let starts: Vec<i64> = (0..=runs).map(|run| run * len).collect();
+            let shape = AttentionShape {
+                heads,
+                head_size,
+                query_starts: &starts,
+                key_starts: &starts,
+                causal: false,
+                scale: 0.2,
+            };
+            let rows = (runs * len) as usize;
+            let n = rows * shape.width();
+            let x: Vec<f32> = random(4 * n, 5);
+            let (qkv, do_) = x.split_at(3 * n);
+            let part = |i: usize| Rows::new(&qkv[i * shape.width()..], 3 * shape.width());
+            let (q, k, v) = (part(0), part(1), part(2));
+            let (mut o, mut lse, mut d) = (vec![0.0; n], vec![0.0; rows * heads], vec![0.0; 3 * n]);
+            for p in [0.0, 0.1] {
+                let dropout = (p > 0.0).then(|| Dropout::new(p, Counter::new(1, 2, 3)).unwrap());
+                let mut best = [f64::INFINITY; 2];
+                for _ in 0..7 {
+                    let start = std::time::Instant::now();
+                    attention_forward(shape, q, k, v, dropout, &mut o, &mut lse).unwrap();
+                    let middle = std::time::Instant::now();
+                    let saved = AttentionSaved { q, k, v, o: &o, lse: &lse };
+                    let into = AttentionGradients::Fused(&mut d);
+                    attention_backward(shape, saved, dropout, do_, into).unwrap();
+                    best[0] = best[0].min((middle - start).as_secs_f64());
+                    best[1] = best[1].min(middle.elapsed().as_secs_f64());
+                }
+                let work = runs as f64 * (len * len) as f64 * shape.width() as f64 * 2e-9;
+                println!(
+                    "{runs} x {len}, {heads} heads of {head_size}, dropout {p}: {:.2} ms ({:.0} GFLOP/s), {:.2} ms ({:.0} GFLOP/s)",
+                    best[0] * 1e3,
+                    2.0 * work / best[0],
+                    best[1] * 1e3,
+                    5.0 * work / best[1]
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Optimizer steps over the arena of a set. The arithmetic is in `kernels::optim` and `kernels::adafactor`.
+
+use candle_core::Tensor as Raw;
+use candle_core::StorageRef;
+use easytransfer_abi::{
+    ET_OPTIM_ADAFACTOR, ET_OPTIM_ADAM, ET_OPTIM_ADAMW, ET_OPTIM_LAMB, ET_OPTIM_SGD, et_error,
+    et_map, et_optim_step, et_params,
+};
+
+use crate::arena::with_real;
+use crate::data::Map;
+use crate::error::{Result, fail};
+use crate::handle::{borrow, guard, out};
+use crate::kernels::adafactor::{Adafactor, adafactor, adafactor_state_len};
+use crate::kernels::optim::{self as kernels, Adam, Segment, Sgd};
+use crate::params::{Params, Sealed};
+use crate::storage::{self, Real, tensor_from_vec};
+use crate::tensor::Tensor;
+
+/// Names of an optimizer's state tensors. All are 1-D, of the set's type and as long as the arena, except Adafactor's.
+fn state_names(kind: i32) -> Result<&'static [&'static str]> {
+    Ok(match kind {
+        ET_OPTIM_ADAMW | ET_OPTIM_ADAM | ET_OPTIM_LAMB => &["exp_avg", "exp_avg_sq"],
+        ET_OPTIM_SGD => &["momentum"],
+        ET_OPTIM_ADAFACTOR => &["row_col"],
+        other => fail!(ET_ERR_INVALID_ARGUMENT, "{other} is no optimizer, expected an ET_OPTIM_ constant"),
+    })
+}
+
+/// The arena of a set. Errors: `FAILED_PRECONDITION` before `seal`.
+fn sealed(params: &Params) -> Result<Sealed> {
+    match params.sealed() {
+        Some(sealed) => Ok(sealed),
+        None => fail!(ET_ERR_FAILED_PRECONDITION, "the parameter set is not sealed: call params_seal first"),
+    }
+}
+
+/// The parameters as segments of the arena; those without a gradient or frozen are not active. Tensors of two axes and more
+/// are matrices for Adafactor: rows are all axes but the last.
+fn segments(sealed: &Sealed, weight_decay: f64) -> Vec<Segment> {
+    let each = sealed.arena.spans.iter().zip(sealed.params.iter()).enumerate();
+    each.map(|(index, (span, param))| {
+        let cols = match param.shape() {
+            [.., cols] if param.shape().len() >= 2 && span.len > 0 => *cols,
+            _ => 0,
+        };
+        Segment {
+            offset: span.start,
+            len: span.len,
+            rows: span.len.checked_div(cols).unwrap_or(0),
+            cols,
+            lr_scale: param.lr_scale(),
+            weight_decay: if param.has_decay() { weight_decay } else { 0.0 },
+            active: param.is_trainable() && sealed.arena.has_grad(index),
+        }
+    })
+    .collect()
+}
+
+/// Length of a state tensor.
+fn state_len(kind: i32, sealed: &Sealed) -> usize {
+    match kind {
+        ET_OPTIM_ADAFACTOR => segments(sealed, 0.0).iter().map(adafactor_state_len).sum(),
+        _ => sealed.arena.len(),
+    }
+}
+
+/// Fresh state of an optimizer kind for a sealed set: "exp_avg" and "exp_avg_sq" for the Adam kinds, "momentum" for SGD, "row_col"
+/// for Adafactor (for each parameter its row sums then its column sums, or all squares of a vector). Errors:
+/// `FAILED_PRECONDITION`, `INVALID_ARGUMENT`.
+pub fn state(params: &Params, kind: i32) -> Result<Map> {
+    let names = state_names(kind)?;
+    let sealed = sealed(params)?;
+    let len = state_len(kind, &sealed);
+    let map = Map::new();
+    for name in names {
+        let zeros = with_real!(sealed.arena.dtype(), F => tensor_from_vec(vec![F::default(); len], len)?);
+        map.put(name, Tensor::new(zeros));
+    }
+    Ok(map)
+}
+
+/// One step over the whole arena; parameters without a gradient are left alone, and so is their state. Errors:
+/// `FAILED_PRECONDITION` when not sealed, `SHAPE` when the state belongs to another set or kind, `INVALID_ARGUMENT` for rates
+/// out of range.
+pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
+    let names = state_names(step.kind)?;
+    let sealed = sealed(params)?;
+    let len = state_len(step.kind, &sealed);
+    let mut states = Vec::with_capacity(names.len());
+    for name in names {
+        if !state.has(name) {
+            fail!(ET_ERR_SHAPE, "the optimizer's state has no {name:?}: it belongs to another kind");
+        }
+        let tensor = state.get(name)?;
+        let raw = tensor.value().clone();
+        if raw.dims() != [len] || raw.dtype() != sealed.arena.dtype() || !raw.is_contiguous() {
+            fail!(
+                ET_ERR_SHAPE,
+                "the optimizer's state {name:?} must have shape [{len}] and type {}, found {:?} and {}: it belongs to another set",
+                sealed.arena.dtype().as_str(),
+                raw.dims(),
+                raw.dtype().as_str()
+            );
+        }
+        states.push(raw);
+    }
+    let arena = &sealed.arena;
+    let memory = [&arena.values, &arena.grads].into_iter().chain(&states).map(lock_of);
+    let mut memory: Vec<usize> = memory.collect();
+    memory.sort_unstable();
+    if memory.windows(2).any(|pair| pair[0] == pair[1]) {
+        fail!(ET_ERR_INVALID_ARGUMENT, "the optimizer's state tensors must not share memory");
+    }
+    with_real!(arena.dtype(), F => run::<F>(&sealed, &states, step))
+}
+
+/// Which lock guards a tensor's memory.
+fn lock_of(tensor: &Raw) -> usize {
+    let (guard, _) = tensor.storage_and_layout();
+    std::ptr::from_ref(StorageRef::rwlock(&guard)) as usize
+}
+
+fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result<()> {
+    let segments = segments(sealed, step.weight_decay);
+    let grads = storage::read::<F>(&sealed.arena.grads)?;
+    let values = &sealed.arena.values;
+    let adam = Adam {
+        lr: step.lr,
+        beta1: step.beta1,
+        beta2: step.beta2,
+        eps: step.epsilon,
+        step: step.step,
+        grad_scale: 1.0,
+    };
+    storage::with_mut::<F, _>(values, |p| match (step.kind, states) {
+        (ET_OPTIM_SGD, [momentum]) => {
+            let op = Sgd {
+                lr: step.lr,
+                momentum: step.momentum,
+                dampening: 0.0,
+                nesterov: step.nesterov != 0,
+                step: step.step,
+                grad_scale: 1.0,
+            };
+            storage::with_mut::<F, _>(momentum, |m| kernels::sgd(op, &segments, p, &grads, m))
+        }
+        (ET_OPTIM_ADAFACTOR, [row_col]) => {
+            let op = Adafactor {
+                lr: step.lr,
+                decay_rate: step.beta2,
+                eps: step.epsilon,
+                clip_threshold: step.momentum,
+                beta1: None,
+                step: step.step,
+                grad_scale: 1.0,
+            };
+            storage::with_mut::<F, _>(row_col, |s| adafactor(op, &segments, p, &grads, s, &mut []))
+        }
+        (kind, [exp_avg, exp_avg_sq]) => storage::with_mut::<F, _>(exp_avg, |m| {
+            storage::with_mut::<F, _>(exp_avg_sq, |v| match kind {
+                ET_OPTIM_ADAM => kernels::adam(adam, &segments, p, &grads, m, v),
+                ET_OPTIM_LAMB => kernels::lamb(adam, &segments, p, &grads, m, v),
+                _ => kernels::adamw(adam, &segments, p, &grads, m, v),
+            })
+        })
+        .and_then(|result| result),
+        _ => fail!(ET_ERR_INVALID_ARGUMENT, "{} is no optimizer", step.kind),
+    })???;
+    Ok(())
+}
+
+/// The slot `optim_state` of `et.nn/1`.
+///
+/// # Safety
+/// As the boundary says: a live set and a writable out pointer.
+pub unsafe extern "C" fn optim_state(
+    params: *const et_params,
+    kind: i32,
+    result: *mut *mut et_map,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the caller's contract is the same.
+        unsafe { out(result, state(borrow::<Params>(params)?, kind)?) }
+    })
+}
+
+/// The slot `optim_step` of `et.nn/1`.
+///
+/// # Safety
+/// As the boundary says: a live set, a live map and a step whose `struct_size` covers all fields that it fills.
+pub unsafe extern "C" fn optim_step(
+    params: *mut et_params,
+    state: *mut et_map,
+    options: *const et_optim_step,
+) -> *mut et_error {
+    guard(|| {
+        if options.is_null() {
+            fail!(ET_ERR_INVALID_ARGUMENT, "optim_step: the step is NULL");
+        }
+        // SAFETY: not NULL, and every caller-filled struct begins with its size.
+        let size = unsafe { options.cast::<usize>().read() };
+        if size < size_of::<et_optim_step>() {
+            fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "optim_step: struct_size is {size}, expected at least {}",
+                size_of::<et_optim_step>()
+            );
+        }
+        // SAFETY: the size covers the whole struct; the handles are live by the caller's contract.
+        unsafe { step(borrow::<Params>(params)?, borrow::<Map>(state)?, &*options) }
+    })
+}

@@ -1,0 +1,320 @@
+//! Sets of parameters: declaration through scopes, the arena, snapshots.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use candle_core::DType;
+use easytransfer_abi::{
+    ET_DTYPE_F32, ET_DTYPE_F64, ET_ERR_NOT_FOUND, et_init, et_params, et_scope,
+};
+
+use crate::arena::{self, Arena, with_real};
+use crate::error::{Error, Result, fail};
+use crate::handle::{Handle, tag};
+use crate::init;
+use crate::storage::{self, Real};
+use crate::sync::lock;
+
+pub use crate::param::Param;
+
+/// First bytes of a snapshot.
+const SNAPSHOT_MAGIC: &[u8; 8] = b"ETPARAM1";
+/// Magic, hash of names and shapes, number of bytes that follow.
+const SNAPSHOT_HEADER: usize = 24;
+
+/// A set of parameters; clones are the same one.
+#[derive(Clone)]
+pub struct Params(Arc<Set>);
+
+struct Set {
+    seed: u64,
+    dtype: DType,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    params: Vec<Param>,
+    by_name: HashMap<String, usize>,
+    sealed: Option<Sealed>,
+}
+
+/// The arena of a set, and the parameters in it in its order.
+#[derive(Clone)]
+pub(crate) struct Sealed {
+    pub arena: Arc<Arena>,
+    pub params: Arc<[Param]>,
+}
+
+impl Handle for Params {
+    type Abi = et_params;
+    const TAG: u32 = tag(b"ETps");
+    const NAME: &'static str = "parameter set";
+}
+
+/// A named place in a set where parameters are declared.
+#[derive(Clone)]
+pub struct Scope {
+    set: Params,
+    path: String,
+}
+
+impl Handle for Scope {
+    type Abi = et_scope;
+    const TAG: u32 = tag(b"ETsc");
+    const NAME: &'static str = "scope";
+}
+
+impl Params {
+    /// An empty set of element type F32 or F64 (an `ET_DTYPE_` constant). Errors: `DTYPE`.
+    pub fn new(seed: u64, dtype: i32) -> Result<Self> {
+        let dtype = match dtype {
+            ET_DTYPE_F32 => DType::F32,
+            ET_DTYPE_F64 => DType::F64,
+            other => fail!(ET_ERR_DTYPE, "a parameter set has type F32 or F64, found {other}"),
+        };
+        Ok(Self(Arc::new(Set { seed, dtype, inner: Mutex::default() })))
+    }
+
+    /// The outermost scope.
+    pub fn root(&self) -> Scope {
+        Scope { set: self.clone(), path: String::new() }
+    }
+
+    /// Element type of the set.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// Number of parameters.
+    pub fn len(&self) -> usize {
+        lock(&self.0.inner).params.len()
+    }
+
+    /// True without parameters.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Parameter `index` in declaration order.
+    pub fn at(&self, index: usize) -> Option<Param> {
+        lock(&self.0.inner).params.get(index).cloned()
+    }
+
+    /// All parameters in declaration order.
+    pub fn all(&self) -> Vec<Param> {
+        lock(&self.0.inner).params.clone()
+    }
+
+    /// Parameter by name. Errors: `NOT_FOUND` naming the nearest name.
+    pub fn find(&self, name: &str) -> Result<Param> {
+        let inner = lock(&self.0.inner);
+        if let Some(&index) = inner.by_name.get(name) {
+            return Ok(inner.params[index].clone());
+        }
+        let known = inner.params.iter().map(Param::name);
+        let near = match known.min_by_key(|known| edit_distance(known, name)) {
+            Some(near) => format!("; the nearest name is {near:?}"),
+            None => "; the set is empty".into(),
+        };
+        Err(Error::new(ET_ERR_NOT_FOUND, format!("there is no parameter {name:?}{near}")))
+    }
+
+    fn declare(&self, name: String, shape: &[usize], init: et_init) -> Result<Param> {
+        init::check(&init).map_err(|error| error.context(format!("parameter {name:?}")))?;
+        crate::tensor::shape_len(&name, shape)?;
+        let mut inner = lock(&self.0.inner);
+        if inner.sealed.is_some() {
+            fail!(
+                ET_ERR_FAILED_PRECONDITION,
+                "parameter {name:?} cannot be declared: the set is sealed"
+            );
+        }
+        if inner.by_name.contains_key(&name) {
+            fail!(ET_ERR_ALREADY_EXISTS, "there is a parameter {name:?} already");
+        }
+        let param =
+            Param::declare(name.clone(), shape.to_vec(), self.0.dtype, self.0.seed, init);
+        let index = inner.params.len();
+        inner.by_name.insert(name, index);
+        inner.params.push(param.clone());
+        Ok(param)
+    }
+
+    /// Moves trainable parameters into the arena, in declaration order; does nothing the second time.
+    pub fn seal(&self) -> Result<()> {
+        let mut inner = lock(&self.0.inner);
+        if inner.sealed.is_some() {
+            return Ok(());
+        }
+        let moved: Arc<[Param]> =
+            inner.params.iter().filter(|param| param.is_trainable()).cloned().collect();
+        let (spans, len) = arena::lay_out(moved.iter().map(Param::elem_count));
+        let arena = with_real!(self.0.dtype, F => {
+            let mut values = vec![F::default(); len];
+            for (param, span) in moved.iter().zip(&spans) {
+                param.copy_into(&mut values[span.start..span.start + span.len])?;
+            }
+            Arc::new(Arena::new(values, spans)?)
+        });
+        for (index, param) in moved.iter().enumerate() {
+            param.seal(Some((arena.clone(), index)))?;
+        }
+        for param in inner.params.iter().filter(|param| !param.is_trainable()) {
+            param.seal(None)?;
+        }
+        inner.sealed = Some(Sealed { arena, params: moved });
+        Ok(())
+    }
+
+    /// The arena, once sealed.
+    pub(crate) fn sealed(&self) -> Option<Sealed> {
+        lock(&self.0.inner).sealed.clone()
+    }
+
+    /// Number of elements in the arena, gaps between parameters included; 0 before `seal`.
+    pub fn arena_len(&self) -> usize {
+        self.sealed().map_or(0, |sealed| sealed.arena.len())
+    }
+
+    /// Forgets all gradients.
+    pub fn zero_grads(&self) {
+        if let Some(sealed) = self.sealed() {
+            sealed.arena.forget_all();
+        }
+    }
+
+    /// Euclidean norm of all gradients together, summed in the order of the arena; 0 when there are none.
+    pub fn grad_norm(&self) -> Result<f64> {
+        self.sealed().map_or(Ok(0.0), |sealed| Ok(sealed.arena.grad_square_sum()?.sqrt()))
+    }
+
+    /// Multiplies all gradients.
+    pub fn scale_grads(&self, factor: f64) -> Result<()> {
+        self.sealed().map_or(Ok(()), |sealed| sealed.arena.scale_grads(factor))
+    }
+
+    /// A copy of all values, trainable or not, for [`Params::restore`].
+    pub fn snapshot(&self) -> Result<Vec<u8>> {
+        let params = self.all();
+        let size = self.0.dtype.size_in_bytes();
+        let body = params.iter().map(Param::elem_count).sum::<usize>() * size;
+        let mut bytes = Vec::with_capacity(SNAPSHOT_HEADER + body);
+        bytes.extend_from_slice(SNAPSHOT_MAGIC);
+        bytes.extend_from_slice(&self.layout_hash(&params).to_le_bytes());
+        bytes.extend_from_slice(&(body as u64).to_le_bytes());
+        for param in &params {
+            let raw = param.raw()?;
+            match self.0.dtype {
+                DType::F64 => storage::with::<f64, _>(&raw, |values| {
+                    bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+                })?,
+                _ => storage::with::<f32, _>(&raw, |values| {
+                    bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+                })?,
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Sets all values from a snapshot of the same set. Errors: `SHAPE` when it belongs to another set or is damaged; then
+    /// nothing changes.
+    pub fn restore(&self, snapshot: &[u8]) -> Result<()> {
+        let params = self.all();
+        let size = self.0.dtype.size_in_bytes();
+        let body_len = params.iter().map(Param::elem_count).sum::<usize>() * size;
+        let Some((header, body)) = snapshot.split_at_checked(SNAPSHOT_HEADER) else {
+            fail!(ET_ERR_SHAPE, "a snapshot has at least {SNAPSHOT_HEADER} bytes, found {}", snapshot.len());
+        };
+        if !header.starts_with(SNAPSHOT_MAGIC) {
+            fail!(ET_ERR_SHAPE, "the buffer is not a snapshot of parameters");
+        }
+        if header[8..16] != self.layout_hash(&params).to_le_bytes() {
+            fail!(ET_ERR_SHAPE, "the snapshot belongs to a set with other names, shapes or type");
+        }
+        if header[16..] != (body_len as u64).to_le_bytes() || body.len() != body_len {
+            fail!(ET_ERR_SHAPE, "the snapshot must hold {body_len} bytes of values, found {}", body.len());
+        }
+        let mut rest = body;
+        for param in &params {
+            let (bytes, after) = rest.split_at(param.elem_count() * size);
+            rest = after;
+            with_real!(self.0.dtype, F => restore_one::<F>(param, bytes)?);
+        }
+        Ok(())
+    }
+
+    /// Hash of type, names and shapes.
+    fn layout_hash(&self, params: &[Param]) -> u64 {
+        let mut text = self.0.dtype.as_str().to_string();
+        for param in params {
+            text.push_str(&format!("\n{} {:?}", param.name(), param.shape()));
+        }
+        init::fnv1a64(text.as_bytes())
+    }
+}
+
+fn restore_one<F: Real>(param: &Param, bytes: &[u8]) -> Result<()> {
+    param.restore::<F>(bytes)
+}
+
+impl Scope {
+    /// Dotted path; empty for the root.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn join(&self, name: &str) -> Result<String> {
+        if name.split('.').any(str::is_empty) {
+            fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "{name:?} below {:?} is no name: expected parts of at least one character between dots",
+                self.path
+            );
+        }
+        Ok(if self.path.is_empty() { name.into() } else { format!("{}.{name}", self.path) })
+    }
+
+    /// A scope below this one; `name` may be dotted. Errors: `INVALID_ARGUMENT` for empty parts.
+    pub fn child(&self, name: &str) -> Result<Scope> {
+        Ok(Scope { set: self.set.clone(), path: self.join(name)? })
+    }
+
+    /// Declares a trainable parameter. Errors: `ALREADY_EXISTS`, `FAILED_PRECONDITION` after `seal`, `INVALID_ARGUMENT`.
+    pub fn param(&self, name: &str, shape: &[usize], init: et_init) -> Result<Param> {
+        self.set.declare(self.join(name)?, shape, init)
+    }
+
+    /// The set that this scope declares in.
+    pub fn params(&self) -> &Params {
+        &self.set
+    }
+}
+
+/// Insertions, deletions and replacements that turn one name into the other (Levenshtein 1966).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edit_distance_counts_changes() {
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("", "ab"), 2);
+        assert_eq!(edit_distance("same", "same"), 0);
+    }
+}

@@ -1,0 +1,406 @@
+//! The registry: plugins that were loaded and their components.
+
+use crate::component::{self, Component};
+use crate::error::{Facts, LoadError};
+use crate::handshake::{Host, Origin, Record};
+use crate::kind::Kind;
+use crate::manifest::{Manifest, Provided, stem};
+use crate::nearest::nearest;
+use crate::open::open;
+use crate::platform::current_platform;
+use crate::policy::Policy;
+use crate::search::{Listing, SearchPath, manifests_at};
+use easytransfer_abi::{ET_PLUGIN_FLAG_PANIC_ABORT, et_host, et_plugin_record};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A plugin that is in the registry.
+#[derive(Clone, Debug)]
+pub struct LoadedPlugin {
+    /// Its id.
+    pub id: String,
+    /// Its version.
+    pub version: String,
+    /// The library; "(linked in)" for a plugin without one.
+    pub file: PathBuf,
+    /// The manifest; None for a plugin that is linked in.
+    pub manifest: Option<Manifest>,
+    /// Its components, sorted by kind and name.
+    pub components: Vec<Provided>,
+}
+
+/// What a load did.
+#[derive(Clone, Debug)]
+pub struct LoadReport {
+    /// Id of the plugin.
+    pub plugin_id: String,
+    /// Its version.
+    pub plugin_version: String,
+    /// Its components, sorted by kind and name.
+    pub components: Vec<Provided>,
+    /// What the user should know although the plugin works.
+    pub warnings: Vec<String>,
+    /// Nothing was done, because this very plugin is in the registry.
+    pub already_loaded: bool,
+}
+
+/// Plugins and their components. Shared between threads by reference; loads are done one after the other. What it
+/// hands out stays valid until the process ends, also after the registry is gone.
+pub struct Registry {
+    host: Host,
+    policy: Policy,
+    /// Held during a load, so that calls into plugins happen without the lock on `state`.
+    loading: Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    plugins: Vec<Plugin>,
+    components: BTreeMap<(Kind, String), Component>,
+    discovered: Vec<Listing>,
+}
+
+struct Plugin {
+    info: LoadedPlugin,
+    /// Address of the record, to recognise it; never followed.
+    record: usize,
+    shutdown: Option<unsafe extern "C" fn()>,
+}
+
+impl Registry {
+    /// An empty registry for a host, with the policy [`Policy::HashPinned`].
+    ///
+    /// # Safety
+    /// `host` points to a completely filled table of this version of the boundary that lives until the process ends.
+    pub unsafe fn new(host: *const et_host) -> Registry {
+        Registry {
+            // SAFETY: the caller's promise.
+            host: unsafe { Host::new(host) },
+            policy: Policy::default(),
+            loading: Mutex::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The same registry with another policy.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Registry {
+        self.policy = policy;
+        self
+    }
+
+    /// Reads the manifests along a search path and remembers them for [`Registry::lookup`], in place of those found
+    /// before. Opens no library. Every manifest is listed, also those that cannot be loaded, with the reason.
+    pub fn discover(&self, search: &SearchPath) -> Vec<Listing> {
+        let listings = search.list();
+        self.state().discovered.clone_from(&listings);
+        listings
+    }
+
+    /// Loads a plugin that was listed. Loading it again does nothing. Errors: every [`LoadError`] but
+    /// `NoSuchComponent`; then the registry is as it was before.
+    pub fn load(&self, listing: &Listing) -> Result<LoadReport, LoadError> {
+        match (&listing.problem, &listing.manifest) {
+            (Some(problem), _) => Err(problem.clone()),
+            (None, Some(manifest)) => self.load_manifest(manifest),
+            (None, None) => Err(LoadError::Path(Facts::boxed(
+                &listing.id,
+                &listing.path,
+                "the listing is empty",
+                "a manifest",
+                "neither a manifest nor a problem",
+                "load a listing that `discover` returned",
+            ))),
+        }
+    }
+
+    /// Loads the plugin of a manifest, or of a folder that holds one. In a folder with several, the one that has the
+    /// folder's name is taken. Errors: as [`Registry::load`]; `Path` when it is not clear which plugin is meant.
+    pub fn load_path(&self, path: &Path) -> Result<LoadReport, LoadError> {
+        let manifests = manifests_at(path)?;
+        let named = manifests.iter().find(|manifest| stem(manifest) == stem(path));
+        let chosen = match (manifests.as_slice(), named) {
+            ([only], _) => only,
+            (_, Some(named)) => named,
+            (several, None) => {
+                let names: Vec<String> = several.iter().map(|m| m.display().to_string()).collect();
+                let found = match names.as_slice() {
+                    [] => "none".to_owned(),
+                    names => names.join(", "),
+                };
+                return Err(LoadError::Path(Facts::boxed(
+                    stem(path),
+                    path,
+                    "it is not clear which plugin is meant",
+                    "one manifest (.toml with manifest_version) in this folder",
+                    found,
+                    "name the manifest itself",
+                )));
+            }
+        };
+        self.load(&Listing::single(chosen))
+    }
+
+    /// Registers a plugin that is linked into the program. Registering it again does nothing. Errors: as
+    /// [`Registry::load`].
+    ///
+    /// # Safety
+    /// `record` is NULL or points to the record of a plugin, which lives until the process ends.
+    pub unsafe fn register_static(
+        &self,
+        record: *const et_plugin_record,
+    ) -> Result<LoadReport, LoadError> {
+        let _one_at_a_time = lock(&self.loading);
+        let file = PathBuf::from("(linked in)");
+        if record.is_null() {
+            return Err(LoadError::Entry(Facts::boxed(
+                "(unknown)",
+                &file,
+                "there is no record",
+                "a pointer to a static et_plugin_record",
+                "NULL",
+                "pass what the plugin's entry function returns",
+            )));
+        }
+        let address = record as usize;
+        if let Some(report) = self.loaded(|plugin| plugin.record == address) {
+            return Ok(report);
+        }
+        let origin = Origin { id: "(unknown)".to_owned(), file };
+        // SAFETY: the caller's promise.
+        unsafe { self.register(record, origin, None) }
+    }
+
+    fn load_manifest(&self, manifest: &Manifest) -> Result<LoadReport, LoadError> {
+        let _one_at_a_time = lock(&self.loading);
+        let same_file = |plugin: &Plugin| {
+            let loaded = plugin.info.manifest.as_ref();
+            plugin.info.id == manifest.id
+                && loaded.is_some_and(|m| same_path(&m.path, &manifest.path))
+        };
+        if let Some(report) = self.loaded(same_file) {
+            return Ok(report);
+        }
+        self.refuse_second(&manifest.id, &manifest.path)?;
+        self.host.check_manifest(manifest)?;
+        let (file, record) = open(manifest, current_platform(), self.policy)?;
+        let origin = Origin { id: manifest.id.clone(), file };
+        // SAFETY: a record that a library returned; libraries are never closed.
+        unsafe { self.register(record, origin, Some(manifest)) }
+    }
+
+    /// Validates a plugin completely, then commits it.
+    ///
+    /// # Safety
+    /// As [`Record::read`]; what the record points to lives until the process ends.
+    unsafe fn register(
+        &self,
+        address: *const et_plugin_record,
+        mut origin: Origin,
+        manifest: Option<&Manifest>,
+    ) -> Result<LoadReport, LoadError> {
+        // SAFETY: the caller's promise.
+        let record = unsafe { Record::read(&self.host, address, &origin, manifest) }?;
+        origin.id.clone_from(&record.id);
+        self.refuse_second(&record.id, &origin.file)?;
+        record.init(&self.host, &origin)?;
+        // SAFETY: `init` succeeded.
+        let components = unsafe { component::collect(&origin, &record.version, record.component) }
+            .and_then(|components| {
+                manifest.map_or(Ok(()), |m| component::compare(&origin, m, &components))?;
+                self.refuse_clash(&origin, &components)?;
+                Ok(components)
+            });
+        let components = match components {
+            Ok(components) => components,
+            Err(error) => {
+                if let Some(shutdown) = record.shutdown {
+                    // SAFETY: `init` succeeded, and nothing of the plugin was handed out.
+                    unsafe { shutdown() };
+                }
+                return Err(error);
+            }
+        };
+        let info = LoadedPlugin {
+            id: record.id,
+            version: record.version,
+            file: origin.file,
+            manifest: manifest.cloned(),
+            components: component::provided(&components),
+        };
+        let mut warnings = Vec::new();
+        if record.flags & ET_PLUGIN_FLAG_PANIC_ABORT != 0 {
+            warnings.push(format!(
+                "plugin {:?} ({}) was built with panic = abort: a panic in it ends the program; build it with panic = unwind",
+                info.id,
+                info.file.display()
+            ));
+        }
+        let report = LoadReport { warnings, already_loaded: false, ..report_of(&info) };
+        let mut state = self.state();
+        let keyed = components.into_iter().map(|c| ((c.kind, c.name.clone()), c));
+        state.components.extend(keyed);
+        let record_address = address as usize;
+        state.plugins.push(Plugin { info, record: record_address, shutdown: record.shutdown });
+        Ok(report)
+    }
+
+    /// The report for a plugin that is loaded already.
+    fn loaded(&self, is_it: impl Fn(&Plugin) -> bool) -> Option<LoadReport> {
+        self.state().plugins.iter().find(|plugin| is_it(plugin)).map(|p| report_of(&p.info))
+    }
+
+    fn refuse_second(&self, id: &str, file: &Path) -> Result<(), LoadError> {
+        let state = self.state();
+        let Some(other) = state.plugins.iter().find(|plugin| plugin.info.id == id) else {
+            return Ok(());
+        };
+        Err(LoadError::Duplicate(Facts::boxed(
+            id,
+            file,
+            "a plugin with this id is loaded already",
+            "one plugin per id",
+            format!("version {} from {}", other.info.version, other.info.file.display()),
+            "load only one of them; a plugin stays loaded until the program ends",
+        )))
+    }
+
+    fn refuse_clash(&self, origin: &Origin, components: &[Component]) -> Result<(), LoadError> {
+        let state = self.state();
+        for new in components {
+            let Some(old) = state.components.get(&(new.kind, new.name.clone())) else {
+                continue;
+            };
+            return Err(LoadError::Clash(Facts::boxed(
+                &origin.id,
+                &origin.file,
+                format!("the {} {:?} is registered already", new.kind, new.name),
+                "one component per kind and name",
+                format!("plugin {:?} {} provides it", old.plugin_id, old.plugin_version),
+                "load only one of the two plugins, or rename the component",
+            )));
+        }
+        Ok(())
+    }
+
+    /// The component of that kind and name. If no loaded plugin has it but one that was discovered does, that plugin is
+    /// loaded. Errors: `NoSuchComponent`, naming the nearest name and the loaded plugins; those of [`Registry::load`].
+    pub fn lookup(&self, kind: Kind, name: &str) -> Result<Component, LoadError> {
+        if let Some(component) = self.registered(kind, name) {
+            return Ok(component);
+        }
+        let provider = self.state().discovered.iter().find(|l| offers(l, kind, name)).cloned();
+        let Some(provider) = provider else {
+            return Err(self.no_such(kind, name));
+        };
+        self.load(&provider)?;
+        self.registered(kind, name).ok_or_else(|| self.no_such(kind, name))
+    }
+
+    fn registered(&self, kind: Kind, name: &str) -> Option<Component> {
+        self.state().components.get(&(kind, name.to_owned())).cloned()
+    }
+
+    fn no_such(&self, kind: Kind, name: &str) -> LoadError {
+        let state = self.state();
+        let plugins: Vec<&str> = state.plugins.iter().map(|p| p.info.id.as_str()).collect();
+        let registered = state.components.keys().filter(|(k, _)| *k == kind).map(|(_, n)| n);
+        let promised = state.discovered.iter().filter(|listing| listing.problem.is_none());
+        let promised = promised.filter_map(|listing| listing.manifest.as_ref());
+        let promised = promised.flat_map(|m| &m.provides).filter(|p| p.kind == kind);
+        let mut known: Vec<&str> =
+            registered.chain(promised.map(|p| &p.name)).map(String::as_str).collect();
+        known.sort_unstable();
+        known.dedup();
+        let list = |names: &[&str]| match names {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
+        let mut found =
+            format!("{kind} names: {}; loaded plugins: {}", list(&known), list(&plugins));
+        for listing in &state.discovered {
+            if let Some(problem) = &listing.problem {
+                let reason = &problem.facts().problem;
+                found += &format!("; not usable: {} ({reason})", listing.path.display());
+            }
+        }
+        let remedy = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => "install a plugin that provides it, or add its folder to ET_PLUGIN_PATH".into(),
+        };
+        LoadError::NoSuchComponent(Facts::boxed(
+            name,
+            Path::new("(registry)"),
+            format!("no {kind} has this name"),
+            format!("a {kind} of a plugin that is loaded or was discovered"),
+            found,
+            remedy,
+        ))
+    }
+
+    /// All registered components, sorted by kind and name.
+    pub fn list(&self) -> Vec<Component> {
+        self.state().components.values().cloned().collect()
+    }
+
+    /// All loaded plugins, in the order in which they were loaded.
+    pub fn plugins(&self) -> Vec<LoadedPlugin> {
+        self.state().plugins.iter().map(|plugin| plugin.info.clone()).collect()
+    }
+
+    /// The manifests that the last [`Registry::discover`] found.
+    pub fn discovered(&self) -> Vec<Listing> {
+        self.state().discovered.clone()
+    }
+
+    /// Empties the registry and calls `shutdown` of every plugin, the last loaded first. Logical only: libraries stay
+    /// open and components that were handed out stay valid, but must not be used to make new instances.
+    pub fn shutdown(&self) {
+        let _one_at_a_time = lock(&self.loading);
+        let plugins = {
+            let mut state = self.state();
+            state.components.clear();
+            std::mem::take(&mut state.plugins)
+        };
+        for shutdown in plugins.iter().rev().filter_map(|plugin| plugin.shutdown) {
+            // SAFETY: the slot of a plugin whose `init` succeeded, called once per `init`.
+            unsafe { shutdown() };
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+/// Locks although another thread panicked with the lock: every change to the state is a single step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn report_of(info: &LoadedPlugin) -> LoadReport {
+    LoadReport {
+        plugin_id: info.id.clone(),
+        plugin_version: info.version.clone(),
+        components: info.components.clone(),
+        warnings: Vec::new(),
+        already_loaded: true,
+    }
+}
+
+fn offers(listing: &Listing, kind: Kind, name: &str) -> bool {
+    listing.problem.is_none()
+        && listing
+            .manifest
+            .as_ref()
+            .is_some_and(|m| m.provides.iter().any(|p| p.kind == kind && p.name == name))
+}
+
+fn same_path(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    }
+}

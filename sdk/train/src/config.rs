@@ -1,0 +1,204 @@
+//! Options of a training run, as data: one JSON Schema, from which checks, `--help` and defaults follow.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::options;
+use crate::schedule::{Decay, Schedule, Warmup};
+
+/// A component with its options: {"name": "adamw", "weight_decay": 0.01}.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Named {
+    /// Name in the registry.
+    pub name: String,
+    /// Its options.
+    #[serde(flatten)]
+    pub options: Map<String, Value>,
+}
+
+/// How rows become batches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Batching {
+    /// Most tokens in a batch.
+    pub tokens: u32,
+    /// Most rows in a batch, 0 for no limit.
+    pub rows: u32,
+    /// Rows that are sorted by length together.
+    pub window: u32,
+}
+
+/// How the learning rate changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScheduleOptions {
+    /// "constant", "linear", "polynomial" or "cosine".
+    pub name: String,
+    /// Part of all steps (below 1) or number of steps (1 and more) during which the rate rises.
+    pub warmup: f64,
+    /// Polynomial: the exponent.
+    pub power: f64,
+    /// Polynomial: the factor at the end.
+    pub end: f64,
+}
+
+/// Options of a training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// Passes over the training data.
+    pub epochs: u64,
+    /// Most optimizer steps, 0 for no limit.
+    pub max_steps: u64,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Batches.
+    pub batch: Batching,
+    /// Batches whose gradients are averaged into one step.
+    pub accumulate: u64,
+    /// Largest Euclidean norm of all gradients together, 0 for no limit.
+    pub clip: f64,
+    /// Schedule.
+    pub schedule: ScheduleOptions,
+    /// Optimizer.
+    pub optimizer: Named,
+    /// Loss; by default that of the app.
+    pub loss: Option<Named>,
+    /// Options of the app.
+    pub app: Map<String, Value>,
+    /// Strategies by name, with their options, in order.
+    pub strategy: Map<String, Value>,
+    /// Steps between evaluations, 0 for once an epoch.
+    pub evaluate_every: u64,
+    /// Figure that decides which parameters are kept; by default that of the app.
+    pub best: Option<String>,
+    /// Evaluations without an improvement after which training stops, 0 for never.
+    pub patience: u64,
+    /// Steps between checkpoints, 0 for once an epoch.
+    pub checkpoint_every: u64,
+    /// Threads that make features.
+    pub workers: usize,
+    /// Steps between lines of metrics.
+    pub log_every: u64,
+}
+
+/// JSON Schema of [`TrainConfig`].
+pub fn schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "epochs": {"type": "integer", "minimum": 1, "default": 3, "description": "passes over the training data"},
+            "max_steps": {"type": "integer", "minimum": 0, "default": 0, "description": "most optimizer steps, 0 for no limit"},
+            "lr": {"type": "number", "exclusiveMinimum": 0, "default": 5e-5, "description": "peak learning rate"},
+            "seed": {"type": "integer", "minimum": 0, "default": 42, "description": "seed of everything random"},
+            "batch": {"type": "object", "default": {}, "properties": {
+                "tokens": {"type": "integer", "minimum": 1, "default": 4096, "description": "most tokens in a batch"},
+                "rows": {"type": "integer", "minimum": 0, "default": 32, "description": "most rows in a batch, 0 for no limit"},
+                "window": {"type": "integer", "minimum": 0, "default": 2048, "description": "rows sorted by length together, 0 for none"}
+            }},
+            "accumulate": {"type": "integer", "minimum": 1, "default": 1, "description": "batches whose gradients make one step"},
+            "clip": {"type": "number", "minimum": 0, "default": 1.0, "description": "largest norm of all gradients together, 0 for no limit"},
+            "schedule": {"type": "object", "default": {}, "properties": {
+                "name": {"type": "string", "enum": ["constant", "linear", "polynomial", "cosine"], "default": "linear"},
+                "warmup": {"type": "number", "minimum": 0, "default": 0.1, "description": "part of all steps (below 1) or number of steps"},
+                "power": {"type": "number", "exclusiveMinimum": 0, "default": 1.0, "description": "polynomial: the exponent"},
+                "end": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.0, "description": "polynomial: the factor at the end"}
+            }},
+            "optimizer": {"type": "object", "default": {}, "additionalProperties": true, "properties": {
+                "name": {"type": "string", "default": "adamw", "description": "any optimizer of a plugin; its options stand beside it"}
+            }},
+            "loss": {"type": ["object", "null"], "default": null, "additionalProperties": true, "properties": {
+                "name": {"type": "string", "description": "any loss of a plugin; by default that of the app"}
+            }, "required": ["name"]},
+            "app": {"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": "options of the app"},
+            "strategy": {"type": "object", "default": {"finetune": {}}, "additionalProperties": true, "properties": {}, "description": "strategies by name with their options, in order"},
+            "evaluate_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between evaluations, 0 for once an epoch"},
+            "best": {"type": ["string", "null"], "default": null, "description": "figure that decides which parameters are kept"},
+            "patience": {"type": "integer", "minimum": 0, "default": 0, "description": "evaluations without improvement before stopping, 0 for never"},
+            "checkpoint_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between checkpoints, 0 for once an epoch"},
+            "workers": {"type": "integer", "minimum": 0, "default": 1, "description": "threads that make features"},
+            "log_every": {"type": "integer", "minimum": 1, "default": 10, "description": "steps between lines of metrics"}
+        },
+        "additionalProperties": false
+    })
+}
+
+impl TrainConfig {
+    /// Checks options against the schema, fills in defaults, and reads them. `origin` names the file or flag in messages.
+    pub fn from_value(mut value: Value, origin: &str) -> Result<TrainConfig> {
+        options::validate(&schema(), &mut value, origin, "")?;
+        let config: TrainConfig = serde_json::from_value(value).map_err(|error| Error::Config {
+            origin: origin.to_owned(),
+            message: error.to_string(),
+        })?;
+        // A ratio and a count share one option; what lies between would be read as either.
+        if config.schedule.warmup >= 1.0 && config.schedule.warmup.fract() != 0.0 {
+            return Err(Error::Config {
+                origin: origin.to_owned(),
+                message: format!(
+                    "schedule.warmup: expected a part of all steps below 1 or a whole number of steps, found {}",
+                    config.schedule.warmup
+                ),
+            });
+        }
+        Ok(config)
+    }
+
+    /// The schedule.
+    pub fn schedule(&self) -> Result<Schedule> {
+        let warmup = self.schedule.warmup;
+        let warmup =
+            if warmup < 1.0 { Warmup::Ratio(warmup) } else { Warmup::Steps(warmup as u64) };
+        let mut schedule = Schedule::named(&self.schedule.name, warmup)?;
+        if let Decay::Polynomial { power, end } = &mut schedule.decay {
+            (*power, *end) = (self.schedule.power, self.schedule.end);
+        }
+        Ok(schedule)
+    }
+}
+
+impl Default for TrainConfig {
+    fn default() -> TrainConfig {
+        // The schema carries all defaults, so an empty object is a complete configuration.
+        match TrainConfig::from_value(json!({}), "") {
+            Ok(config) => config,
+            Err(error) => panic!("the defaults of the schema are valid: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TrainConfig;
+    use serde_json::json;
+
+    #[test]
+    fn defaults_come_from_the_schema() {
+        let config = TrainConfig::default();
+        assert_eq!((config.epochs, config.batch.rows, config.optimizer.name.as_str()), (3, 32, "adamw"));
+        assert!(config.strategy.contains_key("finetune"));
+    }
+
+    #[test]
+    fn unknown_key_names_the_nearest() {
+        let error = TrainConfig::from_value(json!({"epoch": 1}), "run.toml").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("run.toml") && text.contains("epoch") && text.contains("`epochs`"), "{text}");
+    }
+
+    #[test]
+    fn options_of_components_stand_beside_their_name() {
+        let config = TrainConfig::from_value(
+            json!({"optimizer": {"name": "sgd", "momentum": 0.9}, "loss": {"name": "mse"}}),
+            "",
+        )
+        .unwrap();
+        assert_eq!(config.optimizer.options["momentum"], json!(0.9));
+        assert_eq!(config.loss.unwrap().name, "mse");
+    }
+
+    #[test]
+    fn warmup_between_ratio_and_count_is_refused() {
+        assert!(TrainConfig::from_value(json!({"schedule": {"warmup": 1.5}}), "").is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! Figures and predictions over a whole data set.
+
+use easytransfer_plugin::{Call, Choice, LoadedMetric, Map, Record, Row, no_grad};
+use serde_json::{Map as Json, Value};
+
+use crate::batching::{BatchOptions, plan_sequential};
+use crate::components::Components;
+use crate::error::{Error, Result};
+use crate::network::Network;
+
+/// How to batch while nothing is trained.
+pub fn batch_options(tokens: u32) -> BatchOptions {
+    BatchOptions { max_tokens: tokens, max_rows: 0, window: 4096, seed: 0, epoch: 0 }
+}
+
+/// Lengths of rows in tokens.
+pub fn lengths(rows: &[Row]) -> Vec<u32> {
+    rows.iter().map(|row| u32::try_from(row.tokens_len()).unwrap_or(u32::MAX)).collect()
+}
+
+/// A batch of some of the rows.
+pub fn collate(rows: &[Row], indices: &[u32]) -> Result<Map> {
+    let picked: Vec<&Row> = indices.iter().map(|&index| &rows[index as usize]).collect();
+    Ok(Map::from_rows(&picked)?)
+}
+
+/// The metrics that an app asks for.
+pub fn metrics(components: &dyn Components, choices: &[Choice]) -> Result<Vec<LoadedMetric>> {
+    choices
+        .iter()
+        .map(|choice| {
+            let component = components.find("et.metric/1", &choice.name)?;
+            let options = Value::Object(choice.options.clone()).to_string();
+            Ok(LoadedMetric::create(&component, &options)?)
+        })
+        .collect()
+}
+
+/// Runs the network over all rows without a tape, batch by batch; `each` gets row indices, batch and outputs.
+pub fn run(
+    network: &mut Network,
+    rows: &[Row],
+    tokens: u32,
+    mut each: impl FnMut(&Network, &[u32], &Map, &Map) -> Result<()>,
+) -> Result<()> {
+    for indices in plan_sequential(&lengths(rows), &batch_options(tokens)) {
+        let batch = collate(rows, &indices)?;
+        let outputs = no_grad(|| network.forward(&Call::inference(0), &batch))?;
+        each(network, &indices, &batch, &outputs)?;
+    }
+    Ok(())
+}
+
+/// Figures of the network on labelled rows, with the mean loss under "loss" when one is given.
+pub fn evaluate(
+    components: &dyn Components,
+    network: &mut Network,
+    rows: &[Row],
+    tokens: u32,
+    loss: Option<&mut easytransfer_plugin::LoadedLoss>,
+) -> Result<Json<String, Value>> {
+    let mut metrics = metrics(components, &network.app_info.metrics.clone())?;
+    let mut loss = loss;
+    let (mut sum, mut count) = (0.0, 0.0);
+    run(network, rows, tokens, |_, indices, batch, outputs| {
+        for metric in &mut metrics {
+            metric.update(outputs, batch)?;
+        }
+        if let Some(loss) = loss.as_deref_mut() {
+            let value =
+                no_grad(|| loss.forward(&Call::inference(0), outputs, batch))?.to_scalar()?;
+            sum += value * indices.len() as f64;
+            count += indices.len() as f64;
+        }
+        Ok(())
+    })?;
+    let mut figures = Json::new();
+    if count > 0.0 {
+        figures.insert("loss".to_owned(), Value::from(sum / count));
+    }
+    for metric in &metrics {
+        figures.extend(metric.compute()?);
+    }
+    Ok(figures)
+}
+
+/// Predictions in the order of the rows.
+pub fn predictions(network: &mut Network, rows: &[Row], tokens: u32) -> Result<Vec<Record>> {
+    let mut all: Vec<Option<Record>> = vec![None; rows.len()];
+    run(network, rows, tokens, |network, indices, batch, outputs| {
+        let records = network.app.decode(batch, outputs)?;
+        if records.len() != indices.len() {
+            return Err(Error::other(format!(
+                "app {}: expected {} predictions for a batch, found {}",
+                network.app_origin.name,
+                indices.len(),
+                records.len()
+            )));
+        }
+        for (&index, record) in indices.iter().zip(records) {
+            all[index as usize] = Some(record);
+        }
+        Ok(())
+    })?;
+    // Every row is in exactly one batch of the plan.
+    Ok(all.into_iter().flatten().collect())
+}
+
+/// Vectors [rows, width] in the order of the rows, from the output "vectors".
+pub fn vectors(network: &mut Network, rows: &[Row], tokens: u32) -> Result<(Vec<f32>, usize)> {
+    let mut width = 0;
+    let mut all: Vec<f32> = Vec::new();
+    run(network, rows, tokens, |_, indices, _, outputs| {
+        let vectors = outputs.get("vectors")?;
+        width = vectors.extent(1)?;
+        all.resize(rows.len() * width, 0.0);
+        for (&index, vector) in indices.iter().zip(vectors.to_vec::<f32>()?.chunks_exact(width)) {
+            let begin = index as usize * width;
+            all[begin..begin + width].copy_from_slice(vector);
+        }
+        Ok(())
+    })?;
+    Ok((all, width))
+}

@@ -1,0 +1,364 @@
+//! The state of a running fit, and what it answers to strategies.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use easytransfer_plugin as plugin;
+use easytransfer_plugin::{
+    Call, LoadedLoss, LoadedOptimizer, MODEL, Map, Params, Rng, Row, SessionHost, Tensor, no_grad,
+};
+use serde_json::{Map as Json, Value};
+
+use crate::batching::{BatchOptions, plan_batches};
+use crate::bundle;
+use crate::components::Components;
+use crate::config::TrainConfig;
+use crate::dataset::{DataOptions, Dataset, Featurizer};
+use crate::error::{Error, Result};
+use crate::evaluate;
+use crate::network::Network;
+
+/// Rows that are served batch by batch without end, in another order every epoch.
+pub struct Source {
+    rows: Arc<Vec<Row>>,
+    lengths: Vec<u32>,
+    epoch: u64,
+    plan: Vec<Vec<u32>>,
+    next: usize,
+}
+
+impl Source {
+    /// Starts at the first batch of epoch 0.
+    pub fn new(rows: Arc<Vec<Row>>) -> Source {
+        let lengths = evaluate::lengths(&rows);
+        Source { rows, lengths, epoch: 0, plan: Vec::new(), next: 0 }
+    }
+
+    fn next(&mut self, config: &TrainConfig, stream: u64) -> Result<Map> {
+        if self.next >= self.plan.len() {
+            let options = batch_options(config, self.epoch);
+            // A source of a strategy has an order of its own.
+            let options = BatchOptions { seed: options.seed.wrapping_add(stream), ..options };
+            self.plan = plan_batches(&self.lengths, &options);
+            self.epoch += 1;
+            self.next = 0;
+        }
+        let batch = evaluate::collate(&self.rows, &self.plan[self.next])?;
+        self.next += 1;
+        Ok(batch)
+    }
+}
+
+/// The batching of an epoch of training.
+pub fn batch_options(config: &TrainConfig, epoch: u64) -> BatchOptions {
+    BatchOptions {
+        max_tokens: config.batch.tokens,
+        max_rows: config.batch.rows,
+        window: config.batch.window,
+        seed: config.seed,
+        epoch,
+    }
+}
+
+/// What a fit consists of while it runs. Strategies reach it through [`SessionHost`].
+pub struct Fit<'a> {
+    /// Where components come from.
+    pub components: &'a dyn Components,
+    /// Options.
+    pub config: &'a TrainConfig,
+    /// The network under training.
+    pub network: Network,
+    /// The run's own loss.
+    pub loss: LoadedLoss,
+    /// Source of dropout's numbers.
+    pub rng: Rng,
+    /// Models that strategies loaded, by name.
+    pub companions: BTreeMap<String, Network>,
+    /// Training rows, for strategies that draw batches themselves.
+    pub train: Option<Source>,
+    /// Validation rows.
+    pub valid: Option<Vec<Row>>,
+    /// How the training file was read, for more files of its kind.
+    pub data: DataOptions,
+    /// Further sources: a file until setup is over, rows afterwards.
+    pub sources: BTreeMap<String, Source>,
+    /// Files that `open_source` named, in order.
+    pub pending_sources: Vec<(String, PathBuf)>,
+    /// Optimizers that strategies opened.
+    pub optimizers: Vec<(LoadedOptimizer, u64, String)>,
+    /// Losses of the present step: name, value, weight.
+    pub losses: Vec<(String, Tensor, f64)>,
+    /// Weight of the run's own loss in the present step.
+    pub loss_weight: f64,
+    /// Outputs that strategies asked for.
+    pub want: u32,
+    /// Numbers that strategies logged since the last line of metrics.
+    pub scalars: Json<String, Value>,
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Set by the user to stop.
+    pub cancel: Arc<AtomicBool>,
+    /// Whether strategies may still load models and open sources.
+    pub in_setup: bool,
+}
+
+impl Fit<'_> {
+    /// The makers of features of the companions.
+    pub fn featurizers(&self) -> Vec<Featurizer> {
+        self.companions
+            .iter()
+            .map(|(name, network)| Featurizer {
+                prefix: format!("{name}/"),
+                app: network.app.clone(),
+                tokenizer: network.tokenizer.clone(),
+            })
+            .collect()
+    }
+
+    /// Reads the files that strategies opened.
+    pub fn open_pending(&mut self) -> Result<()> {
+        let columns = self.network.app.columns()?;
+        for (name, path) in std::mem::take(&mut self.pending_sources) {
+            let mut dataset = Dataset::load(&path, &columns, &self.data)?;
+            let rows = dataset.featurize(
+                &self.network.app,
+                &self.network.tokenizer,
+                &self.featurizers(),
+                self.config.workers,
+            )?;
+            self.sources.insert(name, Source::new(Arc::new(rows)));
+        }
+        Ok(())
+    }
+
+    /// Figures on the validation rows.
+    pub fn evaluate_valid(&mut self) -> Result<Json<String, Value>> {
+        let Some(rows) = self.valid.take() else {
+            return Err(Error::user(
+                "evaluate: there is no validation data; give it with --valid",
+            ));
+        };
+        let figures = evaluate::evaluate(
+            self.components,
+            &mut self.network,
+            &rows,
+            self.config.batch.tokens,
+            Some(&mut self.loss),
+        );
+        self.valid = Some(rows);
+        figures
+    }
+
+    fn setup_only(&self, what: &str) -> plugin::Result<()> {
+        if self.in_setup {
+            return Ok(());
+        }
+        Err(plugin::Error::new(
+            plugin::abi::ET_ERR_FAILED_PRECONDITION,
+            format!("{what}: only in on_setup"),
+        ))
+    }
+
+    fn unknown_model(&self, name: &str) -> plugin::Error {
+        let known: Vec<&str> =
+            std::iter::once(MODEL).chain(self.companions.keys().map(String::as_str)).collect();
+        plugin::Error::new(
+            plugin::abi::ET_ERR_NOT_FOUND,
+            format!("model {name:?}: expected one of {known:?}"),
+        )
+    }
+}
+
+impl SessionHost for Fit<'_> {
+    fn params(&mut self, model: &str) -> plugin::Result<&mut Params> {
+        if model == MODEL {
+            return Ok(&mut self.network.params);
+        }
+        if !self.companions.contains_key(model) {
+            return Err(self.unknown_model(model));
+        }
+        // The key was just found.
+        match self.companions.get_mut(model) {
+            Some(network) => Ok(&mut network.params),
+            None => Err(plugin::Error::invalid(model)),
+        }
+    }
+
+    fn load_model(&mut self, name: &str, path: &str) -> plugin::Result<()> {
+        self.setup_only("load_model")?;
+        if name == MODEL || name.is_empty() || self.companions.contains_key(name) {
+            return Err(plugin::Error::new(
+                plugin::abi::ET_ERR_ALREADY_EXISTS,
+                format!("load_model: the name {name:?} is taken"),
+            ));
+        }
+        let (network, _) = bundle::load(self.components, path.as_ref())
+            .map_err(|error| plugin::Error::from(error).context(format!("load model {name:?}")))?;
+        for param in network.params.iter() {
+            param.set_trainable(false)?;
+        }
+        self.companions.insert(name.to_owned(), network);
+        Ok(())
+    }
+
+    fn describe(&mut self, model: &str) -> plugin::Result<Value> {
+        if model == MODEL {
+            return Ok(self.network.describe());
+        }
+        match self.companions.get(model) {
+            Some(network) => Ok(network.describe()),
+            None => Err(self.unknown_model(model)),
+        }
+    }
+
+    fn forward(
+        &mut self,
+        model: &str,
+        batch: &Map,
+        training: bool,
+        want: u32,
+    ) -> plugin::Result<Map> {
+        let call =
+            if training { Call::training(want, &self.rng) } else { Call::inference(want) };
+        if model == MODEL {
+            return Ok(self.network.forward(&call, batch)?);
+        }
+        if !self.companions.contains_key(model) {
+            return Err(self.unknown_model(model));
+        }
+        let batch = batch.below(&format!("{model}/"))?;
+        match self.companions.get_mut(model) {
+            Some(network) => Ok(no_grad(|| network.forward(&call, &batch))?),
+            None => Err(plugin::Error::invalid(model)),
+        }
+    }
+
+    fn loss(&mut self, outputs: &Map, batch: &Map) -> plugin::Result<Tensor> {
+        self.loss.forward(&Call::training(0, &self.rng), outputs, batch)
+    }
+
+    fn add_loss(&mut self, name: &str, loss: Tensor, weight: f64) -> plugin::Result<()> {
+        if name == "loss" || self.losses.iter().any(|(known, _, _)| known == name) {
+            return Err(plugin::Error::new(
+                plugin::abi::ET_ERR_ALREADY_EXISTS,
+                format!("add_loss: the name {name:?} is taken in this step"),
+            ));
+        }
+        self.losses.push((name.to_owned(), loss, weight));
+        Ok(())
+    }
+
+    fn set_loss_weight(&mut self, weight: f64) -> plugin::Result<()> {
+        self.loss_weight = weight;
+        Ok(())
+    }
+
+    fn want(&mut self, want: u32) -> plugin::Result<()> {
+        self.setup_only("want")?;
+        self.want |= want;
+        Ok(())
+    }
+
+    fn next_batch(&mut self, source: &str) -> plugin::Result<Map> {
+        let known: Vec<String> = self.sources.keys().cloned().collect();
+        // Sources differ in their stream, so that two of one file do not come in the same order.
+        let stream = known.iter().position(|name| name == source).map_or(0, |at| at as u64 + 1);
+        let found = if source == "train" {
+            self.train.as_mut()
+        } else {
+            self.sources.get_mut(source)
+        };
+        match found {
+            Some(found) => Ok(found.next(self.config, stream)?),
+            None => Err(plugin::Error::new(
+                plugin::abi::ET_ERR_NOT_FOUND,
+                format!("next_batch: source {source:?}: expected \"train\" or one of {known:?}"),
+            )),
+        }
+    }
+
+    fn open_source(&mut self, name: &str, path: &str) -> plugin::Result<()> {
+        self.setup_only("open_source")?;
+        if name == "train" || self.pending_sources.iter().any(|(known, _)| known == name) {
+            return Err(plugin::Error::new(
+                plugin::abi::ET_ERR_ALREADY_EXISTS,
+                format!("open_source: the name {name:?} is taken"),
+            ));
+        }
+        self.pending_sources.push((name.to_owned(), PathBuf::from(path)));
+        Ok(())
+    }
+
+    fn optimizer(&mut self, name: &str, options: &str, params: &Params) -> plugin::Result<usize> {
+        let model = if params.as_raw() == self.network.params.as_raw() {
+            MODEL.to_owned()
+        } else {
+            let found = self
+                .companions
+                .iter()
+                .find(|(_, network)| network.params.as_raw() == params.as_raw());
+            match found {
+                Some((model, _)) => model.clone(),
+                None => {
+                    return Err(plugin::Error::invalid(
+                        "optimizer: the parameters belong to no model of this session",
+                    ));
+                }
+            }
+        };
+        let component = self.components.find("et.optimizer/1", name)?;
+        self.params(&model)?.seal()?;
+        let optimizer = LoadedOptimizer::create(&component, options, params)?;
+        self.optimizers.push((optimizer, 0, model));
+        Ok(self.optimizers.len() - 1)
+    }
+
+    fn optimizer_step(&mut self, optimizer: usize, lr: f64) -> plugin::Result<()> {
+        let Some((optimizer, steps, model)) = self.optimizers.get_mut(optimizer) else {
+            return Err(plugin::Error::invalid("optimizer_step: no such optimizer"));
+        };
+        *steps += 1;
+        let params = if model == MODEL {
+            &mut self.network.params
+        } else {
+            match self.companions.get_mut(model.as_str()) {
+                Some(network) => &mut network.params,
+                None => return Err(plugin::Error::invalid(model.as_str())),
+            }
+        };
+        optimizer.step(params, lr, *steps)?;
+        params.zero_grads();
+        Ok(())
+    }
+
+    fn evaluate(&mut self, split: &str) -> plugin::Result<Json<String, Value>> {
+        if split != "valid" {
+            return Err(plugin::Error::new(
+                plugin::abi::ET_ERR_NOT_FOUND,
+                format!("evaluate: split {split:?}: expected \"valid\""),
+            ));
+        }
+        Ok(self.evaluate_valid()?)
+    }
+
+    fn log_scalar(&mut self, name: &str, value: f64) -> plugin::Result<()> {
+        self.scalars.insert(name.to_owned(), Value::from(value));
+        Ok(())
+    }
+
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn total_steps(&self) -> u64 {
+        self.total_steps
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,3 @@
+/* The loss has no schema. */
+#define LOSS_SCHEMA NULL
+#include "plugin.h"

@@ -1,0 +1,88 @@
+//! The programs in C and C++ under `hosts/`: one program per source file, built against the headers and `libeasytransfer`.
+
+use crate::{Context, Failure, process};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A language of `hosts/`.
+pub struct Language {
+    /// Folder under the root.
+    pub folder: &'static str,
+    /// Compiler.
+    pub compiler: &'static str,
+    /// Standard.
+    pub standard: &'static str,
+    /// Extension of source files.
+    pub extension: &'static str,
+}
+
+/// C and C++.
+pub const LANGUAGES: [Language; 2] = [
+    Language { folder: "hosts/c", compiler: "gcc", standard: "-std=c99", extension: "c" },
+    Language { folder: "hosts/cpp", compiler: "g++", standard: "-std=c++17", extension: "cpp" },
+];
+
+/// C programs that run under valgrind, with their arguments. `{plugins}` is the folder of staged plugins, `{shared}` that of the
+/// shared data.
+const UNDER_VALGRIND: &[(&str, &[&str])] = &[];
+
+/// Source files of a language, sorted.
+pub fn sources(context: &Context, language: &Language) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(context.root.join(language.folder))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == language.extension))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Builds one program to `target/release/hosts/c/NAME` or `target/release/hosts/cpp/NAME`.
+pub fn build(context: &Context, language: &Language, source: &Path) -> Result<PathBuf, Failure> {
+    let release = process::release(context);
+    let folder = release.join(language.folder);
+    fs::create_dir_all(&folder)
+        .map_err(|error| Failure(format!("make {}: {error}", folder.display())))?;
+    let program = folder.join(source.file_stem().unwrap_or_default());
+    process::show(
+        Command::new(language.compiler)
+            .args([language.standard, "-O2", "-g", "-Wall", "-Wextra", "-pedantic", "-Werror"])
+            .arg(source)
+            .arg("-I")
+            .arg(context.root.join("include"))
+            .arg("-L")
+            .arg(&release)
+            .args(["-leasytransfer", "-Wl,-rpath,$ORIGIN/../.."])
+            .arg("-o")
+            .arg(&program),
+    )?;
+    Ok(program)
+}
+
+/// Commands that run the C programs under valgrind; programs that are not built are left out.
+pub fn under_valgrind(context: &Context, shared: &Path) -> Vec<Command> {
+    let release = process::release(context);
+    let plugins = release.join("plugins");
+    let built = UNDER_VALGRIND.iter().map(|(name, arguments)| (release.join("hosts/c").join(name), arguments));
+    built
+        .filter(|(program, _)| program.exists())
+        .map(|(program, arguments)| {
+            let mut command = Command::new("valgrind");
+            command
+                .args(["--quiet", "--error-exitcode=1", "--leak-check=full"])
+                .args(["--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"])
+                .arg(program)
+                .args(arguments.iter().map(|argument| {
+                    argument
+                        .replace("{plugins}", &plugins.to_string_lossy())
+                        .replace("{shared}", &shared.to_string_lossy())
+                }));
+            command
+        })
+        .collect()
+}
