@@ -27,7 +27,7 @@ KEEP = {"train": 480, "dev": 60, "test": 60}
 def read():
     blocks, key = {}, None
     for line in (HERE / "sentences.txt").read_text(encoding="utf-8").splitlines():
-        if match := re.fullmatch(r"\[(\w+) (\w+)\]", line):
+        if match := re.fullmatch(r"\[(\w+) (\w+)( train)?\]", line):
             key = match.groups()
             blocks[key] = []
         elif line and not line.startswith("#"):
@@ -41,7 +41,7 @@ def fill(sentence, intent, language, draw):
         d=draw.randint(2, 9), m=draw.randint(5, 480),
     )
     if intent == "greeting":
-        return text
+        return text if draw.random() < 0.5 else text.lower().rstrip(".。!！")
     chance = draw.random()
     if chance < 0.3:
         text = draw.choice(OPENINGS[language]) + text
@@ -57,9 +57,9 @@ def fill(sentence, intent, language, draw):
 def main():
     draw = random.Random(7)
     splits = {"train": {}, "dev": {}, "test": {}}
-    for (intent, language), sentences in read().items():
+    for (intent, language, only), sentences in read().items():
         for number, sentence in enumerate(sentences):
-            split = ("train", "train", "train", "dev", "test")[number % 5]
+            split = "train" if only else ("train", "train", "train", "dev", "test")[number % 5]
             cell = splits[split].setdefault((intent, language), [])
             variants = {fill(sentence, intent, language, draw) for _ in range(VARIANTS[split])}
             cell.append(sorted(variants))

@@ -1,7 +1,7 @@
 //! `cargo xtask`: picks the command.
 
 use std::process::ExitCode;
-use xtask::{Context, Failure, check, demo, dist, header, new_plugin, stage, test};
+use xtask::{Context, Failure, check, demo, dist, edges, header, new_plugin, stage, test};
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(&context),
         ["demo"] => demo::run(&context),
         ["stage"] => stage::run(&context),
+        ["edges"] => edges::run(&context),
         ["dist"] => dist::run(&context),
         ["header"] => header::run(&context, false),
         ["header", "--verify"] => header::run(&context, true),

@@ -29,6 +29,16 @@ macro_rules! kind {
 
 const KINDS: [Kind; 2] = [kind!("loss", "loss"), kind!("strategy", "tl")];
 
+/// What the workspace would say. The empty table keeps Cargo from looking for one further up.
+const OUTSIDE: &str = "
+[lints.rust]
+unexpected_cfgs = { level = \"warn\", check-cfg = [\"cfg(et_static)\"] }
+
+[profile.release]
+strip = true
+
+[workspace]";
+
 /// Writes the plugin and prints what comes next. Errors: unknown kind, bad name, a folder that exists.
 pub fn run(context: &Context, kind: &str, name: &str, out: Option<&Path>) -> Result<(), Failure> {
     let folder = write(context, kind, name, out)?;
@@ -61,10 +71,9 @@ fn write(context: &Context, kind: &str, name: &str, out: Option<&Path>) -> Resul
     }
     let (sdk, workspace) = match out {
         None => ("workspace = true".to_owned(), "\n[lints]\nworkspace = true".to_owned()),
-        // The empty table keeps Cargo from looking for a workspace further up.
         Some(_) => {
             let path = context.root.join("sdk/plugin").display().to_string();
-            (format!("path = {path:?}"), "\n[workspace]".to_owned())
+            (format!("path = {path:?}"), OUTSIDE.to_owned())
         }
     };
     for (file, template) in kind.files {

@@ -1,6 +1,6 @@
 //! The encoder: embeddings, layers, pooler.
 
-use crate::{Family, Shape};
+use super::config::{Family, Shape};
 use easytransfer_plugin::nn::{self, Attention};
 use easytransfer_plugin::{
     Activation, Call, Embedding, Init, LayerNorm, Linear, LinearConfig, Map, ModelInfo, Param, Pool, Result,

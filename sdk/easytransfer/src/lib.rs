@@ -1,1 +1,39 @@
-//! easytransfer
+//! The facade: what a Rust program writes `use easytransfer::…` for.
+//!
+//! A [`Runtime`] starts the engine and finds plugins. From it come an [`App`] (a trained bundle that answers texts), an [`Embedder`]
+//! (vectors from an encoder), [`Runtime::train`] (the whole way from a file of labelled texts to a bundle), and the single parts for
+//! a loop written by hand: [`Runtime::model`], [`Runtime::loss`], [`Runtime::optimizer`].
+//!
+//! ```no_run
+//! use easytransfer::{Runtime, RuntimeOptions};
+//!
+//! let runtime = Runtime::new(RuntimeOptions::default())?;
+//! let mut app = runtime.app("runs/sst2".as_ref())?;
+//! for prediction in app.predict(&["a gripping film", "dull and overlong"])? {
+//!     println!("{}", serde_json::Value::Object(prediction));
+//! }
+//! # Ok::<(), easytransfer::Error>(())
+//! ```
+//!
+//! What it deliberately does not do: no kernels, no parsing and no training loop live here; it binds the crates that have them.
+
+mod app;
+mod embed;
+mod parts;
+mod runtime;
+
+pub use app::{App, DataFile, Evaluation};
+pub use embed::{EmbedOptions, Embedder};
+pub use parts::{Model, Optimizer};
+pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
+
+pub use easytransfer_loader::Policy;
+pub use easytransfer_plugin as plugin;
+pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
+pub use easytransfer_train as train;
+pub use easytransfer_train::config::TrainConfig;
+pub use easytransfer_train::trainer::{StepInfo, TrainJob, TrainResult};
+pub use easytransfer_train::{Error, Result};
+
+/// Version of the SDK.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,1 +1,4 @@
-//! easytransfer-tests
+//! What the suites share.
+
+pub mod linked;
+pub mod places;

@@ -75,8 +75,8 @@ fn derivative<F: Float, const KIND: u8>(x: F) -> F {
         }
         GELU_TANH => {
             let t = gelu_tanh_inner(x).tanh();
-            let slope = F::from_f64(GELU_TANH_SCALE)
-                * (F::ONE + F::from_f64(3.0 * GELU_TANH_CUBE) * x * x);
+            let slope =
+                F::from_f64(GELU_TANH_SCALE) * (F::ONE + F::from_f64(3.0 * GELU_TANH_CUBE) * x * x);
             F::HALF * (F::ONE + t) + F::HALF * x * (F::ONE - t * t) * slope
         }
         TANH => {
@@ -257,8 +257,7 @@ mod tests {
         for activation in ALL {
             let mut y = vec![0.0; x.len()];
             activation_forward(activation, &x, &mut y).unwrap();
-            let expected: Vec<f64> =
-                x.iter().map(|&v| naive(activation, f64::from(v))).collect();
+            let expected: Vec<f64> = x.iter().map(|&v| naive(activation, f64::from(v))).collect();
             assert_close(&y, &expected, 5e-7);
             let mut in_place = x.clone();
             activation_in_place(activation, &mut in_place);

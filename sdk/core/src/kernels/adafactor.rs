@@ -125,7 +125,13 @@ pub fn adafactor<F: Float>(
         let (argument, expected) = ("step", "at least 1");
         return Err(KernelError::Value { kernel: NAME, argument, expected, found: 0.0 });
     }
-    super::check_range(NAME, "clip_threshold", "positive", f64::MIN_POSITIVE..f64::INFINITY, op.clip_threshold)?;
+    super::check_range(
+        NAME,
+        "clip_threshold",
+        "positive",
+        f64::MIN_POSITIVE..f64::INFINITY,
+        op.clip_threshold,
+    )?;
     let mut moments = if m.is_empty() { Vec::new() } else { split(segments, m) }.into_iter();
     let mut rest = state;
     let mut tasks = Vec::new();
@@ -233,8 +239,9 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_bits() {
-        let segments: Vec<Segment> =
-            (0..3).map(|i| Segment { rows: 120, cols: 300, ..segment(i * 36_000, 36_000) }).collect();
+        let segments: Vec<Segment> = (0..3)
+            .map(|i| Segment { rows: 120, cols: 300, ..segment(i * 36_000, 36_000) })
+            .collect();
         let (start, g): (Vec<f32>, Vec<f32>) = (random(108_000, 1), random(108_000, 2));
         let (one, three) = with_one_and_three_threads(|| {
             let (mut p, mut state) = (start.clone(), vec![0f32; 3 * 420]);

@@ -316,15 +316,16 @@ impl ElementLoss {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{assert_close, numeric_gradient, random, with_one_and_three_threads};
+    use crate::kernels::testing::{
+        assert_close, numeric_gradient, random, with_one_and_three_threads,
+    };
 
     const COLS: usize = 7;
     const TARGETS: [i64; 5] = [0, 6, -100, 3, 3];
 
     fn run(op: CrossEntropy, x: &[f64], weights: Option<&[f64]>) -> (MeanLoss, Vec<f64>, Vec<f64>) {
         let (mut log_sums, mut rows) = (vec![0.0; 5], vec![0.0; 5]);
-        let mean =
-            op.forward(COLS, x, &TARGETS, weights, &mut log_sums, Some(&mut rows)).unwrap();
+        let mean = op.forward(COLS, x, &TARGETS, weights, &mut log_sums, Some(&mut rows)).unwrap();
         (mean, log_sums, rows)
     }
 
@@ -341,7 +342,8 @@ mod tests {
                 let loss: f64 = (0..COLS)
                     .map(|c| {
                         let hard = f64::from(u8::from(TARGETS[r] == c as i64));
-                        ((1.0 - label_smoothing) * hard + label_smoothing / COLS as f64) * (z - row[c])
+                        ((1.0 - label_smoothing) * hard + label_smoothing / COLS as f64)
+                            * (z - row[c])
                     })
                     .sum();
                 assert!((rows[r] - loss).abs() < 1e-12);

@@ -167,7 +167,9 @@ mod tests {
             let text = embedding_forward(2, &[lookup], &mut [0.0; 4]).unwrap_err().to_string();
             assert_eq!(
                 text,
-                format!("embedding_forward: ids[1] is {bad}, expected 0 to 4 (the table has 5 rows)")
+                format!(
+                    "embedding_forward: ids[1] is {bad}, expected 0 to 4 (the table has 5 rows)"
+                )
             );
         }
         let mut table = [0f32; 4];

@@ -109,8 +109,8 @@ impl<'a, F: Float> MatrixMut<'a, F> {
         let spans = |inner: usize, len: usize, outer: usize, outer_len: usize| {
             (len <= 1 || inner >= 1) && (outer_len <= 1 || outer > inner * len.saturating_sub(1))
         };
-        let separate = spans(col_stride, cols, row_stride, rows)
-            || spans(row_stride, rows, col_stride, cols);
+        let separate =
+            spans(col_stride, cols, row_stride, rows) || spans(row_stride, rows, col_stride, cols);
         if !separate {
             return Err(KernelError::Value {
                 kernel: "gemm",
@@ -166,8 +166,7 @@ fn run<F: Float>(
     check("rows of the second matrix", a.cols, b.rows)?;
     check("rows of the result", a.rows, c.rows)?;
     check("columns of the result", b.cols, c.cols)?;
-    let parallelism =
-        if threads <= 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
+    let parallelism = if threads <= 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
     // SAFETY: the constructors checked that every element (r, c) of each matrix lies within its slice and that strides and
     // lengths fit `isize`; the shapes fit each other; C's elements are disjoint and exclusively borrowed; `F` is f32 or f64
     // because the trait is sealed.

@@ -1,9 +1,7 @@
 //! The linear layer with bias and activation, forward and backward.
 
 use super::activation::Activation;
-use super::elementwise::{
-    Store, column_sum_serial, rows_per_partial_sum, store_partial_sums,
-};
+use super::elementwise::{Store, column_sum_serial, rows_per_partial_sum, store_partial_sums};
 use super::gemm::{Matrix, MatrixMut, gemm};
 use super::{Float, Result, check_len, for_each_task, map_tasks, rows_per_block};
 
@@ -172,8 +170,7 @@ fn activation_and_bias<F: Float>(
         Activation::None => &[][..],
         _ => &pre[start..start + len],
     };
-    let tasks =
-        dy.chunks_mut(block).enumerate().map(|(i, dy)| (pre_part(i * block, dy.len()), dy));
+    let tasks = dy.chunks_mut(block).enumerate().map(|(i, dy)| (pre_part(i * block, dy.len()), dy));
     let partials = map_tasks(tasks.collect(), |(pre, dy)| {
         activation.apply_derivative_serial(pre, dy);
         let mut partial = vec![F::ZERO; if wanted { outputs } else { 0 }];
@@ -214,7 +211,9 @@ mod tests {
         for r in 0..shape.rows {
             for o in 0..shape.outputs {
                 let sum: f64 = (0..shape.inputs)
-                    .map(|i| f64::from(x[r * shape.inputs + i]) * f64::from(w[o * shape.inputs + i]))
+                    .map(|i| {
+                        f64::from(x[r * shape.inputs + i]) * f64::from(w[o * shape.inputs + i])
+                    })
                     .sum();
                 expected.push((sum + f64::from(b[o])).tanh());
             }

@@ -291,7 +291,8 @@ fn backward<F: Float>(
     let block = (block_rows * cols).max(1);
     // One slice per task, empty where a result is not wanted.
     fn parts<F>(slice: Option<&mut [F]>, block: usize, tasks: usize) -> Vec<&mut [F]> {
-        let mut parts: Vec<&mut [F]> = slice.map_or_else(Vec::new, |s| s.chunks_mut(block).collect());
+        let mut parts: Vec<&mut [F]> =
+            slice.map_or_else(Vec::new, |s| s.chunks_mut(block).collect());
         parts.resize_with(tasks, Default::default);
         parts
     }
@@ -412,11 +413,18 @@ mod tests {
             };
             layer_norm_backward(&g, &f.summed, &f.mean, &f.rstd, &gamma, dropout, gradients)
                 .unwrap();
-            let numeric = numeric_gradient;
-            assert_close(&dx, &numeric(&x, |x| loss(x, &residual, &gamma, &beta)), 1e-7);
-            assert_close(&dr, &numeric(&residual, |r| loss(&x, r, &gamma, &beta)), 1e-7);
-            assert_close(&dgamma, &numeric(&gamma, |v| loss(&x, &residual, v, &beta)), 1e-7);
-            assert_close(&dbeta, &numeric(&beta, |v| loss(&x, &residual, &gamma, v)), 1e-7);
+            assert_close(&dx, &numeric_gradient(&x, |x| loss(x, &residual, &gamma, &beta)), 1e-7);
+            assert_close(&dr, &numeric_gradient(&residual, |r| loss(&x, r, &gamma, &beta)), 1e-7);
+            assert_close(
+                &dgamma,
+                &numeric_gradient(&gamma, |v| loss(&x, &residual, v, &beta)),
+                1e-7,
+            );
+            assert_close(
+                &dbeta,
+                &numeric_gradient(&beta, |v| loss(&x, &residual, &gamma, v)),
+                1e-7,
+            );
             let mut alone = vec![f64::NAN; n];
             let gradients = NormGradients { x: Some(&mut alone), ..Default::default() };
             layer_norm_backward(&g, &f.summed, &f.mean, &f.rstd, &gamma, dropout, gradients)

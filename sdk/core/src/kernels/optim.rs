@@ -319,8 +319,7 @@ pub fn lamb<F: Float>(
     }
     for_each_task(parts(segments, p, g, m, v), |part| {
         let (parameter, update): (f64, f64) = norms[part.index];
-        let trust =
-            if parameter > 0.0 && update > 0.0 { (parameter / update).sqrt() } else { 1.0 };
+        let trust = if parameter > 0.0 && update > 0.0 { (parameter / update).sqrt() } else { 1.0 };
         let rate = F::from_f64(op.lr * part.segment.lr_scale * trust);
         let decay = F::from_f64(part.segment.weight_decay);
         lamb_apply(c, decay, rate, part.p, part.m, part.v);
@@ -332,13 +331,7 @@ pub fn lamb<F: Float>(
 ///
 /// # Errors
 /// As [`adamw`].
-pub fn sgd<F: Float>(
-    op: Sgd,
-    segments: &[Segment],
-    p: &mut [F],
-    g: &[F],
-    m: &mut [F],
-) -> Result {
+pub fn sgd<F: Float>(op: Sgd, segments: &[Segment], p: &mut [F], g: &[F], m: &mut [F]) -> Result {
     let buffer = if op.momentum == 0.0 { m.len() } else { p.len() };
     check_len("sgd", "gradients", p.len(), g.len())?;
     check_len("sgd", "momentum buffer", buffer, m.len())?;

@@ -71,12 +71,12 @@ macro_rules! multiversion {
                     body $(::<$generic $(, $constant)*>)? ($($argument),*)
                 }
                 match $crate::kernels::simd::level() {
-                    // SAFETY: `level` found all enabled features on this processor.
                     $crate::kernels::simd::Level::Avx512 => {
+                        // SAFETY: `level` found all enabled features on this processor.
                         return unsafe { avx512 $(::<$generic $(, $constant)*>)? ($($argument),*) };
                     }
-                    // SAFETY: as above.
                     $crate::kernels::simd::Level::Avx2 => {
+                        // SAFETY: `level` found all enabled features on this processor.
                         return unsafe { avx2 $(::<$generic $(, $constant)*>)? ($($argument),*) };
                     }
                     $crate::kernels::simd::Level::Baseline => {}

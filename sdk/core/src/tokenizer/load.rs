@@ -1,0 +1,154 @@
+//! Finding the files of a tokenizer.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Loaded, byte_level, json, sentencepiece, wordpiece};
+use crate::error::{Error, Result, fail};
+
+/// SentencePiece models by the names that they usually have; any other name that ends in `.model` comes last.
+const SENTENCEPIECE: [&str; 3] = ["spiece.model", "tokenizer.model", "sentencepiece.bpe.model"];
+
+/// Files that make a tokenizer.
+enum Found {
+    Json(PathBuf),
+    Vocab(PathBuf),
+    Pair(PathBuf, PathBuf),
+    SentencePiece(PathBuf),
+}
+
+/// Loads from a directory or a file.
+pub fn load(path: &Path) -> Result<Loaded> {
+    let found = find(path)?;
+    let directory = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    let config = read_config(&directory.join("tokenizer_config.json"))?;
+    let (Found::Json(file) | Found::Vocab(file) | Found::Pair(file, _) | Found::SentencePiece(file)) =
+        &found;
+    // Malformed files may make the tokenizer crate panic; that is bad input here.
+    let loaded = catch_unwind(AssertUnwindSafe(|| match &found {
+        Found::Json(path) => json::load(&read(path)?, config),
+        Found::Vocab(path) => wordpiece::load(&read_text(path)?, config),
+        Found::Pair(vocab, merges) => {
+            byte_level::load(&read(vocab)?, &read_text(merges)?, config)
+        }
+        Found::SentencePiece(path) => {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+            sentencepiece::load(&read(path)?, name, config)
+        }
+    }));
+    match loaded {
+        Ok(loaded) => loaded.map_err(|error| error.context(file.display())),
+        Err(_) => fail!(ET_ERR_BAD_INPUT, "{}: the file is malformed", file.display()),
+    }
+}
+
+fn find(path: &Path) -> Result<Found> {
+    if path.is_dir() {
+        return find_in(path);
+    }
+    if !path.is_file() {
+        fail!(
+            ET_ERR_NOT_FOUND,
+            "there is no tokenizer at {}: expected a directory or a file",
+            path.display()
+        );
+    }
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    let beside = |other: &str| {
+        let other = path.with_file_name(other);
+        if other.is_file() {
+            return Ok(other);
+        }
+        fail!(ET_ERR_NOT_FOUND, "{} needs {} beside it", path.display(), other.display())
+    };
+    Ok(match name {
+        "vocab.json" => Found::Pair(path.into(), beside("merges.txt")?),
+        "encoder.json" => Found::Pair(path.into(), beside("vocab.bpe")?),
+        "merges.txt" => Found::Pair(beside("vocab.json")?, path.into()),
+        "vocab.bpe" => Found::Pair(beside("encoder.json")?, path.into()),
+        _ if name.ends_with(".json") => Found::Json(path.into()),
+        _ if name.ends_with(".txt") => Found::Vocab(path.into()),
+        _ if name.ends_with(".model") => Found::SentencePiece(path.into()),
+        _ => fail!(
+            ET_ERR_BAD_INPUT,
+            "{} is no tokenizer: expected a name that ends in .json, .txt or .model",
+            path.display()
+        ),
+    })
+}
+
+fn find_in(directory: &Path) -> Result<Found> {
+    let file = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
+    if let Some(path) = file("tokenizer.json") {
+        return Ok(Found::Json(path));
+    }
+    if let Some(path) = file("vocab.txt") {
+        return Ok(Found::Vocab(path));
+    }
+    for (vocab, merges) in [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")] {
+        if let (Some(vocab), Some(merges)) = (file(vocab), file(merges)) {
+            return Ok(Found::Pair(vocab, merges));
+        }
+    }
+    if let Some(path) = SENTENCEPIECE.iter().find_map(|name| file(name)) {
+        return Ok(Found::SentencePiece(path));
+    }
+    let entries = fs::read_dir(directory).map_err(|e| Error::io("list", directory, &e))?;
+    let mut models: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|end| end == "model") && path.is_file())
+        .collect();
+    models.sort();
+    match models.as_slice() {
+        [path] => Ok(Found::SentencePiece(path.clone())),
+        [] => fail!(
+            ET_ERR_NOT_FOUND,
+            "there is no tokenizer in {}: looked for tokenizer.json, vocab.txt, vocab.json with merges.txt, and *.model",
+            directory.display()
+        ),
+        [first, second, ..] => fail!(
+            ET_ERR_BAD_INPUT,
+            "{} and {} are both SentencePiece models: name the file to load",
+            first.display(),
+            second.display()
+        ),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| Error::io("read", path, &error))
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    match String::from_utf8(read(path)?) {
+        Ok(text) => Ok(text),
+        Err(error) => fail!(ET_ERR_BAD_INPUT, "the file is not UTF-8: {}", error.utf8_error()),
+    }
+}
+
+/// `tokenizer_config.json`, if it is there.
+fn read_config(path: &Path) -> Result<Option<Value>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    match serde_json::from_slice(&read(path)?) {
+        Ok(config @ Value::Object(_)) => Ok(Some(config)),
+        Ok(_) => fail!(ET_ERR_BAD_INPUT, "{}: expected a JSON object", path.display()),
+        Err(error) => fail!(ET_ERR_BAD_INPUT, "{}: {error}", path.display()),
+    }
+}
+
+/// A special token as `tokenizer_config.json` names it: a string, or an object with "content".
+pub fn configured_token(config: Option<&Value>, key: &str) -> Option<String> {
+    let value = config?.get(key)?;
+    let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
+    Some(text.to_string())
+}
+
+/// A boolean of `tokenizer_config.json`.
+pub fn configured_bool(config: Option<&Value>, key: &str) -> Option<bool> {
+    config?.get(key)?.as_bool()
+}

@@ -1,0 +1,207 @@
+//! The runtime: one engine and the plugins found for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use easytransfer_abi::et_plugin_record;
+use easytransfer_loader::{Kind, LoadError, Policy, Registry, SearchPath};
+use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric};
+use easytransfer_train::components::Components;
+use easytransfer_train::trainer::{TrainJob, TrainResult, train};
+use easytransfer_train::{Error, Result};
+
+use crate::{App, EmbedOptions, Embedder, Model, Optimizer};
+
+/// How to start a runtime.
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeOptions {
+    /// Places where plugins are looked for first: manifests, folders of plugins.
+    pub plugins: Vec<PathBuf>,
+    /// Whether to look in `ET_PLUGIN_PATH`, beside the executable and in the user's and the system's folders too.
+    pub only_these: bool,
+    /// Which libraries may be opened.
+    pub policy: Policy,
+}
+
+/// One engine and the plugins found for it. Cloning shares it.
+#[derive(Clone)]
+pub struct Runtime {
+    registry: Arc<Registered>,
+}
+
+struct Registered(Registry);
+
+/// A plugin that was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginInfo {
+    /// Id.
+    pub id: String,
+    /// Version; empty when the manifest cannot be read.
+    pub version: String,
+    /// Where its manifest is.
+    pub path: PathBuf,
+    /// Kind and name of what it offers.
+    pub provides: Vec<(String, String)>,
+    /// One line about it.
+    pub description: String,
+    /// Why it cannot be used, if so.
+    pub problem: Option<String>,
+}
+
+fn load_error(error: &LoadError) -> Error {
+    Error::user(error.to_string())
+}
+
+impl Components for Registered {
+    fn find(&self, kind: &str, name: &str) -> Result<ComponentRef> {
+        let short = kind.trim_start_matches("et.").trim_end_matches("/1");
+        let kind = Kind::from_name(short)
+            .ok_or_else(|| Error::other(format!("components of kind {kind} are not known")))?;
+        let found = self.0.lookup(kind, name).map_err(|error| load_error(&error))?;
+        let interface = match kind {
+            Kind::Model => "et.model/1",
+            Kind::Loss => "et.loss/1",
+            Kind::Optimizer => "et.optimizer/1",
+            Kind::Strategy => "et.strategy/1",
+            Kind::App => "et.app/1",
+            Kind::Metric => "et.metric/1",
+            Kind::Op => "et.op/1",
+        };
+        // SAFETY: the registry checked the table, and it lives until the process ends.
+        Ok(unsafe {
+            ComponentRef::new(
+                interface,
+                found.name,
+                found.schema,
+                found.plugin_id,
+                found.plugin_version,
+                found.table,
+            )
+        })
+    }
+}
+
+impl Runtime {
+    /// Starts the CPU engine and reads the manifests of all plugins that can be found; libraries are opened when they are used.
+    pub fn new(options: RuntimeOptions) -> Result<Runtime> {
+        let host = easytransfer_core::host::host();
+        // SAFETY: the engine's table lives until the process ends.
+        unsafe { easytransfer_plugin::attach(host)? };
+        easytransfer_core::host::provide("et.session/1", easytransfer_plugin::host_table());
+        // SAFETY: as above.
+        let registry = unsafe { Registry::new(host) }.with_policy(options.policy);
+        let search = if options.only_these {
+            SearchPath::only(&options.plugins)
+        } else {
+            SearchPath::standard(&options.plugins)
+        };
+        registry.discover(&search);
+        Ok(Runtime { registry: Arc::new(Registered(registry)) })
+    }
+
+    /// Loads a plugin by its manifest or folder.
+    pub fn load_plugin(&self, path: &Path) -> Result<String> {
+        let report = self.registry.0.load_path(path).map_err(|error| load_error(&error))?;
+        Ok(report.plugin_id)
+    }
+
+    /// Registers a plugin that is linked into the program.
+    pub fn register_plugin(&self, record: &'static et_plugin_record) -> Result<String> {
+        // SAFETY: a record of the SDK's `export!` is complete, and a static one lives until the process ends.
+        let report = unsafe { self.registry.0.register_static(record) }
+            .map_err(|error| load_error(&error))?;
+        Ok(report.plugin_id)
+    }
+
+    /// All plugins: those that were found and those that are linked in.
+    pub fn plugins(&self) -> Vec<PluginInfo> {
+        let mut all: Vec<PluginInfo> = self
+            .registry
+            .0
+            .discovered()
+            .into_iter()
+            .map(|listing| {
+                let manifest = listing.manifest.as_ref();
+                PluginInfo {
+                    id: listing.id.clone(),
+                    version: manifest.map(|m| m.version.clone()).unwrap_or_default(),
+                    path: listing.path.clone(),
+                    provides: manifest.map_or_else(Vec::new, |m| {
+                        m.provides
+                            .iter()
+                            .map(|p| (p.kind.name().to_owned(), p.name.clone()))
+                            .collect()
+                    }),
+                    description: manifest.map(|m| m.description.clone()).unwrap_or_default(),
+                    problem: listing.problem.as_ref().map(ToString::to_string),
+                }
+            })
+            .collect();
+        for plugin in self.registry.0.plugins() {
+            if !all.iter().any(|known| known.id == plugin.id && known.problem.is_none()) {
+                all.push(PluginInfo {
+                    id: plugin.id,
+                    version: plugin.version,
+                    path: plugin.file,
+                    provides: plugin
+                        .components
+                        .iter()
+                        .map(|p| (p.kind.name().to_owned(), p.name.clone()))
+                        .collect(),
+                    description: plugin.manifest.map(|m| m.description).unwrap_or_default(),
+                    problem: None,
+                });
+            }
+        }
+        all
+    }
+
+    /// Where components come from, for the functions of [`crate::train`].
+    pub fn components(&self) -> &dyn Components {
+        &*self.registry
+    }
+
+    pub(crate) fn shared(&self) -> Arc<dyn Components> {
+        self.registry.clone()
+    }
+
+    /// JSON Schema of a component's options.
+    pub fn schema(&self, kind: &str, name: &str) -> Result<String> {
+        Ok(self.registry.find(&format!("et.{kind}/1"), name)?.schema)
+    }
+
+    /// Loads a trained bundle.
+    pub fn app(&self, directory: &Path) -> Result<App> {
+        App::load(self, directory)
+    }
+
+    /// Loads an encoder for text vectors.
+    pub fn embedder(&self, encoder: &Path, options: EmbedOptions) -> Result<Embedder> {
+        Embedder::load(self, encoder, options)
+    }
+
+    /// Trains an app and writes its bundle.
+    pub fn train(&self, job: TrainJob) -> Result<TrainResult> {
+        train(&*self.registry, job)
+    }
+
+    /// A model by itself with parameters of its own; `config` is the content of a config.json.
+    pub fn model(&self, name: &str, config: &str, seed: u64) -> Result<Model> {
+        Model::new(self, name, config, seed)
+    }
+
+    /// A loss by itself; `options` is JSON, "" for none.
+    pub fn loss(&self, name: &str, options: &str) -> Result<LoadedLoss> {
+        Ok(LoadedLoss::create(&self.registry.find("et.loss/1", name)?, options)?)
+    }
+
+    /// A metric by itself; `options` is JSON, "" for none.
+    pub fn metric(&self, name: &str, options: &str) -> Result<LoadedMetric> {
+        Ok(LoadedMetric::create(&self.registry.find("et.metric/1", name)?, options)?)
+    }
+
+    /// An optimizer for a model, whose parameters it seals; `options` is JSON, "" for none.
+    pub fn optimizer(&self, name: &str, options: &str, model: &mut Model) -> Result<Optimizer> {
+        Optimizer::new(self, name, options, model)
+    }
+}

@@ -1,0 +1,33 @@
+//! The plugins of this tree linked into the test program: the same sources, without an entry symbol.
+
+use easytransfer::{Runtime, RuntimeOptions};
+
+macro_rules! link {
+    ($($name:ident = $path:literal),* $(,)?) => {
+        $(
+            #[path = $path]
+            #[allow(missing_docs, unexpected_cfgs, reason = "the plugin's own file, checked in its own crate")]
+            pub mod $name;
+        )*
+
+        /// A runtime whose only plugins are the linked ones.
+        pub fn runtime() -> Runtime {
+            let options = RuntimeOptions { only_these: true, ..RuntimeOptions::default() };
+            let runtime = Runtime::new(options).expect("the engine starts");
+            $(
+                runtime.register_plugin($name::PluginRecord::get()).expect(stringify!($name));
+            )*
+            runtime
+        }
+    };
+}
+
+link! {
+    zoo_bert = "../../../plugins/zoo-bert/src/lib.rs",
+    app_classify = "../../../plugins/app-classify/src/lib.rs",
+    app_embed = "../../../plugins/app-embed/src/lib.rs",
+    loss_basic = "../../../plugins/loss-basic/src/lib.rs",
+    optim_basic = "../../../plugins/optim-basic/src/lib.rs",
+    tl_finetune = "../../../plugins/tl-finetune/src/lib.rs",
+    tl_distill = "../../../plugins/tl-distill/src/lib.rs",
+}

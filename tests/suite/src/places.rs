@@ -1,0 +1,23 @@
+//! Where things are.
+
+use std::path::{Path, PathBuf};
+
+/// The root of the workspace.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The shared data: `ET_SHARED`, else `../shared` beside the workspace. Panics when it is not there: without it nothing real is tested.
+pub fn shared() -> PathBuf {
+    let path = match std::env::var_os("ET_SHARED") {
+        Some(path) => root().join(path),
+        None => root().join("../shared"),
+    };
+    assert!(path.is_dir(), "{}: set ET_SHARED to the folder of shared data", path.display());
+    path
+}
+
+/// The goldens.
+pub fn parity() -> PathBuf {
+    root().join("tests/parity")
+}
