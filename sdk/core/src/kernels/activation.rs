@@ -110,7 +110,8 @@ multiversion! {
 }
 
 impl Activation {
-    /// The name that configurations use: `none`, `relu`, `gelu`, `gelu-tanh`, `tanh`, `sigmoid`, `silu`.
+    /// The name that configurations use: `none`, `relu`, `gelu`, `gelu-tanh`, `tanh`, `sigmoid`,
+    /// `silu`.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -136,7 +137,8 @@ impl Activation {
         }
     }
 
-    /// Multiplies every gradient by the derivative at x, on the calling thread; for use inside a task.
+    /// Multiplies every gradient by the derivative at x, on the calling thread; for use inside a
+    /// task.
     ///
     /// # Panics
     /// If the lengths differ (except for [`Activation::None`], which ignores `x`).
@@ -175,7 +177,8 @@ pub fn activation_in_place<F: Float>(activation: Activation, x: &mut [F]) {
     }
 }
 
-/// dx = dy * activation'(x), elementwise, x being the input of the forward pass. All slices have one length.
+/// dx = dy * activation'(x), elementwise, x being the input of the forward pass. All slices have
+/// one length.
 ///
 /// # Errors
 /// If the lengths differ.

@@ -1,4 +1,5 @@
-//! Adafactor (Shazeer and Stern, 2018) with a given learning rate: `scale_parameter` and `relative_step` off.
+//! Adafactor (Shazeer and Stern, 2018) with a given learning rate: `scale_parameter` and
+//! `relative_step` off.
 
 use super::optim::{Segment, check_segments, split};
 use super::simd::{self, multiversion};
@@ -102,12 +103,13 @@ multiversion! {
     }
 }
 
-/// One step of Adafactor, with the meaning of `transformers.Adafactor(scale_parameter=False, relative_step=False)`. `state` holds
-/// [`adafactor_state_len`] elements for each segment (active or not), one after the other; `m` is an arena like `p` if there
-/// is a `beta1`, else empty.
+/// One step of Adafactor, with the meaning of `transformers.Adafactor(scale_parameter=False,
+/// relative_step=False)`. `state` holds [`adafactor_state_len`] elements for each segment (active
+/// or not), one after the other; `m` is an arena like `p` if there is a `beta1`, else empty.
 ///
 /// # Errors
-/// If an arena's length is wrong, a segment lies outside, or a rate is out of range; nothing is changed then.
+/// If an arena's length is wrong, a segment lies outside, or a rate is out of range; nothing is
+/// changed then.
 pub fn adafactor<F: Float>(
     op: Adafactor,
     segments: &[Segment],

@@ -1,7 +1,8 @@
 //! Losses from logits: cross entropy, binary cross entropy, mean squared error.
 //!
-//! Each is a mean of row losses weighted by optional row weights: sum(w l) / sum(w). Sums are in `f64` and in the order of
-//! the rows' blocks. Probabilities are never stored: the backward pass makes them from the logits again.
+//! Each is a mean of row losses weighted by optional row weights: sum(w l) / sum(w). Sums are in
+//! `f64` and in the order of the rows' blocks. Probabilities are never stored: the backward pass
+//! makes them from the logits again.
 
 use super::simd::{self, multiversion};
 use super::softmax::log_sum_exp;
@@ -12,7 +13,8 @@ use super::{Float, KernelError, Result, check_len, for_each_task, map_tasks, row
 pub struct CrossEntropy {
     /// Rows with this target count neither in the sum nor in the mean; -100 by custom.
     pub ignore_index: i64,
-    /// The share of the target that is spread evenly over all classes, in [0, 1] (Szegedy et al., 2016).
+    /// The share of the target that is spread evenly over all classes, in [0, 1] (Szegedy et al.,
+    /// 2016).
     pub label_smoothing: f64,
 }
 
@@ -124,8 +126,9 @@ impl CrossEntropy {
         }
     }
 
-    /// The loss of `logits` [rows, cols] against class indices `targets` [rows]. `log_sums` [rows] receives what the backward
-    /// pass needs; `row_losses` [rows], if given, the loss of each row (0 for ignored rows).
+    /// The loss of `logits` [rows, cols] against class indices `targets` [rows]. `log_sums` [rows]
+    /// receives what the backward pass needs; `row_losses` [rows], if given, the loss of each row
+    /// (0 for ignored rows).
     ///
     /// # Errors
     /// If a slice does not fit, or a target is neither a class nor `ignore_index`.
@@ -182,7 +185,8 @@ impl CrossEntropy {
         Ok(MeanLoss::from_sums(sums))
     }
 
-    /// dlogits = dloss (softmax - target) w / sum(w), zero for ignored rows; `mean` and `log_sums` come from the forward pass.
+    /// dlogits = dloss (softmax - target) w / sum(w), zero for ignored rows; `mean` and `log_sums`
+    /// come from the forward pass.
     ///
     /// # Errors
     /// As [`CrossEntropy::forward`].
@@ -231,7 +235,8 @@ fn each_row<F: Float>(cols: usize, dx: &mut [F], f: impl Fn(usize, &mut [F]) + S
     });
 }
 
-/// Losses that compare every element of [rows, cols] with a target of its own; a row's loss is the mean over its columns.
+/// Losses that compare every element of [rows, cols] with a target of its own; a row's loss is the
+/// mean over its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ElementLoss {
     /// Binary cross entropy of logits against targets in [0, 1]: multi-label classification.
@@ -249,7 +254,8 @@ impl ElementLoss {
         check_len(NAME, "row weights", rows, weights.map_or(rows, <[F]>::len))
     }
 
-    /// The loss of `x` [rows, cols] against `targets` [rows, cols]; `weights` has one element per row.
+    /// The loss of `x` [rows, cols] against `targets` [rows, cols]; `weights` has one element per
+    /// row.
     ///
     /// # Errors
     /// If a slice does not fit.

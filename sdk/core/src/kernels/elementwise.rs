@@ -192,7 +192,8 @@ pub fn dot<F: Float>(a: &[F], b: &[F]) -> Result<f64> {
     Ok(map_tasks(tasks, |(a, b)| dot_block(a, b)).into_iter().sum())
 }
 
-/// x *= the factors of the dropout (0 or 1 / (1 - p)): the forward pass on values, the backward pass on gradients.
+/// x *= the factors of the dropout (0 or 1 / (1 - p)): the forward pass on values, the backward
+/// pass on gradients.
 pub fn dropout_assign<F: Float>(dropout: Dropout, x: &mut [F]) {
     let starts = blocks(x.len(), BLOCK_LEN);
     let tasks = starts.into_iter().zip(x.chunks_mut(BLOCK_LEN)).collect();
@@ -204,7 +205,8 @@ pub(crate) fn rows_per_partial_sum(cols: usize) -> usize {
     (4 * BLOCK_LEN / cols.max(1)).max(16)
 }
 
-/// Adds the rows of `x` [rows, cols] to `out` [cols] on the calling thread, in order. `out` must not be empty.
+/// Adds the rows of `x` [rows, cols] to `out` [cols] on the calling thread, in order. `out` must
+/// not be empty.
 pub(crate) fn column_sum_serial<F: Float>(x: &[F], out: &mut [F]) {
     column_sum_block(x, out);
 }

@@ -71,8 +71,9 @@ pub fn embedding_forward<F: Float>(
     Ok(())
 }
 
-/// Gradient of one table: dtable[id] receives the sum of `dout` [positions, width] over the positions with that id, in the
-/// order of the positions. `padding_id`, if given, gets no gradient. `Store::Write` clears the table first.
+/// Gradient of one table: dtable[id] receives the sum of `dout` [positions, width] over the
+/// positions with that id, in the order of the positions. `padding_id`, if given, gets no gradient.
+/// `Store::Write` clears the table first.
 ///
 /// # Errors
 /// If a slice does not fit, or an id lies outside the table.
@@ -102,7 +103,8 @@ pub fn embedding_backward<F: Float>(
         .map(|position| (ids[position] as usize, position))
         .collect();
     order.sort_unstable();
-    // Tasks of about equally many positions, cut between ids; each owns the table rows up to its last id.
+    // Tasks of about equally many positions, cut between ids; each owns the table rows up to its
+    // last id.
     let mut tasks = Vec::new();
     let (mut order, mut rest, mut first_row) = (&order[..], dtable, 0);
     while !order.is_empty() {

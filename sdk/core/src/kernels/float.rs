@@ -1,8 +1,9 @@
 //! The two element types and their elementary functions.
 //!
-//! The `f32` functions are branch-free polynomials that LLVM vectorises inside `multiversion!` bodies; they use no fused
-//! multiply-add, so they give the same bits on every processor. Coefficients are minimax fits (Lawson's iteration on
-//! Chebyshev nodes) of the functions named at each place. The `f64` functions serve tests and need only be accurate.
+//! The `f32` functions are branch-free polynomials that LLVM vectorises inside `multiversion!`
+//! bodies; they use no fused multiply-add, so they give the same bits on every processor.
+//! Coefficients are minimax fits (Lawson's iteration on Chebyshev nodes) of the functions named at
+//! each place. The `f64` functions serve tests and need only be accurate.
 
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
@@ -67,7 +68,8 @@ pub trait Float:
     fn tanh(self) -> Self;
     /// The error function. Error below 2 ulp.
     fn erf(self) -> Self;
-    /// The standard normal distribution at `self`: (cumulative, density), both of small relative error in the lower tail.
+    /// The standard normal distribution at `self`: (cumulative, density), both of small relative
+    /// error in the lower tail.
     fn normal(self) -> (Self, Self);
 
     /// The logistic function 1 / (1 + exp(-x)).
@@ -116,7 +118,8 @@ fn exp_parts(x: f32) -> (i32, f32) {
     ((rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32), r + r * r * p)
 }
 
-/// Upper tail of the standard normal distribution at `a >= 0` over exp(-a^2 / 2); relative error 1e-8 up to a = 14.
+/// Upper tail of the standard normal distribution at `a >= 0` over exp(-a^2 / 2); relative error
+/// 1e-8 up to a = 14.
 #[inline(always)]
 fn scaled_tail(a: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.25 * a);
@@ -197,7 +200,8 @@ impl Float for f32 {
         let bits = (self.to_bits() as i32).wrapping_sub(0x3f35_04f3);
         let e = (bits >> 23) as f32;
         let m = f32::from_bits((bits & 0x007f_ffff).wrapping_add(0x3f35_04f3) as u32);
-        // ln(m) = 2 atanh(s), s = (m - 1) / (m + 1), as f - s (f - s^2 P) to keep the leading term exact.
+        // ln(m) = 2 atanh(s), s = (m - 1) / (m + 1), as f - s (f - s^2 P) to keep the leading term
+        // exact.
         let f = m - 1.0;
         let s = f / (2.0 + f);
         let z = s * s;
@@ -210,7 +214,8 @@ impl Float for f32 {
 
     #[inline(always)]
     fn tanh(self) -> Self {
-        // tanh(x) = (exp(2x) - 1) / (exp(2x) + 1), the difference taken before rounding. From 10 on it is 1.
+        // tanh(x) = (exp(2x) - 1) / (exp(2x) + 1), the difference taken before rounding. From 10 on
+        // it is 1.
         let a = self.abs();
         let a = if a > 10.0 { 10.0 } else { a };
         let (n, q) = exp_parts(2.0 * a);
@@ -224,7 +229,8 @@ impl Float for f32 {
     fn erf(self) -> Self {
         let a = self.abs();
         let z = if a > 1.0 { 1.0 } else { a * a };
-        // erf(x) / x - 1 on [0, 1] as a polynomial in x^2, error 2e-9; the 1 apart, so that it is exact.
+        // erf(x) / x - 1 on [0, 1] as a polynomial in x^2, error 2e-9; the 1 apart, so that it is
+        // exact.
         let small = a + a * polynomial(
             [
                 1.283_791_66e-1,
@@ -314,7 +320,8 @@ impl Float for f64 {
     }
 }
 
-/// 1 - erf(x) for x >= 0: Kummer's series (DLMF 7.6.2) below 2.5, Laplace's continued fraction (DLMF 7.9.1) above.
+/// 1 - erf(x) for x >= 0: Kummer's series (DLMF 7.6.2) below 2.5, Laplace's continued fraction
+/// (DLMF 7.9.1) above.
 fn erfc_f64(x: f64) -> f64 {
     if x < 2.5 {
         let (mut term, mut sum, mut n) = (x, x, 0.0);

@@ -1,13 +1,15 @@
-//! Matrix products over slices: a bounds-checked front of the `gemm` crate, which picks its instruction set at run time.
+//! Matrix products over slices: a bounds-checked front of the `gemm` crate, which picks its
+//! instruction set at run time.
 //!
-//! The crate splits the rows and columns of the result among threads but never the sum over `k`, so results do not depend
-//! on the number of threads.
+//! The crate splits the rows and columns of the result among threads but never the sum over `k`, so
+//! results do not depend on the number of threads.
 
 use ::gemm::Parallelism;
 
 use super::{Float, KernelError, Result};
 
-/// Multiply-adds below which a product stays on the calling thread: the hand-over would cost more than it saves.
+/// Multiply-adds below which a product stays on the calling thread: the hand-over would cost more
+/// than it saves.
 const SERIAL_WORK: usize = 1 << 19;
 
 /// A matrix that is read: element (r, c) is `data[r * row_stride + c * col_stride]`.
@@ -98,8 +100,8 @@ impl<'a, F: Float> MatrixMut<'a, F> {
         Self::strided(data, [rows, cols], [cols, 1])
     }
 
-    /// A matrix of shape [rows, cols] with strides [row, column] in elements, of which one reaches over the other axis, so
-    /// that no two elements share a place.
+    /// A matrix of shape [rows, cols] with strides [row, column] in elements, of which one reaches
+    /// over the other axis, so that no two elements share a place.
     ///
     /// # Errors
     /// If an element lies outside `data` or two elements would share a place.
@@ -123,8 +125,8 @@ impl<'a, F: Float> MatrixMut<'a, F> {
     }
 }
 
-/// C = alpha A B + beta C for A [m, k], B [k, n], C [m, n]. With `beta` zero, C is not read. Uses all threads of the current
-/// pool when the product is large enough.
+/// C = alpha A B + beta C for A [m, k], B [k, n], C [m, n]. With `beta` zero, C is not read. Uses
+/// all threads of the current pool when the product is large enough.
 ///
 /// # Errors
 /// If the shapes do not fit each other.
@@ -168,8 +170,8 @@ fn run<F: Float>(
     check("columns of the result", b.cols, c.cols)?;
     let parallelism = if threads <= 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
     // SAFETY: the constructors checked that every element (r, c) of each matrix lies within its slice and that strides and
-    // lengths fit `isize`; the shapes fit each other; C's elements are disjoint and exclusively borrowed; `F` is f32 or f64
-    // because the trait is sealed.
+    // lengths fit `isize`; the shapes fit each other; C's elements are disjoint and exclusively
+    // borrowed; `F` is f32 or f64 because the trait is sealed.
     unsafe {
         ::gemm::gemm(
             c.rows,
@@ -298,7 +300,8 @@ mod tests {
         }
     }
 
-    /// Prints the rate of one product of BERT's shapes: `cargo test --release -- --ignored --nocapture gemm_rate`.
+    /// Prints the rate of one product of BERT's shapes: `cargo test --release -- --ignored
+    /// --nocapture gemm_rate`.
     #[test]
     #[ignore = "a measurement, not a check"]
     fn gemm_rate() {

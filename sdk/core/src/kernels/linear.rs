@@ -16,13 +16,14 @@ pub struct LinearShape {
     pub outputs: usize,
 }
 
-/// Elements of y that are finished (bias, product, activation) before the next are begun, so that they are still in cache.
+/// Elements of y that are finished (bias, product, activation) before the next are begun, so that
+/// they are still in cache.
 const CACHE_BLOCK: usize = 1 << 20;
 /// Fewest rows of such a part: the product packs the weight once per part.
 const CACHE_ROWS: usize = 512;
 
-/// y = activation(x weight^T + bias). `pre`, if given, receives the value before the activation, which the backward pass
-/// needs; without it, y serves as the buffer.
+/// y = activation(x weight^T + bias). `pre`, if given, receives the value before the activation,
+/// which the backward pass needs; without it, y serves as the buffer.
 ///
 /// # Errors
 /// If a slice does not fit `shape` (`bias` has `outputs` elements, `pre` is like y).
@@ -88,8 +89,9 @@ pub struct LinearGradients<'a, F> {
     pub bias: Option<(Store, &'a mut [F])>,
 }
 
-/// Gradients of [`linear_forward`] from `dy` [rows, outputs]. With an activation, `pre` is what the forward pass saved and
-/// `dy` is overwritten by the gradient before the activation; without one, `pre` is ignored and `dy` only read.
+/// Gradients of [`linear_forward`] from `dy` [rows, outputs]. With an activation, `pre` is what the
+/// forward pass saved and `dy` is overwritten by the gradient before the activation; without one,
+/// `pre` is ignored and `dy` only read.
 ///
 /// # Errors
 /// If a slice does not fit `shape`.
@@ -111,7 +113,8 @@ pub fn linear_backward<F: Float>(
     linear_backward_products(shape, x, weight, dy, dx, dweight)
 }
 
-/// The two products of the backward pass: dx = dy weight and dweight = dy^T x, `dy` being the gradient before the activation.
+/// The two products of the backward pass: dx = dy weight and dweight = dy^T x, `dy` being the
+/// gradient before the activation.
 ///
 /// # Errors
 /// If a slice does not fit `shape`.

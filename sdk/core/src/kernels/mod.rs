@@ -1,8 +1,9 @@
 //! CPU kernels: pure functions over slices, without tensors and without a tape.
 //!
-//! All kernels are generic over [`Float`] (`f32` is the fast path, `f64` exists so that finite-difference tests run the
-//! same code). Work is split into blocks of constant size and partial results are reduced in block order, so a result does
-//! not depend on the number of threads. Inputs of one block stay on the calling thread.
+//! All kernels are generic over [`Float`] (`f32` is the fast path, `f64` exists so that
+//! finite-difference tests run the same code). Work is split into blocks of constant size and
+//! partial results are reduced in block order, so a result does not depend on the number of
+//! threads. Inputs of one block stay on the calling thread.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,6 +12,9 @@ use rayon::prelude::*;
 
 pub mod activation;
 pub mod adafactor;
+pub mod attention;
+pub mod attention_backward;
+pub mod conv1d;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
@@ -19,13 +23,17 @@ pub mod gemm;
 pub mod linear;
 pub mod norm;
 pub mod optim;
+pub mod padding;
 pub mod philox;
+pub mod runs;
+pub mod scratch;
 pub mod simd;
 pub mod softmax;
 
 pub use float::Float;
 
-/// Elements that one task of an elementwise kernel handles; a constant, so that results do not depend on threads.
+/// Elements that one task of an elementwise kernel handles; a constant, so that results do not
+/// depend on threads.
 pub const BLOCK_LEN: usize = 16 * 1024;
 
 /// What a kernel refuses.
@@ -126,7 +134,8 @@ pub fn rows_per_block(cols: usize) -> usize {
     (BLOCK_LEN / cols.max(1)).max(1)
 }
 
-/// Calls `f` for every item, in parallel if there is more than one. Items must be independent of each other.
+/// Calls `f` for every item, in parallel if there is more than one. Items must be independent of
+/// each other.
 pub fn for_each_task<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Send + Sync) {
     if tasks.len() <= 1 {
         tasks.into_iter().for_each(f);
@@ -135,7 +144,8 @@ pub fn for_each_task<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Send + Sync) {
     }
 }
 
-/// Calls `f` for every item, in parallel if there is more than one, and returns the answers in the order of the items.
+/// Calls `f` for every item, in parallel if there is more than one, and returns the answers in the
+/// order of the items.
 pub fn map_tasks<T: Send, R: Send>(tasks: Vec<T>, f: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
     if tasks.len() <= 1 {
         tasks.into_iter().map(f).collect()
@@ -160,7 +170,12 @@ pub(crate) mod testing {
     /// Reproducible values in [-1, 1).
     pub fn random<F: Float>(len: usize, seed: u64) -> Vec<F> {
         let mut out = vec![F::ZERO; len];
-        philox::fill_uniform(philox::Counter::new(seed, 99, 0), F::from_f64(-1.0), F::ONE, &mut out);
+        philox::fill_uniform(
+            philox::Counter::new(seed, 99, 0),
+            F::from_f64(-1.0),
+            F::ONE,
+            &mut out,
+        );
         out
     }
 

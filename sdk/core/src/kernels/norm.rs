@@ -1,4 +1,5 @@
-//! Layer norm (Ba, Kiros, Hinton, 2016) with residual and dropout, and RMS norm (Zhang and Sennrich, 2019).
+//! Layer norm (Ba, Kiros, Hinton, 2016) with residual and dropout, and RMS norm (Zhang and
+//! Sennrich, 2019).
 
 use super::elementwise::{Store, rows_per_partial_sum, store_partial_sums};
 use super::philox::Dropout;
@@ -21,8 +22,8 @@ pub struct NormInput<'a, F> {
 pub struct NormOutput<'a, F> {
     /// The result, [rows, cols].
     pub y: &'a mut [F],
-    /// `residual + dropout(x)`, [rows, cols]; needed by the backward pass. Must be given if there is a residual or a
-    /// dropout; otherwise the backward pass takes `x` itself.
+    /// `residual + dropout(x)`, [rows, cols]; needed by the backward pass. Must be given if there
+    /// is a residual or a dropout; otherwise the backward pass takes `x` itself.
     pub summed: Option<&'a mut [F]>,
     /// Mean of each row, [rows].
     pub mean: &'a mut [F],
@@ -93,8 +94,9 @@ multiversion! {
         }
     }
 
-    // The gradient of the normalised input, row by row; the sums for gamma and beta on the way. An empty `mean` means RMS
-    // norm. `dsummed` may be shorter than the other slices only if it is empty (nobody needs it).
+    // The gradient of the normalised input, row by row; the sums for gamma and beta on the way. An
+    // empty `mean` means RMS norm. `dsummed` may be shorter than the other slices only if it is
+    // empty (nobody needs it).
     fn backward_rows<F: Float>(
         dy: &[F], summed: &[F], mean: &[F], rstd: &[F], gamma: &[F],
         dsummed: &mut [F], dgamma: &mut [F], dbeta: &mut [F],
@@ -145,8 +147,8 @@ multiversion! {
     }
 }
 
-/// y = gamma (s - mean(s)) / sqrt(var(s) + eps) + beta for every row of s = residual + dropout(x), with the biased variance.
-/// The rows have `gamma.len()` columns.
+/// y = gamma (s - mean(s)) / sqrt(var(s) + eps) + beta for every row of s = residual + dropout(x),
+/// with the biased variance. The rows have `gamma.len()` columns.
 ///
 /// # Errors
 /// If a slice does not fit, or `summed` is missing though there is a residual or a dropout.
@@ -204,8 +206,9 @@ pub fn layer_norm_forward<F: Float>(
     Ok(())
 }
 
-/// Gradients of [`layer_norm_forward`] from `dy` [rows, cols]. `summed`, `mean` and `rstd` are what the forward pass wrote
-/// (`summed` is `x` if there was neither residual nor dropout); `dropout` is that of the forward pass.
+/// Gradients of [`layer_norm_forward`] from `dy` [rows, cols]. `summed`, `mean` and `rstd` are what
+/// the forward pass wrote (`summed` is `x` if there was neither residual nor dropout); `dropout` is
+/// that of the forward pass.
 ///
 /// # Errors
 /// If a slice does not fit.
@@ -223,7 +226,8 @@ pub fn layer_norm_backward<F: Float>(
     backward("layer_norm_backward", dy, summed, Some(mean), rstd, gamma, dropout, gradients)
 }
 
-/// y = gamma x / sqrt(mean(x^2) + eps) for every row. The rows have `gamma.len()` columns; `rstd` has one element per row.
+/// y = gamma x / sqrt(mean(x^2) + eps) for every row. The rows have `gamma.len()` columns; `rstd`
+/// has one element per row.
 ///
 /// # Errors
 /// If a slice does not fit.
@@ -248,7 +252,8 @@ pub fn rms_norm_forward<F: Float>(
     Ok(())
 }
 
-/// Gradients of [`rms_norm_forward`] from `dy` [rows, cols]; `gradients.beta` and `gradients.residual` are not written.
+/// Gradients of [`rms_norm_forward`] from `dy` [rows, cols]; `gradients.beta` and
+/// `gradients.residual` are not written.
 ///
 /// # Errors
 /// If a slice does not fit.

@@ -1,7 +1,8 @@
 //! Optimizer steps over arenas: one pass over the segments of parameters, gradients and moments.
 //!
-//! A [`Segment`] is one parameter (or a run of parameters with the same settings) inside the arena. Work is cut into chunks of
-//! constant size inside segments. Adafactor, which needs matrices, is in [`super::adafactor`].
+//! A [`Segment`] is one parameter (or a run of parameters with the same settings) inside the arena.
+//! Work is cut into chunks of constant size inside segments. Adafactor, which needs matrices, is in
+//! [`super::adafactor`].
 
 use super::elementwise;
 use super::simd::{self, multiversion};
@@ -83,7 +84,8 @@ pub(crate) fn check_segments(kernel: &'static str, segments: &[Segment], len: us
     Ok(())
 }
 
-/// The active segments' parts of a mutable arena, each with its segment's number. The segments must have been checked.
+/// The active segments' parts of a mutable arena, each with its segment's number. The segments must
+/// have been checked.
 pub(crate) fn split<'a, T>(segments: &[Segment], arena: &'a mut [T]) -> Vec<&'a mut [T]> {
     let (mut rest, mut at) = (arena, 0);
     let mut parts = Vec::with_capacity(segments.len());
@@ -251,7 +253,8 @@ fn check_arenas<F: Float>(
 /// p -= lr mhat / (sqrt(vhat) + eps). All arenas have one length.
 ///
 /// # Errors
-/// If the arenas' lengths differ, a segment lies outside, or a rate is out of range; nothing is changed then.
+/// If the arenas' lengths differ, a segment lies outside, or a rate is out of range; nothing is
+/// changed then.
 pub fn adamw<F: Float>(
     op: Adam,
     segments: &[Segment],
@@ -270,7 +273,8 @@ pub fn adamw<F: Float>(
     Ok(())
 }
 
-/// One step of Adam (Kingma and Ba, 2015), as `torch.optim.Adam`: weight decay is added to the gradient.
+/// One step of Adam (Kingma and Ba, 2015), as `torch.optim.Adam`: weight decay is added to the
+/// gradient.
 ///
 /// # Errors
 /// As [`adamw`].
@@ -292,8 +296,9 @@ pub fn adam<F: Float>(
     Ok(())
 }
 
-/// One step of LAMB (You et al., 2020): p -= lr r u with u = mhat / (sqrt(vhat) + eps) + wd p and the trust ratio
-/// r = |p| / |u| of each segment, 1 if either norm is zero. A segment must be exactly one parameter.
+/// One step of LAMB (You et al., 2020): p -= lr r u with u = mhat / (sqrt(vhat) + eps) + wd p and
+/// the trust ratio r = |p| / |u| of each segment, 1 if either norm is zero. A segment must be
+/// exactly one parameter.
 ///
 /// # Errors
 /// As [`adamw`].
@@ -327,7 +332,8 @@ pub fn lamb<F: Float>(
     Ok(())
 }
 
-/// One step of stochastic gradient descent, as `torch.optim.SGD`. `m` is the momentum buffer, empty if there is no momentum.
+/// One step of stochastic gradient descent, as `torch.optim.SGD`. `m` is the momentum buffer, empty
+/// if there is no momentum.
 ///
 /// # Errors
 /// As [`adamw`].
@@ -355,7 +361,8 @@ pub fn sgd<F: Float>(op: Sgd, segments: &[Segment], p: &mut [F], g: &[F], m: &mu
     Ok(())
 }
 
-/// Sum of the squared gradients of all active segments, in `f64`, in the order of the arena. Not finite if a gradient is not.
+/// Sum of the squared gradients of all active segments, in `f64`, in the order of the arena. Not
+/// finite if a gradient is not.
 ///
 /// # Errors
 /// If a segment lies outside the arena.

@@ -1,8 +1,10 @@
-//! Counted random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", 2011).
+//! Counted random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as
+//! easy as 1, 2, 3", 2011).
 //!
-//! The key is the seed, the counter is (block, stream), and element `i` of a stream is word `i % 4` of block `i / 4`. A
-//! number is therefore a function of (seed, stream, offset): nothing is drawn, nothing has a state, and dropout makes its
-//! decisions again in the backward pass instead of storing a mask.
+//! The key is the seed, the counter is (block, stream), and element `i` of a stream is word `i % 4`
+//! of block `i / 4`. A number is therefore a function of (seed, stream, offset): nothing is drawn,
+//! nothing has a state, and dropout makes its decisions again in the backward pass instead of
+//! storing a mask.
 
 use super::simd::multiversion;
 use super::{Float, Result, blocks, check_range, for_each_task};
@@ -46,8 +48,9 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     rounds(counter.map(|word| [u64::from(word)]), key).map(|lane| lane[0] as u32)
 }
 
-/// The ten rounds on `N` counters side by side. Words stand in the low halves of 64-bit lanes, where vector units multiply 32
-/// by 32 bits without shuffling; the high halves hold remains of products and are ignored.
+/// The ten rounds on `N` counters side by side. Words stand in the low halves of 64-bit lanes,
+/// where vector units multiply 32 by 32 bits without shuffling; the high halves hold remains of
+/// products and are ignored.
 #[inline(always)]
 fn rounds<const N: usize>(c: [[u64; N]; 4], mut key: [u32; 2]) -> [[u64; N]; 4] {
     const LOW: u64 = 0xffff_ffff;
@@ -86,7 +89,8 @@ fn group(seed: u64, stream: u64, block: u64, out: &mut [u32; GROUP_WORDS]) {
     }
 }
 
-/// Writes the random words of the elements from `counter` on. To be inlined into `multiversion!` bodies.
+/// Writes the random words of the elements from `counter` on. To be inlined into `multiversion!`
+/// bodies.
 #[inline(always)]
 pub fn words(counter: Counter, out: &mut [u32]) {
     let mut block = counter.offset / 4;
@@ -168,7 +172,8 @@ fn box_muller(first: u32, second: u32) -> (f32, f32) {
     // In (0, 1], so that the logarithm is finite; the largest radius is 5.8.
     let u = ((first >> 8) as i32 + 1) as f32 * (1.0 / 16_777_216.0);
     let radius = (-2.0 * Float::ln(u)).sqrt();
-    // The upper two bits choose the quadrant, the others an angle in [-1/2, 1/2) of a quadrant, centred.
+    // The upper two bits choose the quadrant, the others an angle in [-1/2, 1/2) of a quadrant,
+    // centred.
     let quadrant = second >> 30;
     let f = ((second << 2) as i32 >> 8) as f32 * (1.0 / 16_777_216.0);
     let z = f * f;
@@ -197,13 +202,15 @@ pub fn fill_words(counter: Counter, out: &mut [u32]) {
     fill(counter, out, words_block);
 }
 
-/// Writes uniform numbers in [`lo`, `hi`) (`hi` itself only through rounding), one word per element.
+/// Writes uniform numbers in [`lo`, `hi`) (`hi` itself only through rounding), one word per
+/// element.
 pub fn fill_uniform<F: Float>(counter: Counter, lo: F, hi: F, out: &mut [F]) {
     fill(counter, out, |at, part| uniform_block(at, lo, hi, part));
 }
 
-/// Writes normal numbers, one word per element: the elements `2 j` and `2 j + 1` of the stream are the two numbers that
-/// Box and Muller's formula makes of their words. Made in `f32`; `f64` gets the same numbers.
+/// Writes normal numbers, one word per element: the elements `2 j` and `2 j + 1` of the stream are
+/// the two numbers that Box and Muller's formula makes of their words. Made in `f32`; `f64` gets
+/// the same numbers.
 pub fn fill_normal<F: Float>(counter: Counter, mean: F, deviation: F, out: &mut [F]) {
     fill(counter, out, |at, part| normal_block(at, mean, deviation, part));
 }
@@ -217,8 +224,8 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Drops with probability `p` in [0, 1) and multiplies what is kept by `1 / (1 - p)`. Element `i` of the tensor uses
-    /// element `counter.offset + i` of the stream.
+    /// Drops with probability `p` in [0, 1) and multiplies what is kept by `1 / (1 - p)`. Element
+    /// `i` of the tensor uses element `counter.offset + i` of the stream.
     ///
     /// # Errors
     /// [`super::KernelError::Value`] if `p` is outside [0, 1) or not a number.
@@ -233,7 +240,8 @@ impl Dropout {
         self.scale
     }
 
-    /// Writes the factors (0 or `scale`) of the elements from `start` on. To be inlined into `multiversion!` bodies.
+    /// Writes the factors (0 or `scale`) of the elements from `start` on. To be inlined into
+    /// `multiversion!` bodies.
     #[inline(always)]
     pub fn factors<F: Float>(&self, start: u64, out: &mut [F]) {
         let scale = F::from_f64(self.scale);
@@ -248,7 +256,8 @@ impl Dropout {
         }
     }
 
-    /// [`Dropout::factors`], compiled for the best instruction set: for callers outside `multiversion!`.
+    /// [`Dropout::factors`], compiled for the best instruction set: for callers outside
+    /// `multiversion!`.
     pub fn write_factors<F: Float>(&self, start: u64, out: &mut [F]) {
         dropout_factors_block(*self, start, out);
     }

@@ -1,7 +1,9 @@
-//! Compiling one generic body for several instruction sets and choosing among them once, at run time.
+//! Compiling one generic body for several instruction sets and choosing among them once, at run
+//! time.
 //!
-//! The bodies are plain loops that LLVM vectorises. No body uses fused multiply-add or reassociates a sum, so all levels
-//! give the same bits and a machine without AVX-512 reproduces the results of one with it (matrix products excepted).
+//! The bodies are plain loops that LLVM vectorises. No body uses fused multiply-add or reassociates
+//! a sum, so all levels give the same bits and a machine without AVX-512 reproduces the results of
+//! one with it (matrix products excepted).
 
 use std::sync::OnceLock;
 
@@ -45,7 +47,8 @@ fn detect() -> Level {
 
 /// Defines functions whose bodies are compiled for every [`Level`] and called through [`level`].
 ///
-/// Everything that a body calls in its inner loops must be `#[inline(always)]`, or it is compiled for the baseline.
+/// Everything that a body calls in its inner loops must be `#[inline(always)]`, or it is compiled
+/// for the baseline.
 macro_rules! multiversion {
     ($(
         $(#[$meta:meta])*
@@ -91,7 +94,8 @@ pub(crate) use multiversion;
 /// Lanes of the reductions below: a constant, so that all levels add in the same order.
 pub const LANES: usize = 16;
 
-/// Sum of `term(i)` for `i` in `0..len` over 16 lanes, then pairwise: the same order at every level.
+/// Sum of `term(i)` for `i` in `0..len` over 16 lanes, then pairwise: the same order at every
+/// level.
 #[inline(always)]
 pub fn sum_by<F: Float>(len: usize, term: impl Fn(usize) -> F) -> F {
     let mut lanes = [F::ZERO; LANES];
@@ -112,7 +116,8 @@ pub fn sum_by<F: Float>(len: usize, term: impl Fn(usize) -> F) -> F {
 /// Largest of the values (NaN if one is NaN, negative infinity if there are none).
 #[inline(always)]
 pub fn max<F: Float>(x: &[F]) -> F {
-    // A NaN replaces the lane and stays: `a > NaN` is false and `NaN > b` is false, so the check is for "not greater".
+    // A NaN replaces the lane and stays: `a > NaN` is false and `NaN > b` is false, so the check is
+    // for "not greater".
     let larger = |a: F, b: F| if a >= b || a.is_nan() { a } else { b };
     let mut lanes = [F::NEG_INFINITY; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();

@@ -3,8 +3,8 @@
 use super::simd::{self, multiversion};
 use super::{Float, Result, check_len, for_each_task, rows_per_block};
 
-/// Replaces a row by its softmax and returns ln(sum(exp(row))). A row of negative infinities becomes zeros. To be inlined
-/// into `multiversion!` bodies.
+/// Replaces a row by its softmax and returns ln(sum(exp(row))). A row of negative infinities
+/// becomes zeros. To be inlined into `multiversion!` bodies.
 #[inline(always)]
 pub fn softmax_row<F: Float>(row: &mut [F]) -> F {
     let top = simd::max(row);
@@ -110,7 +110,8 @@ fn backward<F: Float>(
     Ok(())
 }
 
-/// y = exp(x) / sum(exp(x)) for every row of `cols` elements. A row of negative infinities gives zeros.
+/// y = exp(x) / sum(exp(x)) for every row of `cols` elements. A row of negative infinities gives
+/// zeros.
 ///
 /// # Errors
 /// If the lengths differ or are no whole number of rows; so do all functions of this file.

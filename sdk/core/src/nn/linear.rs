@@ -1,0 +1,133 @@
+//! Linear layers.
+
+use easytransfer_abi as abi;
+
+use super::{Direct, by_dtype, check_shape, dense, give_vec, give_written, given, owned, rows_cols, wanted};
+use crate::error::{Result, fail};
+use crate::kernels::activation::Activation;
+use crate::kernels::elementwise::{Store, column_sum};
+use crate::kernels::linear::{
+    LinearGradients, LinearShape, linear_backward, linear_backward_products, linear_forward,
+};
+use crate::storage;
+use crate::tape::{record1, records};
+use crate::tensor::Tensor;
+
+/// The activation of an `ET_ACTIVATION_` constant. Errors: `INVALID_ARGUMENT`.
+pub fn activation_from_code(code: i32) -> Result<Activation> {
+    Ok(match code {
+        abi::ET_ACTIVATION_NONE => Activation::None,
+        abi::ET_ACTIVATION_RELU => Activation::Relu,
+        abi::ET_ACTIVATION_GELU => Activation::Gelu,
+        abi::ET_ACTIVATION_GELU_TANH => Activation::GeluTanh,
+        abi::ET_ACTIVATION_TANH => Activation::Tanh,
+        abi::ET_ACTIVATION_SIGMOID => Activation::Sigmoid,
+        abi::ET_ACTIVATION_SILU => Activation::Silu,
+        other => fail!(
+            ET_ERR_INVALID_ARGUMENT,
+            "linear: {other} is no activation, expected an ET_ACTIVATION_ constant"
+        ),
+    })
+}
+
+/// activation(x W^T + b) for x [.., i], W [o, i], b [o]. Errors: `SHAPE`, `DTYPE`.
+pub fn linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
+    by_dtype("linear", &[Some(x), Some(weight), bias], |inputs, double| {
+        let (x, weight, bias) = (given(inputs, 0)?, given(inputs, 1)?, inputs[2].as_ref());
+        if double {
+            typed::<f64>(x, weight, bias, activation)
+        } else {
+            typed::<f32>(x, weight, bias, activation)
+        }
+    })
+}
+
+fn typed<F: Direct>(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (rows, inputs) = rows_cols("linear", x)?;
+    let &[outputs, found] = weight.dims() else {
+        fail!(ET_ERR_SHAPE, "linear: the weight must have two axes, found {:?}", weight.dims());
+    };
+    if found != inputs {
+        fail!(
+            ET_ERR_SHAPE,
+            "linear: the weight {:?} must have as many columns as x {:?}, expected {inputs}, found {found}",
+            weight.dims(),
+            x.dims()
+        );
+    }
+    if let Some(bias) = bias {
+        check_shape("linear", "the bias", bias, &[outputs])?;
+    }
+    let shape = LinearShape { rows, inputs, outputs };
+    let mut tracked = vec![x, weight];
+    tracked.extend(bias);
+    let (vx, vw) = (dense(x.value())?, dense(weight.value())?);
+    let vb = bias.map(|bias| dense(bias.value())).transpose()?;
+    let mut y = storage::take::<F>(rows * outputs);
+    let mut pre =
+        (activation != Activation::None && records(&tracked)).then(|| storage::take::<F>(y.len()));
+    {
+        let bias = vb.as_deref().map(storage::read::<F>).transpose()?;
+        let (x, weight) = (storage::read::<F>(&vx)?, storage::read::<F>(&vw)?);
+        linear_forward(shape, &x, &weight, bias.as_deref(), activation, &mut y, pre.as_deref_mut())?;
+    }
+    let mut dims = x.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = outputs;
+    }
+    let pre = pre.map(|pre| storage::tensor_from_vec(pre, rows * outputs)).transpose()?;
+    let pre = pre.map(storage::Value::new);
+    let y = storage::tensor_from_vec(y, dims)?;
+    let (dims_x, dims_w) = (x.dims().to_vec(), weight.dims().to_vec());
+    Ok(record1("linear", &tracked, y, move |pass| {
+        let Some(grad) = pass.grad(0) else { return Ok(()) };
+        let mut dbias = wanted::<F>(pass, 2, outputs);
+        let dy = match pre {
+            Some(pre) => {
+                let dy = owned::<F>(grad)?;
+                let pre = storage::read::<F>(&pre)?;
+                let gradients = LinearGradients {
+                    x: None,
+                    weight: None,
+                    bias: dbias.as_deref_mut().map(|dbias| (Store::Write, dbias)),
+                };
+                storage::with_mut::<F, _>(&dy, |dy| {
+                    linear_backward(shape, &[], &[], activation, &pre, dy, gradients)
+                })??;
+                dy
+            }
+            None => {
+                let dy = dense(&grad)?;
+                if let Some(dbias) = &mut dbias {
+                    column_sum(&storage::read::<F>(&dy)?, Store::Write, dbias)?;
+                }
+                dy
+            }
+        };
+        give_vec(pass, 2, &[outputs], dbias)?;
+        let dy = storage::read::<F>(&dy)?;
+        {
+            let x = storage::read::<F>(&vx)?;
+            give_written::<F>(pass, 1, &dims_w, |store, dw| {
+                Ok(linear_backward_products(shape, &x, &[], &dy, None, Some((store, dw)))?)
+            })?;
+        }
+        let Some(mut dx) = wanted::<F>(pass, 0, rows * inputs) else { return Ok(()) };
+        {
+            let weight = storage::read::<F>(&vw)?;
+            let target = Some((Store::Write, dx.as_mut_slice()));
+            linear_backward_products(shape, &[], &weight, &dy, target, None)?;
+        }
+        give_vec(pass, 0, &dims_x, Some(dx))
+    }))
+}
