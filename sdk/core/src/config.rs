@@ -1,6 +1,6 @@
 //! A parsed JSON document, read by dotted keys.
 
-use easytransfer_abi::{ET_ERR_BAD_INPUT, ET_ERR_NOT_FOUND, et_config};
+use easytransfer_abi::{ET_ERR_BAD_INPUT, et_config};
 use serde_json::Value;
 
 use crate::error::{Error, Result, fail};
@@ -145,6 +145,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use easytransfer_abi::ET_ERR_NOT_FOUND;
 
     fn sample() -> Config {
         Config::parse(

@@ -1,0 +1,445 @@
+//! Operations with code of their own, contributed by plugins through `et.op/1`.
+
+use std::ffi::{CStr, c_void};
+use std::mem::offset_of;
+use std::ptr;
+
+use candle_core::{DType, Tensor as Raw};
+use easytransfer_abi::{
+    ET_DEVICE_CPU, ET_ERR_PANIC, ET_OP_ACCEPTS_STRIDED, ET_OP_HAS_BACKWARD, et_error, et_op_call, et_plugin_op,
+    et_tensor, et_view,
+};
+use half::{bf16, f16};
+
+use crate::error::{Error, Result, fail};
+use crate::handle::{borrow, into_raw, release};
+use crate::storage::{self, Element, Value};
+use crate::tape::{Paused, record, records};
+use crate::tensor::{Tensor, dtype_code, dtype_from_code, shape_len};
+
+/// Most axes of a tensor that a custom operation makes.
+const MAX_RANK: usize = 8;
+
+type Infer = unsafe extern "C" fn(
+    *mut c_void,
+    *const *const et_view,
+    *mut i32,
+    *mut i32,
+    *const *mut i64,
+) -> *mut et_error;
+type Forward = unsafe extern "C" fn(*const et_op_call) -> *mut et_error;
+type Backward = unsafe extern "C" fn(
+    *mut c_void,
+    *const *const et_tensor,
+    *const *const et_tensor,
+    *const *const et_tensor,
+    *mut *mut et_tensor,
+) -> *mut et_error;
+
+/// What was read from a plugin's table.
+#[derive(Clone)]
+struct Table {
+    name: String,
+    flags: u32,
+    inputs: usize,
+    outputs: usize,
+    infer: Infer,
+    forward: Forward,
+    backward: Option<Backward>,
+}
+
+impl Table {
+    /// Reads the slots that lie within `struct_size`. Errors: `INVALID_ARGUMENT` when one that is needed is missing.
+    ///
+    /// # Safety
+    /// `op` is NULL or points to a table whose first `struct_size` bytes are initialised.
+    unsafe fn read(op: *const et_plugin_op) -> Result<Self> {
+        if op.is_null() {
+            fail!(ET_ERR_INVALID_ARGUMENT, "apply_op: the operation is NULL");
+        }
+        // SAFETY: every table begins with its size.
+        let size = unsafe { (&raw const (*op).struct_size).read() };
+        macro_rules! slot {
+            ($field:ident) => {{
+                let end = offset_of!(et_plugin_op, $field) + size_of::<Option<Forward>>();
+                // SAFETY: the slot lies within the bytes that the plugin filled.
+                if end <= size { unsafe { (&raw const (*op).$field).read() } } else { None }
+            }};
+        }
+        if size < offset_of!(et_plugin_op, infer) {
+            fail!(ET_ERR_INVALID_ARGUMENT, "apply_op: the table has {size} bytes, too few for its head");
+        }
+        // SAFETY: these fields lie before `infer`, so within the bytes that the plugin filled.
+        let (name, flags, inputs, outputs) =
+            unsafe { ((*op).name, (*op).flags, (*op).inputs_len, (*op).outputs_len) };
+        let name = if name.is_null() {
+            "unnamed".to_string()
+        } else {
+            // SAFETY: the boundary's contract: names are NUL-terminated.
+            unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+        };
+        let (Some(infer), Some(forward)) = (slot!(infer), slot!(forward)) else {
+            fail!(ET_ERR_INVALID_ARGUMENT, "op \"{name}\": infer and forward must not be NULL");
+        };
+        let backward = slot!(backward);
+        if flags & ET_OP_HAS_BACKWARD != 0 && backward.is_none() {
+            fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "op \"{name}\": it claims ET_OP_HAS_BACKWARD, but backward is NULL"
+            );
+        }
+        let backward = backward.filter(|_| flags & ET_OP_HAS_BACKWARD != 0);
+        Ok(Self {
+            name,
+            flags,
+            inputs: inputs as usize,
+            outputs: outputs as usize,
+            infer,
+            forward,
+            backward,
+        })
+    }
+}
+
+/// The instance of an operation; the plugin says that it lives long enough and may be used from the thread that runs backward.
+#[derive(Clone, Copy)]
+struct State(*mut c_void);
+
+// SAFETY: the pointer is only handed back to the plugin, whose contract ([callback-thread]) is to be called on whichever thread
+// runs forward or backward.
+unsafe impl Send for State {}
+
+impl State {
+    fn get(self) -> *mut c_void {
+        self.0
+    }
+}
+
+/// Extents and strides of a view, which points to them.
+struct ViewParts {
+    shape: Vec<i64>,
+    strides: Vec<i64>,
+    dtype: i32,
+}
+
+impl ViewParts {
+    fn new(tensor: &Raw) -> Result<Self> {
+        Ok(Self {
+            shape: tensor.dims().iter().map(|&extent| extent as i64).collect(),
+            strides: tensor.stride().iter().map(|&stride| stride as i64).collect(),
+            dtype: dtype_code(tensor.dtype())?,
+        })
+    }
+
+    fn view(&self, data: *mut c_void) -> et_view {
+        et_view {
+            struct_size: size_of::<et_view>(),
+            data,
+            device_type: ET_DEVICE_CPU,
+            device_id: 0,
+            dtype: self.dtype,
+            rank: self.shape.len() as i32,
+            shape: self.shape.as_ptr(),
+            strides: self.strides.as_ptr(),
+            byte_offset: 0,
+        }
+    }
+}
+
+/// Turns a plugin's answer into ours.
+///
+/// # Safety
+/// `error` is NULL or an owned error of this engine.
+unsafe fn answer(name: &str, step: &str, error: *mut et_error) -> Result<()> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: by the contract this is an error that we own; it is released once.
+    let found = unsafe {
+        let found = borrow::<Error>(error).cloned();
+        release::<Error>(error);
+        found
+    };
+    let error = found.unwrap_or_else(|error| error);
+    let step = if error.code == ET_ERR_PANIC { format!("{step} (panic)") } else { step.into() };
+    Err(error.context(format!("op \"{name}\": {step}")))
+}
+
+/// Address of the first element of a CPU tensor. The memory stays as long as the tensor does; nobody writes to it meanwhile, since
+/// values are immutable.
+fn address(tensor: &Raw) -> Result<*mut c_void> {
+    fn of<T: Element>(tensor: &Raw) -> Result<*mut c_void> {
+        let (guard, layout) = tensor.storage_and_layout();
+        let candle_core::Storage::Cpu(storage) = &*guard else {
+            fail!(ET_ERR_UNIMPLEMENTED, "custom operations work on CPU tensors only");
+        };
+        let data = T::slice(storage).unwrap_or(&[]);
+        Ok(data[layout.start_offset().min(data.len())..].as_ptr().cast_mut().cast())
+    }
+    match tensor.dtype() {
+        DType::U8 => of::<u8>(tensor),
+        DType::U32 => of::<u32>(tensor),
+        DType::I64 => of::<i64>(tensor),
+        DType::BF16 => of::<bf16>(tensor),
+        DType::F16 => of::<f16>(tensor),
+        DType::F32 => of::<f32>(tensor),
+        DType::F64 => of::<f64>(tensor),
+        other => fail!(ET_ERR_DTYPE, "elements of type {} do not cross the boundary", other.as_str()),
+    }
+}
+
+/// Memory of an output while the plugin writes it.
+enum Output {
+    U8(Vec<u8>),
+    U32(Vec<u32>),
+    I64(Vec<i64>),
+    BF16(Vec<bf16>),
+    F16(Vec<f16>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+impl Output {
+    fn new(dtype: DType, len: usize) -> Result<Self> {
+        Ok(match dtype {
+            DType::U8 => Self::U8(storage::take(len)),
+            DType::U32 => Self::U32(storage::take(len)),
+            DType::I64 => Self::I64(storage::take(len)),
+            DType::BF16 => Self::BF16(storage::take(len)),
+            DType::F16 => Self::F16(storage::take(len)),
+            DType::F32 => Self::F32(storage::take(len)),
+            DType::F64 => Self::F64(storage::take(len)),
+            other => fail!(ET_ERR_DTYPE, "no outputs of type {}", other.as_str()),
+        })
+    }
+
+    fn data(&mut self) -> *mut c_void {
+        match self {
+            Self::U8(v) => v.as_mut_ptr().cast(),
+            Self::U32(v) => v.as_mut_ptr().cast(),
+            Self::I64(v) => v.as_mut_ptr().cast(),
+            Self::BF16(v) => v.as_mut_ptr().cast(),
+            Self::F16(v) => v.as_mut_ptr().cast(),
+            Self::F32(v) => v.as_mut_ptr().cast(),
+            Self::F64(v) => v.as_mut_ptr().cast(),
+        }
+    }
+
+    fn into_tensor(self, shape: Vec<usize>) -> Result<Raw> {
+        match self {
+            Self::U8(v) => storage::tensor_from_vec(v, shape),
+            Self::U32(v) => storage::tensor_from_vec(v, shape),
+            Self::I64(v) => storage::tensor_from_vec(v, shape),
+            Self::BF16(v) => storage::tensor_from_vec(v, shape),
+            Self::F16(v) => storage::tensor_from_vec(v, shape),
+            Self::F32(v) => storage::tensor_from_vec(v, shape),
+            Self::F64(v) => storage::tensor_from_vec(v, shape),
+        }
+    }
+}
+
+/// Asks the plugin for types and shapes of the outputs.
+fn infer(table: &Table, state: State, parts: &[ViewParts]) -> Result<Vec<(DType, Vec<usize>)>> {
+    let name = &table.name;
+    let views: Vec<et_view> = parts.iter().map(|part| part.view(ptr::null_mut())).collect();
+    let pointers: Vec<*const et_view> = views.iter().map(ptr::from_ref).collect();
+    let (mut dtypes, mut ranks) = (vec![0i32; table.outputs], vec![-1i32; table.outputs]);
+    let mut extents = vec![[0i64; MAX_RANK]; table.outputs];
+    let rows: Vec<*mut i64> = extents.iter_mut().map(|row| row.as_mut_ptr()).collect();
+    // SAFETY: all arrays have the lengths that the interface promises and outlive the call.
+    let error = unsafe {
+        (table.infer)(
+            state.get(),
+            pointers.as_ptr(),
+            dtypes.as_mut_ptr(),
+            ranks.as_mut_ptr(),
+            rows.as_ptr(),
+        )
+    };
+    // SAFETY: plugins return errors made by this engine.
+    unsafe { answer(name, "infer", error) }?;
+    let mut outputs = Vec::with_capacity(table.outputs);
+    for (index, (&dtype, &rank)) in dtypes.iter().zip(&ranks).enumerate() {
+        let Some(extents) = usize::try_from(rank).ok().and_then(|rank| extents[index].get(..rank))
+        else {
+            fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "op \"{name}\": infer set rank {rank} for output {index}, expected 0 to {MAX_RANK}"
+            );
+        };
+        let Ok(shape) = extents.iter().map(|&e| usize::try_from(e)).collect::<std::result::Result<Vec<_>, _>>()
+        else {
+            fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "op \"{name}\": infer set the shape {extents:?} for output {index}, expected no negative extent"
+            );
+        };
+        shape_len(name, &shape)?;
+        let dtype = dtype_from_code(dtype)
+            .map_err(|error| error.context(format!("op \"{name}\": output {index}")))?;
+        outputs.push((dtype, shape));
+    }
+    Ok(outputs)
+}
+
+/// Runs a custom operation and records it.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when the table lacks a slot, the number of inputs is wrong or `infer` answers nonsense; whatever the plugin's
+/// functions return.
+///
+/// # Safety
+/// `op` is NULL or a plugin's table, whose functions fulfil their contract for `state`; `state` outlives the outputs.
+pub unsafe fn apply(
+    op: *const et_plugin_op,
+    state: *mut c_void,
+    inputs: &[&Tensor],
+) -> Result<Vec<Tensor>> {
+    // SAFETY: the caller's contract is the same.
+    let table = unsafe { Table::read(op) }?;
+    let state = State(state);
+    let name = table.name.clone();
+    if inputs.len() != table.inputs {
+        fail!(
+            ET_ERR_INVALID_ARGUMENT,
+            "op \"{name}\": expected {} inputs, found {}",
+            table.inputs,
+            inputs.len()
+        );
+    }
+    let strided = table.flags & ET_OP_ACCEPTS_STRIDED != 0;
+    let values = inputs
+        .iter()
+        .map(|input| if strided { Ok(input.save()) } else { super::nn::dense(input.value()) })
+        .collect::<Result<Vec<Value>>>()?;
+    let parts = values.iter().map(|v| ViewParts::new(v)).collect::<Result<Vec<_>>>()?;
+    let shapes = infer(&table, state, &parts)?;
+    let mut outputs = Vec::with_capacity(shapes.len());
+    let mut output_parts = Vec::with_capacity(shapes.len());
+    for (dtype, shape) in &shapes {
+        outputs.push(Output::new(*dtype, shape.iter().product())?);
+        let mut strides = vec![1i64; shape.len()];
+        for axis in (0..shape.len().saturating_sub(1)).rev() {
+            strides[axis] = strides[axis + 1] * shape[axis + 1] as i64;
+        }
+        output_parts.push(ViewParts {
+            shape: shape.iter().map(|&extent| extent as i64).collect(),
+            strides,
+            dtype: dtype_code(*dtype)?,
+        });
+    }
+    {
+        let mut in_views = Vec::with_capacity(parts.len());
+        for (part, value) in parts.iter().zip(&values) {
+            in_views.push(part.view(address(value)?));
+        }
+        let out_views: Vec<et_view> =
+            output_parts.iter().zip(&mut outputs).map(|(part, out)| part.view(out.data())).collect();
+        let in_pointers: Vec<*const et_view> = in_views.iter().map(ptr::from_ref).collect();
+        let out_pointers: Vec<*const et_view> = out_views.iter().map(ptr::from_ref).collect();
+        let call = et_op_call {
+            struct_size: size_of::<et_op_call>(),
+            state: state.get(),
+            inputs: in_pointers.as_ptr(),
+            inputs_len: in_pointers.len(),
+            outputs: out_pointers.as_ptr(),
+            outputs_len: out_pointers.len(),
+            stream: ptr::null_mut(),
+        };
+        // SAFETY: the views describe live memory of `values` and `outputs`, and all arrays outlive the call.
+        let error = unsafe { (table.forward)(&call) };
+        // SAFETY: plugins return errors made by this engine.
+        unsafe { answer(&name, "forward", error) }?;
+    }
+    let outputs = outputs
+        .into_iter()
+        .zip(shapes)
+        .map(|(output, (_, shape))| output.into_tensor(shape))
+        .collect::<Result<Vec<Raw>>>()?;
+    let Some(backward) = table.backward else {
+        // Without a backward function the outputs are constants.
+        return Ok(outputs.into_iter().map(Tensor::new).collect());
+    };
+    if !records(inputs) {
+        return Ok(outputs.into_iter().map(Tensor::new).collect());
+    }
+    let saved_outputs: Vec<Value> = outputs.iter().cloned().map(Value::new).collect();
+    Ok(record("custom_op", inputs, outputs, move |pass| {
+        let grads: Vec<Option<Value>> = (0..saved_outputs.len()).map(|i| pass.grad(i)).collect();
+        let grads = call_backward(&name, backward, state, &values, &saved_outputs, grads)?;
+        for (index, (grad, value)) in grads.into_iter().zip(&values).enumerate() {
+            let Some(grad) = grad else { continue };
+            if grad.dims() != value.dims() || grad.dtype() != value.dtype() {
+                fail!(
+                    ET_ERR_SHAPE,
+                    "op \"{name}\": the gradient of input {index} must be {:?} of {}, found {:?} of {}",
+                    value.dims(),
+                    value.dtype().as_str(),
+                    grad.dims(),
+                    grad.dtype().as_str()
+                );
+            }
+            pass.give(index, grad.save())?;
+        }
+        Ok(())
+    }))
+}
+
+/// Handles that are released when this goes.
+struct Handles(Vec<*mut et_tensor>);
+
+impl Handles {
+    fn new(values: &[Value]) -> Self {
+        Self(values.iter().map(|value| into_raw(Tensor::new(Raw::clone(value)))).collect())
+    }
+}
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        for &handle in &self.0 {
+            // SAFETY: each is NULL or a reference that we own.
+            unsafe { release::<Tensor>(handle) };
+        }
+    }
+}
+
+fn call_backward(
+    name: &str,
+    backward: Backward,
+    state: State,
+    inputs: &[Value],
+    outputs: &[Value],
+    grads: Vec<Option<Value>>,
+) -> Result<Vec<Option<Tensor>>> {
+    let (in_handles, out_handles) = (Handles::new(inputs), Handles::new(outputs));
+    let grads = Handles(
+        grads
+            .into_iter()
+            .map(|grad| match grad {
+                Some(grad) => into_raw(Tensor::new(grad.into_inner())),
+                None => ptr::null_mut(),
+            })
+            .collect(),
+    );
+    let mut results = Handles(vec![ptr::null_mut(); inputs.len()]);
+    let constant = |handles: &Handles| handles.0.iter().map(|h| h.cast_const()).collect::<Vec<_>>();
+    let (ins, outs, gs) = (constant(&in_handles), constant(&out_handles), constant(&grads));
+    let _paused = Paused::new();
+    // SAFETY: all arrays have the lengths that the interface promises and outlive the call.
+    let error = unsafe {
+        backward(state.get(), ins.as_ptr(), outs.as_ptr(), gs.as_ptr(), results.0.as_mut_ptr())
+    };
+    // SAFETY: plugins return errors made by this engine.
+    unsafe { answer(name, "backward", error) }?;
+    results
+        .0
+        .iter()
+        .map(|&handle| {
+            if handle.is_null() {
+                return Ok(None);
+            }
+            // SAFETY: the plugin gave a reference to us, which `results` holds.
+            unsafe { borrow::<Tensor>(handle) }.map(|tensor| Some(tensor.clone()))
+        })
+        .collect()
+}

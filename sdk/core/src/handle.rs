@@ -12,9 +12,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use easytransfer_abi::{
-    ET_ERR_BAD_HANDLE, ET_ERR_BAD_INPUT, ET_ERR_INVALID_ARGUMENT, ET_ERR_PANIC, et_error, et_str,
-};
+use easytransfer_abi::{ET_ERR_BAD_INPUT, ET_ERR_PANIC, et_error, et_str};
 
 use crate::error::{Error, Result, fail};
 
@@ -282,6 +280,7 @@ impl Handle for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use easytransfer_abi::{ET_ERR_BAD_HANDLE, ET_ERR_INVALID_ARGUMENT};
 
     #[repr(C)]
     struct AbiA(u8);

@@ -152,6 +152,31 @@ pub fn read<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
     Ok(Slice { guard, range, _element: std::marker::PhantomData })
 }
 
+/// As [`read`], for a matrix whose rows lie without gaps but may begin further apart than they are long, such as a third of the
+/// columns of a wider matrix. Also gives the number of elements from one row to the next. `Ok(None)` for other layouts.
+pub fn read_rows<T: Element>(
+    tensor: &candle_core::Tensor,
+) -> Result<Option<(Slice<'_, T>, usize)>> {
+    let (dims, stride) = (tensor.dims(), tensor.stride());
+    let &[rows, cols] = dims else { return Ok(None) };
+    if rows == 0 || cols == 0 || (cols > 1 && stride[1] != 1) || (rows > 1 && stride[0] < cols) {
+        return Ok(None);
+    }
+    let (guard, layout) = tensor.storage_and_layout();
+    let step = if rows > 1 { stride[0] } else { cols };
+    let start = layout.start_offset();
+    let range = start..start + (rows - 1) * step + cols;
+    match &*guard {
+        Storage::Cpu(storage) => match T::slice(storage) {
+            Some(data) if range.end <= data.len() => {}
+            Some(_) => fail!(ET_ERR_FAILED_PRECONDITION, "the memory of this tensor is gone"),
+            None => return Err(wrong_dtype::<T>(storage_dtype(storage))),
+        },
+        _ => return Err(not_cpu()),
+    }
+    Ok(Some((Slice { guard, range, _element: std::marker::PhantomData }, step)))
+}
+
 fn storage_dtype(storage: &CpuStorage) -> DType {
     candle_core::backend::BackendStorage::dtype(storage)
 }

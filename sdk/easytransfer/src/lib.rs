@@ -19,6 +19,7 @@
 
 mod app;
 mod embed;
+pub mod json;
 mod parts;
 mod runtime;
 
@@ -37,3 +38,8 @@ pub use easytransfer_train::{Error, Result};
 
 /// Version of the SDK.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The engine's table, as plugins get it; there before any runtime is, and until the process ends.
+pub fn host() -> *const plugin::abi::et_host {
+    easytransfer_core::host::host()
+}

@@ -58,15 +58,8 @@ impl Components for Registered {
         let kind = Kind::from_name(short)
             .ok_or_else(|| Error::other(format!("components of kind {kind} are not known")))?;
         let found = self.0.lookup(kind, name).map_err(|error| load_error(&error))?;
-        let interface = match kind {
-            Kind::Model => "et.model/1",
-            Kind::Loss => "et.loss/1",
-            Kind::Optimizer => "et.optimizer/1",
-            Kind::Strategy => "et.strategy/1",
-            Kind::App => "et.app/1",
-            Kind::Metric => "et.metric/1",
-            Kind::Op => "et.op/1",
-        };
+        // Interface ids are ASCII constants.
+        let interface = kind.interface().to_str().unwrap_or_default();
         // SAFETY: the registry checked the table, and it lives until the process ends.
         Ok(unsafe {
             ComponentRef::new(

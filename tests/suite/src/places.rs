@@ -21,3 +21,17 @@ pub fn shared() -> PathBuf {
 pub fn parity() -> PathBuf {
     root().join("tests/parity")
 }
+
+/// The folder of the release build with the staged plugins: `ET_STAGED`, else `target/release`. Panics when nothing is staged there.
+pub fn staged() -> PathBuf {
+    let path = match std::env::var_os("ET_STAGED") {
+        Some(path) => root().join(path),
+        None => root().join("target/release"),
+    };
+    assert!(
+        path.join("plugins").is_dir(),
+        "{}: no staged plugins; `cargo xtask test` builds and stages them",
+        path.display()
+    );
+    path
+}

@@ -208,7 +208,7 @@ mod tests {
                 let mean = (0..3).map(|i| g[4 * i + j].powi(2)).sum::<f64>() / 3.0;
                 c[j] = beta2 * c[j] + (1.0 - beta2) * mean;
             }
-            let mut u = vec![0.0; 17];
+            let mut u = [0.0; 17];
             for i in 0..12 {
                 let second = r[i / 4] * c[i % 4] / (r.iter().sum::<f64>() / 3.0);
                 u[i] = g[i] / second.sqrt();

@@ -146,7 +146,12 @@ impl AttentionShape<'_> {
     ) -> Result<Vec<Run>> {
         for (argument, found) in [("heads", self.heads), ("head_size", self.head_size)] {
             if found == 0 {
-                return Err(KernelError::Value { kernel, argument, expected: "at least 1", found: 0.0 });
+                return Err(KernelError::Value {
+                    kernel,
+                    argument,
+                    expected: "at least 1",
+                    found: 0.0,
+                });
             }
         }
         if !self.scale.is_finite() {
@@ -401,10 +406,10 @@ pub fn attention_probabilities<F: Float>(
             let mut product = MatrixMut::new(scores, rows, cols)?;
             gemm_serial(F::from_f64(shape.scale), queries, keys.t(), F::ZERO, &mut product)?;
             let causal_shift = shape.causal_shift(run);
-            let tile = Tile { rows, cols, first_query: 0, first_key: 0, causal_shift, dropout: None };
+            let tile =
+                Tile { rows, cols, first_query: 0, first_key: 0, causal_shift, dropout: None };
             let (mut largest, mut sum) = (vec![F::NEG_INFINITY; rows], vec![F::ZERO; rows]);
-            let mut state =
-                Softmax { largest: &mut largest, sum: &mut sum, values: &mut [] };
+            let mut state = Softmax { largest: &mut largest, sum: &mut sum, values: &mut [] };
             softmax_tile(&tile, scores, cols, &mut state, &mut []);
             for (row, &sum) in scores.chunks_exact_mut(cols).zip(&sum) {
                 let factor = if sum == F::ZERO { F::ZERO } else { F::ONE / sum };
@@ -420,7 +425,9 @@ pub fn attention_probabilities<F: Float>(
 mod tests {
     use super::*;
     use crate::kernels::philox::Counter;
-    use crate::kernels::testing::{assert_close, assert_same_bits, random, with_one_and_three_threads};
+    use crate::kernels::testing::{
+        assert_close, assert_same_bits, random, with_one_and_three_threads,
+    };
 
     /// Plain loops over fused q, k, v [T, 3 H] in `f64`.
     fn naive(shape: &AttentionShape<'_>, qkv: &[f64], keep: impl Fn(u64) -> f64) -> Vec<f64> {
@@ -432,9 +439,13 @@ mod tests {
             let run = run[0] as usize..run[1] as usize;
             for (t, head) in run.clone().flat_map(|t| (0..shape.heads).map(move |head| (t, head))) {
                 let end = if shape.causal { t + 1 } else { run.end };
-                let at = |row: usize, third: usize, c: usize| qkv[row * 3 * h + third * h + head * d + c];
+                let at = |row: usize, third: usize, c: usize| {
+                    qkv[row * 3 * h + third * h + head * d + c]
+                };
                 let p: Vec<f64> = (run.start..end)
-                    .map(|s| (shape.scale * (0..d).map(|c| at(t, 0, c) * at(s, 1, c)).sum::<f64>()).exp())
+                    .map(|s| {
+                        (shape.scale * (0..d).map(|c| at(t, 0, c) * at(s, 1, c)).sum::<f64>()).exp()
+                    })
                     .collect();
                 let sum: f64 = p.iter().sum();
                 for (j, p) in p.iter().enumerate() {
@@ -466,7 +477,8 @@ mod tests {
         for (heads, head_size, causal) in [(2, 8, false), (3, 5, true)] {
             let scale = 3.0 / (head_size as f64).sqrt();
             let (query_starts, key_starts) = (&starts[..], &starts[..]);
-            let shape = AttentionShape { heads, head_size, query_starts, key_starts, causal, scale };
+            let shape =
+                AttentionShape { heads, head_size, query_starts, key_starts, causal, scale };
             let qkv: Vec<f32> = random(330 * 3 * shape.width(), 1);
             let wide: Vec<f64> = qkv.iter().map(|&v| f64::from(v)).collect();
             assert_close(&forward(shape, &qkv, None), &naive(&shape, &wide, |_| 1.0), 3e-6);
@@ -481,8 +493,14 @@ mod tests {
     fn probabilities_give_the_output_and_respect_causality() {
         let starts = [0i64, 4, 4, 9];
         let (query_starts, key_starts) = (&starts[..], &starts[..]);
-        let shape =
-            AttentionShape { heads: 2, head_size: 3, query_starts, key_starts, causal: true, scale: 0.7 };
+        let shape = AttentionShape {
+            heads: 2,
+            head_size: 3,
+            query_starts,
+            key_starts,
+            causal: true,
+            scale: 0.7,
+        };
         let qkv: Vec<f64> = random(9 * 18, 3);
         let part = |third: usize| Rows::new(&qkv[third * 6..], 18);
         let all = attention_probabilities(shape, part(0), part(1)).unwrap();
@@ -502,7 +520,10 @@ mod tests {
 
     #[test]
     fn tiles_are_even_and_bounded() {
-        assert_eq!([1, 16, 100, 128, 129, 300].map(|len| tile_len(len, 128)), [16, 16, 112, 128, 80, 112]);
+        assert_eq!(
+            [1, 16, 100, 128, 129, 300].map(|len| tile_len(len, 128)),
+            [16, 16, 112, 128, 80, 112]
+        );
         assert_eq!(tile_len(0, 128), 0);
     }
 
@@ -510,8 +531,14 @@ mod tests {
     fn large_scores_stay_finite() {
         let starts = [0i64, 600];
         let (query_starts, key_starts) = (&starts[..], &starts[..]);
-        let shape =
-            AttentionShape { heads: 1, head_size: 4, query_starts, key_starts, causal: false, scale: 1e4 };
+        let shape = AttentionShape {
+            heads: 1,
+            head_size: 4,
+            query_starts,
+            key_starts,
+            causal: false,
+            scale: 1e4,
+        };
         let qkv: Vec<f32> = random(600 * 12, 4);
         assert!(forward(shape, &qkv, None).iter().all(|o| o.abs() <= 1.0));
     }
@@ -520,8 +547,14 @@ mod tests {
     fn threads_do_not_change_bits() {
         let starts = [0i64, 200, 500, 507];
         let (query_starts, key_starts) = (&starts[..], &starts[..]);
-        let shape =
-            AttentionShape { heads: 4, head_size: 32, query_starts, key_starts, causal: false, scale: 0.2 };
+        let shape = AttentionShape {
+            heads: 4,
+            head_size: 32,
+            query_starts,
+            key_starts,
+            causal: false,
+            scale: 0.2,
+        };
         let qkv: Vec<f32> = random(507 * 3 * 128, 1);
         let dropout = Dropout::new(0.1, Counter::new(1, 2, 3)).ok();
         let (one, three) = with_one_and_three_threads(|| forward(shape, &qkv, dropout));

@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use super::attention::{
-    AttentionShape, DropoutRows, KEY_TILE, QUERY_TILE, Run, Tile, head_matrix, strided_mut, tile_len,
+    AttentionShape, DropoutRows, KEY_TILE, QUERY_TILE, Run, Tile, head_matrix, strided_mut,
+    tile_len,
 };
 use super::gemm::{Matrix, gemm_serial};
 use super::philox::Dropout;
@@ -37,7 +38,12 @@ pub enum AttentionGradients<'a, F> {
 }
 
 impl<'a, F: Float> AttentionGradients<'a, F> {
-    fn into_rows(self, queries: usize, keys: usize, width: usize) -> Result<[SharedRows<'a, F>; 3]> {
+    fn into_rows(
+        self,
+        queries: usize,
+        keys: usize,
+        width: usize,
+    ) -> Result<[SharedRows<'a, F>; 3]> {
         let check = |argument, expected, found| check_len(NAME, argument, expected, found);
         Ok(match self {
             Self::Separate { q, k, v } => {
@@ -264,15 +270,7 @@ impl<F: Float> HeadTask<'_, F> {
         gemm_serial(scale, q, k.t(), F::ZERO, &mut scores)?;
         let mut dweights = strided_mut(buffers.dscores, rows, cols, stride)?;
         gemm_serial(F::ONE, do_, v.t(), F::ZERO, &mut dweights)?;
-        backward_tile(
-            place,
-            buffers.scores,
-            buffers.dscores,
-            stride,
-            lse,
-            delta,
-            buffers.factors,
-        );
+        backward_tile(place, buffers.scores, buffers.dscores, stride, lse, delta, buffers.factors);
         let weights = Matrix::strided(buffers.scores, [rows, cols], [stride, 1])?;
         let dscores = Matrix::strided(buffers.dscores, [rows, cols], [stride, 1])?;
         let mut dv = strided_mut(dv, cols, head_size, head_size)?;
@@ -342,7 +340,9 @@ mod tests {
     fn gradients_match_differences_with_and_without_dropout() {
         let starts = [0i64, 3, 3, 4, 11];
         let dropout = Dropout::new(0.3, Counter::new(9, 8, 7)).unwrap();
-        for (causal, dropout) in [(false, None), (true, None), (false, Some(dropout)), (true, Some(dropout))] {
+        for (causal, dropout) in
+            [(false, None), (true, None), (false, Some(dropout)), (true, Some(dropout))]
+        {
             check_differences(
                 AttentionShape {
                     heads: 2,
@@ -406,7 +406,9 @@ mod tests {
             assert_close(&[dot(&gradient, &direction)], &[expected], 1e-7);
 
             let fuse = |parts: &[&[f64]]| -> Vec<f64> {
-                let row = |t: usize| parts.iter().flat_map(move |x| x[t * width..(t + 1) * width].to_vec());
+                let row = |t: usize| {
+                    parts.iter().flat_map(move |x| x[t * width..(t + 1) * width].to_vec())
+                };
                 (0..rows).flat_map(row).collect()
             };
             let fused = fuse(&[part(0), part(1), part(2)]);
@@ -441,9 +443,14 @@ mod tests {
         let x: Vec<f32> = random(4 * n, 5);
         let wide: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
         let dropout = Dropout::new(0.1, Counter::new(3, 2, 1)).ok();
-        let (_, found) = both(shape, [&x[..n], &x[n..2 * n], &x[2 * n..3 * n]], dropout, &x[3 * n..]);
-        let (_, expected) =
-            both(shape, [&wide[..n], &wide[n..2 * n], &wide[2 * n..3 * n]], dropout, &wide[3 * n..]);
+        let (_, found) =
+            both(shape, [&x[..n], &x[n..2 * n], &x[2 * n..3 * n]], dropout, &x[3 * n..]);
+        let (_, expected) = both(
+            shape,
+            [&wide[..n], &wide[n..2 * n], &wide[2 * n..3 * n]],
+            dropout,
+            &wide[3 * n..],
+        );
         assert_close(&found, &expected, 2e-5);
     }
 
@@ -471,9 +478,13 @@ mod tests {
     #[test]
     #[ignore = "a measurement, not a check"]
     fn attention_rate() {
-        for (runs, len, heads, head_size) in
-            [(32, 128, 12, 32), (32, 128, 12, 64), (32, 64, 12, 32), (32, 20, 12, 32), (8, 512, 12, 64)]
-        {
+        for (runs, len, heads, head_size) in [
+            (32, 128, 12, 32),
+            (32, 128, 12, 64),
+            (32, 64, 12, 32),
+            (32, 20, 12, 32),
+            (8, 512, 12, 64),
+        ] {
             let starts: Vec<i64> = (0..=runs).map(|run| run * len).collect();
             let shape = AttentionShape {
                 heads,

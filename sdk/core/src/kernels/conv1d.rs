@@ -62,10 +62,16 @@ impl Conv1dShape<'_> {
     fn runs(&self, kernel: &'static str) -> Result<[Vec<Range<usize>>; 2]> {
         for (argument, found) in [("kernel", self.kernel), ("dilation", self.dilation)] {
             if found == 0 {
-                return Err(KernelError::Value { kernel, argument, expected: "at least 1", found: 0.0 });
+                return Err(KernelError::Value {
+                    kernel,
+                    argument,
+                    expected: "at least 1",
+                    found: 0.0,
+                });
             }
         }
-        let last = |starts: &[i64]| starts.last().map_or(0, |&last| usize::try_from(last).unwrap_or(0));
+        let last =
+            |starts: &[i64]| starts.last().map_or(0, |&last| usize::try_from(last).unwrap_or(0));
         let runs = run_ranges(kernel, "starts", self.starts, last(self.starts))?;
         let starts = self.output_starts();
         Ok([runs, run_ranges(kernel, "starts of the output", &starts, last(&starts))?])
@@ -135,11 +141,8 @@ fn taps_first<F: Float>(shape: &Conv1dShape<'_>, weight: &[F]) -> Vec<F> {
 
 /// Where element `i` of the weight stands in [`taps_first`].
 fn place(shape: &Conv1dShape<'_>, i: usize) -> usize {
-    let (tap, input, output) = (
-        i % shape.kernel,
-        i / shape.kernel % shape.inputs,
-        i / shape.kernel / shape.inputs,
-    );
+    let (tap, input, output) =
+        (i % shape.kernel, i / shape.kernel % shape.inputs, i / shape.kernel / shape.inputs);
     (output * shape.kernel + tap) * shape.inputs + input
 }
 
@@ -339,7 +342,14 @@ mod tests {
         let mut all = vec![];
         for border in [Border::Same, Border::Valid] {
             for (kernel, dilation) in [(1, 1), (3, 1), (4, 1), (3, 2), (9, 1)] {
-                all.push(Conv1dShape { starts: &STARTS, inputs: 3, outputs: 2, kernel, dilation, border });
+                all.push(Conv1dShape {
+                    starts: &STARTS,
+                    inputs: 3,
+                    outputs: 2,
+                    kernel,
+                    dilation,
+                    border,
+                });
             }
         }
         all

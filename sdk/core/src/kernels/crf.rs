@@ -422,8 +422,7 @@ mod tests {
         let count = C.pow(run.len() as u32);
         (0..count)
             .map(|code| {
-                let path: Vec<usize> =
-                    (0..run.len()).map(|t| code / C.pow(t as u32) % C).collect();
+                let path: Vec<usize> = (0..run.len()).map(|t| code / C.pow(t as u32) % C).collect();
                 let mut score = w.first[path[0]] + w.last[path[path.len() - 1]];
                 for (t, &tag) in path.iter().enumerate() {
                     score += e[(run.start + t) * C + tag];
@@ -445,7 +444,8 @@ mod tests {
         for (run, range) in [(0, 0..4), (2, 4..5), (3, 5..7)] {
             let all = paths(&x, range.clone());
             let total = all.iter().map(|(_, score)| score.exp()).sum::<f64>().ln();
-            let is = |tags: &[i64], path: &[usize]| tags.iter().zip(path).all(|(&a, &b)| a == b as i64);
+            let is =
+                |tags: &[i64], path: &[usize]| tags.iter().zip(path).all(|(&a, &b)| a == b as i64);
             let score = all.iter().find(|(path, _)| is(&TAGS[range.clone()], path)).unwrap().1;
             assert!((found[run] - (total - score)).abs() < 1e-12);
             let best = all.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
@@ -517,8 +517,7 @@ mod tests {
         let emissions: Vec<f32> = random(3000 * 9, 1);
         let tags: Vec<i64> = (0..3000).map(|t| t * 7 % 9).collect();
         let w: Vec<f32> = random(99, 2);
-        let weights =
-            CrfWeights { transitions: &w[..81], first: &w[81..90], last: &w[90..] };
+        let weights = CrfWeights { transitions: &w[..81], first: &w[81..90], last: &w[90..] };
         let (one, three) = with_one_and_three_threads(|| {
             let (mut nll, mut de) = (vec![0f32; 60], vec![0f32; emissions.len()]);
             let mut dt = vec![0f32; 81];

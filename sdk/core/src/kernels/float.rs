@@ -111,10 +111,7 @@ fn exp_parts(x: f32) -> (i32, f32) {
     // ln 2 in two parts, the first with enough trailing zeros that `n` times it is exact.
     let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
     // exp(r) = 1 + r + r^2 P(r) for |r| <= ln(2) / 2; error 4e-9.
-    let p = polynomial(
-        [5.000_000_1e-1, 1.666_651_3e-1, 4.166_618_7e-2, 8.369_598e-3, 1.395_171_7e-3],
-        r,
-    );
+    let p = polynomial([0.5, 1.666_651_3e-1, 4.166_618_7e-2, 8.369_598e-3, 1.395_171_7e-3], r);
     ((rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32), r + r * r * p)
 }
 
@@ -130,10 +127,10 @@ fn scaled_tail(a: f32) -> f32 {
             9.528_77e-2,
             7.301_356e-2,
             8.384_903_4e-2,
-            1.773_880_9e-2,
+            1.773_881e-2,
             2.260_596_8e-2,
             5.588_317_8e-2,
-            -6.453_874_5e-2,
+            -6.453_875e-2,
             1.689_269_6e-2,
         ],
         t,
@@ -233,13 +230,13 @@ impl Float for f32 {
         // exact.
         let small = a + a * polynomial(
             [
-                1.283_791_66e-1,
+                1.283_791_7e-1,
                 -3.761_262_7e-1,
                 1.128_36e-1,
                 -2.685_444_5e-2,
-                5.189_535_3e-3,
+                5.189_535e-3,
                 -8.020_841e-4,
-                7.889_119_5e-5,
+                7.889_119e-5,
             ],
             z,
         );

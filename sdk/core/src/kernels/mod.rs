@@ -15,16 +15,20 @@ pub mod adafactor;
 pub mod attention;
 pub mod attention_backward;
 pub mod conv1d;
+pub mod crf;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
 pub mod float;
 pub mod gemm;
+pub mod gru;
 pub mod linear;
+pub mod lstm;
 pub mod norm;
 pub mod optim;
 pub mod padding;
 pub mod philox;
+pub mod rnn;
 pub mod runs;
 pub mod scratch;
 pub mod simd;
@@ -235,7 +239,7 @@ mod tests {
 
     #[test]
     fn blocks_cover_the_range_once() {
-        assert_eq!(blocks(0, 4), vec![]);
+        assert!(blocks(0, 4).is_empty());
         assert_eq!(blocks(9, 4), vec![0..4, 4..8, 8..9]);
     }
 

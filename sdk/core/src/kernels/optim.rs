@@ -457,7 +457,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Numbers of `torch.optim` on p = [1, -2], gradients [0.5, 0.25] then [-1, 2], wd 0.1, lr 0.1.
+    /// Two steps by the documented recurrences, with weight decay, momentum and Nesterov.
     #[test]
     fn sgd_variants_match_formulas() {
         let segments = [segment(0, 2)];

@@ -73,14 +73,11 @@ fn rounds<const N: usize>(c: [[u64; N]; 4], mut key: [u32; 2]) -> [[u64; N]; 4] 
 /// Writes the words of `GROUP` blocks from `block` on.
 #[inline(always)]
 fn group(seed: u64, stream: u64, block: u64, out: &mut [u32; GROUP_WORDS]) {
-    let mut c = [[0u64; GROUP]; 4];
-    for lane in 0..GROUP {
-        let index = block.wrapping_add(lane as u64);
-        c[0][lane] = index;
-        c[1][lane] = index >> 32;
-        c[2][lane] = stream;
-        c[3][lane] = stream >> 32;
+    let mut index = [block; GROUP];
+    for (lane, index) in index.iter_mut().enumerate() {
+        *index = index.wrapping_add(lane as u64);
     }
+    let c = [index, index.map(|i| i >> 32), [stream; GROUP], [stream >> 32; GROUP]];
     let words = rounds(c, [seed as u32, (seed >> 32) as u32]);
     for lane in 0..GROUP {
         for word in 0..4 {
@@ -178,7 +175,9 @@ fn box_muller(first: u32, second: u32) -> (f32, f32) {
     let f = ((second << 2) as i32 >> 8) as f32 * (1.0 / 16_777_216.0);
     let z = f * f;
     // sin and cos of f * pi / 2; errors 6e-9 and 1e-10.
-    let sin = f * (1.570_796_3 + z * (-6.459_634e-1 + z * (7.967_922e-2 + z * -4.599_020_5e-3)));
+    let sin = f
+        * (std::f32::consts::FRAC_PI_2
+            + z * (-6.459_634e-1 + z * (7.967_922e-2 + z * -4.599_020_5e-3)));
     let cos =
         1.0 + z * (-1.233_700_5 + z * (2.536_691_7e-1 + z * (-2.085_979_5e-2 + z * 9.030_116e-4)));
     let swap = quadrant & 1 == 1;

@@ -19,7 +19,8 @@ pub fn run_ranges(
     starts: &[i64],
     rows: usize,
 ) -> Result<Vec<Range<usize>>> {
-    let expected = "cumulative lengths that begin with 0, never fall and end with the number of rows";
+    let expected =
+        "cumulative lengths that begin with 0, never fall and end with the number of rows";
     let fail = |found: f64| Err(KernelError::Value { kernel, argument, expected, found });
     match (starts.first(), starts.last()) {
         (None, _) | (_, None) => return fail(f64::NAN),

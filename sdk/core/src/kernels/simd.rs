@@ -56,6 +56,7 @@ macro_rules! multiversion {
             ($($argument:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
     )+) => {$(
         $(#[$meta])*
+        #[allow(clippy::too_many_arguments, reason = "kernels take their slices one by one")]
         $vis fn $name $(<$generic: $bound $(, const $constant: $kind)*>)? ($($argument: $type),*) $(-> $ret)? {
             #[allow(clippy::too_many_arguments, reason = "kernels take their slices one by one")]
             #[inline(always)]

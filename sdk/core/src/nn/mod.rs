@@ -4,6 +4,7 @@
 //! a parameter's gradient where there is one.
 
 pub mod attention;
+pub mod crf;
 pub mod embedding;
 pub mod linear;
 pub mod loss;

@@ -1,0 +1,89 @@
+//! A model by itself.
+
+use crate::error::{check_out, exclusive, give, guard, shared, take_back};
+use crate::runtime::et_runtime;
+use crate::text::required;
+use easytransfer_facade as facade;
+use facade::Map;
+use facade::plugin::abi::{et_error, et_map, et_params};
+use std::ffi::c_char;
+use std::ptr::null_mut;
+
+/// A model with its parameters.
+pub struct et_model {
+    pub(crate) model: facade::Model,
+}
+
+/// Makes a model with random parameters that depend on `seed` and their names alone. `config` is the content of a config.json. `*out`
+/// is for `et_model_release`. Errors: BAD_INPUT for an unknown name or a wrong configuration. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_model_new(
+    runtime: *const et_runtime,
+    name: *const c_char,
+    config: *const c_char,
+    seed: u64,
+    out: *mut *mut et_model,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_model_new")?;
+        // SAFETY: the caller passes a live runtime and texts, and `out` is not NULL.
+        unsafe {
+            let runtime = shared(runtime, "runtime")?;
+            let (name, config) = (required(name, "name")?, required(config, "config")?);
+            give(out, et_model { model: runtime.runtime.model(name, config, seed)? });
+        }
+        Ok(())
+    })
+}
+
+/// Loads weights from a Hugging Face directory. Errors: BAD_INPUT naming file and tensor; every parameter must be there. [one-at-a-time] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_model_load_weights(
+    model: *mut et_model,
+    directory: *const c_char,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the caller passes a live model that no other call uses, and text.
+        let (model, directory) =
+            unsafe { (exclusive(model, "model")?, required(directory, "directory")?) };
+        model.model.load_weights(directory.as_ref())?;
+        Ok(())
+    })
+}
+
+/// The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read gradients, declare
+/// a head. NULL for NULL. [one-at-a-time] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_model_params(model: *mut et_model) -> *mut et_params {
+    // SAFETY: the caller passes NULL or a live model that no other call uses.
+    unsafe { model.as_mut() }.map_or(null_mut(), |model| model.model.params().as_raw())
+}
+
+/// Runs the model on a batch (made by et.data/1, `batch_from_rows`), with dropout when `training` is not 0. `want` is a set of ET_WANT_
+/// bits. `*out` holds the outputs, for `map_release` of et.data/1. [one-at-a-time] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_model_forward(
+    model: *mut et_model,
+    batch: *const et_map,
+    training: i32,
+    want: u32,
+    out: *mut *mut et_map,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_model_forward")?;
+        // SAFETY: the caller passes a live model that no other call uses and a live map; `out` is not NULL.
+        unsafe {
+            let model = exclusive(model, "model")?;
+            let batch = Map::lend(batch.cast_mut())?;
+            *out = model.model.forward(&batch, training != 0, want)?.into_raw();
+        }
+        Ok(())
+    })
+}
+
+/// Gives a model back. Tensors that came from it stay valid. Accepts NULL. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_model_release(model: *mut et_model) {
+    // SAFETY: the caller passes NULL or a model that it owns.
+    unsafe { take_back(model) };
+}

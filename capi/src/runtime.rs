@@ -1,0 +1,113 @@
+//! The runtime: one engine and the plugins found for it.
+
+use crate::error::{check_out, give, guard, host, shared, take_back};
+use crate::text::{et_text, optional, required};
+use easytransfer_facade as facade;
+use facade::plugin::Error;
+use facade::plugin::abi::{et_error, et_host, et_plugin_record};
+use std::ffi::{c_char, CStr};
+
+/// One engine and the plugins found for it.
+pub struct et_runtime {
+    pub(crate) runtime: facade::Runtime,
+}
+
+/// Version of the library, for instance "0.1.0"; lives until the process ends. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn et_version() -> *const c_char {
+    const VERSION: &CStr =
+        match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+            Ok(version) => version,
+            Err(_) => c"",
+        };
+    VERSION.as_ptr()
+}
+
+/// Number of objects of the engine that are alive (tensors, parameters, maps, errors ...); 0 when a program has given everything
+/// back. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn et_live_handles() -> i64 {
+    // SAFETY: the slot takes no arguments.
+    host().live_handles.map_or(0, |count| unsafe { count() })
+}
+
+/// Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are used.
+/// `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" |
+/// "hash-required"}. `*out` is for `et_runtime_release`. Errors: BAD_INPUT for options. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_runtime_new(
+    options: *const c_char,
+    out: *mut *mut et_runtime,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_runtime_new")?;
+        // SAFETY: the caller passes NULL or text, and `out` is not NULL.
+        unsafe {
+            let options = facade::json::runtime_options(optional(options, "options")?)?;
+            give(out, et_runtime { runtime: facade::Runtime::new(options)? });
+        }
+        Ok(())
+    })
+}
+
+/// Gives a runtime back. Apps, models and so on that came from it stay valid. Accepts NULL. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_runtime_release(runtime: *mut et_runtime) {
+    // SAFETY: the caller passes NULL or a runtime that it owns.
+    unsafe { take_back(runtime) };
+}
+
+/// The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for NULL. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_runtime_host(runtime: *const et_runtime) -> *const et_host {
+    if runtime.is_null() { std::ptr::null() } else { host() }
+}
+
+/// Loads a plugin by its manifest or its folder. Errors: BAD_INPUT saying what was required and found. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_runtime_load_plugin(
+    runtime: *const et_runtime,
+    path: *const c_char,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the caller passes a live runtime and text.
+        let (runtime, path) = unsafe { (shared(runtime, "runtime")?, required(path, "path")?) };
+        runtime.runtime.load_plugin(path.as_ref())?;
+        Ok(())
+    })
+}
+
+/// Registers a plugin that is linked into the program; `record` is complete and lives until the process ends. Errors: BAD_INPUT
+/// saying what is wrong with it. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_runtime_register_plugin(
+    runtime: *const et_runtime,
+    record: *const et_plugin_record,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the caller passes a live runtime and a record that lives until the process ends.
+        let (runtime, record) = unsafe { (shared(runtime, "runtime")?, record.as_ref()) };
+        let record = record
+            .ok_or_else(|| Error::invalid("record: expected a plugin's record, found NULL"))?;
+        runtime.runtime.register_plugin(record)?;
+        Ok(())
+    })
+}
+
+/// All plugins as JSON: [{"id": "loss-basic", "version": "0.1.0", "path": "..", "provides": [{"kind": "loss", "name": "mse"}],
+/// "description": "..", "problem": null}]. `*out` is for `et_text_release`. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_runtime_plugins_json(
+    runtime: *const et_runtime,
+    out: *mut *mut et_text,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_runtime_plugins_json")?;
+        // SAFETY: the caller passes a live runtime, and `out` is not NULL.
+        unsafe {
+            let runtime = shared(runtime, "runtime")?;
+            give(out, et_text::new(&facade::json::plugins(&runtime.runtime.plugins())));
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,170 @@
+//! Attention over runs.
+
+use super::{Direct, by_dtype, dense, dropout_of, give_vec, given, run_starts};
+use crate::error::{Result, fail};
+use crate::kernels::attention::{AttentionShape, attention_forward};
+use crate::kernels::attention_backward::{AttentionGradients, AttentionSaved, attention_backward};
+use crate::kernels::philox::Dropout;
+use crate::kernels::runs::Rows;
+use crate::rng::Rng;
+use crate::storage::{self, Real, Slice, Value};
+use crate::tape::record1;
+use crate::tensor::Tensor;
+
+/// Arguments of [`attention`], as in `et_attention`.
+pub struct Attention<'a> {
+    /// Queries [Tq, heads * d].
+    pub query: &'a Tensor,
+    /// Keys [Tk, heads * d].
+    pub key: &'a Tensor,
+    /// Values [Tk, heads * d].
+    pub value: &'a Tensor,
+    /// Cumulative lengths [B + 1] I64 of the runs of queries.
+    pub starts: &'a Tensor,
+    /// Those of the runs of keys and values, if they differ.
+    pub key_starts: Option<&'a Tensor>,
+    /// Number of heads; divides the last axis.
+    pub heads: usize,
+    /// Factor on the scores; 0 means 1 / sqrt(d).
+    pub scale: f64,
+    /// Probability of dropping an attention weight.
+    pub dropout: f64,
+    /// Source of the dropout numbers; without one nothing is dropped.
+    pub rng: Option<&'a Rng>,
+    /// A token may not look at later ones.
+    pub causal: bool,
+}
+
+/// What shape the kernels need, with owned starts.
+struct Plan {
+    heads: usize,
+    head_size: usize,
+    starts: Value,
+    key_starts: Value,
+    scale: f64,
+    causal: bool,
+    dropout: Option<Dropout>,
+}
+
+impl Plan {
+    fn with_shape<R>(&self, f: impl FnOnce(AttentionShape<'_>) -> Result<R>) -> Result<R> {
+        let query_starts = storage::read::<i64>(&self.starts)?;
+        let key_starts = storage::read::<i64>(&self.key_starts)?;
+        f(AttentionShape {
+            heads: self.heads,
+            head_size: self.head_size,
+            query_starts: &query_starts,
+            key_starts: &key_starts,
+            causal: self.causal,
+            scale: self.scale,
+        })
+    }
+}
+
+/// softmax(scale * Q K^T) V per head, each token within its run (Vaswani et al. 2017). Errors: `SHAPE`, `DTYPE`,
+/// `INVALID_ARGUMENT`.
+pub fn attention(args: Attention<'_>) -> Result<Tensor> {
+    const OP: &str = "attention";
+    let Attention { query, key, value, heads, .. } = args;
+    for (name, x) in [("query", query), ("key", key), ("value", value)] {
+        if x.dims().len() != 2 || x.dims()[1] != query.dims()[query.dims().len() - 1] {
+            fail!(
+                ET_ERR_SHAPE,
+                "{OP}: query, key and value must have two axes and as many columns, found {:?} for {name} and {:?} for query",
+                x.dims(),
+                query.dims()
+            );
+        }
+    }
+    let (queries, width) = (query.dims()[0], query.dims()[1]);
+    let keys = key.dims()[0];
+    super::check_shape(OP, "value", value, &[keys, width])?;
+    if heads == 0 || width == 0 || width % heads != 0 {
+        fail!(ET_ERR_INVALID_ARGUMENT, "{OP}: {heads} heads do not divide {width} columns");
+    }
+    let head_size = width / heads;
+    let starts = run_starts(OP, "starts", args.starts, queries)?;
+    let key_starts = match args.key_starts {
+        Some(key_starts) => run_starts(OP, "key_starts", key_starts, keys)?,
+        None => run_starts(OP, "starts (of the keys)", args.starts, keys)?,
+    };
+    if key_starts.elem_count() != starts.elem_count() {
+        fail!(
+            ET_ERR_SHAPE,
+            "{OP}: starts and key_starts must have one length, found {} and {}",
+            starts.elem_count(),
+            key_starts.elem_count()
+        );
+    }
+    let scale = if args.scale == 0.0 { 1.0 / (head_size as f64).sqrt() } else { args.scale };
+    if !scale.is_finite() {
+        fail!(ET_ERR_INVALID_ARGUMENT, "{OP}: the scale must be finite, found {scale}");
+    }
+    let causal = args.causal;
+    let mut plan = Plan { heads, head_size, starts, key_starts, scale, causal, dropout: None };
+    let elements = plan.with_shape(|shape| Ok(shape.dropout_elements()))?;
+    plan.dropout = dropout_of(OP, args.dropout, args.rng, elements as usize)?;
+    by_dtype(OP, &[Some(query), Some(key), Some(value)], |inputs, double| {
+        let (q, k, v) = (given(inputs, 0)?, given(inputs, 1)?, given(inputs, 2)?);
+        if double { typed::<f64>(q, k, v, plan) } else { typed::<f32>(q, k, v, plan) }
+    })
+}
+
+/// The value if its rows can be read in place, else a contiguous copy.
+fn readable<F: Real>(x: &Tensor) -> Result<Value> {
+    match storage::read_rows::<F>(x.value())? {
+        Some(_) => Ok(x.save()),
+        None => dense(x.value()),
+    }
+}
+
+fn slices<F: Real>(x: &Value) -> Result<(Slice<'_, F>, usize)> {
+    match storage::read_rows::<F>(x)? {
+        Some(rows) => Ok(rows),
+        None => Ok((storage::read::<F>(x)?, x.dims()[1])),
+    }
+}
+
+fn typed<F: Direct>(q: &Tensor, k: &Tensor, v: &Tensor, plan: Plan) -> Result<Tensor> {
+    let (queries, width) = (q.dims()[0], q.dims()[1]);
+    let keys = k.dims()[0];
+    let (vq, vk, vv) = (readable::<F>(q)?, readable::<F>(k)?, readable::<F>(v)?);
+    let mut o = storage::take::<F>(queries * width);
+    let mut lse = storage::take::<F>(queries * plan.heads);
+    {
+        let ((q, sq), (k, sk), (v, sv)) = (slices::<F>(&vq)?, slices::<F>(&vk)?, slices::<F>(&vv)?);
+        let (q, k, v) = (Rows::new(&q, sq), Rows::new(&k, sk), Rows::new(&v, sv));
+        plan.with_shape(|shape| {
+            Ok(attention_forward(shape, q, k, v, plan.dropout, &mut o, &mut lse)?)
+        })?;
+    }
+    let o = storage::tensor_from_vec(o, (queries, width))?;
+    let saved_o = Value::new(o.clone());
+    let lse = Value::new(storage::tensor_from_vec(lse, queries * plan.heads)?);
+    Ok(record1("attention", &[q, k, v], o, move |pass| {
+        let Some(grad) = pass.grad(0) else { return Ok(()) };
+        let grad = dense(&grad)?;
+        let mut dq = storage::take::<F>(queries * width);
+        let (mut dk, mut dv) = (storage::take::<F>(keys * width), storage::take::<F>(keys * width));
+        {
+            let ((q, sq), (k, sk), (v, sv)) =
+                (slices::<F>(&vq)?, slices::<F>(&vk)?, slices::<F>(&vv)?);
+            let (o, lse) = (storage::read::<F>(&saved_o)?, storage::read::<F>(&lse)?);
+            let saved = AttentionSaved {
+                q: Rows::new(&q, sq),
+                k: Rows::new(&k, sk),
+                v: Rows::new(&v, sv),
+                o: &o,
+                lse: &lse,
+            };
+            let gradients = AttentionGradients::Separate { q: &mut dq, k: &mut dk, v: &mut dv };
+            let grad = storage::read::<F>(&grad)?;
+            plan.with_shape(|shape| {
+                Ok(attention_backward(shape, saved, plan.dropout, &grad, gradients)?)
+            })?;
+        }
+        give_vec(pass, 0, &[queries, width], Some(dq))?;
+        give_vec(pass, 1, &[keys, width], Some(dk))?;
+        give_vec(pass, 2, &[keys, width], Some(dv))
+    }))
+}

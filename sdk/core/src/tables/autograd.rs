@@ -1,0 +1,98 @@
+//! `et.autograd/1`: the tape.
+
+use std::ffi::c_void;
+
+use easytransfer_abi::{et_error, et_host_autograd, et_plugin_op, et_tensor};
+
+use super::tensor::tensors;
+use crate::custom_op;
+use crate::error::fail;
+use crate::handle::{borrow, borrow_optional, guard, guard_value, into_raw, out, out_optional};
+use crate::tape;
+use crate::tensor::Tensor;
+
+/// The table.
+pub static TABLE: et_host_autograd = et_host_autograd {
+    struct_size: size_of::<et_host_autograd>(),
+    detach: Some(detach),
+    leaf: Some(leaf),
+    leaf_grad: Some(leaf_grad),
+    backward: Some(backward),
+    pause: Some(pause),
+    resume: Some(resume),
+    is_recording: Some(is_recording),
+    apply_op: Some(apply_op),
+};
+
+/// The table, for those who link the engine.
+pub fn table() -> &'static et_host_autograd {
+    &TABLE
+}
+
+unsafe extern "C" fn detach(x: *const et_tensor, result: *mut *mut et_tensor) -> *mut et_error {
+    // SAFETY: the boundary's contract: a live tensor and a writable out pointer.
+    guard(|| unsafe { out(result, borrow::<Tensor>(x)?.detach()) })
+}
+
+unsafe extern "C" fn leaf(x: *const et_tensor, result: *mut *mut et_tensor) -> *mut et_error {
+    // SAFETY: the boundary's contract: a live tensor and a writable out pointer.
+    guard(|| unsafe {
+        let x = borrow::<Tensor>(x)?;
+        crate::ops::check_float("leaf", x.dtype())?;
+        out(result, x.leaf())
+    })
+}
+
+unsafe extern "C" fn leaf_grad(
+    leaf: *const et_tensor,
+    result: *mut *mut et_tensor,
+) -> *mut et_error {
+    // SAFETY: the boundary's contract: a live tensor and a writable out pointer.
+    guard(|| unsafe { out_optional(result, borrow::<Tensor>(leaf)?.leaf_grad()?) })
+}
+
+unsafe extern "C" fn backward(loss: *const et_tensor, seed: *const et_tensor) -> *mut et_error {
+    // SAFETY: the boundary's contract: live tensors, the second may be NULL.
+    guard(|| unsafe {
+        tape::backward(borrow::<Tensor>(loss)?, borrow_optional::<Tensor>(seed)?)
+    })
+}
+
+unsafe extern "C" fn pause() {
+    guard_value((), || {
+        tape::pause();
+        Ok(())
+    });
+}
+
+unsafe extern "C" fn resume() {
+    guard_value((), || {
+        tape::resume();
+        Ok(())
+    });
+}
+
+unsafe extern "C" fn is_recording() -> i32 {
+    guard_value(0, || Ok(i32::from(tape::is_recording())))
+}
+
+unsafe extern "C" fn apply_op(
+    op: *const et_plugin_op,
+    state: *mut c_void,
+    inputs: *const *const et_tensor,
+    inputs_len: usize,
+    outputs: *mut *mut et_tensor,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the boundary's contract: a live operation and `inputs_len` live tensors.
+        let results = unsafe { custom_op::apply(op, state, &tensors(inputs, inputs_len)?) }?;
+        if outputs.is_null() && !results.is_empty() {
+            fail!(ET_ERR_INVALID_ARGUMENT, "apply_op: the array for the outputs is NULL");
+        }
+        for (index, result) in results.into_iter().enumerate() {
+            // SAFETY: the boundary's contract: room for as many outputs as the operation has.
+            unsafe { outputs.add(index).write(into_raw(result)) };
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,201 @@
+//! The facade's options and results as JSON, for programs in other languages.
+//!
+//! Every text is checked against a schema, so a misspelt key is an error that names the nearest known one; an empty text stands
+//! for `{}`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use easytransfer_loader::Policy;
+use easytransfer_train::dataset::DataOptions;
+use easytransfer_train::network::Start;
+use easytransfer_train::options::validate;
+use easytransfer_train::progress::ProgressMode;
+use easytransfer_train::{Error, Result};
+use serde_json::{Value, json};
+
+use crate::{EmbedOptions, PluginInfo, RuntimeOptions, TrainConfig, TrainJob, TrainResult};
+
+/// Parses and checks a JSON text; `origin` names it in messages.
+fn checked(schema: &Value, text: &str, origin: &str) -> Result<Value> {
+    let text = if text.trim().is_empty() { "{}" } else { text };
+    let mut value: Value = serde_json::from_str(text).map_err(|error| Error::Config {
+        origin: origin.to_owned(),
+        message: format!("expected a JSON object, found something else: {error}"),
+    })?;
+    validate(schema, &mut value, origin, "")?;
+    Ok(value)
+}
+
+/// A text value of checked options; empty where the key is absent or null.
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn is_true(value: &Value, key: &str) -> bool {
+    value[key].as_bool().unwrap_or(false)
+}
+
+/// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required"}`
+pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
+    let schema = json!({"type": "object", "properties": {
+        "plugins": {"type": "array", "items": {"type": "string"}, "default": [], "description": "where to look first"},
+        "only_these": {"type": "boolean", "default": false, "description": "look nowhere else"},
+        "policy": {"type": "string", "enum": ["any", "hash-pinned", "hash-required"], "default": "hash-pinned"}
+    }});
+    let value = checked(&schema, options, "runtime options")?;
+    let places = value["plugins"].as_array().into_iter().flatten();
+    Ok(RuntimeOptions {
+        plugins: places.filter_map(Value::as_str).map(PathBuf::from).collect(),
+        only_these: is_true(&value, "only_these"),
+        policy: match text(&value, "policy").as_str() {
+            "any" => Policy::Any,
+            "hash-required" => Policy::HashRequired,
+            _ => Policy::HashPinned,
+        },
+    })
+}
+
+/// `{"pooling": "mean" | "cls" | "pooled" | "max", "normalize": true, "max_length": 128}`, all optional.
+pub fn embed_options(options: &str) -> Result<EmbedOptions> {
+    let schema = json!({"type": "object", "properties": {
+        "pooling": {"type": ["string", "null"], "enum": ["mean", "cls", "pooled", "max", null]},
+        "normalize": {"type": ["boolean", "null"]},
+        "max_length": {"type": ["integer", "null"], "minimum": 1}
+    }});
+    let value = checked(&schema, options, "embedder options")?;
+    Ok(EmbedOptions {
+        pooling: value["pooling"].as_str().map(str::to_owned),
+        normalize: value["normalize"].as_bool(),
+        max_length: value["max_length"].as_u64(),
+    })
+}
+
+/// A whole training run:
+/// `{"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file", "output": "dir", "config": {..}, "from_scratch": false,
+/// "columns": {"text": "sentence"}, "resume": false, "progress": "silent" | "plain" | "auto"}`; `encoder`, `train` and `output` are required, `config`
+/// is what [`TrainConfig::from_value`] takes.
+pub fn train_job(options: &str) -> Result<TrainJob> {
+    let origin = "fit options";
+    let open = |description: &str| {
+        json!({"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": description})
+    };
+    let schema = json!({"type": "object", "required": ["encoder", "train", "output"], "properties": {
+        "app": {"type": "string", "default": "text-classify"},
+        "encoder": {"type": "string", "description": "directory of the encoder"},
+        "train": {"type": "string", "description": "file of training data"},
+        "valid": {"type": ["string", "null"], "description": "file of validation data"},
+        "output": {"type": "string", "description": "directory of the bundle"},
+        "config": open("options of the run"),
+        "from_scratch": {"type": "boolean", "default": false, "description": "random weights"},
+        "columns": open("column by role, where the usual names do not fit"),
+        "resume": {"type": "boolean", "default": false, "description": "go on from a checkpoint"},
+        "progress": {"type": "string", "enum": ["silent", "plain", "auto"], "default": "silent"}
+    }});
+    let mut value = checked(&schema, options, origin)?;
+    let named: BTreeMap<String, String> = value["columns"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(role, column)| match column {
+            Value::String(column) => Ok((role.clone(), column.clone())),
+            other => Err(Error::Config {
+                origin: origin.to_owned(),
+                message: format!("columns.{role}: expected the name of a column, found {other}"),
+            }),
+        })
+        .collect::<Result<_>>()?;
+    let train_data = DataOptions { named, targets: true, ..DataOptions::default() };
+    Ok(TrainJob {
+        app: text(&value, "app"),
+        encoder: text(&value, "encoder").into(),
+        start: if is_true(&value, "from_scratch") { Start::Scratch } else { Start::Encoder },
+        train: text(&value, "train").into(),
+        valid: value["valid"].as_str().map(PathBuf::from),
+        output: text(&value, "output").into(),
+        valid_data: DataOptions { split: Some("valid"), ..train_data.clone() },
+        train_data,
+        config: TrainConfig::from_value(value["config"].take(), "fit options: config")?,
+        resume: is_true(&value, "resume"),
+        progress: match text(&value, "progress").as_str() {
+            "plain" => ProgressMode::Plain,
+            "auto" => ProgressMode::Auto,
+            _ => ProgressMode::Silent,
+        },
+        on_step: None,
+        cancel: Default::default(),
+    })
+}
+
+/// `{"metrics": {..}, "best_step": 12, "steps": 30, "mean_loss": 0.3, "skipped_rows": 0, "seconds": 1.5, "tokens": 4096}`
+pub fn train_result(result: &TrainResult) -> String {
+    json!({
+        "metrics": result.metrics,
+        "best_step": result.best_step,
+        "steps": result.steps,
+        "mean_loss": result.mean_loss,
+        "skipped_rows": result.skipped_rows,
+        "seconds": result.seconds,
+        "tokens": result.tokens,
+    })
+    .to_string()
+}
+
+/// `[{"id": "loss-basic", "version": "0.1.0", "path": "..", "provides": [{"kind": "loss", "name": "mse"}], "description": "..", "problem": null}]`
+pub fn plugins(plugins: &[PluginInfo]) -> String {
+    let one = |plugin: &PluginInfo| {
+        let provides: Vec<Value> = plugin
+            .provides
+            .iter()
+            .map(|(kind, name)| json!({ "kind": kind, "name": name }))
+            .collect();
+        json!({
+            "id": plugin.id,
+            "version": plugin.version,
+            "path": plugin.path.display().to_string(),
+            "provides": provides,
+            "description": plugin.description,
+            "problem": plugin.problem,
+        })
+    };
+    Value::Array(plugins.iter().map(one).collect()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{embed_options, runtime_options, train_job};
+    use easytransfer_loader::Policy;
+
+    #[test]
+    fn runtime_options_empty_text_means_defaults() {
+        let options = runtime_options("").unwrap();
+        assert!(options.plugins.is_empty() && !options.only_these);
+        assert!(matches!(options.policy, Policy::HashPinned));
+    }
+
+    #[test]
+    fn runtime_options_unknown_key_names_the_nearest() {
+        let error = runtime_options(r#"{"plugin": ["x"]}"#).unwrap_err().to_string();
+        assert!(error.contains("`plugins`"), "{error}");
+    }
+
+    #[test]
+    fn embed_options_take_what_is_given() {
+        let options = embed_options(r#"{"pooling": "cls", "normalize": true}"#).unwrap();
+        assert_eq!((options.pooling.as_deref(), options.normalize), (Some("cls"), Some(true)));
+        assert!(embed_options(r#"{"pooling": "sum"}"#).is_err());
+    }
+
+    #[test]
+    fn train_job_reads_config_and_names_what_is_missing() {
+        let error = train_job(r#"{"encoder": "e", "train": "t"}"#).err().unwrap().to_string();
+        assert!(error.contains("output"), "{error}");
+        let job = train_job(
+            r#"{"encoder": "e", "train": "t", "output": "o", "config": {"max_steps": 7}, "columns": {"text": "q"}}"#,
+        )
+        .unwrap();
+        assert_eq!((job.config.max_steps, job.app.as_str()), (7, "text-classify"));
+        assert_eq!(job.valid_data.named["text"], "q");
+        assert!(train_job(r#"{"encoder": "e", "train": "t", "output": "o", "config": {"epoch": 1}}"#).is_err());
+    }
+}

@@ -1,0 +1,104 @@
+"""Writes tiny/<family>/: small random models as transformers saves them, and what transformers computes with them."""
+
+import json
+import shutil
+
+import torch
+import transformers as hf
+
+from reference import HERE
+
+INPUTS = [
+    {"ids": [2, 17, 45, 99, 3], "segments": [0, 0, 0, 0, 0]},
+    {"ids": [2, 5, 3], "segments": [0, 0, 0]},
+    {"ids": [2, 61, 8, 30, 3, 77, 12, 64, 3], "segments": [0, 0, 0, 0, 0, 1, 1, 1, 1]},
+]
+SIZES = dict(
+    vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+    max_position_embeddings=40, num_labels=3, pad_token_id=0,
+    id2label={0: "low", 1: "middle", 2: "high"}, label2id={"low": 0, "middle": 1, "high": 2},
+)
+DISTIL = dict(
+    vocab_size=100, dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=40, num_labels=3,
+    pad_token_id=0, id2label=SIZES["id2label"], label2id=SIZES["label2id"],
+)
+FAMILIES = {
+    "bert": (hf.BertConfig, hf.BertForSequenceClassification, SIZES, "bert"),
+    # RoBERTa counts positions from pad_token_id + 1, has one segment, and <s> is 0, <pad> 1, </s> 2.
+    "roberta": (hf.RobertaConfig, hf.RobertaForSequenceClassification,
+                SIZES | {"type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}, "roberta"),
+    "distilbert": (hf.DistilBertConfig, hf.DistilBertForSequenceClassification, DISTIL, "distilbert"),
+    # The embeddings are narrower than the hidden states, so that embeddings_project is there.
+    "electra": (hf.ElectraConfig, hf.ElectraForSequenceClassification, SIZES | {"embedding_size": 16}, "electra"),
+}
+
+
+def randomise(model, seed):
+    """Every parameter random, biases and layer norms too: a test must notice when one is left out."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            if "LayerNorm.weight" in name or "layer_norm.weight" in name:
+                p.copy_(1 + 0.1 * noise)
+            else:
+                p.copy_(0.2 * noise)
+
+
+def inputs_of(family):
+    if family != "roberta":
+        return INPUTS
+    return [{"ids": [{2: 0, 3: 2}.get(i, i) for i in row["ids"]], "segments": [0] * len(row["ids"])} for row in INPUTS]
+
+
+@torch.no_grad()
+def outputs_of(model, base_name, row):
+    arguments = {"input_ids": torch.tensor([row["ids"]])}
+    if base_name != "distilbert":
+        arguments["token_type_ids"] = torch.tensor([row["segments"]])
+    out = model(**arguments, output_hidden_states=True)
+    base = getattr(model, base_name)(**arguments)
+    pooled = getattr(base, "pooler_output", None)
+    return row | {
+        "hidden": [state[0].tolist() for state in out.hidden_states],
+        "pooled": None if pooled is None else pooled[0].tolist(),
+        "logits": out.logits[0].tolist(),
+    }
+
+
+def check_same(model, base_name, row):
+    """What was saved and loaded again computes the same, up to rounding (alignment of buffers changes the last bit)."""
+    other = outputs_of(model, base_name, row)
+    for key in ("hidden", "logits"):
+        torch.testing.assert_close(torch.tensor(other[key]), torch.tensor(row[key]), rtol=0, atol=1e-5)
+
+
+def main():
+    root = HERE / "tiny"
+    shutil.rmtree(root, ignore_errors=True)
+    for number, (family, (config, model_class, sizes, base_name)) in enumerate(FAMILIES.items()):
+        model = model_class(config(**sizes, attn_implementation="eager")).eval()
+        randomise(model, 100 + number)
+        folder = root / family
+        model.save_pretrained(folder)
+        rows = [outputs_of(model, base_name, row) for row in inputs_of(family)]
+        lines = ",\n".join(json.dumps(row) for row in rows)
+        (folder / "golden.json").write_text("[\n" + lines + "\n]\n")
+        if family == "bert":
+            binary = root / "bert-bin"
+            binary.mkdir()
+            torch.save(model.state_dict(), binary / "pytorch_model.bin")
+            shutil.copy(folder / "config.json", binary)
+            model.save_pretrained(root / "bert-sharded", max_shard_size="30KB")
+        again = model_class.from_pretrained(folder, attn_implementation="eager").eval()
+        check_same(again, base_name, rows[2])
+        for kind in ("bert-bin", "bert-sharded") if family == "bert" else ():
+            other = model_class.from_pretrained(root / kind, attn_implementation="eager").eval()
+            check_same(other, base_name, rows[2])
+        for path in root.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        print(family, sum(p.numel() for p in model.parameters()), "parameters, logits", rows[0]["logits"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+//! One face of the SDK: what the behaviour suite asks, whichever way the program reaches the plugins.
+
+use std::path::Path;
+
+use easytransfer::train::components::Components as _;
+use easytransfer::train::dataset::DataOptions;
+use easytransfer::train::network::Start;
+use easytransfer::train::progress::ProgressMode;
+use easytransfer::{EmbedOptions, Error, Runtime, TrainConfig, TrainJob};
+use serde_json::{Value, json};
+
+/// What a program can ask, in the terms that all languages share: JSON and paths.
+pub trait Face {
+    /// Trains "text-classify" from random weights and answers with the figures.
+    fn fit(&self, encoder: &Path, train: &Path, valid: &Path, output: &Path, config: &Value) -> Result<Value, String>;
+    /// Predictions for a JSON request.
+    fn predict(&self, bundle: &Path, request: &str) -> Result<String, String>;
+    /// Vectors of texts.
+    fn embed(&self, encoder: &Path, texts: &[&str]) -> Result<Vec<f32>, String>;
+    /// Ids of the plugins that are there.
+    fn plugins(&self) -> Vec<String>;
+}
+
+/// The Rust facade over a runtime.
+pub struct RustFace(pub Runtime);
+
+fn text(error: Error) -> String {
+    error.to_string()
+}
+
+impl Face for RustFace {
+    fn fit(&self, encoder: &Path, train: &Path, valid: &Path, output: &Path, config: &Value) -> Result<Value, String> {
+        let data = DataOptions { targets: true, ..DataOptions::default() };
+        let job = TrainJob {
+            app: "text-classify".to_owned(),
+            encoder: encoder.to_path_buf(),
+            start: Start::Scratch,
+            train: train.to_path_buf(),
+            valid: Some(valid.to_path_buf()),
+            output: output.to_path_buf(),
+            train_data: data.clone(),
+            valid_data: DataOptions { split: Some("valid"), ..data },
+            config: TrainConfig::from_value(config.clone(), "").map_err(text)?,
+            resume: false,
+            progress: ProgressMode::Silent,
+            on_step: None,
+            cancel: Default::default(),
+        };
+        let result = self.0.train(job).map_err(text)?;
+        Ok(json!({ "metrics": result.metrics, "steps": result.steps }))
+    }
+
+    fn predict(&self, bundle: &Path, request: &str) -> Result<String, String> {
+        self.0.app(bundle).map_err(text)?.predict_json(request).map_err(text)
+    }
+
+    fn embed(&self, encoder: &Path, texts: &[&str]) -> Result<Vec<f32>, String> {
+        let mut embedder = self.0.embedder(encoder, EmbedOptions::default()).map_err(text)?;
+        embedder.embed(texts).map_err(text)
+    }
+
+    fn plugins(&self) -> Vec<String> {
+        self.0.plugins().into_iter().map(|plugin| plugin.id).collect()
+    }
+}
+
+/// Whether a component can be found, for tests of lazily loaded plugins.
+pub fn finds(runtime: &Runtime, kind: &str, name: &str) -> bool {
+    runtime.components().find(kind, name).is_ok()
+}

@@ -1,0 +1,18 @@
+//! The behaviour suite with plugins loaded from the staged libraries.
+
+use easytransfer::{Runtime, RuntimeOptions};
+use easytransfer_tests::face::RustFace;
+use easytransfer_tests::places;
+
+const WAY: &str = "loaded";
+
+fn face() -> RustFace {
+    let options = RuntimeOptions {
+        plugins: vec![places::staged().join("plugins")],
+        only_these: true,
+        ..RuntimeOptions::default()
+    };
+    RustFace(Runtime::new(options).expect("the engine starts"))
+}
+
+include!("behaviour/mod.rs");
