@@ -6,8 +6,8 @@ use std::ptr;
 
 use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi::{
-    ET_DEVICE_CPU, ET_ERR_PANIC, ET_OP_ACCEPTS_STRIDED, ET_OP_HAS_BACKWARD, et_error, et_op_call, et_plugin_op,
-    et_tensor, et_view,
+    ET_DEVICE_CPU, ET_ERR_PANIC, ET_OP_ACCEPTS_STRIDED, ET_OP_HAS_BACKWARD, et_error, et_op_call,
+    et_plugin_op, et_tensor, et_view,
 };
 use half::{bf16, f16};
 
@@ -67,7 +67,10 @@ impl Table {
             }};
         }
         if size < offset_of!(et_plugin_op, infer) {
-            fail!(ET_ERR_INVALID_ARGUMENT, "apply_op: the table has {size} bytes, too few for its head");
+            fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "apply_op: the table has {size} bytes, too few for its head"
+            );
         }
         // SAFETY: these fields lie before `infer`, so within the bytes that the plugin filled.
         let (name, flags, inputs, outputs) =
@@ -184,7 +187,9 @@ fn address(tensor: &Raw) -> Result<*mut c_void> {
         DType::F16 => of::<f16>(tensor),
         DType::F32 => of::<f32>(tensor),
         DType::F64 => of::<f64>(tensor),
-        other => fail!(ET_ERR_DTYPE, "elements of type {} do not cross the boundary", other.as_str()),
+        other => {
+            fail!(ET_ERR_DTYPE, "elements of type {} do not cross the boundary", other.as_str())
+        }
     }
 }
 
@@ -267,7 +272,8 @@ fn infer(table: &Table, state: State, parts: &[ViewParts]) -> Result<Vec<(DType,
                 "op \"{name}\": infer set rank {rank} for output {index}, expected 0 to {MAX_RANK}"
             );
         };
-        let Ok(shape) = extents.iter().map(|&e| usize::try_from(e)).collect::<std::result::Result<Vec<_>, _>>()
+        let Ok(shape) =
+            extents.iter().map(|&e| usize::try_from(e)).collect::<std::result::Result<Vec<_>, _>>()
         else {
             fail!(
                 ET_ERR_INVALID_ARGUMENT,
@@ -333,8 +339,11 @@ pub unsafe fn apply(
         for (part, value) in parts.iter().zip(&values) {
             in_views.push(part.view(address(value)?));
         }
-        let out_views: Vec<et_view> =
-            output_parts.iter().zip(&mut outputs).map(|(part, out)| part.view(out.data())).collect();
+        let out_views: Vec<et_view> = output_parts
+            .iter()
+            .zip(&mut outputs)
+            .map(|(part, out)| part.view(out.data()))
+            .collect();
         let in_pointers: Vec<*const et_view> = in_views.iter().map(ptr::from_ref).collect();
         let out_pointers: Vec<*const et_view> = out_views.iter().map(ptr::from_ref).collect();
         let call = et_op_call {

@@ -4,9 +4,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::sync::{PoisonError, RwLock};
 
-use easytransfer_abi::{
-    ET_ABI_MAJOR, ET_ABI_MINOR, et_error, et_host, et_str,
-};
+use easytransfer_abi::{ET_ABI_MAJOR, ET_ABI_MINOR, et_error, et_host, et_str};
 
 use crate::error::Error;
 use crate::handle::{self, guard_value, str_from, str_to};
@@ -121,7 +119,9 @@ unsafe extern "C" fn error_new(code: i32, message: et_str) -> *mut et_error {
             Err(_) => {
                 // SAFETY: as above.
                 let bytes = unsafe { handle::slice_from(message.ptr.cast::<u8>(), message.len) };
-                Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default())
+                Ok(bytes
+                    .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+                    .unwrap_or_default())
             }
         }
     });

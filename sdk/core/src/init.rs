@@ -26,10 +26,16 @@ pub fn check(init: &et_init) -> Result<()> {
         ET_INIT_CONSTANT => !a.is_nan(),
         ET_INIT_NORMAL | ET_INIT_TRUNCATED_NORMAL => a.is_finite() && b.is_finite() && b >= 0.0,
         ET_INIT_UNIFORM => a.is_finite() && b.is_finite() && a <= b,
-        _ => fail!(ET_ERR_INVALID_ARGUMENT, "{kind} is no way to start a parameter, expected an ET_INIT_ constant"),
+        _ => fail!(
+            ET_ERR_INVALID_ARGUMENT,
+            "{kind} is no way to start a parameter, expected an ET_INIT_ constant"
+        ),
     };
     if !fits {
-        fail!(ET_ERR_INVALID_ARGUMENT, "the numbers {a} and {b} do not fit the start of kind {kind}");
+        fail!(
+            ET_ERR_INVALID_ARGUMENT,
+            "the numbers {a} and {b} do not fit the start of kind {kind}"
+        );
     }
     Ok(())
 }
@@ -117,7 +123,8 @@ mod tests {
         let x = values(ET_INIT_TRUNCATED_NORMAL, 1.0, 0.02, &[200, 200]);
         assert!(x.iter().all(|x| (x - 1.0).abs() <= 0.0401));
         let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / x.len() as f64;
-        let variance = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / x.len() as f64;
+        let variance =
+            x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / x.len() as f64;
         // A normal cut at two deviations has 0.8796 of the deviation.
         assert!((mean - 1.0).abs() < 5e-4 && (variance.sqrt() - 0.8796 * 0.02).abs() < 2e-4);
         assert_eq!(values(ET_INIT_CONSTANT, 3.0, 0.0, &[2]), [3.0, 3.0]);
@@ -140,7 +147,9 @@ mod tests {
 
     #[test]
     fn senseless_starts_are_refused() {
-        for (kind, a, b) in [(99, 0.0, 0.0), (ET_INIT_NORMAL, 0.0, -1.0), (ET_INIT_UNIFORM, 1.0, 0.0)] {
+        for (kind, a, b) in
+            [(99, 0.0, 0.0), (ET_INIT_NORMAL, 0.0, -1.0), (ET_INIT_UNIFORM, 1.0, 0.0)]
+        {
             assert!(check(&et_init { kind, reserved: 0, a, b }).is_err());
         }
     }

@@ -1,7 +1,7 @@
 //! Optimizer steps over the arena of a set. The arithmetic is in `kernels::optim` and `kernels::adafactor`.
 
-use candle_core::Tensor as Raw;
 use candle_core::StorageRef;
+use candle_core::Tensor as Raw;
 use easytransfer_abi::{
     ET_OPTIM_ADAFACTOR, ET_OPTIM_ADAM, ET_OPTIM_ADAMW, ET_OPTIM_LAMB, ET_OPTIM_SGD, et_error,
     et_map, et_optim_step, et_params,
@@ -23,7 +23,10 @@ fn state_names(kind: i32) -> Result<&'static [&'static str]> {
         ET_OPTIM_ADAMW | ET_OPTIM_ADAM | ET_OPTIM_LAMB => &["exp_avg", "exp_avg_sq"],
         ET_OPTIM_SGD => &["momentum"],
         ET_OPTIM_ADAFACTOR => &["row_col"],
-        other => fail!(ET_ERR_INVALID_ARGUMENT, "{other} is no optimizer, expected an ET_OPTIM_ constant"),
+        other => fail!(
+            ET_ERR_INVALID_ARGUMENT,
+            "{other} is no optimizer, expected an ET_OPTIM_ constant"
+        ),
     })
 }
 
@@ -31,7 +34,10 @@ fn state_names(kind: i32) -> Result<&'static [&'static str]> {
 fn sealed(params: &Params) -> Result<Sealed> {
     match params.sealed() {
         Some(sealed) => Ok(sealed),
-        None => fail!(ET_ERR_FAILED_PRECONDITION, "the parameter set is not sealed: call params_seal first"),
+        None => fail!(
+            ET_ERR_FAILED_PRECONDITION,
+            "the parameter set is not sealed: call params_seal first"
+        ),
     }
 }
 
@@ -74,7 +80,8 @@ pub fn state(params: &Params, kind: i32) -> Result<Map> {
     let len = state_len(kind, &sealed);
     let map = Map::new();
     for name in names {
-        let zeros = with_real!(sealed.arena.dtype(), F => tensor_from_vec(vec![F::default(); len], len)?);
+        let zeros =
+            with_real!(sealed.arena.dtype(), F => tensor_from_vec(vec![F::default(); len], len)?);
         map.put(name, Tensor::new(zeros));
     }
     Ok(map)
@@ -90,7 +97,10 @@ pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
     let mut states = Vec::with_capacity(names.len());
     for name in names {
         if !state.has(name) {
-            fail!(ET_ERR_SHAPE, "the optimizer's state has no {name:?}: it belongs to another kind");
+            fail!(
+                ET_ERR_SHAPE,
+                "the optimizer's state has no {name:?}: it belongs to another kind"
+            );
         }
         let tensor = state.get(name)?;
         let raw = tensor.value().clone();

@@ -309,7 +309,12 @@ impl Param {
         let mut state = lock(&self.0.state);
         let ptr = bytes.as_ptr().cast::<f32>();
         let native = cfg!(target_endian = "little") && dtype == ET_DTYPE_F32;
-        if native && self.0.dtype == DType::F32 && ptr.is_aligned() && len > 0 && state.slot().is_none() {
+        if native
+            && self.0.dtype == DType::F32
+            && ptr.is_aligned()
+            && len > 0
+            && state.slot().is_none()
+        {
             // SAFETY: `bytes` are `len` aligned f32 of a buffer that never changes and that the owner keeps in place; mapped
             // values are never written through (`store` replaces them, `seal` copies them).
             let mapped = unsafe { storage::map_f32(ptr, len, &self.0.shape, buffer.owner()) }?;

@@ -133,8 +133,7 @@ impl Params {
         if inner.by_name.contains_key(&name) {
             fail!(ET_ERR_ALREADY_EXISTS, "there is a parameter {name:?} already");
         }
-        let param =
-            Param::declare(name.clone(), shape.to_vec(), self.0.dtype, self.0.seed, init);
+        let param = Param::declare(name.clone(), shape.to_vec(), self.0.dtype, self.0.seed, init);
         let index = inner.params.len();
         inner.by_name.insert(name, index);
         inner.params.push(param.clone());
@@ -224,7 +223,11 @@ impl Params {
         let size = self.0.dtype.size_in_bytes();
         let body_len = params.iter().map(Param::elem_count).sum::<usize>() * size;
         let Some((header, body)) = snapshot.split_at_checked(SNAPSHOT_HEADER) else {
-            fail!(ET_ERR_SHAPE, "a snapshot has at least {SNAPSHOT_HEADER} bytes, found {}", snapshot.len());
+            fail!(
+                ET_ERR_SHAPE,
+                "a snapshot has at least {SNAPSHOT_HEADER} bytes, found {}",
+                snapshot.len()
+            );
         };
         if !header.starts_with(SNAPSHOT_MAGIC) {
             fail!(ET_ERR_SHAPE, "the buffer is not a snapshot of parameters");
@@ -233,7 +236,11 @@ impl Params {
             fail!(ET_ERR_SHAPE, "the snapshot belongs to a set with other names, shapes or type");
         }
         if header[16..] != (body_len as u64).to_le_bytes() || body.len() != body_len {
-            fail!(ET_ERR_SHAPE, "the snapshot must hold {body_len} bytes of values, found {}", body.len());
+            fail!(
+                ET_ERR_SHAPE,
+                "the snapshot must hold {body_len} bytes of values, found {}",
+                body.len()
+            );
         }
         let mut rest = body;
         for param in &params {

@@ -10,8 +10,16 @@ const DEFAULT_LIMIT: usize = 4 << 30;
 /// Classes up to 2^40 elements.
 const CLASSES: usize = 4 * 41;
 
+#[derive(Default)]
+struct Class {
+    free: Vec<Vec<f32>>,
+    /// Vectors that were taken and have not come back. Only so many are accepted: candle's own vectors come here too when their
+    /// tensors go, and since candle never takes any, they would pile up.
+    taken: usize,
+}
+
 struct Pool {
-    classes: Vec<Vec<Vec<f32>>>,
+    classes: Vec<Class>,
     bytes: usize,
 }
 
@@ -50,7 +58,13 @@ pub fn take_f32(len: usize) -> Vec<f32> {
     let class = class_above(len);
     let found = {
         let mut pool = lock();
-        let found = pool.classes.get_mut(class).and_then(Vec::pop);
+        if pool.classes.is_empty() {
+            pool.classes.resize_with(CLASSES, Class::default);
+        }
+        let found = pool.classes.get_mut(class).and_then(|class| {
+            class.taken += 1;
+            class.free.pop()
+        });
         if let Some(data) = &found {
             pool.bytes -= data.capacity() * size_of::<f32>();
         }
@@ -70,14 +84,30 @@ pub fn give_f32(data: Vec<f32>) {
     }
     let class = class_below(data.capacity());
     let mut pool = lock();
-    if class >= CLASSES || pool.bytes + bytes > LIMIT.load(Ordering::Relaxed) {
-        return;
+    let room = pool.bytes + bytes <= LIMIT.load(Ordering::Relaxed);
+    let Some(class) = pool.classes.get_mut(class).filter(|class| class.taken > 0) else { return };
+    class.taken -= 1;
+    if room {
+        class.free.push(data);
+        pool.bytes += bytes;
     }
-    if pool.classes.is_empty() {
-        pool.classes.resize_with(CLASSES, Vec::new);
+}
+
+/// Tells the allocator of glibc to keep freed pages for the rest of the process instead of giving them back to the system, which
+/// pays where candle allocates the temporaries of fine-grained operations. It concerns the whole process, so only the program
+/// that owns it should decide on it. False where the allocator cannot be told.
+pub fn keep_pages() -> bool {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: `mallopt` takes the allocator's own lock and only sets numbers.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_MAX, 0) == 1
+                && libc::mallopt(libc::M_TRIM_THRESHOLD, -1) == 1
+                && libc::mallopt(libc::M_TOP_PAD, 64 << 20) == 1
+        }
     }
-    pool.bytes += bytes;
-    pool.classes[class].push(data);
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    false
 }
 
 /// Bytes that the pool keeps right now.
@@ -89,7 +119,7 @@ pub fn pool_bytes() -> usize {
 pub fn limit_pool(bytes: usize) {
     LIMIT.store(bytes, Ordering::Relaxed);
     let mut pool = lock();
-    pool.classes.clear();
+    pool.classes.iter_mut().for_each(|class| class.free.clear());
     pool.bytes = 0;
 }
 
@@ -116,5 +146,15 @@ mod tests {
         let second = take_f32(len - 5);
         assert_eq!(second.as_ptr(), address);
         assert_eq!(second.len(), len - 5);
+    }
+
+    #[test]
+    fn vectors_that_were_never_taken_do_not_pile_up() {
+        // A class that no other test of this process uses.
+        let len = class_len(class_below(11_000_000));
+        let before = lock().bytes;
+        give_f32(Vec::with_capacity(len));
+        let class = class_below(len);
+        assert!(lock().classes.get(class).is_none_or(|class| class.free.is_empty()), "{before}");
     }
 }

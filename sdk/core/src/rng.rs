@@ -159,7 +159,11 @@ mod tests {
     #[test]
     fn uniform_stays_below_its_bound() {
         let mut out = vec![0f32; 100_000];
-        fill(Counter::new(1, 2, 0), Spread::Uniform { low: 16777216.0, high: 16777218.0 }, &mut out);
+        fill(
+            Counter::new(1, 2, 0),
+            Spread::Uniform { low: 16777216.0, high: 16777218.0 },
+            &mut out,
+        );
         assert!(out.iter().all(|x| (16777216.0..16777218.0).contains(x)));
     }
 }

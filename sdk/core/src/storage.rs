@@ -16,7 +16,7 @@ use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Shape, Storage, Storage
 use crate::error::{Error, Result, fail};
 use crate::kernels::Float;
 
-pub use crate::pool::{limit_pool, pool_bytes, take_f32};
+pub use crate::pool::{keep_pages, limit_pool, pool_bytes, take_f32};
 
 /// An element type that tensors can have.
 pub trait Element: Copy + Send + Sync + Default + 'static {
@@ -106,7 +106,9 @@ impl<T: Element> Deref for Slice<'_, T> {
     fn deref(&self) -> &[T] {
         match &*self.guard {
             // `read` has checked type and range, and the lock keeps both.
-            Storage::Cpu(storage) => T::slice(storage).map_or(&[], |data| &data[self.range.clone()]),
+            Storage::Cpu(storage) => {
+                T::slice(storage).map_or(&[], |data| &data[self.range.clone()])
+            }
             _ => &[],
         }
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::Tensor as Raw;
 
 use crate::error::{Result, fail};
-use crate::kernels::elementwise::{add_assign};
+use crate::kernels::elementwise::add_assign;
 use crate::storage::{self, Value};
 use crate::tensor::Tensor;
 
@@ -232,10 +232,9 @@ fn give(edge: &Edge, grad: Value, queue: &mut Queue) -> Result<()> {
     match edge {
         Edge::Leaf(leaf) => leaf.accumulate(&grad),
         Edge::Node { node, index } => {
-            let pending = queue.entry(node.id).or_insert_with(|| Pending {
-                node: node.clone(),
-                grads: vec![None; node.outputs],
-            });
+            let pending = queue
+                .entry(node.id)
+                .or_insert_with(|| Pending { node: node.clone(), grads: vec![None; node.outputs] });
             let slot = &mut pending.grads[*index];
             *slot = Some(match slot.take() {
                 None => grad,

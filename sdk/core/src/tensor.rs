@@ -133,7 +133,9 @@ pub fn dtype_code(dtype: DType) -> Result<i32> {
         DType::F16 => abi::ET_DTYPE_F16,
         DType::F32 => abi::ET_DTYPE_F32,
         DType::F64 => abi::ET_DTYPE_F64,
-        other => fail!(ET_ERR_DTYPE, "elements of type {} do not cross the boundary", other.as_str()),
+        other => {
+            fail!(ET_ERR_DTYPE, "elements of type {} do not cross the boundary", other.as_str())
+        }
     })
 }
 
@@ -155,7 +157,10 @@ pub fn dtype_from_code(code: i32) -> Result<DType> {
 pub fn axis_of(op: &str, axis: i64, rank: usize) -> Result<usize> {
     let index = if axis < 0 { axis + rank as i64 } else { axis };
     if index < 0 || index >= rank as i64 {
-        fail!(ET_ERR_INVALID_ARGUMENT, "{op}: axis {axis} does not exist in a tensor of {rank} axes");
+        fail!(
+            ET_ERR_INVALID_ARGUMENT,
+            "{op}: axis {axis} does not exist in a tensor of {rank} axes"
+        );
     }
     Ok(index as usize)
 }

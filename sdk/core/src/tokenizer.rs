@@ -104,7 +104,8 @@ impl Tokenizer {
     pub fn token_text(&self, id: i64) -> Result<String> {
         let text = u32::try_from(id).ok().and_then(|id| self.0.pipeline.id_to_token(id));
         text.ok_or_else(|| {
-            let message = format!("there is no token {id}, the vocabulary has {}", self.vocab_len());
+            let message =
+                format!("there is no token {id}, the vocabulary has {}", self.vocab_len());
             Error::new(ET_ERR_NOT_FOUND, message)
         })
     }
@@ -119,7 +120,10 @@ impl Tokenizer {
     ) -> Result<Encoding> {
         let loaded = &*self.0;
         let encode = |text: &str| {
-            loaded.pipeline.encode(text, false).map_err(|error| failed("cannot encode a text", error))
+            loaded
+                .pipeline
+                .encode(text, false)
+                .map_err(|error| failed("cannot encode a text", error))
         };
         let mut first = encode(text)?;
         let mut second = pair.map(encode).transpose()?;
@@ -151,17 +155,18 @@ impl Tokenizer {
                 second.take_overflowing();
             }
         }
-        let joined = match (&loaded.special, second) {
-            (Some(special), second) => special
-                .process(first, second, options.add_special_tokens)
-                .map_err(|error| failed("cannot add special tokens", error))?,
-            (None, None) => first,
-            (None, Some(mut second)) => {
-                second.set_type_ids(vec![1; second.len()]);
-                first.merge_with(second, false);
-                first
-            }
-        };
+        let joined =
+            match (&loaded.special, second) {
+                (Some(special), second) => special
+                    .process(first, second, options.add_special_tokens)
+                    .map_err(|error| failed("cannot add special tokens", error))?,
+                (None, None) => first,
+                (None, Some(mut second)) => {
+                    second.set_type_ids(vec![1; second.len()]);
+                    first.merge_with(second, false);
+                    first
+                }
+            };
         let wide = |values: &[u32]| values.iter().map(|&value| i64::from(value)).collect();
         let ends = |&(begin, end): &(usize, usize)| [begin as i64, end as i64];
         Ok(Encoding {

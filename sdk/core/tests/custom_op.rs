@@ -1,5 +1,9 @@
 //! A custom operation with four inputs and two outputs, written as a C plugin would, and what becomes of its mistakes.
-#![allow(clippy::undocumented_unsafe_blocks, reason = "the handles are owned by `T`, whose contract all calls keep")]
+#![allow(unused_unsafe, reason = "the macro `call` is used inside unsafe blocks too")]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "the handles are owned by `T`, whose contract all calls keep"
+)]
 
 mod common;
 
@@ -20,7 +24,9 @@ unsafe fn data<'a>(view: *const et_view) -> &'a mut [f64] {
 }
 
 fn refuse(code: i32, text: &str) -> *mut et_error {
-    unsafe { host().error_new.unwrap()(code, et_str { ptr: text.as_ptr().cast(), len: text.len() }) }
+    unsafe {
+        host().error_new.unwrap()(code, et_str { ptr: text.as_ptr().cast(), len: text.len() })
+    }
 }
 
 /// Outputs: state * a b + c, and a - d.
@@ -157,8 +163,7 @@ fn values_and_gradients() {
     check_gradients("blend", &data, |x| {
         let dtype = x[0].dtype();
         let wide: Vec<T> = x.iter().map(|x| x.cast(ET_DTYPE_F64)).collect();
-        let mut outputs =
-            apply(&OP, Box::leak(Box::new(1.5)), &wide.iter().collect::<Vec<_>>())?;
+        let mut outputs = apply(&OP, Box::leak(Box::new(1.5)), &wide.iter().collect::<Vec<_>>())?;
         let z = outputs.pop().unwrap();
         let y = outputs.pop().unwrap();
         Ok(call!(tensor().binary, ET_BINARY_MUL, y.0, z.0)?.cast(dtype))
@@ -226,11 +231,26 @@ fn mistakes() {
     };
     expect(OP, &four[..3], ET_ERR_INVALID_ARGUMENT, "expected 4 inputs, found 3");
     expect(et_plugin_op { forward: None, ..OP }, &four, ET_ERR_INVALID_ARGUMENT, "\"blend\"");
-    expect(et_plugin_op { backward: None, ..OP }, &four, ET_ERR_INVALID_ARGUMENT, "backward is NULL");
+    expect(
+        et_plugin_op { backward: None, ..OP },
+        &four,
+        ET_ERR_INVALID_ARGUMENT,
+        "backward is NULL",
+    );
     let short = std::mem::offset_of!(et_plugin_op, backward);
-    expect(et_plugin_op { struct_size: short, ..OP }, &four, ET_ERR_INVALID_ARGUMENT, "backward is NULL");
+    expect(
+        et_plugin_op { struct_size: short, ..OP },
+        &four,
+        ET_ERR_INVALID_ARGUMENT,
+        "backward is NULL",
+    );
     expect(et_plugin_op { struct_size: 8, ..OP }, &four, ET_ERR_INVALID_ARGUMENT, "8 bytes");
-    expect(et_plugin_op { infer: Some(silent_infer), ..OP }, &four, ET_ERR_INVALID_ARGUMENT, "rank -1");
+    expect(
+        et_plugin_op { infer: Some(silent_infer), ..OP },
+        &four,
+        ET_ERR_INVALID_ARGUMENT,
+        "rank -1",
+    );
     let failing = et_plugin_op { forward: Some(failing_forward), ..OP };
     expect(failing, &four, ET_ERR_OUT_OF_MEMORY, "op \"blend\": forward: no room");
     let narrow = x.cast(ET_DTYPE_F32);

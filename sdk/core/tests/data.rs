@@ -24,9 +24,11 @@ impl Row {
         unsafe { api().row_put_tokens.unwrap()(self.0, text(name), values.as_ptr(), values.len()) }
     }
     fn i64(&self, name: &str, values: &[i64]) -> *mut et_error {
+        // SAFETY: live handles.
         unsafe { api().row_put_i64.unwrap()(self.0, text(name), values.as_ptr(), values.len()) }
     }
     fn f32(&self, name: &str, values: &[f32]) -> *mut et_error {
+        // SAFETY: live handles.
         unsafe { api().row_put_f32.unwrap()(self.0, text(name), values.as_ptr(), values.len()) }
     }
 }
@@ -82,8 +84,15 @@ fn batches_have_no_padding() {
     assert_eq!(
         names(batch),
         [
-            "ids", "segments", "teacher/ids", "labels", "scores", "positions", "starts",
-            "teacher/positions", "teacher/starts"
+            "ids",
+            "segments",
+            "teacher/ids",
+            "labels",
+            "scores",
+            "positions",
+            "starts",
+            "teacher/positions",
+            "teacher/starts"
         ]
     );
     assert_eq!(take_i64(get(batch, "ids")), (vec![5, 6, 7], vec![3]));
@@ -218,7 +227,8 @@ fn buffers_copy_and_map() {
     // SAFETY: live handles throughout.
     unsafe {
         let bytes = |buffer| {
-            let (data, size) = (api().buffer_data.unwrap()(buffer), api().buffer_size.unwrap()(buffer));
+            let (data, size) =
+                (api().buffer_data.unwrap()(buffer), api().buffer_size.unwrap()(buffer));
             slice_from(data.cast::<u8>(), size).unwrap().to_vec()
         };
         for (name, expected) in [("full", &b"hello"[..]), ("empty", b"")] {
@@ -238,7 +248,10 @@ fn buffers_copy_and_map() {
         api().buffer_release.unwrap()(buffer);
         let null = api().buffer_new.unwrap()(ptr::null(), 3, &mut ptr::null_mut());
         assert_eq!(err(null).0, ET_ERR_INVALID_ARGUMENT);
-        assert_eq!(err(api().buffer_new.unwrap()(ptr::null(), 0, ptr::null_mut())).0, ET_ERR_INVALID_ARGUMENT);
+        assert_eq!(
+            err(api().buffer_new.unwrap()(ptr::null(), 0, ptr::null_mut())).0,
+            ET_ERR_INVALID_ARGUMENT
+        );
     }
     std::fs::remove_dir_all(directory).unwrap();
 }
@@ -267,7 +280,10 @@ fn streams_write_then_read() {
         assert_eq!(err(wrong).0, ET_ERR_FAILED_PRECONDITION);
         api.release.unwrap()(reader);
         api.release.unwrap()(writer);
-        assert_eq!(err(api.memory_new.unwrap()(ptr::null(), 3, &mut ptr::null_mut())).0, ET_ERR_INVALID_ARGUMENT);
+        assert_eq!(
+            err(api.memory_new.unwrap()(ptr::null(), 3, &mut ptr::null_mut())).0,
+            ET_ERR_INVALID_ARGUMENT
+        );
     }
 }
 
@@ -288,7 +304,10 @@ fn configurations_are_read_by_key() {
         ok(api.len_at.unwrap()(config, text("list"), &mut len));
         assert_eq!((number, integer, on, len, str_of(name).as_str()), (0.5, 3, 1, 2, "x"));
         assert_eq!(api.has.unwrap()(config, text("a.zz")), 0);
-        assert_eq!(err(api.i64_at.unwrap()(config, text("a.lr"), &mut integer)).0, ET_ERR_BAD_INPUT);
+        assert_eq!(
+            err(api.i64_at.unwrap()(config, text("a.lr"), &mut integer)).0,
+            ET_ERR_BAD_INPUT
+        );
         assert_eq!(err(api.i64_at.unwrap()(config, text("b"), &mut integer)).0, ET_ERR_NOT_FOUND);
         assert_eq!(integer, 3, "outs are left alone on error");
         api.release.unwrap()(config);
@@ -306,7 +325,11 @@ fn random_numbers_follow_their_state() {
     unsafe {
         let rng = make(|out| api.create.unwrap()(7, 1, out));
         let shape = [3usize, 3];
-        let draw = || take_f32(make(|out| api.uniform.unwrap()(rng, ET_DTYPE_F32, shape.as_ptr(), 2, -1.0, 1.0, out)));
+        let draw = || {
+            take_f32(make(|out| {
+                api.uniform.unwrap()(rng, ET_DTYPE_F32, shape.as_ptr(), 2, -1.0, 1.0, out)
+            }))
+        };
         let first = draw();
         assert_eq!(first.1, [3, 3]);
         assert_eq!(api.state.unwrap()(rng).offset, 12);
@@ -315,11 +338,29 @@ fn random_numbers_follow_their_state() {
         assert_eq!(draw(), first);
         let _ = api.bits.unwrap()(rng);
         assert_eq!(api.state.unwrap()(rng).offset, 14);
-        let wrong = api.normal.unwrap()(rng, ET_DTYPE_I64, shape.as_ptr(), 2, 0.0, 1.0, &mut ptr::null_mut());
+        let wrong = api.normal.unwrap()(
+            rng,
+            ET_DTYPE_I64,
+            shape.as_ptr(),
+            2,
+            0.0,
+            1.0,
+            &mut ptr::null_mut(),
+        );
         assert_eq!(err(wrong).0, ET_ERR_DTYPE);
-        let wrong = api.normal.unwrap()(rng, ET_DTYPE_F32, shape.as_ptr(), 2, 0.0, -1.0, &mut ptr::null_mut());
+        let wrong = api.normal.unwrap()(
+            rng,
+            ET_DTYPE_F32,
+            shape.as_ptr(),
+            2,
+            0.0,
+            -1.0,
+            &mut ptr::null_mut(),
+        );
         assert_eq!(err(wrong).0, ET_ERR_INVALID_ARGUMENT);
-        drop_tensor(make(|out| api.normal.unwrap()(rng, ET_DTYPE_F64, ptr::null(), 0, 0.0, 1.0, out)));
+        drop_tensor(make(|out| {
+            api.normal.unwrap()(rng, ET_DTYPE_F64, ptr::null(), 0, 0.0, 1.0, out)
+        }));
         assert_eq!(api.state.unwrap()(rng).offset, 18);
         api.release.unwrap()(rng);
     }

@@ -1,11 +1,16 @@
 //! Every operation that has a gradient against central differences, through the C tables.
-#![allow(clippy::undocumented_unsafe_blocks, reason = "the handles are owned by `T`, whose contract all calls keep")]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "the handles are owned by `T`, whose contract all calls keep"
+)]
 
 mod common;
 
 use std::ptr;
 
-use common::{T, autograd, check_gradients, done, f64s, i64s, i64s_of, nn, noise, rng_table, tensor};
+use common::{
+    T, autograd, check_gradients, done, f64s, i64s, i64s_of, nn, noise, rng_table, tensor,
+};
 use easytransfer_abi::*;
 
 fn values(shape: &[usize], seed: u64) -> Vec<f64> {
@@ -53,8 +58,13 @@ fn casts_convert_gradients_back() {
 
 #[test]
 fn binary_operations_broadcast() {
-    let shapes: [(&[usize], &[usize]); 5] =
-        [(&[3, 4], &[3, 4]), (&[3, 4], &[4]), (&[2, 1, 4], &[3, 1]), (&[], &[2, 2]), (&[1], &[1, 1])];
+    let shapes: [(&[usize], &[usize]); 5] = [
+        (&[3, 4], &[3, 4]),
+        (&[3, 4], &[4]),
+        (&[2, 1, 4], &[3, 1]),
+        (&[], &[2, 2]),
+        (&[1], &[1, 1]),
+    ];
     for (a, b) in shapes {
         for op in ET_BINARY_ADD..=ET_BINARY_MINIMUM {
             check_gradients(
@@ -83,9 +93,11 @@ fn reductions() {
     for op in [ET_REDUCE_SUM, ET_REDUCE_MEAN, ET_REDUCE_MAX, ET_REDUCE_MIN] {
         for axes in [&[][..], &[0], &[-1], &[0, 2], &[2, 1, 0]] {
             for keep in [0, 1] {
-                check_gradients(&format!("reduce {op} {axes:?}"), &[(shape, values(shape, 3))], |x| {
-                    call!(tensor().reduce, op, x[0].0, axes.as_ptr(), axes.len(), keep)
-                });
+                check_gradients(
+                    &format!("reduce {op} {axes:?}"),
+                    &[(shape, values(shape, 3))],
+                    |x| call!(tensor().reduce, op, x[0].0, axes.as_ptr(), axes.len(), keep),
+                );
             }
         }
     }
@@ -101,9 +113,11 @@ fn products() {
         (&[2, 1, 3, 4], &[5, 4, 2]),
     ];
     for (a, b) in cases {
-        check_gradients(&format!("matmul {a:?} {b:?}"), &[(a, values(a, 1)), (b, values(b, 2))], |x| {
-            call!(tensor().matmul, x[0].0, x[1].0)
-        });
+        check_gradients(
+            &format!("matmul {a:?} {b:?}"),
+            &[(a, values(a, 1)), (b, values(b, 2))],
+            |x| call!(tensor().matmul, x[0].0, x[1].0),
+        );
     }
 }
 
@@ -112,7 +126,9 @@ fn shapes_and_places() {
     let shape: &[usize] = &[2, 3, 4];
     let x = || vec![(shape, values(shape, 9))];
     check_gradients("reshape", &x(), |x| call!(tensor().reshape, x[0].0, [4usize, 6].as_ptr(), 2));
-    check_gradients("permute", &x(), |x| call!(tensor().permute, x[0].0, [2i64, 0, -2].as_ptr(), 3));
+    check_gradients("permute", &x(), |x| {
+        call!(tensor().permute, x[0].0, [2i64, 0, -2].as_ptr(), 3)
+    });
     check_gradients("narrow", &x(), |x| call!(tensor().narrow, x[0].0, -2, 1, 2));
     let column: &[usize] = &[3, 1];
     check_gradients("broadcast_to", &[(column, values(column, 1))], |x| {

@@ -1,13 +1,16 @@
 //! Values, shapes, types and errors of every operation, and the tape's rules, through the C tables.
-#![allow(clippy::undocumented_unsafe_blocks, reason = "the handles are owned by `T`, whose contract all calls keep")]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "the handles are owned by `T`, whose contract all calls keep"
+)]
 
 mod common;
 
 use std::ptr;
 
 use common::{
-    Answer, Failure, T, assert_close, autograd, done, f32s, f64s, i64s, i64s_of, make, nn, noise, one,
-    rng_table, tensor,
+    Answer, Failure, T, assert_close, autograd, done, f32s, f64s, i64s, i64s_of, make, nn, noise,
+    one, rng_table, tensor,
 };
 use easytransfer_abi::*;
 
@@ -52,7 +55,9 @@ fn data_goes_in_and_comes_out() {
     assert_eq!((scalar.shape(), scalar.values()), (vec![], vec![2.5]));
     let none = f32s(&[0, 3], &[]);
     assert_eq!((none.shape(), none.values()), (vec![0, 3], vec![]));
-    for dtype in [ET_DTYPE_U8, ET_DTYPE_U32, ET_DTYPE_I64, ET_DTYPE_BF16, ET_DTYPE_F16, ET_DTYPE_F32] {
+    for dtype in
+        [ET_DTYPE_U8, ET_DTYPE_U32, ET_DTYPE_I64, ET_DTYPE_BF16, ET_DTYPE_F16, ET_DTYPE_F32]
+    {
         let y = call!(tensor().arange, dtype, 3.0, 2.0, 4).unwrap();
         assert_eq!(y.dtype(), dtype);
         assert_eq!(y.cast(ET_DTYPE_F64).values(), [3.0, 5.0, 7.0, 9.0]);
@@ -65,7 +70,11 @@ fn data_goes_in_and_comes_out() {
         &["8 bytes", "found 9"],
     );
     refuses(call!(tensor().full, 99, ptr::null(), 0, 0.0), ET_ERR_DTYPE, &["99"]);
-    refuses(call!(tensor().full, ET_DTYPE_U8, ptr::null(), 0, -1.0), ET_ERR_INVALID_ARGUMENT, &["-1"]);
+    refuses(
+        call!(tensor().full, ET_DTYPE_U8, ptr::null(), 0, -1.0),
+        ET_ERR_INVALID_ARGUMENT,
+        &["-1"],
+    );
     refuses(
         call!(tensor().full, ET_DTYPE_F32, [usize::MAX, 3].as_ptr(), 2, 0.0),
         ET_ERR_INVALID_ARGUMENT,
@@ -77,7 +86,11 @@ fn data_goes_in_and_comes_out() {
 
 #[test]
 fn wrong_handles_are_refused() {
-    refuses(call!(tensor().affine, ptr::null(), 1.0, 0.0), ET_ERR_INVALID_ARGUMENT, &["tensor", "NULL"]);
+    refuses(
+        call!(tensor().affine, ptr::null(), 1.0, 0.0),
+        ET_ERR_INVALID_ARGUMENT,
+        &["tensor", "NULL"],
+    );
     let mut out = ptr::null_mut();
     done(unsafe { rng_table().create.unwrap()(0, 0, &mut out) }).unwrap();
     refuses(call!(tensor().affine, out.cast(), 1.0, 0.0), ET_ERR_BAD_HANDLE, &["tensor"]);
@@ -103,7 +116,8 @@ fn unary_values() {
         (ET_UNARY_SILU, |x| x / (1.0 + (-x).exp())),
         (ET_UNARY_SIGN, |x| if x == 0.0 { 0.0 } else { x.signum() }),
         (ET_UNARY_GELU_TANH, |x| {
-            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+            0.5 * x
+                * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
         }),
     ];
     for (op, f) in cases {
@@ -117,7 +131,11 @@ fn unary_values() {
         assert_eq!(none.shape(), [0, 2]);
     }
     let p = f64s(&[3], &[0.25, 1.0, 9.0]);
-    assert_close(&unary(ET_UNARY_LOG, &p).unwrap().values(), &[0.25f64.ln(), 0.0, 9f64.ln()], 1e-14);
+    assert_close(
+        &unary(ET_UNARY_LOG, &p).unwrap().values(),
+        &[0.25f64.ln(), 0.0, 9f64.ln()],
+        1e-14,
+    );
     assert_close(&unary(ET_UNARY_SQRT, &p).unwrap().values(), &[0.5, 1.0, 3.0], 1e-14);
     assert_close(&unary(ET_UNARY_RECIP, &p).unwrap().values(), &[4.0, 1.0, 1.0 / 9.0], 1e-14);
     // The exact form: x Phi(x) and erf at 1, from tables to 12 digits.
@@ -202,7 +220,11 @@ fn reductions_and_their_errors() {
         assert_eq!(reduce(ET_REDUCE_SUM, x, &[], 0).unwrap().values(), [10.0]);
         assert_eq!(reduce(ET_REDUCE_SUM, x, &[0], 0).unwrap().values(), [2.0, 4.0, 4.0]);
         assert_eq!(reduce(ET_REDUCE_MEAN, x, &[-1], 1).unwrap().shape(), [2, 1]);
-        assert_close(&reduce(ET_REDUCE_MEAN, x, &[-1], 1).unwrap().values(), &[7.0, -11.0 / 3.0], 1e-15);
+        assert_close(
+            &reduce(ET_REDUCE_MEAN, x, &[-1], 1).unwrap().values(),
+            &[7.0, -11.0 / 3.0],
+            1e-15,
+        );
         assert_eq!(reduce(ET_REDUCE_MAX, x, &[], 0).unwrap().values(), [9.0]);
         assert_eq!(reduce(ET_REDUCE_MIN, x, &[1], 0).unwrap().values(), [3.0, -5.0]);
         // The first of equal places.
@@ -256,16 +278,19 @@ fn shapes_and_their_errors() {
     assert_eq!(wide.values(), [0., 1., 2., 3., 4., 5., 0., 1., 2., 3., 4., 5.]);
     let list = [x.0.cast_const(), none.0.cast_const(), part.0.cast_const()];
     let joined = call!(tensor().concat, list.as_ptr(), 3, 1).unwrap();
-    assert_eq!((joined.shape(), joined.values()), (vec![2, 5], vec![0., 1., 2., 1., 2., 3., 4., 5., 4., 5.]));
+    assert_eq!(
+        (joined.shape(), joined.values()),
+        (vec![2, 5], vec![0., 1., 2., 1., 2., 3., 4., 5., 4., 5.])
+    );
     refuses(call!(tensor().reshape, x.0, [5usize].as_ptr(), 1), ET_ERR_SHAPE, &["[2, 3]", "[5]"]);
-    refuses(call!(tensor().permute, x.0, [0i64, 0].as_ptr(), 2), ET_ERR_INVALID_ARGUMENT, &["once"]);
+    refuses(
+        call!(tensor().permute, x.0, [0i64, 0].as_ptr(), 2),
+        ET_ERR_INVALID_ARGUMENT,
+        &["once"],
+    );
     refuses(call!(tensor().narrow, x.0, 1, 2, 2), ET_ERR_INVALID_ARGUMENT, &["3 entries"]);
     refuses(call!(tensor().narrow, x.0, 2, 0, 1), ET_ERR_INVALID_ARGUMENT, &["axis 2"]);
-    refuses(
-        call!(tensor().broadcast_to, x.0, [2usize, 2].as_ptr(), 2),
-        ET_ERR_SHAPE,
-        &["[2, 3]"],
-    );
+    refuses(call!(tensor().broadcast_to, x.0, [2usize, 2].as_ptr(), 2), ET_ERR_SHAPE, &["[2, 3]"]);
     refuses(call!(tensor().concat, ptr::null(), 0, 0), ET_ERR_INVALID_ARGUMENT, &["none"]);
     let list = [x.0.cast_const(), turned.0.cast_const()];
     refuses(call!(tensor().concat, list.as_ptr(), 2, 0), ET_ERR_SHAPE, &["axis 0"]);
@@ -295,8 +320,12 @@ fn places_and_their_errors() {
     let places = i64s_of(&[1, 1], &[2]);
     refuses(call!(tensor().gather, x.0, 1, places.0), ET_ERR_INVALID_ARGUMENT, &["index 2"]);
     refuses(call!(tensor().gather, x.0, 1, index.0), ET_ERR_SHAPE, &["rank"]);
-    refuses(call!(tensor().index_select, x.0, 0, x.0), ET_ERR_DTYPE, &["i64", "f32"]);
-    refuses(call!(tensor().index_add, x.0, 0, index.0, f32s(&[1, 2], &[0.; 2]).0), ET_ERR_SHAPE, &["[3, 2]"]);
+    refuses(call!(tensor().index_select, x.0, 0, counting(&[2]).0), ET_ERR_DTYPE, &["i64", "f32"]);
+    refuses(
+        call!(tensor().index_add, x.0, 0, index.0, f32s(&[1, 2], &[0.; 2]).0),
+        ET_ERR_SHAPE,
+        &["[3, 2]"],
+    );
 }
 
 #[test]
@@ -315,7 +344,11 @@ fn the_tape_records_only_what_it_must() {
     }
     assert!(!recording());
     assert!(!unary(ET_UNARY_SQR, &leaf).unwrap().is_tracked());
-    assert!(std::thread::spawn(move || unsafe { autograd().is_recording.unwrap()() == 1 }).join().unwrap());
+    assert!(
+        std::thread::spawn(move || unsafe { autograd().is_recording.unwrap()() == 1 })
+            .join()
+            .unwrap()
+    );
     unsafe { resume() };
     assert!(recording());
     let detached = call!(autograd().detach, leaf.0).unwrap();
@@ -401,8 +434,16 @@ fn fused_values() {
 #[test]
 fn fused_errors_say_what_was_expected() {
     let (x, w) = (counting(&[2, 3]), counting(&[4, 2]));
-    refuses(call!(nn().linear, x.0, w.0, ptr::null(), 0), ET_ERR_SHAPE, &["[4, 2]", "expected 3", "found 2"]);
-    refuses(call!(nn().linear, x.0, ptr::null(), ptr::null(), 0), ET_ERR_INVALID_ARGUMENT, &["weight"]);
+    refuses(
+        call!(nn().linear, x.0, w.0, ptr::null(), 0),
+        ET_ERR_SHAPE,
+        &["[4, 2]", "expected 3", "found 2"],
+    );
+    refuses(
+        call!(nn().linear, x.0, ptr::null(), ptr::null(), 0),
+        ET_ERR_INVALID_ARGUMENT,
+        &["weight"],
+    );
     let w = counting(&[4, 3]);
     refuses(call!(nn().linear, x.0, w.0, x.0, 0), ET_ERR_SHAPE, &["bias", "[4]"]);
     refuses(call!(nn().linear, x.0, w.0, ptr::null(), 77), ET_ERR_INVALID_ARGUMENT, &["77"]);

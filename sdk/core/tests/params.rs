@@ -7,7 +7,7 @@ use std::ptr;
 use boundary::*;
 use easytransfer_abi::*;
 use easytransfer_core::handle::{self, slice_from};
-use easytransfer_core::{optim, ops, tape};
+use easytransfer_core::{ops, optim, tape};
 
 fn api() -> &'static et_host_param {
     table(c"et.param/1")
@@ -38,7 +38,14 @@ impl Set {
     fn declare(&mut self, name: &str, shape: &[usize]) -> *mut et_param {
         // SAFETY: as above.
         let param = make(|out| unsafe {
-            api().scope_param.unwrap()(self.root, text(name), shape.as_ptr(), shape.len(), &NORMAL, out)
+            api().scope_param.unwrap()(
+                self.root,
+                text(name),
+                shape.as_ptr(),
+                shape.len(),
+                &NORMAL,
+                out,
+            )
         });
         self.made.push(param);
         param
@@ -121,10 +128,18 @@ fn names_scopes_and_errors() {
             api().scope_param.unwrap()(scope, text("bias"), shape.as_ptr(), 1, &NORMAL, out)
         });
         assert_eq!(str_of(api().name.unwrap()(param)), "encoder.0.bias");
-        assert_eq!(slice_from(api().shape.unwrap()(param), api().rank.unwrap()(param)).unwrap(), [2]);
+        assert_eq!(
+            slice_from(api().shape.unwrap()(param), api().rank.unwrap()(param)).unwrap(),
+            [2]
+        );
         let mut unused = ptr::null_mut();
         let twice = api().scope_param.unwrap()(
-            scope, text("bias"), shape.as_ptr(), 1, &NORMAL, &mut unused,
+            scope,
+            text("bias"),
+            shape.as_ptr(),
+            1,
+            &NORMAL,
+            &mut unused,
         );
         assert_eq!(err(twice).0, ET_ERR_ALREADY_EXISTS);
         let empty = api().scope_child.unwrap()(scope, text("a..b"), &mut ptr::null_mut());
@@ -136,7 +151,12 @@ fn names_scopes_and_errors() {
         assert!(unused.is_null());
         set.seal();
         let late = api().scope_param.unwrap()(
-            scope, text("late"), shape.as_ptr(), 1, &NORMAL, &mut unused,
+            scope,
+            text("late"),
+            shape.as_ptr(),
+            1,
+            &NORMAL,
+            &mut unused,
         );
         assert_eq!(err(late).0, ET_ERR_FAILED_PRECONDITION);
         let found = make(|out| api().params_find.unwrap()(set.params, text("encoder.0.bias"), out));
@@ -144,7 +164,10 @@ fn names_scopes_and_errors() {
         api().release.unwrap()(found);
         api().release.unwrap()(param);
         api().scope_release.unwrap()(scope);
-        assert_eq!(err(api().params_new.unwrap()(0, ET_DTYPE_F16, &mut ptr::null_mut())).0, ET_ERR_DTYPE);
+        assert_eq!(
+            err(api().params_new.unwrap()(0, ET_DTYPE_F16, &mut ptr::null_mut())).0,
+            ET_ERR_DTYPE
+        );
     }
     set.made.clear();
 }
@@ -174,6 +197,7 @@ fn adamw_over_the_arena_equals_a_plain_loop() {
     ];
     let mut moments: Vec<Vec<(f64, f64)>> =
         expected.iter().map(|(values, ..)| vec![(0.0, 0.0); values.len()]).collect();
+    // SAFETY: live handles.
     let state = make(|out| unsafe { optim::optim_state(set.params, ET_OPTIM_ADAMW, out) });
     for t in 1..=6u64 {
         // SAFETY: live handles.
@@ -194,7 +218,8 @@ fn adamw_over_the_arena_equals_a_plain_loop() {
                 *p *= 1.0 - *lr * *decay;
                 *m = 0.9 * *m + 0.1 * g;
                 *v = 0.99 * *v + 0.01 * g * g;
-                let (m_hat, v_hat) = (*m / (1.0 - 0.9f64.powi(t as i32)), *v / (1.0 - 0.99f64.powi(t as i32)));
+                let (m_hat, v_hat) =
+                    (*m / (1.0 - 0.9f64.powi(t as i32)), *v / (1.0 - 0.99f64.powi(t as i32)));
                 *p -= *lr * m_hat / (v_hat.sqrt() + 1e-8);
             }
         }
@@ -218,6 +243,7 @@ fn every_kind_has_a_state_and_lowers_a_square() {
         let weight = set.declare("weight", &[4, 6]);
         let bias = set.declare("bias", &[6]);
         set.seal();
+        // SAFETY: live handles.
         let state = make(|out| unsafe { optim::optim_state(set.params, kind, out) });
         let size = || -> f32 { values(weight).iter().chain(&values(bias)).map(|x| x * x).sum() };
         let before = size();
@@ -229,20 +255,24 @@ fn every_kind_has_a_state_and_lowers_a_square() {
             }
             let mut step = step(kind, t);
             step.lr = 0.05;
+            // SAFETY: live handles.
             ok(unsafe { optim::optim_step(set.params, state, &step) });
         }
         assert!(size() < 0.8 * before, "kind {kind}: {} after {before}", size());
         // A state of another kind or another set is refused.
         let other = if kind == ET_OPTIM_SGD { ET_OPTIM_ADAM } else { ET_OPTIM_SGD };
+        // SAFETY: live handles.
         let wrong = unsafe { optim::optim_step(set.params, state, &step(other, 1)) };
         assert_eq!(err(wrong).0, ET_ERR_SHAPE);
         // SAFETY: an owned map.
         unsafe { data().map_release.unwrap()(state) };
     }
     let set = Set::new(1);
+    // SAFETY: live handles.
     let early = unsafe { optim::optim_state(set.params, ET_OPTIM_SGD, &mut ptr::null_mut()) };
     assert_eq!(err(early).0, ET_ERR_FAILED_PRECONDITION);
     set.seal();
+    // SAFETY: live handles.
     let unknown = unsafe { optim::optim_state(set.params, 77, &mut ptr::null_mut()) };
     assert_eq!(err(unknown).0, ET_ERR_INVALID_ARGUMENT);
 }
@@ -255,6 +285,7 @@ fn gradients_flow_into_the_arena_and_are_forgotten() {
     let unused = set.declare("unused", &[2]);
     set.seal();
     let backward = || {
+        // SAFETY: live handles.
         let x = make(|out| unsafe { api().tensor.unwrap()(used, out) });
         let square = ops::binary::binary(ET_BINARY_MUL, &value(x), &value(x)).unwrap();
         let loss = ops::reduce::reduce(ET_REDUCE_SUM, &square, &[], false).unwrap();
@@ -263,6 +294,7 @@ fn gradients_flow_into_the_arena_and_are_forgotten() {
     };
     let grad = |param| {
         let mut out = ptr::null_mut();
+        // SAFETY: live handles.
         ok(unsafe { api().grad.unwrap()(param, &mut out) });
         (!out.is_null()).then(|| take_f32(out).0)
     };
@@ -306,6 +338,7 @@ fn gradients_before_seal_and_unfreezing_after_it_are_refused() {
     let mut set = Set::new(2);
     let a = set.declare("a", &[1]);
     let b = set.declare("b", &[1]);
+    // SAFETY: live handles.
     let x = make(|out| unsafe { api().tensor.unwrap()(a, out) });
     let error = tape::backward(&value(x), None).unwrap_err();
     assert_eq!(error.code, ET_ERR_FAILED_PRECONDITION);
@@ -376,8 +409,7 @@ fn mapped_values_are_not_copied() {
     let half = set.declare("half", &[2]);
     // SAFETY: live handles; the file stays as it is.
     unsafe {
-        let buffer =
-            make(|out| data().buffer_map_file.unwrap()(text(path.to_str().unwrap()), out));
+        let buffer = make(|out| data().buffer_map_file.unwrap()(text(path.to_str().unwrap()), out));
         let start = data().buffer_data.unwrap()(buffer).cast::<u8>();
         ok(api().assign_buffer.unwrap()(frozen, ET_DTYPE_F32, buffer, 8));
         ok(api().assign_buffer.unwrap()(trained, ET_DTYPE_F32, buffer, 8 + 1600));
@@ -432,13 +464,17 @@ fn mapped_values_are_not_copied() {
 fn low_rank_updates_train_their_factors_only() {
     let _guard = no_leaks();
     let mut set = Set::new(8);
-    let (w, a, b) = (set.declare("w", &[2, 3]), set.declare("a", &[1, 3]), set.declare("b", &[2, 1]));
+    let (w, a, b) =
+        (set.declare("w", &[2, 3]), set.declare("a", &[1, 3]), set.declare("b", &[2, 1]));
     // SAFETY: live handles.
     unsafe {
         assert_eq!(err(api().set_low_rank.unwrap()(w, b, a, 2.0)).0, ET_ERR_SHAPE);
         ok(api().set_low_rank.unwrap()(w, a, b, 2.0));
         let factor = set.declare("square", &[2, 2]);
-        assert_eq!(err(api().set_low_rank.unwrap()(factor, factor, factor, 1.0)).0, ET_ERR_INVALID_ARGUMENT);
+        assert_eq!(
+            err(api().set_low_rank.unwrap()(factor, factor, factor, 1.0)).0,
+            ET_ERR_INVALID_ARGUMENT
+        );
         assert_eq!(api().is_trainable.unwrap()(w), 0);
         assert_eq!(err(api().set_trainable.unwrap()(w, 1)).0, ET_ERR_FAILED_PRECONDITION);
         set.seal();

@@ -16,13 +16,18 @@ use serde_json::{Value, json};
 
 use crate::{EmbedOptions, PluginInfo, RuntimeOptions, TrainConfig, TrainJob, TrainResult};
 
-/// Parses and checks a JSON text; `origin` names it in messages.
-fn checked(schema: &Value, text: &str, origin: &str) -> Result<Value> {
+/// Parses a JSON text; `origin` names it in messages.
+fn parsed(text: &str, origin: &str) -> Result<Value> {
     let text = if text.trim().is_empty() { "{}" } else { text };
-    let mut value: Value = serde_json::from_str(text).map_err(|error| Error::Config {
+    serde_json::from_str(text).map_err(|error| Error::Config {
         origin: origin.to_owned(),
         message: format!("expected a JSON object, found something else: {error}"),
-    })?;
+    })
+}
+
+/// Parses and checks a JSON text.
+fn checked(schema: &Value, text: &str, origin: &str) -> Result<Value> {
+    let mut value = parsed(text, origin)?;
     validate(schema, &mut value, origin, "")?;
     Ok(value)
 }
@@ -69,6 +74,12 @@ pub fn embed_options(options: &str) -> Result<EmbedOptions> {
         normalize: value["normalize"].as_bool(),
         max_length: value["max_length"].as_u64(),
     })
+}
+
+/// Options of a training run, as [`TrainConfig::from_value`] takes them.
+pub fn train_config(options: &str) -> Result<TrainConfig> {
+    let origin = "training options";
+    TrainConfig::from_value(parsed(options, origin)?, origin)
 }
 
 /// A whole training run:

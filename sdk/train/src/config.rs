@@ -91,26 +91,26 @@ pub fn schema() -> Value {
             "max_steps": {"type": "integer", "minimum": 0, "default": 0, "description": "most optimizer steps, 0 for no limit"},
             "lr": {"type": "number", "exclusiveMinimum": 0, "default": 5e-5, "description": "peak learning rate"},
             "seed": {"type": "integer", "minimum": 0, "default": 42, "description": "seed of everything random"},
-            "batch": {"type": "object", "default": {}, "properties": {
+            "batch": {"type": "object", "properties": {
                 "tokens": {"type": "integer", "minimum": 1, "default": 4096, "description": "most tokens in a batch"},
                 "rows": {"type": "integer", "minimum": 0, "default": 32, "description": "most rows in a batch, 0 for no limit"},
                 "window": {"type": "integer", "minimum": 0, "default": 2048, "description": "rows sorted by length together, 0 for none"}
             }},
             "accumulate": {"type": "integer", "minimum": 1, "default": 1, "description": "batches whose gradients make one step"},
             "clip": {"type": "number", "minimum": 0, "default": 1.0, "description": "largest norm of all gradients together, 0 for no limit"},
-            "schedule": {"type": "object", "default": {}, "properties": {
+            "schedule": {"type": "object", "properties": {
                 "name": {"type": "string", "enum": ["constant", "linear", "polynomial", "cosine"], "default": "linear"},
                 "warmup": {"type": "number", "minimum": 0, "default": 0.1, "description": "part of all steps (below 1) or number of steps"},
                 "power": {"type": "number", "exclusiveMinimum": 0, "default": 1.0, "description": "polynomial: the exponent"},
                 "end": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.0, "description": "polynomial: the factor at the end"}
             }},
-            "optimizer": {"type": "object", "default": {}, "additionalProperties": true, "properties": {
+            "optimizer": {"type": "object", "additionalProperties": true, "properties": {
                 "name": {"type": "string", "default": "adamw", "description": "any optimizer of a plugin; its options stand beside it"}
             }},
             "loss": {"type": ["object", "null"], "default": null, "additionalProperties": true, "properties": {
                 "name": {"type": "string", "description": "any loss of a plugin; by default that of the app"}
             }, "required": ["name"]},
-            "app": {"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": "options of the app"},
+            "app": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the app"},
             "strategy": {"type": "object", "default": {"finetune": {}}, "additionalProperties": true, "properties": {}, "description": "strategies by name with their options, in order"},
             "evaluate_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between evaluations, 0 for once an epoch"},
             "best": {"type": ["string", "null"], "default": null, "description": "figure that decides which parameters are kept"},

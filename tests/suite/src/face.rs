@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use easytransfer::train::components::Components as _;
 use easytransfer::train::dataset::DataOptions;
 use easytransfer::train::network::Start;
 use easytransfer::train::progress::ProgressMode;

@@ -24,7 +24,11 @@ pub struct Scores<'a> {
 
 fn check(op: &'static str, emissions: &Tensor, scores: Scores<'_>) -> Result<(usize, usize)> {
     let &[rows, classes] = emissions.dims() else {
-        fail!(ET_ERR_SHAPE, "{op}: emissions must have the shape [T, C], found {:?}", emissions.dims());
+        fail!(
+            ET_ERR_SHAPE,
+            "{op}: emissions must have the shape [T, C], found {:?}",
+            emissions.dims()
+        );
     };
     if classes == 0 {
         fail!(ET_ERR_SHAPE, "{op}: there must be at least one class, found none");
@@ -64,8 +68,7 @@ fn typed_loss<F: Real>(
     starts: Value,
     classes: usize,
 ) -> Result<Tensor> {
-    let tracked =
-        (0..4).map(|index| given(inputs, index)).collect::<Result<Vec<&Tensor>>>()?;
+    let tracked = (0..4).map(|index| given(inputs, index)).collect::<Result<Vec<&Tensor>>>()?;
     let values = tracked.iter().map(|x| dense(x.value())).collect::<Result<Vec<_>>>()?;
     let rows = tracked[0].dims()[0];
     let batch = starts.elem_count() - 1;
@@ -73,8 +76,7 @@ fn typed_loss<F: Real>(
     {
         let starts = storage::read::<i64>(&starts)?;
         let slices = values.iter().map(|v| storage::read::<F>(v)).collect::<Result<Vec<_>>>()?;
-        let weights =
-            CrfWeights { transitions: &slices[1], first: &slices[2], last: &slices[3] };
+        let weights = CrfWeights { transitions: &slices[1], first: &slices[2], last: &slices[3] };
         let shape = CrfShape { starts: &starts, classes };
         crf_forward(shape, &slices[0], &storage::read::<i64>(&tags)?, weights, &mut nll)?;
     }
@@ -138,9 +140,8 @@ fn typed_decode<F: Real>(
     classes: usize,
     tags: &mut [i64],
 ) -> Result<()> {
-    let values = (0..4)
-        .map(|index| dense(given(inputs, index)?.value()))
-        .collect::<Result<Vec<_>>>()?;
+    let values =
+        (0..4).map(|index| dense(given(inputs, index)?.value())).collect::<Result<Vec<_>>>()?;
     let slices = values.iter().map(|v| storage::read::<F>(v)).collect::<Result<Vec<_>>>()?;
     let starts = storage::read::<i64>(starts)?;
     let weights = CrfWeights { transitions: &slices[1], first: &slices[2], last: &slices[3] };

@@ -2,7 +2,9 @@
 
 use easytransfer_abi as abi;
 
-use super::{Direct, by_dtype, check_shape, dense, give_vec, give_written, given, owned, rows_cols, wanted};
+use super::{
+    Direct, by_dtype, check_shape, dense, give_vec, give_written, given, owned, rows_cols, wanted,
+};
 use crate::error::{Result, fail};
 use crate::kernels::activation::Activation;
 use crate::kernels::elementwise::{Store, column_sum};
@@ -79,7 +81,15 @@ fn typed<F: Direct>(
     {
         let bias = vb.as_deref().map(storage::read::<F>).transpose()?;
         let (x, weight) = (storage::read::<F>(&vx)?, storage::read::<F>(&vw)?);
-        linear_forward(shape, &x, &weight, bias.as_deref(), activation, &mut y, pre.as_deref_mut())?;
+        linear_forward(
+            shape,
+            &x,
+            &weight,
+            bias.as_deref(),
+            activation,
+            &mut y,
+            pre.as_deref_mut(),
+        )?;
     }
     let mut dims = x.dims().to_vec();
     if let Some(last) = dims.last_mut() {
@@ -130,4 +140,50 @@ fn typed<F: Direct>(
         }
         give_vec(pass, 0, &dims_x, Some(dx))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::tape::{Leaf, backward};
+
+    /// A leaf with memory of its own; counts how it was written.
+    #[derive(Default)]
+    struct Memory(Mutex<(Vec<f32>, usize, usize)>);
+
+    impl Leaf for Memory {
+        fn accumulate(&self, _grad: &candle_core::Tensor) -> Result<()> {
+            self.0.lock().unwrap().2 += 1;
+            Ok(())
+        }
+        fn accumulate_f32(&self, f: &mut dyn FnMut(&mut [f32], bool)) -> Result<bool> {
+            let (data, written, _) = &mut *self.0.lock().unwrap();
+            let first = *written == 0;
+            if first {
+                // Garbage that a first contribution must overwrite.
+                *data = vec![f32::NAN; 6];
+            }
+            f(data, first);
+            *written += 1;
+            Ok(true)
+        }
+    }
+
+    #[test]
+    fn weight_gradients_go_straight_into_the_leaf() {
+        let raw = |data: Vec<f32>, shape| storage::tensor_from_vec::<f32>(data, shape).unwrap();
+        let memory = Arc::new(Memory::default());
+        let w = Tensor::from_leaf(raw(vec![0.5; 6], (2, 3)), memory.clone());
+        let x = Tensor::new(raw(vec![1.0, 2.0, 3.0], (1, 3)));
+        let seed = Tensor::new(raw(vec![1.0, -1.0], (1, 2)));
+        for pass in 1..=2 {
+            let y = linear(&x, &w, None, Activation::None).unwrap();
+            backward(&y, Some(&seed)).unwrap();
+            let (data, written, added) = &*memory.0.lock().unwrap();
+            let expected = [1.0, 2.0, 3.0, -1.0, -2.0, -3.0].map(|g| g * pass as f32);
+            assert_eq!((data.as_slice(), *written, *added), (&expected[..], pass, 0));
+        }
+    }
 }

@@ -46,7 +46,11 @@ pub fn cross_entropy(
 ) -> Result<Tensor> {
     const OP: &str = "cross_entropy";
     let &[rows, cols] = logits.dims() else {
-        fail!(ET_ERR_SHAPE, "{OP}: the logits must have the shape [N, C], found {:?}", logits.dims());
+        fail!(
+            ET_ERR_SHAPE,
+            "{OP}: the logits must have the shape [N, C], found {:?}",
+            logits.dims()
+        );
     };
     if !(0.0..1.0).contains(&smoothing) {
         fail!(
@@ -81,8 +85,7 @@ fn typed_cross_entropy<F: Real>(
     let vx = dense(logits.value())?;
     let vw = weights.map(|weights| dense(weights.value())).transpose()?;
     let mut log_sums = storage::take::<F>(rows);
-    let mut row_losses =
-        weights.is_some_and(Tensor::is_tracked).then(|| storage::take::<F>(rows));
+    let mut row_losses = weights.is_some_and(Tensor::is_tracked).then(|| storage::take::<F>(rows));
     let mean = {
         let weights = vw.as_deref().map(storage::read::<F>).transpose()?;
         options.forward(

@@ -186,7 +186,12 @@ pub(crate) fn run_starts(
 }
 
 /// Dropout of `len` elements, or `None` when it is off. Errors: `INVALID_ARGUMENT` when `p` is outside [0, 1).
-pub(crate) fn dropout_of(op: &str, p: f64, rng: Option<&Rng>, len: usize) -> Result<Option<Dropout>> {
+pub(crate) fn dropout_of(
+    op: &str,
+    p: f64,
+    rng: Option<&Rng>,
+    len: usize,
+) -> Result<Option<Dropout>> {
     if !(0.0..1.0).contains(&p) {
         fail!(ET_ERR_INVALID_ARGUMENT, "{op}: dropout must be at least 0 and below 1, found {p}");
     }

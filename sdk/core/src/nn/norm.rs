@@ -1,6 +1,8 @@
 //! Layer norm and RMS norm, and dropout.
 
-use super::{Direct, by_dtype, check_shape, dense, dropout_of, give_vec, given, owned, rows_cols, wanted};
+use super::{
+    Direct, by_dtype, check_shape, dense, dropout_of, give_vec, given, owned, rows_cols, wanted,
+};
 use crate::error::{Result, fail};
 use crate::kernels::elementwise::{Store, dropout_assign};
 use crate::kernels::norm::{
@@ -81,12 +83,8 @@ fn typed_layer_norm<F: Direct>(
         let residual = vr.as_deref().map(storage::read::<F>).transpose()?;
         let (x, gamma, beta) =
             (storage::read::<F>(&vx)?, storage::read::<F>(&vg)?, storage::read::<F>(&vb)?);
-        let output = NormOutput {
-            y: &mut y,
-            summed: sum.as_deref_mut(),
-            mean: &mut mean,
-            rstd: &mut rstd,
-        };
+        let output =
+            NormOutput { y: &mut y, summed: sum.as_deref_mut(), mean: &mut mean, rstd: &mut rstd };
         let input = NormInput { x: &x, residual: residual.as_deref(), dropout };
         layer_norm_forward(input, &gamma, &beta, epsilon, output)?;
     }
@@ -168,8 +166,7 @@ fn typed_rms_norm<F: Real>(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result<T
     Ok(record1("rms_norm", &[x, gamma], y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let grad = dense(&grad)?;
-        let (mut dx, mut dgamma) =
-            (wanted::<F>(pass, 0, rows * cols), wanted::<F>(pass, 1, cols));
+        let (mut dx, mut dgamma) = (wanted::<F>(pass, 0, rows * cols), wanted::<F>(pass, 1, cols));
         rms_norm_backward(
             &storage::read::<F>(&grad)?,
             &storage::read::<F>(&vx)?,

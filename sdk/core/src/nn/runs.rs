@@ -158,7 +158,11 @@ pub fn conv1d(
     const OP: &str = "conv1d";
     let (rows, inputs) = matrix(OP, x)?;
     let &[outputs, found, kernel] = weight.dims() else {
-        fail!(ET_ERR_SHAPE, "{OP}: the weight must have the shape [o, i, k], found {:?}", weight.dims());
+        fail!(
+            ET_ERR_SHAPE,
+            "{OP}: the weight must have the shape [o, i, k], found {:?}",
+            weight.dims()
+        );
     };
     if found != inputs {
         fail!(
@@ -237,7 +241,13 @@ fn typed_conv1d<F: Direct>(
                 weight: dweight.as_deref_mut().map(|d| (Store::Write, d)),
                 bias: dbias.as_deref_mut().map(|d| (Store::Write, d)),
             };
-            conv1d_backward(sizes.over(&starts), &x, &weight, &storage::read::<F>(&grad)?, gradients)?;
+            conv1d_backward(
+                sizes.over(&starts),
+                &x,
+                &weight,
+                &storage::read::<F>(&grad)?,
+                gradients,
+            )?;
         }
         give_vec(pass, 1, &[outputs, columns, kernel], dweight)?;
         give_vec(pass, 2, &[outputs], dbias)?;

@@ -94,8 +94,7 @@ pub fn binary(op: i32, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         }
         if want_b {
             // (a / b)' by b = -a / b^2
-            let db =
-                if is_mul { g.mul(va)? } else { g.mul(va)?.div(&vb.sqr()?)?.neg()? };
+            let db = if is_mul { g.mul(va)? } else { g.mul(va)?.div(&vb.sqr()?)?.neg()? };
             pass.give(1, reduce_to(&db, &shape_b)?)?;
         }
         Ok(())

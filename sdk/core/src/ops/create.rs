@@ -83,7 +83,12 @@ pub fn read(x: &Tensor, bytes: &mut [u8]) -> Result<()> {
 }
 
 /// A tensor with `value(i)` at place `i`, row-major.
-fn generate(dtype: DType, shape: &[usize], len: usize, value: impl Fn(usize) -> f64) -> Result<Raw> {
+fn generate(
+    dtype: DType,
+    shape: &[usize],
+    len: usize,
+    value: impl Fn(usize) -> f64,
+) -> Result<Raw> {
     let places = 0..len;
     let shape = shape.to_vec();
     match dtype {

@@ -11,7 +11,11 @@ use crate::tensor::{Tensor, axis_of};
 /// Fails unless `index` is I64 and all its values lie in `0..extent`; the contiguous index otherwise.
 fn check_index(op: &str, index: &Tensor, extent: usize) -> Result<Value> {
     if index.dtype() != DType::I64 {
-        fail!(ET_ERR_DTYPE, "{op}: the index must be of type i64, found {}", index.dtype().as_str());
+        fail!(
+            ET_ERR_DTYPE,
+            "{op}: the index must be of type i64, found {}",
+            index.dtype().as_str()
+        );
     }
     let value = Value::new(index.value().contiguous()?);
     {
@@ -30,7 +34,11 @@ fn check_index(op: &str, index: &Tensor, extent: usize) -> Result<Value> {
 
 fn check_flat(op: &str, index: &Tensor) -> Result<()> {
     if index.dims().len() != 1 {
-        fail!(ET_ERR_SHAPE, "{op}: the index must have one axis, found the shape {:?}", index.dims());
+        fail!(
+            ET_ERR_SHAPE,
+            "{op}: the index must have one axis, found the shape {:?}",
+            index.dims()
+        );
     }
     Ok(())
 }

@@ -55,7 +55,10 @@ pub(crate) fn broadcast_shape(op: &str, a: &[usize], b: &[usize]) -> Result<Vec<
             (x, y) if x == y => out.push(x),
             (1, y) => out.push(y),
             (x, 1) => out.push(x),
-            _ => fail!(ET_ERR_SHAPE, "{op}: the shapes {a:?} and {b:?} do not broadcast to one shape"),
+            _ => fail!(
+                ET_ERR_SHAPE,
+                "{op}: the shapes {a:?} and {b:?} do not broadcast to one shape"
+            ),
         }
     }
     Ok(out)

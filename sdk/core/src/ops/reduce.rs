@@ -30,7 +30,8 @@ pub fn name(op: i32) -> Result<&'static str> {
 pub fn reduce(op: i32, x: &Tensor, axes: &[i64], keep_axes: bool) -> Result<Tensor> {
     let name = name(op)?;
     let rank = x.dims().len();
-    let mut list = axes.iter().map(|&axis| axis_of(name, axis, rank)).collect::<Result<Vec<_>>>()?;
+    let mut list =
+        axes.iter().map(|&axis| axis_of(name, axis, rank)).collect::<Result<Vec<_>>>()?;
     list.sort_unstable();
     if list.windows(2).any(|pair| pair[0] == pair[1]) {
         fail!(ET_ERR_INVALID_ARGUMENT, "{name}: an axis is named twice in {axes:?}");

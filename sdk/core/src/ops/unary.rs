@@ -121,7 +121,8 @@ pub fn unary(op: i32, x: &Tensor) -> Result<Tensor> {
                 abi::ET_UNARY_SIN => (grad * s.cos()?)?,
                 abi::ET_UNARY_COS => (grad * s.sin()?)?.neg()?,
                 // erf' = 2 / sqrt(pi) exp(-x^2)
-                _ => (grad * s.sqr()?.neg()?.exp()?)?.affine(std::f64::consts::FRAC_2_SQRT_PI, 0.0)?,
+                _ => (grad * s.sqr()?.neg()?.exp()?)?
+                    .affine(std::f64::consts::FRAC_2_SQRT_PI, 0.0)?,
             },
         };
         pass.give(0, dx)
@@ -137,7 +138,9 @@ fn activate<F: Real>(name: &'static str, activation: Activation, x: &Tensor) -> 
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let x = storage::read::<F>(&v)?;
         let dx = if grad.is_contiguous() && storage::is_unique(&grad) {
-            storage::with_mut::<F, _>(&grad, |dy| activation_backward_in_place(activation, &x, dy))??;
+            storage::with_mut::<F, _>(&grad, |dy| {
+                activation_backward_in_place(activation, &x, dy)
+            })??;
             grad
         } else {
             let grad = Value::new(grad.contiguous()?);
@@ -162,7 +165,8 @@ fn integer(op: i32, name: &str, x: &Tensor) -> Result<Tensor> {
     };
     let y = match v.dtype() {
         DType::U8 => {
-            let y = storage::read::<u8>(&v)?.iter().map(|&x| unsigned(u64::from(x)) as u8).collect();
+            let y =
+                storage::read::<u8>(&v)?.iter().map(|&x| unsigned(u64::from(x)) as u8).collect();
             storage::tensor_from_vec::<u8>(y, shape)?
         }
         DType::U32 => {

@@ -53,9 +53,7 @@ unsafe extern "C" fn leaf_grad(
 
 unsafe extern "C" fn backward(loss: *const et_tensor, seed: *const et_tensor) -> *mut et_error {
     // SAFETY: the boundary's contract: live tensors, the second may be NULL.
-    guard(|| unsafe {
-        tape::backward(borrow::<Tensor>(loss)?, borrow_optional::<Tensor>(seed)?)
-    })
+    guard(|| unsafe { tape::backward(borrow::<Tensor>(loss)?, borrow_optional::<Tensor>(seed)?) })
 }
 
 unsafe extern "C" fn pause() {

@@ -4,14 +4,10 @@ use std::ffi::c_void;
 use std::path::Path;
 use std::ptr;
 
-use easytransfer_abi::{
-    et_buffer, et_error, et_host_data, et_map, et_row, et_str, et_tensor,
-};
+use easytransfer_abi::{et_buffer, et_error, et_host_data, et_map, et_row, et_str, et_tensor};
 
 use crate::data::{Buffer, Map};
-use crate::handle::{
-    borrow, guard, guard_value, out, release, slice_from, str_from, str_to,
-};
+use crate::handle::{borrow, guard, guard_value, out, release, slice_from, str_from, str_to};
 use crate::rows::{self, Field, Row};
 use crate::tensor::Tensor;
 
@@ -159,7 +155,9 @@ unsafe fn put<V: Copy>(
 ) -> *mut et_error {
     guard(|| {
         // SAFETY: the caller's contract is the same.
-        unsafe { borrow::<Row>(row)?.put(str_from(name)?, field(slice_from(values, len)?.to_vec())) }
+        unsafe {
+            borrow::<Row>(row)?.put(str_from(name)?, field(slice_from(values, len)?.to_vec()))
+        }
     })
 }
 

@@ -251,9 +251,7 @@ unsafe extern "C" fn assign_buffer(
 ) -> *mut et_error {
     guard(|| {
         // SAFETY: the boundary's contract: a live parameter and a live buffer.
-        unsafe {
-            borrow::<Param>(param)?.assign_buffer(dtype, borrow::<Buffer>(buffer)?, offset)
-        }
+        unsafe { borrow::<Param>(param)?.assign_buffer(dtype, borrow::<Buffer>(buffer)?, offset) }
     })
 }
 

@@ -28,8 +28,8 @@ unsafe extern "C" fn release_rng(rng: *mut et_rng) {
 }
 
 unsafe extern "C" fn state(rng: *const et_rng) -> et_rng_state {
-    // SAFETY: the boundary's contract: a live generator.
     guard_value(et_rng_state { seed: 0, stream: 0, offset: 0 }, || {
+        // SAFETY: the boundary's contract: a live generator.
         Ok(unsafe { borrow::<Rng>(rng) }?.state())
     })
 }

@@ -6,7 +6,9 @@ use easytransfer_abi::{et_error, et_host_tensor, et_tensor};
 
 use crate::error::Result;
 use crate::handle::{borrow, guard, guard_value, out, release, retain, slice_from};
-use crate::ops::{binary as bin, create, index, matmul as mm, reduce as red, shape as shp, unary as una};
+use crate::ops::{
+    binary as bin, create, index, matmul as mm, reduce as red, shape as shp, unary as una,
+};
 use crate::tensor::{Tensor, dtype_code, dtype_from_code};
 
 /// The table.

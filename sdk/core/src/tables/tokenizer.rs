@@ -9,9 +9,7 @@ use easytransfer_abi::{
 
 use crate::data::Buffer;
 use crate::error::{Result, fail};
-use crate::handle::{
-    borrow, guard, guard_value, out, release, retain, slice_from, str_from,
-};
+use crate::handle::{borrow, guard, guard_value, out, release, retain, slice_from, str_from};
 use crate::tokenizer::{EncodeOptions, Encoding, Tokenizer};
 
 /// The table.
@@ -104,7 +102,10 @@ unsafe fn options_from(options: *const et_encode_options) -> Result<EncodeOption
         // SAFETY: the field lies inside what the caller filled.
         let reserved = unsafe { (*options).reserved };
         if reserved != 0 {
-            fail!(ET_ERR_INVALID_ARGUMENT, "encode: the field reserved must be 0, found {reserved}");
+            fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "encode: the field reserved must be 0, found {reserved}"
+            );
         }
     }
     Ok(read)

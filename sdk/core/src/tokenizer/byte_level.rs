@@ -24,7 +24,9 @@ pub fn load(vocab: &[u8], merges: &str, config: Option<Value>) -> Result<Loaded>
             continue;
         }
         match line.split_once(' ') {
-            Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => {
+            Some((left, right))
+                if !left.is_empty() && !right.is_empty() && !right.contains(' ') =>
+            {
                 pairs.push((left.into(), right.into()));
             }
             _ => fail!(
@@ -72,7 +74,7 @@ pub fn load(vocab: &[u8], merges: &str, config: Option<Value>) -> Result<Loaded>
         }
         None => (ByteLevel::new(prefix_space, false, true).into(), "GPT2Tokenizer"),
     };
-    let config =
-        config.or_else(|| Some(json!({"tokenizer_class": class, "add_prefix_space": prefix_space})));
+    let config = config
+        .or_else(|| Some(json!({"tokenizer_class": class, "add_prefix_space": prefix_space})));
     Ok(Loaded { pipeline, special: Some(special), config })
 }

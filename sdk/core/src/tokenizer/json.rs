@@ -43,7 +43,9 @@ pub fn load(json: &[u8], config: Option<Value>) -> Result<Loaded> {
         Err(error) => fail!(ET_ERR_BAD_INPUT, "the file is no tokenizer: {error}"),
     };
     pipeline.with_padding(None);
-    pipeline.with_truncation(None).map_err(|error| failed("cannot switch truncation off", error))?;
+    pipeline
+        .with_truncation(None)
+        .map_err(|error| failed("cannot switch truncation off", error))?;
     let special = pipeline.get_post_processor().cloned();
     pipeline.with_post_processor(None::<PostProcessorWrapper>);
     finish(pipeline, special, config)
@@ -55,7 +57,9 @@ fn finish(
     config: Option<Value>,
 ) -> Result<Loaded> {
     // The search for the best pieces would never end.
-    if matches!(pipeline.get_model(), ModelWrapper::Unigram(_)) && pipeline.token_to_id("").is_some() {
+    if matches!(pipeline.get_model(), ModelWrapper::Unigram(_))
+        && pipeline.token_to_id("").is_some()
+    {
         fail!(ET_ERR_BAD_INPUT, "the vocabulary has an empty piece");
     }
     Ok(Loaded { pipeline, special, config })
@@ -190,7 +194,9 @@ impl<'de> Deserialize<'de> for Model {
 /// The usual files, quickly; `None` for everything else, also for files that are wrong.
 fn quick(json: &[u8]) -> Option<(Tokenizer, Option<PostProcessorWrapper>)> {
     fn of<T: DeserializeOwned>(value: Option<Value>) -> Option<Option<T>> {
-        value.map(|value| serde_json::from_value(value).ok()).map_or(Some(None), |part| part.map(Some))
+        value
+            .map(|value| serde_json::from_value(value).ok())
+            .map_or(Some(None), |part| part.map(Some))
     }
     let file: File = serde_json::from_slice(json).ok()?;
     if file.version != "1.0" {

@@ -25,15 +25,15 @@ pub fn load(path: &Path) -> Result<Loaded> {
     let found = find(path)?;
     let directory = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     let config = read_config(&directory.join("tokenizer_config.json"))?;
-    let (Found::Json(file) | Found::Vocab(file) | Found::Pair(file, _) | Found::SentencePiece(file)) =
-        &found;
+    let (Found::Json(file)
+    | Found::Vocab(file)
+    | Found::Pair(file, _)
+    | Found::SentencePiece(file)) = &found;
     // Malformed files may make the tokenizer crate panic; that is bad input here.
     let loaded = catch_unwind(AssertUnwindSafe(|| match &found {
         Found::Json(path) => json::load(&read(path)?, config),
         Found::Vocab(path) => wordpiece::load(&read_text(path)?, config),
-        Found::Pair(vocab, merges) => {
-            byte_level::load(&read(vocab)?, &read_text(merges)?, config)
-        }
+        Found::Pair(vocab, merges) => byte_level::load(&read(vocab)?, &read_text(merges)?, config),
         Found::SentencePiece(path) => {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
             sentencepiece::load(&read(path)?, name, config)

@@ -12,7 +12,11 @@ use crate::error::{Error, Result, fail};
 /// Writes all files of a tokenizer into an existing directory.
 pub fn save(loaded: &Loaded, directory: &Path) -> Result<()> {
     if !directory.is_dir() {
-        fail!(ET_ERR_NOT_FOUND, "cannot save a tokenizer: there is no directory {}", directory.display());
+        fail!(
+            ET_ERR_NOT_FOUND,
+            "cannot save a tokenizer: there is no directory {}",
+            directory.display()
+        );
     }
     let mut whole = loaded.pipeline.clone();
     whole.with_post_processor(loaded.special.clone());
@@ -55,9 +59,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.part", std::process::id()));
     let beside = Path::new(&beside);
-    let written = fs::write(beside, bytes)
-        .map_err(|error| Error::io("write", beside, &error))
-        .and_then(|()| fs::rename(beside, path).map_err(|error| Error::io("replace", path, &error)));
+    let written =
+        fs::write(beside, bytes).map_err(|error| Error::io("write", beside, &error)).and_then(
+            |()| fs::rename(beside, path).map_err(|error| Error::io("replace", path, &error)),
+        );
     if written.is_err() {
         // The error that counts is the first one.
         let _ = fs::remove_file(beside);

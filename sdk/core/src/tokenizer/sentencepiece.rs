@@ -140,7 +140,8 @@ fn normalizer(model: &Model) -> Result<Option<NormalizerWrapper>> {
     }
     if model.squeeze_spaces {
         steps.push(part(json!({"type": "Strip", "strip_left": true, "strip_right": true}))?);
-        steps.push(part(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}))?);
+        steps
+            .push(part(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}))?);
     }
     if steps.is_empty() {
         return Ok(None);
@@ -148,12 +149,17 @@ fn normalizer(model: &Model) -> Result<Option<NormalizerWrapper>> {
     Ok(Some(tokenizers::normalizers::Sequence::new(steps).into()))
 }
 
-/// Spaces become U+2581; text is cut there too, which is quicker, unless a piece reaches over it.
+/// Spaces become U+2581; text is cut there too, which is quicker, unless a piece reaches over it. Where spaces are squeezed, the
+/// text after an added token has lost its first space and gets it back, as in Hugging Face's conversions.
 fn metaspace(model: &Model) -> Value {
     let reaches = |piece: &Piece| {
         piece.kind == Kind::Normal && piece.text.chars().skip(1).any(|c| c == SPACE)
     };
-    let scheme = if model.dummy_prefix { "first" } else { "never" };
+    let scheme = match (model.dummy_prefix, model.squeeze_spaces) {
+        (false, _) => "never",
+        (true, true) => "always",
+        (true, false) => "first",
+    };
     let split = !model.pieces.iter().any(reaches);
     json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": split})
 }
@@ -290,8 +296,13 @@ mod tests {
 
     #[test]
     fn unigram_takes_the_most_probable_pieces() {
-        let pieces =
-            [("<unk>", 0.0, 2), ("\u{2581}", -2.0, 1), ("a", -2.0, 1), ("\u{2581}aa", -7.0, 1), ("aa", -1.0, 1)];
+        let pieces = [
+            ("<unk>", 0.0, 2),
+            ("\u{2581}", -2.0, 1),
+            ("a", -2.0, 1),
+            ("\u{2581}aa", -7.0, 1),
+            ("aa", -1.0, 1),
+        ];
         let loaded = load(&file(&pieces, 1, false), "x.model", None).unwrap();
         assert_eq!(ids(&loaded, " aa "), [1, 4]);
         assert_eq!(ids(&loaded, "z"), [1, 0]);

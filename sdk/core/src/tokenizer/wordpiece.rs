@@ -19,17 +19,21 @@ const MAX_WORD: usize = 100;
 pub fn load(vocab: &str, config: Option<Value>) -> Result<Loaded> {
     let lines = vocab.strip_suffix('\n').unwrap_or(vocab).split('\n');
     let tokens: Vec<&str> = lines.map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
-    let ids: Vocab =
-        tokens.iter().zip(0u32..).map(|(token, id)| (token.to_string(), id)).collect();
+    let ids: Vocab = tokens.iter().zip(0u32..).map(|(token, id)| (token.to_string(), id)).collect();
 
     let given = config.as_ref();
     let named =
         |key: &str, default: &str| configured_token(given, key).unwrap_or_else(|| default.into());
     let unknown = named("unk_token", "[UNK]");
     if !ids.contains_key(&unknown) {
-        fail!(ET_ERR_BAD_INPUT, "the vocabulary of {} lines has no token {unknown:?}", tokens.len());
+        fail!(
+            ET_ERR_BAD_INPUT,
+            "the vocabulary of {} lines has no token {unknown:?}",
+            tokens.len()
+        );
     }
-    let lower = configured_bool(given, "do_lower_case").unwrap_or_else(|| looks_lower_case(&tokens));
+    let lower =
+        configured_bool(given, "do_lower_case").unwrap_or_else(|| looks_lower_case(&tokens));
     let chinese = configured_bool(given, "tokenize_chinese_chars").unwrap_or(true);
     let accents = configured_bool(given, "strip_accents");
 
@@ -95,11 +99,11 @@ pub fn load(vocab: &str, config: Option<Value>) -> Result<Loaded> {
 }
 
 /// True unless words with capital letters are in the vocabulary. Single letters do not count: some vocabularies of lower-case
-/// text hold them, and bracketed tokens are special.
+/// text hold them, and tokens in brackets (`[CLS]`, `<T>`) are special.
 fn looks_lower_case(tokens: &[&str]) -> bool {
     !tokens.iter().any(|token| {
         let word = token.strip_prefix("##").unwrap_or(token);
-        !word.starts_with('[')
+        !word.starts_with(['[', '<'])
             && word.chars().count() > 1
             && word.chars().any(char::is_uppercase)
     })

@@ -217,7 +217,10 @@ pub fn noise(len: usize, seed: u64) -> Vec<f64> {
 pub fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{found:?} {expected:?}");
     for (i, (x, y)) in found.iter().zip(expected).enumerate() {
-        assert!((x - y).abs() <= tolerance * (1.0 + y.abs()), "element {i}: found {x}, expected {y}");
+        assert!(
+            (x - y).abs() <= tolerance * (1.0 + y.abs()),
+            "element {i}: found {x}, expected {y}"
+        );
     }
 }
 
@@ -260,7 +263,8 @@ pub fn check_gradients(name: &str, inputs: &[(&[usize], Vec<f64>)], f: impl Fn(&
                     if strided { x.strided().leaf() } else { x.leaf() }
                 })
                 .collect();
-            let y = f(&leaves.iter().collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            let y =
+                f(&leaves.iter().collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             assert!(y.is_tracked(), "{name}: the result is not tracked");
             let (value_tolerance, tolerance) =
                 if dtype == ET_DTYPE_F64 { (1e-12, 2e-7) } else { (3e-6, 2e-5) };
@@ -270,7 +274,8 @@ pub fn check_gradients(name: &str, inputs: &[(&[usize], Vec<f64>)], f: impl Fn(&
             y.backward_from(&seed).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             for (input, leaf) in leaves.iter().enumerate() {
                 println!("{name} strided {strided} dtype {dtype} input {input}");
-                let grad = leaf.grad().unwrap_or_else(|| panic!("{name}: input {input} got no gradient"));
+                let grad =
+                    leaf.grad().unwrap_or_else(|| panic!("{name}: input {input} got no gradient"));
                 assert_eq!(grad.shape(), leaf.shape(), "{name}");
                 assert_eq!(grad.dtype(), dtype, "{name}");
                 assert_close(&grad.values(), &numeric[input], tolerance);

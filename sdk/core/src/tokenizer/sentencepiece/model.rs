@@ -108,7 +108,11 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        fail!(ET_ERR_BAD_INPUT, "the SentencePiece model is damaged: a number of {} does not end", self.what)
+        fail!(
+            ET_ERR_BAD_INPUT,
+            "the SentencePiece model is damaged: a number of {} does not end",
+            self.what
+        )
     }
 
     /// The next field's number and value.

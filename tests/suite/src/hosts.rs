@@ -1,0 +1,158 @@
+//! The programs in `hosts/`: built against the headers and the staged library, and run.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::places;
+
+/// A folder that goes when the test is done.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// An empty folder for one test program.
+    pub fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("easytransfer-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("make scratch folder");
+        Scratch(path)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a program left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code, -1 after a signal.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Standard output of a program that ended well; panics with its messages when it did not.
+    pub fn good(self, what: &str) -> String {
+        assert_eq!(self.code, 0, "{what}: {}{}", self.stdout, self.stderr);
+        self.stdout
+    }
+}
+
+/// Runs a command with `input` on standard input.
+pub fn run(command: &mut Command, input: &[u8]) -> Outcome {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("run {command:?}: {error}"));
+    let mut stdin = child.stdin.take().expect("standard input was piped");
+    let input = input.to_vec();
+    // A program that ends early does not read its input, which is no failure of the test.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().expect("the program ends");
+    writer.join().expect("the input was written");
+    Outcome {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Whether a program can be run here.
+pub fn has(program: &str) -> bool {
+    let quiet = || Stdio::null();
+    Command::new(program).arg("--version").stdout(quiet()).stderr(quiet()).status().is_ok()
+}
+
+/// The shared library under the names that the linker and the loader look for.
+pub fn library_folder(scratch: &Scratch) -> PathBuf {
+    let folder = scratch.path().join("lib");
+    let library = places::staged().join("libeasytransfer.so");
+    assert!(library.exists(), "{}: build easytransfer-capi first", library.display());
+    let library = fs::canonicalize(library).expect("the library was found");
+    fs::create_dir_all(&folder).expect("make folder of the library");
+    for name in ["libeasytransfer.so", "libeasytransfer.so.0"] {
+        if !folder.join(name).exists() {
+            std::os::unix::fs::symlink(&library, folder.join(name)).expect("link the library");
+        }
+    }
+    folder
+}
+
+/// Flags under which all C and C++ of the tree compiles.
+pub const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
+
+/// Compiles with the headers of the tree; panics with the compiler's messages.
+pub fn compile(compiler: &str, arguments: &[&str]) {
+    let mut command = Command::new(compiler);
+    command.args(STRICT).arg("-I").arg(places::root().join("include")).args(arguments);
+    run(&mut command, b"").good(&format!("{command:?}"));
+}
+
+/// Compiles one source file into a program that finds the library at run time.
+pub fn build_program(scratch: &Scratch, source: &Path, program: &Path) {
+    let is_c = source.extension().is_some_and(|extension| extension == "c");
+    let (compiler, standard) = if is_c { ("gcc", "-std=c99") } else { ("g++", "-std=c++17") };
+    let library = library_folder(scratch);
+    let text = |path: &Path| path.to_str().expect("scratch paths are UTF-8").to_owned();
+    compile(
+        compiler,
+        &[
+            standard,
+            "-O1",
+            "-g",
+            &text(source),
+            "-L",
+            &text(&library),
+            "-leasytransfer",
+            &format!("-Wl,-rpath,{}", text(&library)),
+            "-o",
+            &text(program),
+        ],
+    );
+}
+
+/// The same program in three languages: language and path. C and C++ are compiled on the way.
+pub fn in_all_languages(scratch: &Scratch, name: &str) -> Vec<(&'static str, PathBuf)> {
+    let rust = places::staged().join(name);
+    assert!(rust.exists(), "{}: build easytransfer-hosts first", rust.display());
+    let mut programs = vec![("rust", rust)];
+    for (language, extension) in [("c", "c"), ("cpp", "cpp")] {
+        let source =
+            places::root().join("hosts").join(language).join(format!("{name}.{extension}"));
+        let program = scratch.path().join(format!("{name}-{language}"));
+        if !program.exists() {
+            build_program(scratch, &source, &program);
+        }
+        programs.push((language, program));
+    }
+    programs
+}
+
+/// A command that sees the staged plugins and those of `more`, and no others.
+pub fn command(program: &Path, more: &[&Path]) -> Command {
+    let mut places = vec![places::staged().join("plugins")];
+    places.extend(more.iter().map(|path| path.to_path_buf()));
+    let mut command = Command::new(program);
+    command.env("ET_PLUGIN_PATH", std::env::join_paths(places).expect("no colon in the paths"));
+    command
+}
+
+/// A file or folder of `hosts/demo` as text.
+pub fn demo(name: &str) -> String {
+    let path = fs::canonicalize(places::root().join("hosts/demo").join(name));
+    path.expect("the demo data is there").to_str().expect("the tree's path is UTF-8").to_owned()
+}
