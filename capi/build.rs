@@ -6,9 +6,9 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let os = std::env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
     match os.as_str() {
-        "macos" => println!(
-            "cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libeasytransfer.0.dylib"
-        ),
+        "macos" => {
+            println!("cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libeasytransfer.0.dylib")
+        }
         "windows" => {}
         _ => println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libeasytransfer.so.0"),
     }

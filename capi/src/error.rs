@@ -66,9 +66,7 @@ fn null_handle(what: &str) -> Error {
 /// Refuses an out pointer that nothing can be written to, before any work is done.
 pub(crate) fn check_out<T>(out: *mut T, what: &str) -> Result<(), Error> {
     if out.is_null() {
-        return Err(Error::invalid(format!(
-            "{what}: expected a place for the result, found NULL"
-        )));
+        return Err(Error::invalid(format!("{what}: expected a place for the result, found NULL")));
     }
     Ok(())
 }

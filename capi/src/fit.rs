@@ -47,7 +47,9 @@ pub unsafe extern "C" fn et_fit(
             let user = User(user);
             job.on_step = Some(Box::new(move |info: &facade::StepInfo| {
                 // SAFETY: the caller's function takes the caller's pointer.
-                unsafe { progress(user.get(), info.step, info.total_steps, info.loss, info.lr) != 0 }
+                unsafe {
+                    progress(user.get(), info.step, info.total_steps, info.loss, info.lr) != 0
+                }
             }));
         }
         let result = runtime.runtime.train(job)?;

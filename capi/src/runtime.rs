@@ -5,7 +5,7 @@ use crate::text::{et_text, optional, required};
 use easytransfer_facade as facade;
 use facade::plugin::Error;
 use facade::plugin::abi::{et_error, et_host, et_plugin_record};
-use std::ffi::{c_char, CStr};
+use std::ffi::{CStr, c_char};
 
 /// One engine and the plugins found for it.
 pub struct et_runtime {

@@ -18,9 +18,8 @@ impl et_text {
 
 /// Text for C. A NUL inside, which JSON and labels do not have, is written as the replacement character.
 pub(crate) fn c_string(text: &str) -> CString {
-    CString::new(text).unwrap_or_else(|_| {
-        CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
-    })
+    CString::new(text)
+        .unwrap_or_else(|_| CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default())
 }
 
 /// Text of a caller; `what` names the argument.

@@ -54,8 +54,7 @@ pub unsafe extern "C" fn et_loss_forward(
         // SAFETY: the caller passes a live loss that no other call uses and live maps; `out` is not NULL.
         unsafe {
             let loss = exclusive(loss, "loss")?;
-            let (outputs, batch) =
-                (Map::lend(outputs.cast_mut())?, Map::lend(batch.cast_mut())?);
+            let (outputs, batch) = (Map::lend(outputs.cast_mut())?, Map::lend(batch.cast_mut())?);
             *out = loss.loss.forward(&Call::inference(0), &outputs, &batch)?.into_raw();
         }
         Ok(())

@@ -9,9 +9,15 @@ fn main() {
     println!("cargo:rerun-if-env-changed=CXX");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     let program = compiler.split_whitespace().next().unwrap_or("c++");
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found =
+        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_err() && !cfg!(windows) {
-        panic!("cxx-service needs a C++ compiler: `{program}` cannot be run; install one or name it in CXX");
+        panic!(
+            "cxx-service needs a C++ compiler: `{program}` cannot be run; install one or name it in CXX"
+        );
     }
-    cxx_build::bridge("src/bridge.rs").file("cpp/service.cpp").std("c++17").compile("easytransfer-cxx-service");
+    cxx_build::bridge("src/bridge.rs")
+        .file("cpp/service.cpp")
+        .std("c++17")
+        .compile("easytransfer-cxx-service");
 }

@@ -9,7 +9,46 @@ use std::process::Command;
 
 /// Programs of the demo after the build, in order, relative to `target/release`, with their arguments. `{data}` is `hosts/demo`,
 /// `{run}` the folder of the trained app.
-const STEPS: &[(&str, &[&str])] = &[];
+const STEPS: &[(&str, &[&str])] = &[
+    ("easytransfer", &["plugin", "list"]),
+    (
+        "easytransfer",
+        &[
+            "train",
+            "--app",
+            "text-classify",
+            "--encoder",
+            "{data}/encoder",
+            "--from-scratch",
+            "--train",
+            "{data}/messages.train.tsv",
+            "--valid",
+            "{data}/messages.dev.tsv",
+            "--output",
+            "{run}",
+            "--config",
+            "{data}/run.toml",
+        ],
+    ),
+    (
+        "easytransfer",
+        &[
+            "evaluate",
+            "--model",
+            "{run}",
+            "--data",
+            "{data}/messages.test.tsv",
+            "--report",
+            "{run}/test.html",
+        ],
+    ),
+    (
+        "easytransfer",
+        &["predict", "--model", "{run}", "--data", "{data}/questions.txt", "--output", "-"],
+    ),
+    ("predict", &["{run}", "{data}/questions.txt"]),
+    ("hosts/c/predict", &["{run}", "{data}/questions.txt"]),
+];
 
 /// Runs the demo with its output shown.
 pub fn run(context: &Context) -> Result<(), Failure> {
@@ -23,8 +62,10 @@ pub fn run(context: &Context) -> Result<(), Failure> {
         let arguments = arguments
             .iter()
             .map(|argument| argument.replace("{data}", "hosts/demo").replace("{run}", "runs/demo"));
-        println!("$ {program}");
+        let arguments: Vec<String> = arguments.collect();
+        println!("\n$ {program} {}", arguments.join(" "));
         let mut command = Command::new(release.join(program));
+        command.env("ET_PLUGIN_PATH", release.join("plugins"));
         process::show(command.args(arguments).current_dir(&context.root))?;
     }
     Ok(())

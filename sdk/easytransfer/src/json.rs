@@ -88,9 +88,7 @@ pub fn train_config(options: &str) -> Result<TrainConfig> {
 /// is what [`TrainConfig::from_value`] takes.
 pub fn train_job(options: &str) -> Result<TrainJob> {
     let origin = "fit options";
-    let open = |description: &str| {
-        json!({"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": description})
-    };
+    let open = |description: &str| json!({"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": description});
     let schema = json!({"type": "object", "required": ["encoder", "train", "output"], "properties": {
         "app": {"type": "string", "default": "text-classify"},
         "encoder": {"type": "string", "description": "directory of the encoder"},
@@ -207,6 +205,9 @@ mod tests {
         .unwrap();
         assert_eq!((job.config.max_steps, job.app.as_str()), (7, "text-classify"));
         assert_eq!(job.valid_data.named["text"], "q");
-        assert!(train_job(r#"{"encoder": "e", "train": "t", "output": "o", "config": {"epoch": 1}}"#).is_err());
+        assert!(
+            train_job(r#"{"encoder": "e", "train": "t", "output": "o", "config": {"epoch": 1}}"#)
+                .is_err()
+        );
     }
 }

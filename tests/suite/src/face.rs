@@ -11,7 +11,14 @@ use serde_json::{Value, json};
 /// What a program can ask, in the terms that all languages share: JSON and paths.
 pub trait Face {
     /// Trains "text-classify" from random weights and answers with the figures.
-    fn fit(&self, encoder: &Path, train: &Path, valid: &Path, output: &Path, config: &Value) -> Result<Value, String>;
+    fn fit(
+        &self,
+        encoder: &Path,
+        train: &Path,
+        valid: &Path,
+        output: &Path,
+        config: &Value,
+    ) -> Result<Value, String>;
     /// Predictions for a JSON request.
     fn predict(&self, bundle: &Path, request: &str) -> Result<String, String>;
     /// Vectors of texts.
@@ -28,7 +35,14 @@ fn text(error: Error) -> String {
 }
 
 impl Face for RustFace {
-    fn fit(&self, encoder: &Path, train: &Path, valid: &Path, output: &Path, config: &Value) -> Result<Value, String> {
+    fn fit(
+        &self,
+        encoder: &Path,
+        train: &Path,
+        valid: &Path,
+        output: &Path,
+        config: &Value,
+    ) -> Result<Value, String> {
         let data = DataOptions { targets: true, ..DataOptions::default() };
         let job = TrainJob {
             app: "text-classify".to_owned(),

@@ -1,5 +1,7 @@
 //! What the suites share.
 
+pub mod c_face;
 pub mod face;
+pub mod hosts;
 pub mod linked;
 pub mod places;

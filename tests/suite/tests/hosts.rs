@@ -249,7 +249,8 @@ fn c_programs_are_clean_under_valgrind() {
         ("quickstart", &[&encoder], ""),
     ];
     for (name, arguments, input) in cases {
-        let (_, program) = programs(name).into_iter().find(|(language, _)| *language == "c").unwrap();
+        let (_, program) =
+            programs(name).into_iter().find(|(language, _)| *language == "c").unwrap();
         let expected = run(command(&program, &[]).args(arguments), input.as_bytes()).good(name);
         let mut valgrind = command(Path::new("valgrind"), &[]);
         valgrind

@@ -233,10 +233,15 @@ fn gradients_and_adamw_steps_equal_transformers() {
                 assert!(relative < 1e-4, "{name}: norm {} expected {l2}", found.sqrt());
                 let at = integers(&expected["at"]);
                 // Entries relative to the size that an entry of this gradient has.
-                let scale = numbers(&expected["gradient"]).iter().map(|g| g.abs()).fold(0.0, f64::max);
+                let scale =
+                    numbers(&expected["gradient"]).iter().map(|g| g.abs()).fold(0.0, f64::max);
                 for (i, g) in at.iter().zip(numbers(&expected["gradient"])) {
                     let difference = (f64::from(grad[*i as usize]) - g).abs();
-                    assert!(difference <= 1e-4 * scale, "{name}[{i}]: {} expected {g}", grad[*i as usize]);
+                    assert!(
+                        difference <= 1e-4 * scale,
+                        "{name}[{i}]: {} expected {g}",
+                        grad[*i as usize]
+                    );
                 }
             }
         }
@@ -262,7 +267,11 @@ fn gradients_and_adamw_steps_equal_transformers() {
                 let difference = (f64::from(values[*i as usize]) - v).abs();
                 // After the first step Adam divides a gradient by itself, so only entries whose sign is certain can be compared at 1e-6;
                 // the goldens sample entries well above rounding.
-                assert!(difference < 1e-6, "{name}[{i}] {key}: {} expected {v}", values[*i as usize]);
+                assert!(
+                    difference < 1e-6,
+                    "{name}[{i}] {key}: {} expected {v}",
+                    values[*i as usize]
+                );
             }
         }
     }
@@ -302,13 +311,20 @@ fn token_ids_equal_the_reference_on_ten_thousand_lines() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} lines differ, first {:?}", wrong.len(), &wrong[..wrong.len().min(5)]);
+    assert!(
+        wrong.is_empty(),
+        "{} lines differ, first {:?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(5)]
+    );
 }
 
 /// CRC-32 as zlib computes it (ISO 3309, reflected polynomial edb88320).
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
     })
 }
 
@@ -335,7 +351,8 @@ fn tiny(directory: &str, golden: &str) {
         }
         let logits = outputs.get("logits").unwrap();
         assert_eq!(logits.dtype(), DType::F32);
-        let difference = largest_difference(&logits.to_vec::<f32>().unwrap(), numbers(&case["logits"]));
+        let difference =
+            largest_difference(&logits.to_vec::<f32>().unwrap(), numbers(&case["logits"]));
         assert!(difference < 1e-5, "{directory} logits: {difference:.1e}");
     }
 }

@@ -38,8 +38,7 @@ fn make_batch(encoder: &str) -> Result<Map> {
 /// The loss of the present parameters on the batch, on the tape.
 fn forward(model: &mut Model, head: &Param, loss: &mut LoadedLoss, batch: &Map) -> Result<Tensor> {
     let mut outputs = model.forward(batch, false, abi::ET_WANT_POOLED)?;
-    let logits =
-        nn::linear(&outputs.get("pooled")?, &head.tensor()?, None, nn::Activation::None)?;
+    let logits = nn::linear(&outputs.get("pooled")?, &head.tensor()?, None, nn::Activation::None)?;
     outputs.put("logits", &logits)?;
     Ok(loss.forward(&Call::inference(0), &outputs, batch)?)
 }

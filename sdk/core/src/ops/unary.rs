@@ -219,7 +219,7 @@ pub fn power(x: &Tensor, exponent: f64) -> Result<Tensor> {
 
 /// Values limited to `[low, high]`; the gradient is 0 outside. Errors: `INVALID_ARGUMENT` unless low <= high.
 pub fn clamp(x: &Tensor, low: f64, high: f64) -> Result<Tensor> {
-    if !(low <= high) {
+    if low > high || low.is_nan() || high.is_nan() {
         fail!(ET_ERR_INVALID_ARGUMENT, "clamp: low must not be above high, found {low} and {high}");
     }
     if x.value().elem_count() == 0 {

@@ -81,7 +81,7 @@ struct File {
 /// The model: its large parts, and the rest as it stands.
 struct Model {
     vocab: Tokens,
-    merges: Merges,
+    merges: Option<Merges>,
     rest: Map<String, Value>,
 }
 
@@ -172,13 +172,13 @@ impl<'de> Deserialize<'de> for Model {
                 self,
                 mut map: A,
             ) -> std::result::Result<Model, A::Error> {
-                let (mut vocab, mut merges, mut rest) = (None, Vec::new(), Map::new());
+                let (mut vocab, mut merges, mut rest) = (None, None, Map::new());
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
                         "vocab" => vocab = Some(map.next_value()?),
                         "merges" => {
                             let list: Vec<Merge> = map.next_value()?;
-                            merges = list.into_iter().map(|Merge(a, b)| (a, b)).collect();
+                            merges = Some(list.into_iter().map(|Merge(a, b)| (a, b)).collect());
                         }
                         _ => drop(rest.insert(key, map.next_value()?)),
                     }
@@ -220,9 +220,16 @@ fn take<T: DeserializeOwned>(rest: &mut Map<String, Value>, key: &str) -> Option
 
 fn model(model: Model) -> Option<ModelWrapper> {
     let Model { vocab, merges, mut rest } = model;
-    let kind: String = take(&mut rest, "type")??;
-    let built = match (kind.as_str(), vocab) {
-        ("WordPiece", Tokens::Ids(vocab)) if merges.is_empty() => {
+    // Files from before the type was written are told by what they hold.
+    let kind = match (take::<String>(&mut rest, "type")?, &vocab, &merges) {
+        (Some(kind), ..) => kind,
+        (None, Tokens::Scores(_), None) => "Unigram".into(),
+        (None, Tokens::Ids(_), Some(_)) => "BPE".into(),
+        (None, Tokens::Ids(_), None) => "WordPiece".into(),
+        (None, Tokens::Scores(_), Some(_)) => return None,
+    };
+    let built = match (kind.as_str(), vocab, merges) {
+        ("WordPiece", Tokens::Ids(vocab), None) => {
             let builder = WordPiece::builder()
                 .vocab(vocab)
                 .unk_token(take(&mut rest, "unk_token")??)
@@ -230,12 +237,12 @@ fn model(model: Model) -> Option<ModelWrapper> {
                 .max_input_chars_per_word(take(&mut rest, "max_input_chars_per_word")??);
             builder.build().ok()?.into()
         }
-        ("Unigram", Tokens::Scores(scores)) if merges.is_empty() => {
+        ("Unigram", Tokens::Scores(scores), None) => {
             let unknown = take::<usize>(&mut rest, "unk_id")?;
             let bytes = take(&mut rest, "byte_fallback")?.unwrap_or(false);
             Unigram::from(scores, unknown, bytes).ok()?.into()
         }
-        ("BPE", Tokens::Ids(vocab)) => {
+        ("BPE", Tokens::Ids(vocab), Some(merges)) => {
             let mut builder = BPE::builder().vocab_and_merges(vocab, merges);
             if let Some(dropout) = take(&mut rest, "dropout")? {
                 builder = builder.dropout(dropout);
@@ -259,4 +266,54 @@ fn model(model: Model) -> Option<ModelWrapper> {
     };
     // A setting that this does not know may change the result.
     rest.is_empty().then_some(built)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(model: &str) -> String {
+        format!(
+            r#"{{"version": "1.0", "truncation": {{"max_length": 2, "strategy": "LongestFirst", "stride": 0}},
+                "padding": null, "added_tokens": [], "normalizer": null, "pre_tokenizer": {{"type": "Whitespace"}},
+                "post_processor": null, "decoder": null, "model": {model}}}"#
+        )
+    }
+
+    const MODELS: [&str; 5] = [
+        r#"{"type": "WordPiece", "unk_token": "u", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 9, "vocab": {"u": 0, "a": 1, "##b": 2}}"#,
+        r#"{"type": "BPE", "dropout": null, "unk_token": "u", "fuse_unk": true, "vocab": {"u": 0, "a": 1, "b": 2, "ab": 3},
+            "merges": ["a b"]}"#,
+        r#"{"dropout": null, "unk_token": "u", "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "fuse_unk": false, "vocab": {"u": 0, "a": 1, "b": 2, "ab": 3}, "merges": [["a", "b"]]}"#,
+        r#"{"type": "Unigram", "unk_id": 0, "vocab": [["u", 0.0], ["a", -1.0], ["ab", -1.5], ["b", -1.0]]}"#,
+        r#"{"unk_id": 0, "vocab": [["u", 0.0], ["a", -1.0], ["ab", -1.5], ["b", -1.0]]}"#,
+    ];
+
+    #[test]
+    fn the_quick_way_gives_what_the_crate_gives() {
+        for model in MODELS {
+            let json = file(model);
+            let (quick, _) = quick(json.as_bytes()).expect("a usual file");
+            let mut slow = Tokenizer::from_bytes(&json).unwrap();
+            slow.with_truncation(None).unwrap();
+            assert_eq!(quick.get_vocab(true), slow.get_vocab(true), "{model}");
+            let ids = |tokenizer: &Tokenizer| {
+                tokenizer.encode("ab ba abab zz a", false).unwrap().get_ids().to_vec()
+            };
+            assert_eq!(ids(&quick), ids(&slow), "{model}");
+        }
+    }
+
+    #[test]
+    fn unusual_files_go_the_crates_way() {
+        let word_level = r#"{"type": "WordLevel", "unk_token": "u", "vocab": {"u": 0, "a": 1}}"#;
+        let unknown_key = MODELS[3].replace("unk_id\": 0", "unk_id\": 0, \"new\": 1");
+        for model in [word_level, &unknown_key] {
+            assert!(quick(file(model).as_bytes()).is_none(), "{model}");
+        }
+        let loaded = load(file(word_level).as_bytes(), None).unwrap();
+        assert_eq!(loaded.pipeline.encode("a a a b", false).unwrap().get_ids(), [1, 1, 1, 0]);
+    }
 }

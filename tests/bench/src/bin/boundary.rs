@@ -15,7 +15,8 @@ fn main() {
         let shape = [side, side];
         let through = Tensor::full(1.5, DType::F32, &shape).expect("a tensor");
         let direct = tensor::Tensor::new(
-            easytransfer_core::storage::tensor_from_vec(vec![1.5f32; side * side], (side, side)).expect("a tensor"),
+            easytransfer_core::storage::tensor_from_vec(vec![1.5f32; side * side], (side, side))
+                .expect("a tensor"),
         );
         let add = easytransfer_plugin::abi::ET_BINARY_ADD;
         let (a, b) = alternate(
