@@ -7,8 +7,21 @@
  *
  * Conventions are those of easytransfer_plugin.h: arguments are borrowed, an out pointer receives
  * one owned reference for the matching release function, release functions accept NULL, functions
- * that can fail return et_error* (NULL for success) and leave every out untouched on error, text
- * is UTF-8 as et_str, no panic crosses.
+ * that can fail return et_error* (NULL for success) and leave every out untouched on error, no
+ * panic crosses. Unlike there, text is NUL-terminated UTF-8 here in both directions, except for the
+ * messages of errors.
+ *
+ * A program in seven calls:
+ *
+ *   et_runtime *runtime = NULL; et_app *app = NULL; et_predictions *answers = NULL;
+ *   const char *texts[] = {"a gripping film"};
+ *   et_error *error = et_runtime_new(NULL, &runtime);
+ *   if (!error) error = et_app_load(runtime, "runs/sst2", &app);
+ *   if (!error) error = et_app_predict(app, texts, 1, &answers);
+ *   if (error) fprintf(stderr, "%.*s\n", (int)et_error_message(error).len, et_error_message(error).ptr);
+ *   else printf("%s\n", et_predictions_label(answers, 0));
+ *   et_predictions_release(answers); et_app_release(app); et_runtime_release(runtime);
+ *   et_error_release(error);
  *
  * Licensed under the Apache License, Version 2.0.
  */

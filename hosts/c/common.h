@@ -1,4 +1,5 @@
-/* What the four programs share: how errors end a program, how texts are read and how numbers are written. */
+/* What the four programs share: how errors end a program, how texts are read and how numbers are written. A program names what it
+ * needs in HOSTS_NEED_ macros, because unused static functions are warned about. */
 #ifndef HOSTS_COMMON_H
 #define HOSTS_COMMON_H
 
@@ -41,6 +42,7 @@ static void *allocate(size_t size) {
   return memory;
 }
 
+#if defined(HOSTS_NEED_FILES)
 /* A whole file, NUL-terminated, for free(); "-" is standard input. */
 static char *read_file(const char *path) {
   FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
@@ -65,6 +67,7 @@ static char *read_file(const char *path) {
   if (file != stdin) fclose(file);
   return text;
 }
+#endif
 
 #if defined(HOSTS_NEED_LINES)
 /* Cuts a text into lines where it lies; the array is for free(). */

@@ -1,4 +1,5 @@
 /* Turns the lines of a file into vectors: the width, then the first four values, separated by tabs. */
+#define HOSTS_NEED_FILES
 #define HOSTS_NEED_LINES
 #define HOSTS_NEED_NUMBERS
 #include "common.h"

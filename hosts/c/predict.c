@@ -1,4 +1,5 @@
 /* Answers the lines of a file with a trained bundle: the label, then the probability of every class, separated by tabs. */
+#define HOSTS_NEED_FILES
 #define HOSTS_NEED_LINES
 #define HOSTS_NEED_NUMBERS
 #include "common.h"

@@ -1,5 +1,6 @@
 /* A training loop by hand, one line per step: plugins, model, batch, loss, gradients, freezing, optimizer. The encoder directory gives
  * configuration and tokenizer; weights are random, so the numbers depend on the seed alone. */
+#define HOSTS_NEED_FILES
 #define HOSTS_NEED_NUMBERS
 #include "common.h"
 

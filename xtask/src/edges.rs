@@ -14,7 +14,6 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sdk/loader", &["sdk/abi"]),
     ("sdk/train", &["sdk/plugin", "sdk/loader"]),
     ("sdk/easytransfer", &["sdk/train", "sdk/loader", "sdk/core", "sdk/plugin", "sdk/abi"]),
-    ("sdk/conformance", &["sdk/easytransfer"]),
     ("plugins/*", &["sdk/plugin", "sdk/abi"]),
     ("capi", &["sdk/easytransfer", "sdk/abi"]),
     ("hosts/*", &["sdk/easytransfer"]),

@@ -4,13 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use easytransfer_plugin::{Record, Row};
+use easytransfer_train::atomic::AtomicFile;
 use easytransfer_train::components::Components;
+use easytransfer_train::dataset::{DataOptions, Dataset};
 use easytransfer_train::evaluate;
 use easytransfer_train::network::{AppStage, Network, Start, read_json};
+use easytransfer_train::npy::NpyWriter;
+use easytransfer_train::output::{Output, OutputFormat};
 use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::Runtime;
+use crate::{DataFile, Runtime};
+
+/// Texts of a file whose vectors are in memory at the same time.
+const PART: usize = 8192;
 
 /// How vectors are made. What is not set comes from the directory's sentence-transformers files, then from the app's defaults.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -104,5 +111,40 @@ impl Embedder {
             return Err(Error::other("embed: the app gave no vectors"));
         }
         Ok(vectors)
+    }
+
+    /// Vectors of a file's texts, written to `output`: a NumPy array of float32 [texts, width] if its name ends in `.npy`,
+    /// otherwise JSON Lines with `text` and `vector` (`-` is standard output). Answers with the number of texts. Errors: as
+    /// [`Dataset::load`]; nothing of the output remains.
+    pub fn embed_file(&mut self, data: &DataFile, output: &Path) -> Result<usize> {
+        let columns = self.network.app.columns()?;
+        let options = DataOptions {
+            read: data.read.clone(),
+            named: data.named.clone(),
+            ..DataOptions::default()
+        };
+        let mut dataset = Dataset::load(&data.path, &columns, &options)?;
+        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        let rows = dataset.featurize(&app, &tokenizer, &[], 1)?;
+        if output.extension().is_some_and(|ending| ending == "npy") {
+            let mut array = NpyWriter::new(output, AtomicFile::create(output)?, self.width())?;
+            for part in rows.chunks(PART) {
+                let (vectors, width) = evaluate::vectors(&mut self.network, part, self.tokens)?;
+                vectors.chunks_exact(width.max(1)).try_for_each(|vector| array.row(vector))?;
+            }
+            array.finish()?.commit()?;
+            return Ok(rows.len());
+        }
+        let mut lines = Output::create(output, OutputFormat::JsonLines, Vec::new())?;
+        for (part, records) in rows.chunks(PART).zip(dataset.records.chunks(PART)) {
+            let (vectors, width) = evaluate::vectors(&mut self.network, part, self.tokens)?;
+            for (vector, record) in vectors.chunks_exact(width.max(1)).zip(records) {
+                let mut line = record.clone();
+                line.insert("vector".to_owned(), Value::from(vector));
+                lines.write(&line)?;
+            }
+        }
+        lines.finish()?;
+        Ok(rows.len())
     }
 }

@@ -4,6 +4,7 @@ use crate::error::{Facts, LoadError};
 use crate::manifest::Manifest;
 use crate::policy::Policy;
 use easytransfer_abi::et_plugin_record;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 /// The one symbol that a plugin exports.
@@ -117,7 +118,7 @@ type Library = libloading::os::windows::Library;
 
 /// Opens a library and keeps it open: destructors and threads of a plugin, and pointers into it, outlive any attempt
 /// to tell when the last one is gone.
-fn open_forever(file: &Path) -> Result<&'static Library, libloading::Error> {
+fn open_forever(file: &Path) -> Result<ManuallyDrop<Library>, libloading::Error> {
     #[cfg(unix)]
     // SAFETY: runs the library's constructors. That is what loading a plugin means; the policy decided that it may.
     let library = unsafe {
@@ -127,5 +128,5 @@ fn open_forever(file: &Path) -> Result<&'static Library, libloading::Error> {
     #[cfg(windows)]
     // SAFETY: as on Unix.
     let library = unsafe { Library::new(file) }?;
-    Ok(Box::leak(Box::new(library)))
+    Ok(ManuallyDrop::new(library))
 }

@@ -1,6 +1,7 @@
 //! What the suites share.
 
 pub mod c_face;
+pub mod command;
 pub mod face;
 pub mod hosts;
 pub mod linked;

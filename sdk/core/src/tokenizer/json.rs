@@ -281,8 +281,8 @@ mod tests {
     }
 
     const MODELS: [&str; 5] = [
-        r#"{"type": "WordPiece", "unk_token": "u", "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 9, "vocab": {"u": 0, "a": 1, "##b": 2}}"#,
+        r#"{"type": "WordPiece", "unk_token": "u", "continuing_subword_prefix": "@",
+            "max_input_chars_per_word": 9, "vocab": {"u": 0, "a": 1, "@b": 2}}"#,
         r#"{"type": "BPE", "dropout": null, "unk_token": "u", "fuse_unk": true, "vocab": {"u": 0, "a": 1, "b": 2, "ab": 3},
             "merges": ["a b"]}"#,
         r#"{"dropout": null, "unk_token": "u", "continuing_subword_prefix": null, "end_of_word_suffix": null,

@@ -1,0 +1,154 @@
+//! Arguments that several commands share.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use easytransfer::train::output::OutputFormat;
+use easytransfer::train::records::{Format, OnBadRow, ReadOptions, Schema};
+use easytransfer::{DataFile, Result, Runtime, RuntimeOptions};
+
+use crate::device;
+
+/// Where plugins are and what computes.
+#[derive(Args)]
+pub struct Common {
+    /// A manifest, the folder of a plugin, or a folder of plugins; searched before ET_PLUGIN_PATH. May be repeated
+    #[arg(long, value_name = "DIR", global = true)]
+    plugins: Vec<PathBuf>,
+    /// What computes: cpu, or auto for the best that is there
+    #[arg(long, value_name = "DEVICE", global = true, default_value = "auto")]
+    device: String,
+    /// Threads of the engine [default: RAYON_NUM_THREADS, else one per processor]
+    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+}
+
+impl Common {
+    /// Checks the device and sets the number of threads. Must be called before the engine starts and while there is one thread.
+    pub fn apply(&self) -> Result<()> {
+        if let Some(threads) = self.threads {
+            // SAFETY: the program has started no thread yet, so nothing reads the environment meanwhile.
+            unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
+        }
+        device::require(&self.device)
+    }
+
+    /// Starts the engine and finds plugins.
+    pub fn runtime(&self) -> Result<Runtime> {
+        Runtime::new(RuntimeOptions { plugins: self.plugins.clone(), ..RuntimeOptions::default() })
+    }
+}
+
+/// How to read a data file.
+#[derive(Args)]
+pub struct Reading {
+    /// Column with the text [default: the first with a usual name, such as text, sentence, content]
+    #[arg(long, value_name = "COLUMN")]
+    text: Option<String>,
+    /// Column with the second text of a pair
+    #[arg(long, value_name = "COLUMN")]
+    text_pair: Option<String>,
+    /// Names and types of the columns of a file without a header line: content:str:1,label:str:1
+    #[arg(long, value_name = "NAME:TYPE:LENGTH,…")]
+    schema: Option<String>,
+    /// Format of the data
+    #[arg(long, value_enum, default_value = "auto")]
+    format: DataFormat,
+    /// What to do with a row that does not fit
+    #[arg(long, value_enum, default_value = "stop")]
+    on_bad_row: BadRow,
+}
+
+/// The column of labels.
+#[derive(Args)]
+pub struct Label {
+    /// Column with the label [default: the first with a usual name, such as label, class, score]
+    #[arg(long, value_name = "COLUMN")]
+    pub label: Option<String>,
+}
+
+/// Formats of data.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum DataFormat {
+    /// By the name, else by the first line
+    Auto,
+    /// Tab-separated with a header line
+    Tsv,
+    /// Comma-separated with a header line, quotes as in RFC 4180
+    Csv,
+    /// One JSON object per line
+    Jsonl,
+    /// One text per line
+    Text,
+}
+
+/// Formats of predictions.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PredictionFormat {
+    /// Tab-separated with a header line
+    Tsv,
+    /// Comma-separated with a header line
+    Csv,
+    /// One JSON object per line
+    Jsonl,
+}
+
+/// What to do with a bad row.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BadRow {
+    /// End with an error that names file and line
+    Stop,
+    /// Leave it out and count it
+    Skip,
+}
+
+impl From<PredictionFormat> for OutputFormat {
+    fn from(format: PredictionFormat) -> OutputFormat {
+        match format {
+            PredictionFormat::Tsv => OutputFormat::Tsv,
+            PredictionFormat::Csv => OutputFormat::Csv,
+            PredictionFormat::Jsonl => OutputFormat::JsonLines,
+        }
+    }
+}
+
+/// Columns by role, of those that were named.
+pub fn named<const N: usize>(roles: [(&str, &Option<String>); N]) -> BTreeMap<String, String> {
+    roles
+        .into_iter()
+        .filter_map(|(role, column)| column.clone().map(|column| (role.to_owned(), column)))
+        .collect()
+}
+
+impl Reading {
+    /// Options of the reader.
+    pub fn options(&self) -> Result<ReadOptions> {
+        Ok(ReadOptions {
+            format: match self.format {
+                DataFormat::Auto => Format::Auto,
+                DataFormat::Tsv => Format::Tsv,
+                DataFormat::Csv => Format::Csv,
+                DataFormat::Jsonl => Format::JsonLines,
+                DataFormat::Text => Format::Text,
+            },
+            schema: self.schema.as_deref().map(Schema::parse).transpose()?,
+            wanted: None,
+            on_bad_row: match self.on_bad_row {
+                BadRow::Stop => OnBadRow::Stop,
+                BadRow::Skip => OnBadRow::Skip,
+            },
+        })
+    }
+
+    /// Columns that the user named, by role.
+    pub fn named(&self, label: Option<&Label>) -> BTreeMap<String, String> {
+        let label = label.and_then(|label| label.label.clone());
+        named([("text", &self.text), ("text_pair", &self.text_pair), ("label", &label)])
+    }
+
+    /// The file at `path`, read in this way.
+    pub fn file(&self, path: &Path, label: Option<&Label>) -> Result<DataFile> {
+        Ok(DataFile { path: path.to_path_buf(), read: self.options()?, named: self.named(label) })
+    }
+}

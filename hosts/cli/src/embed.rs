@@ -1,0 +1,67 @@
+//! `easytransfer embed`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use easytransfer::{EmbedOptions, Result};
+
+use crate::arguments::{Common, Reading};
+use crate::print;
+
+/// Turn texts into vectors
+#[derive(Args)]
+pub struct Embed {
+    /// Directory of the encoder or of a bundle
+    #[arg(long, value_name = "DIR")]
+    encoder: PathBuf,
+    /// Texts: one per line, TSV, CSV or JSON Lines; `-` is standard input
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    data: PathBuf,
+    /// Where vectors go: FILE.npy (float32, [texts, width]), or JSON Lines by another name or for `-`
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// How the vectors of a text's tokens become one [default: what the encoder's files say, else mean]
+    #[arg(long, value_enum)]
+    pooling: Option<Pooling>,
+    /// Leave vectors as long as they are instead of scaling them to length 1
+    #[arg(long)]
+    no_normalize: bool,
+    /// Most tokens of a text [default: what the encoder's files say]
+    #[arg(long, value_name = "N")]
+    max_length: Option<u64>,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Pooling {
+    Mean,
+    Cls,
+    Pooled,
+    Max,
+}
+
+impl Embed {
+    pub fn run(self, common: &Common) -> Result<()> {
+        let data = self.reading.file(&self.data, None)?;
+        let pooling = self.pooling.map(|pooling| match pooling {
+            Pooling::Mean => "mean",
+            Pooling::Cls => "cls",
+            Pooling::Pooled => "pooled",
+            Pooling::Max => "max",
+        });
+        let options = EmbedOptions {
+            pooling: pooling.map(str::to_owned),
+            normalize: self.no_normalize.then_some(false),
+            max_length: self.max_length,
+        };
+        let runtime = common.runtime()?;
+        let mut embedder = runtime.embedder(&self.encoder, options)?;
+        let rows = embedder.embed_file(&data, &self.output)?;
+        if self.output.as_os_str() != "-" {
+            let (width, output) = (embedder.width(), self.output.display());
+            print::text(&format!("{rows} vectors of {width} numbers: {output}\n"))?;
+        }
+        Ok(())
+    }
+}

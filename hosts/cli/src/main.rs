@@ -1,0 +1,86 @@
+//! The `easytransfer` command: argument handling over the facade, nothing else. One file per command.
+//!
+//! Exit codes: 0 done; 2 bad input or usage; 130 cancelled by Ctrl-C; 1 anything else. Errors go to standard error as
+//! `easytransfer: error: …`, and nothing of an unfinished output remains.
+
+mod arguments;
+mod device;
+mod embed;
+mod evaluate;
+mod interrupt;
+mod plugin;
+mod predict;
+mod print;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use easytransfer::{Error, Result};
+
+use arguments::Common;
+
+/// Transfer learning for text: train, evaluate, predict and embed through plugins.
+#[derive(Parser)]
+#[command(name = "easytransfer", version)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::Train),
+    Evaluate(evaluate::Evaluate),
+    Predict(predict::Predict),
+    Embed(embed::Embed),
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
+    #[command(subcommand)]
+    Device(device::Device),
+}
+
+fn parse() -> std::result::Result<Cli, clap::Error> {
+    let command = Cli::command()
+        .mut_subcommand("train", |train| train.after_long_help(train::options_help()));
+    Cli::from_arg_matches(&command.try_get_matches()?)
+}
+
+fn run(cli: Cli) -> Result<()> {
+    cli.common.apply()?;
+    match cli.command {
+        Command::Train(command) => command.run(&cli.common),
+        Command::Evaluate(command) => command.run(&cli.common),
+        Command::Predict(command) => command.run(&cli.common),
+        Command::Embed(command) => command.run(&cli.common),
+        Command::Plugin(command) => command.run(&cli.common),
+        Command::Device(command) => command.run(),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match parse() {
+        Ok(cli) => cli,
+        // Help and the version are no errors and go to standard output.
+        Err(error) if !error.use_stderr() => {
+            return match print::text(&error.to_string()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+        Err(error) => {
+            print::message(error.to_string().trim_end());
+            return ExitCode::from(2);
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Cancelled) => ExitCode::from(130),
+        Err(error) => {
+            print::message(&format!("error: {error}"));
+            ExitCode::from(if error.is_user_error() { 2 } else { 1 })
+        }
+    }
+}

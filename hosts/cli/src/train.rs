@@ -1,0 +1,175 @@
+//! `easytransfer train`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use easytransfer::train::dataset::DataOptions;
+use easytransfer::train::network::Start;
+use easytransfer::train::progress::ProgressMode;
+use easytransfer::train::trainer::checkpoint_path;
+use easytransfer::train::{checkpoint, config, options};
+use easytransfer::{Error, Result, TrainConfig, TrainJob, TrainResult};
+use serde_json::{Value, json};
+
+use crate::arguments::{Common, Label, Reading, named};
+use crate::{interrupt, print};
+
+/// Train an app on labelled texts and write its bundle
+#[derive(Args)]
+pub struct Train {
+    /// App to train
+    #[arg(long, value_name = "NAME", default_value = "text-classify")]
+    app: String,
+    /// Directory of the encoder: config.json, weights, tokenizer files
+    #[arg(long, value_name = "DIR")]
+    encoder: PathBuf,
+    /// Training data: TSV, CSV or JSON Lines, each gzipped or not
+    #[arg(long, value_name = "FILE")]
+    train: PathBuf,
+    /// Validation data; the parameters that do best on it are kept
+    #[arg(long, value_name = "FILE")]
+    valid: Option<PathBuf>,
+    /// Directory of the bundle
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Options in a TOML (or .json) file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One option, over those of the file: --set lr=1e-4 --set batch.rows=16. May be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
+    label: Label,
+    /// Column with the text in the validation data [default: that of --text, else a usual name]
+    #[arg(long, value_name = "COLUMN", requires = "valid")]
+    valid_text: Option<String>,
+    /// Column with the second text in the validation data
+    #[arg(long, value_name = "COLUMN", requires = "valid")]
+    valid_text_pair: Option<String>,
+    /// Column with the label in the validation data
+    #[arg(long, value_name = "COLUMN", requires = "valid")]
+    valid_label: Option<String>,
+    /// Start from random weights: the encoder's directory needs none
+    #[arg(long, conflicts_with = "allow_missing")]
+    from_scratch: bool,
+    /// Start weights that the encoder lacks at random instead of ending with an error
+    #[arg(long)]
+    allow_missing: bool,
+    /// Go on from the checkpoint of a run that was stopped; same options and data
+    #[arg(long)]
+    resume: bool,
+    /// Show no progress
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// The training options, for the end of `train --help`.
+pub fn options_help() -> String {
+    format!(
+        "Training options (--set KEY=VALUE, or keys of the --config file):\n\n{}\n\
+         Options of a component stand below `app`, `optimizer`, `loss` and `strategy.NAME`;\n\
+         `easytransfer plugin info NAME` lists them, for instance `easytransfer plugin info text-classify`.",
+        options::help(&config::schema(), "")
+    )
+}
+
+impl Train {
+    pub fn run(self, common: &Common) -> Result<()> {
+        let config = self.options()?;
+        let read = self.reading.options()?;
+        let train_named = self.reading.named(Some(&self.label));
+        let mut valid_named: BTreeMap<String, String> = train_named.clone();
+        valid_named.extend(named([
+            ("text", &self.valid_text),
+            ("text_pair", &self.valid_text_pair),
+            ("label", &self.valid_label),
+        ]));
+        let runtime = common.runtime()?;
+        if self.resume && !checkpoint::exists(&checkpoint_path(&self.output))? {
+            print::message(&format!(
+                "`{}` holds no checkpoint; the run starts from the beginning",
+                self.output.display()
+            ));
+        }
+        let data = |named, split| DataOptions { read: read.clone(), named, split, targets: true };
+        let result = runtime.train(TrainJob {
+            app: self.app.clone(),
+            encoder: self.encoder.clone(),
+            start: if self.from_scratch {
+                Start::Scratch
+            } else if self.allow_missing {
+                Start::EncoderAllowMissing
+            } else {
+                Start::Encoder
+            },
+            train: self.train.clone(),
+            valid: self.valid.clone(),
+            output: self.output.clone(),
+            train_data: data(train_named, None),
+            valid_data: data(valid_named, Some("valid")),
+            config,
+            resume: self.resume,
+            progress: if self.quiet { ProgressMode::Silent } else { ProgressMode::Auto },
+            on_step: None,
+            cancel: interrupt::flag(),
+        });
+        if let Err(Error::Cancelled) = result {
+            print::message(&format!(
+                "cancelled; the checkpoint is `{}`, go on with the same command and --resume",
+                checkpoint_path(&self.output).display()
+            ));
+        }
+        print::text(&self.summary(&result?))
+    }
+
+    /// The options of the file with those of `--set` over them.
+    fn options(&self) -> Result<TrainConfig> {
+        let mut value = json!({});
+        if let Some(path) = &self.config {
+            value = options::load(path)?;
+            // By themselves first, so that a message names the file and not `--set`.
+            TrainConfig::from_value(value.clone(), &path.display().to_string())?;
+        }
+        for argument in &self.set {
+            options::set(&mut value, argument)?;
+        }
+        TrainConfig::from_value(value, "--set")
+    }
+
+    fn summary(&self, result: &TrainResult) -> String {
+        let output = self.output.display();
+        let rate = result.tokens as f64 / result.seconds.max(1e-9);
+        let mut text = format!(
+            "trained {} steps in {:.1} s, {rate:.0} tokens/s, mean loss {:.4}\n",
+            result.steps, result.seconds, result.mean_loss
+        );
+        if result.skipped_rows > 0 {
+            text.push_str(&format!("rows left out: {}\n", result.skipped_rows));
+        }
+        if !result.metrics.is_empty() {
+            let figures = figures(&result.metrics);
+            text.push_str(&format!("kept step {}: {figures}\n", result.best_step));
+        }
+        let data = self.valid.as_deref().unwrap_or(Path::new("FILE"));
+        text.push_str(&format!(
+            "bundle: {output} (report: {})\n\
+             next: easytransfer evaluate --model {output} --data {}\n      \
+             easytransfer predict --model {output} --data FILE\n",
+            self.output.join("report.html").display(),
+            data.display()
+        ));
+        text
+    }
+}
+
+/// Figures that are numbers, on one line.
+fn figures(metrics: &serde_json::Map<String, Value>) -> String {
+    let parts: Vec<String> = metrics
+        .iter()
+        .filter_map(|(name, value)| value.as_f64().map(|value| format!("{name} {value:.4}")))
+        .collect();
+    parts.join(", ")
+}

@@ -1,0 +1,199 @@
+//! The command line: what the options of a training run do.
+
+use std::collections::BTreeSet;
+
+use easytransfer_tests::command::Place;
+
+/// Names of the tensors that differ between two bundles of the same shapes.
+fn changed(place: &Place, before: &str, after: &str) -> BTreeSet<String> {
+    let (before, after) = (place.tensors(before), place.tensors(after));
+    assert!(before.keys().eq(after.keys()), "{:?} and {:?}", before.keys(), after.keys());
+    before
+        .iter()
+        .filter(|(name, bytes)| after[*name] != **bytes)
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+#[test]
+fn steps_follow_epochs_batches_and_accumulation() {
+    let place = Place::new("steps");
+    // 480 rows in batches of at most 32, and short enough for the limit of tokens: 15 batches.
+    for (settings, steps) in [
+        (&["max_steps=0", "epochs=1"][..], 15),
+        (&["max_steps=0", "epochs=2", "batch.rows=48"], 20),
+        (&["max_steps=0", "epochs=1", "accumulate=4"], 4),
+        (&["max_steps=7", "accumulate=2"], 7),
+    ] {
+        let more: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        let said = place.train("run", &more).good(&format!("{settings:?}"));
+        assert!(said.starts_with(&format!("trained {steps} steps")), "{settings:?}: {said}");
+        assert_eq!(place.curve("run", "train/loss").len(), steps, "{settings:?}");
+    }
+}
+
+#[test]
+fn accumulated_small_batches_are_one_large_batch() {
+    let place = Place::new("accumulate");
+    let settings = |more: &[&'static str]| {
+        let all = ["max_steps=1", "batch.window=0", "clip=0", "optimizer.name=sgd"];
+        let no_dropout = place.read_text("encoder/config.json").replace("0.1", "0.0");
+        place.write("encoder/config.json", no_dropout);
+        all.iter().chain(more).flat_map(|setting| ["--set", setting]).collect::<Vec<_>>()
+    };
+    place.train("large", &settings(&["batch.rows=32"])).good("large");
+    place.train("small", &settings(&["batch.rows=8", "accumulate=4"])).good("small");
+    let (large, small) = (place.curve("large", "train/loss"), place.curve("small", "train/loss"));
+    assert!((large[0] - small[0]).abs() < 1e-5, "{large:?} {small:?}");
+}
+
+#[test]
+fn training_stops_when_nothing_improves() {
+    let place = Place::new("early");
+    let settings = ["max_steps=15", "evaluate_every=1", "patience=3", "lr=1e-12"];
+    let more: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let said = place.train("run", &more).good("train");
+    // The first evaluation is the best there is; three more bring nothing.
+    assert!(said.starts_with("trained 4 steps") && said.contains("kept step 1"), "{said}");
+    assert_eq!(place.curve("run", "valid/accuracy").len(), 4);
+}
+
+#[test]
+fn schedules_have_their_shapes() {
+    let place = Place::new("schedule");
+    for name in ["constant", "linear", "polynomial", "cosine"] {
+        let schedule = format!("schedule.name={name}");
+        let settings = [&schedule, "schedule.warmup=3", "schedule.power=2"];
+        let more: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        place.train("run", &more).good(name);
+        let rates = place.curve("run", "train/lr");
+        assert_eq!(rates.len(), 12);
+        assert!(rates[..4].windows(2).all(|pair| pair[0] < pair[1]), "{name}: {rates:?}");
+        assert_eq!(rates[3], 1e-3, "{name}: the peak is after the warm-up");
+        let down = rates[4..].windows(2).all(|pair| pair[0] > pair[1]);
+        let flat = rates[4..].iter().all(|rate| *rate == 1e-3);
+        assert!(if name == "constant" { flat } else { down }, "{name}: {rates:?}");
+    }
+}
+
+#[test]
+fn every_optimizer_lowers_the_loss() {
+    let place = Place::new("optimizer");
+    for (name, lr) in [
+        ("adamw", "3e-3"),
+        ("adam", "3e-3"),
+        ("sgd", "0.1"),
+        ("lamb", "3e-2"),
+        ("adafactor", "1e-2"),
+    ] {
+        let (optimizer, lr) = (format!("optimizer.name={name}"), format!("lr={lr}"));
+        let settings = [&optimizer, &lr, "max_steps=45"];
+        let more: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        place.train(name, &more).good(name);
+        let losses = place.curve(name, "train/loss");
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        assert!(mean(&losses[40..]) < mean(&losses[..5]) - 0.02, "{name}: {losses:?}");
+    }
+}
+
+#[test]
+fn frozen_weights_stay_as_they_are() {
+    let place = Place::new("freeze");
+    place.train("start", &[]).good("start");
+    let run = |output: &str, settings: &[&str]| {
+        let mut more = vec!["--encoder", "start"];
+        more.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        place.train(output, &more).good(output);
+        changed(&place, "start", output)
+    };
+    let all = run("all", &[]);
+    assert!(all.iter().any(|name| name.contains("word_embeddings")), "{all:?}");
+    let head = run(
+        "head",
+        &["strategy.finetune.freeze=[\"*\"]", "strategy.finetune.unfreeze=[\"classifier\"]"],
+    );
+    assert!(
+        !head.is_empty() && head.iter().all(|name| name.starts_with("classifier.")),
+        "{head:?}"
+    );
+    let top = run("top", &["strategy.finetune.freeze_layers=1"]);
+    assert!(
+        top.iter().all(|name| name.starts_with("classifier.") || name.contains("pooler")),
+        "{top:?}"
+    );
+    let lora = run("lora", &["strategy.finetune.lora_rank=4", "lr=1e-2"]);
+    let merged = ["query.weight", "value.weight"];
+    for part in merged {
+        assert!(lora.iter().any(|name| name.ends_with(part)), "{part} did not change: {lora:?}");
+    }
+    let is_target = |name: &str| merged.iter().any(|part| name.ends_with(part));
+    assert!(lora.iter().all(|name| is_target(name) || name.starts_with("classifier.")), "{lora:?}");
+    // The merged bundle answers as the run measured.
+    let kept = place.read_json("lora/easytransfer.json")["metrics"]["accuracy"].clone();
+    let arguments = ["evaluate", "--model", "lora", "--data", "dev.tsv", "--json"];
+    let found: serde_json::Value =
+        serde_json::from_str(&place.easytransfer(&arguments).good("evaluate")).unwrap();
+    assert_eq!(found["metrics"]["accuracy"], kept);
+    let typo = ["--encoder", "start", "--set", "strategy.finetune.freeze=[\"bert.encoder.*\"]"];
+    let typo = place.train("typo", &typo);
+    assert!(typo.code == 2 && typo.stderr.contains("bert.encoder.*"), "{}", typo.stderr);
+    assert!(!place.at("typo").exists());
+}
+
+#[test]
+fn a_student_learns_from_a_teacher() {
+    let place = Place::new("distill");
+    place.train("teacher", &["--set", "max_steps=30"]).good("teacher");
+    let distill =
+        ["--set", "strategy.distill.teacher=teacher", "--set", "strategy.distill.alpha=0.25"];
+    place.train("student", &distill).good("student");
+    let parts = ["train/loss", "train/loss/loss", "train/loss/distill"];
+    let [whole, own, soft] = parts.map(|name| place.curve("student", name));
+    assert_eq!((whole.len(), own.len(), soft.len()), (12, 12, 12));
+    for ((whole, own), soft) in whole.iter().zip(&own).zip(&soft) {
+        assert!((whole - (0.75 * own + 0.25 * soft)).abs() < 1e-4, "{whole} {own} {soft}");
+        assert!(*soft >= 0.0);
+    }
+    place.write("two.tsv", "text\tlabel\na\tx\nb\ty\nc\tx\nd\ty\n");
+    let other = place
+        .train("other", &[&distill[..], &["--train", "two.tsv", "--valid", "two.tsv"]].concat());
+    assert_eq!(other.code, 2, "{}", other.stderr);
+    assert!(
+        other.stderr.contains("teacher") && other.stderr.contains("labels"),
+        "{}",
+        other.stderr
+    );
+    assert!(!place.at("other").exists());
+}
+
+#[test]
+fn numbers_lists_and_pairs_are_learned_too() {
+    let place = Place::new("problems");
+    let rows = |row: fn(usize) -> String| (0..40).map(row).collect::<String>();
+    place.write(
+        "number.tsv",
+        format!("text\tscore\n{}", rows(|i| format!("refund {i}\t{}\n", i as f64 / 40.0))),
+    );
+    place.write(
+        "lists.tsv",
+        format!(
+            "text\tlabels\n{}",
+            rows(|i| format!("order {i}\t{}\n", ["a", "a,b", "b,c", ""][i % 4]))
+        ),
+    );
+    place.write(
+        "pairs.tsv",
+        format!("text\ttext_pair\tlabel\n{}", rows(|i| format!("a {i}\tb {}\t{}\n", i / 2, i % 2))),
+    );
+    for (file, problem, key) in [
+        ("number.tsv", "app.problem=regression", "value"),
+        ("lists.tsv", "app.problem=multi-label", "labels"),
+        ("pairs.tsv", "app.problem=multi-class", "score"),
+    ] {
+        let data = ["--train", file, "--valid", file, "--set", problem, "--set", "max_steps=2"];
+        place.train(file, &data).good(file);
+        let said = place.easytransfer(&["predict", "--model", file, "--data", file]).good(file);
+        assert_eq!(said.lines().count(), 40);
+        assert!(said.lines().all(|line| line.contains(&format!("\"{key}\":"))), "{said}");
+    }
+}
