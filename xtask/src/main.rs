@@ -7,7 +7,7 @@ const HELP: &str = "\
 usage: cargo xtask COMMAND
 
   check                      format, headers, dependency edges, clippy, licences, quick tests
-  test                       what CI runs: builds everything once, all tests, C and C++ programs, valgrind
+  test                       what CI runs: builds everything once, C and C++ programs, all tests
   demo                       builds, trains a small model on hosts/demo, evaluates it, and asks it from the command line, Rust and C
   stage                      puts the built plugins where programs find them: target/release/plugins
   header [--verify]          writes include/*.h from the Rust sources, or fails when they are out of date

@@ -25,10 +25,6 @@ pub const LANGUAGES: [Language; 2] = [
     Language { folder: "hosts/cpp", compiler: "g++", standard: "-std=c++17", extension: "cpp" },
 ];
 
-/// C programs that run under valgrind, with their arguments. `{plugins}` is the folder of staged plugins, `{shared}` that of the
-/// shared data.
-const UNDER_VALGRIND: &[(&str, &[&str])] = &[];
-
 /// Source files of a language, sorted.
 pub fn sources(context: &Context, language: &Language) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(context.root.join(language.folder))
@@ -62,27 +58,4 @@ pub fn build(context: &Context, language: &Language, source: &Path) -> Result<Pa
             .arg(&program),
     )?;
     Ok(program)
-}
-
-/// Commands that run the C programs under valgrind; programs that are not built are left out.
-pub fn under_valgrind(context: &Context, shared: &Path) -> Vec<Command> {
-    let release = process::release(context);
-    let plugins = release.join("plugins");
-    let built = UNDER_VALGRIND.iter().map(|(name, arguments)| (release.join("hosts/c").join(name), arguments));
-    built
-        .filter(|(program, _)| program.exists())
-        .map(|(program, arguments)| {
-            let mut command = Command::new("valgrind");
-            command
-                .args(["--quiet", "--error-exitcode=1", "--leak-check=full"])
-                .args(["--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"])
-                .arg(program)
-                .args(arguments.iter().map(|argument| {
-                    argument
-                        .replace("{plugins}", &plugins.to_string_lossy())
-                        .replace("{shared}", &shared.to_string_lossy())
-                }));
-            command
-        })
-        .collect()
 }

@@ -1,5 +1,5 @@
 //! `test`: what CI runs. Builds once in the release profile, stages the plugins, builds the C and C++ programs, then runs all tests
-//! and valgrind. The last line is `N passed, N failed`, over all stages.
+//! (those of the C hosts run under valgrind too). The last line is `N passed, N failed`, over all stages.
 //!
 //! A stage that cannot run says so. The tests find the built files through `ET_STAGED` (folder of the release build, with
 //! `plugins/`, `hosts/c/` and `hosts/cpp/`) and the shared data through `ET_SHARED`.
@@ -27,7 +27,6 @@ pub fn run(context: &Context) -> Result<(), Failure> {
         run.stage("build C and C++ programs", Run::programs);
     }
     run.stage("tests", Run::tests);
-    run.stage("valgrind", Run::valgrind);
     println!("{}", run.tally.line());
     if run.tally.failed == 0 { Ok(()) } else { Err(Failure(String::new())) }
 }
@@ -146,26 +145,6 @@ impl Run<'_> {
         // A test program that died or did not compile has no result line.
         if !status.success() && self.tally.failed == before {
             return Err(Failure(format!("cargo test: {status}")));
-        }
-        Ok(())
-    }
-
-    fn valgrind(&mut self) -> Result<(), Failure> {
-        if !has("valgrind") {
-            self.skip("valgrind", "valgrind is not installed");
-            return Ok(());
-        }
-        let runs = programs::under_valgrind(self.context, &shared(self.context));
-        if runs.is_empty() {
-            self.skip("valgrind", "no C program is built");
-        }
-        for mut run in runs {
-            let result = process::output(&mut run);
-            match &result {
-                Ok(_) => println!("clean: {:?}", run.get_args().last().unwrap_or_default()),
-                Err(failure) => println!("error: {failure}"),
-            }
-            self.tally.add(result.is_ok());
         }
         Ok(())
     }

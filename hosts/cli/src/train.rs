@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use easytransfer::train::bundle::MANIFEST;
 use easytransfer::train::dataset::DataOptions;
 use easytransfer::train::network::Start;
 use easytransfer::train::progress::ProgressMode;
@@ -89,9 +90,14 @@ impl Train {
         ]));
         let runtime = common.runtime()?;
         if self.resume && !checkpoint::exists(&checkpoint_path(&self.output))? {
+            let output = self.output.display();
+            if self.output.join(MANIFEST).exists() {
+                return Err(Error::user(format!(
+                    "`{output}`: expected a checkpoint to go on from, found a finished bundle; leave --resume out to train anew"
+                )));
+            }
             print::message(&format!(
-                "`{}` holds no checkpoint; the run starts from the beginning",
-                self.output.display()
+                "`{output}` holds no checkpoint; the run starts from the beginning"
             ));
         }
         let data = |named, split| DataOptions { read: read.clone(), named, split, targets: true };

@@ -95,15 +95,14 @@ impl Dataset {
 
     /// The error for a record that an app refused.
     pub fn fault(&self, index: usize, message: &str) -> Error {
-        let (expected, found) = message
-            .rsplit_once(", found ")
-            .map_or((message, "something else"), |(expected, found)| (expected, found));
-        let expected = expected.rsplit_once("expected ").map_or(expected, |(_, rest)| rest);
-        let column = ["label", "text_pair", "text"]
+        let role = ["label", "text_pair", "text"]
             .into_iter()
-            .find(|role| message.contains(&format!("{role}:")))
-            .and_then(|role| self.columns.get(role))
-            .and_then(Value::as_str);
+            .find_map(|role| Some((role, message.find(&format!("{role}:"))?)));
+        // What the app says of the value, without who says it.
+        let said = role.map_or(message, |(role, at)| message[at + role.len() + 1..].trim());
+        let (expected, found) = said.rsplit_once(", found ").unwrap_or(("a usable value", said));
+        let expected = expected.rsplit_once("expected ").map_or(expected, |(_, rest)| rest);
+        let column = role.and_then(|(role, _)| self.columns.get(role)).and_then(Value::as_str);
         let mut fault = DataError::new(&self.path).line(self.lines[index]);
         if let Some(column) = column {
             fault = fault.column(column);

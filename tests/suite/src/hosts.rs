@@ -11,9 +11,15 @@ use crate::places;
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// An empty folder for one test program.
+    /// An empty folder of this process among the temporary ones.
     pub fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("easytransfer-{name}-{}", std::process::id()));
+        let own = format!("easytransfer-{name}-{}", std::process::id());
+        Scratch::within(&std::env::temp_dir(), &own)
+    }
+
+    /// An empty folder in `place`, for instance `env!("CARGO_TARGET_TMPDIR")`: where a static one, which is never dropped, may stay.
+    pub fn within(place: &Path, name: &str) -> Scratch {
+        let path = place.join(name);
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("make scratch folder");
         Scratch(path)

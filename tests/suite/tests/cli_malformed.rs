@@ -28,12 +28,7 @@ fn bad_training_data_is_refused() {
         ("header.tsv", b"text\tlabel\n", &[], &["header.tsv", "at least one row"]),
         ("one.tsv", b"text\tlabel\na\tx\nb\tx\n", &[], &["one.tsv", "two classes", "x"]),
         ("utf8.tsv", b"text\tlabel\na\tx\nb\xff\ty\n", &[], &["utf8.tsv", "line 3", "UTF-8"]),
-        (
-            "cells.tsv",
-            b"text\tlabel\na\tx\nb\n",
-            &[],
-            &["cells.tsv", "line 3", "--on-bad-row skip"],
-        ),
+        ("cells.tsv", b"text\tlabel\na\tx\nb\n", &[], &["cells.tsv", "line 3", "2 columns"]),
         (
             "columns.tsv",
             b"a\tlabel\nb\tx\n",
@@ -48,7 +43,12 @@ fn bad_training_data_is_refused() {
             &["named.tsv", "--label label"],
         ),
         ("twice.tsv", b"text\ttext\na\tx\n", &[], &["twice.tsv", "line 1", "`text` twice"]),
-        ("nolabels.tsv", b"text\tlabel\na\tx\nb\t\n", &[], &["nolabels.tsv", "line 3", "label"]),
+        (
+            "nolabels.tsv",
+            b"text\tlabel\na\tx\nb\t\n",
+            &[],
+            &["nolabels.tsv", "line 3, column `label`", "found the cell is empty"],
+        ),
         ("quote.csv", b"text,label\na,x\n\"b,y\n", &[], &["quote.csv", "line 3", "quote"]),
         (
             "broken.jsonl",
@@ -125,20 +125,20 @@ fn bad_options_are_refused() {
     let before = place.listing("");
     let cases: [(&[&str], &[&str]); 20] = [
         (&["--set", "epoch=3"], &["--set", "`epoch`", "did you mean `epochs`?"]),
-        (&["--set", "batch.row=3"], &["`batch.row`", "did you mean `batch.rows`?"]),
+        (&["--set", "batch.row=3"], &["`batch.row`", "did you mean `rows`?"]),
         (&["--set", "epochs"], &["--set", "epochs", "no `=`"]),
         (&["--set", "epochs=0"], &["epochs", "0"]),
         (&["--set", "lr=fast"], &["lr", "fast"]),
         (&["--set", "schedule.name=linea"], &["schedule.name", "linea"]),
         (&["--set", "schedule.warmup=1.5"], &["schedule.warmup", "1.5"]),
-        (&["--set", "app.max_len=9"], &["app.max_len", "app.max_length"]),
+        (&["--set", "app.max_len=9"], &["app.max_len", "did you mean `max_length`?"]),
         (
             &["--set", "optimizer.weight_deca=0"],
-            &["optimizer.weight_deca", "optimizer.weight_decay"],
+            &["optimizer.weight_deca", "did you mean `weight_decay`?"],
         ),
         (
             &["--set", "strategy.finetune.freez=[]"],
-            &["strategy.finetune.freez", "strategy.finetune.freeze"],
+            &["strategy.finetune.freez", "did you mean `freeze`?"],
         ),
         (&["--set", "optimizer.name=adamv"], &["adamv", "adamw"]),
         (&["--set", "loss.name=cross-entrop"], &["cross-entrop", "cross-entropy"]),

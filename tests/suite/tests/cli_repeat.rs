@@ -8,7 +8,7 @@ use easytransfer_tests::command::Place;
 
 /// A run that is long enough to be killed in, with a checkpoint after every step.
 const LONG: [&str; 6] =
-    ["--set", "max_steps=150", "--set", "epochs=10", "--set", "checkpoint_every=1"];
+    ["--set", "max_steps=300", "--set", "epochs=20", "--set", "checkpoint_every=1"];
 
 fn start(place: &Place, output: &str, more: &[&str]) -> Child {
     let arguments = place.train_arguments(output, &[&LONG, more].concat());
@@ -41,6 +41,10 @@ fn checkpoint_step(place: &Place, output: &str, params: usize) -> u64 {
 /// Resumes a run to its end and compares all that it leaves with an uninterrupted one.
 fn finish_and_compare(place: &Place, output: &str) {
     place.train(output, &[&LONG[..], &["--resume"]].concat()).good("resume");
+    compare(place, output);
+}
+
+fn compare(place: &Place, output: &str) {
     assert!(
         place.read(&format!("{output}/model.safetensors")) == place.read("whole/model.safetensors"),
         "{output}: the resumed run has other weights"
@@ -83,20 +87,36 @@ fn killed_at_any_time_the_run_resumes_to_the_same_bytes() {
         let mut child = start(&place, "killed", &["--resume"]);
         std::thread::sleep(Duration::from_millis(120 + delay));
         kill(&mut child);
+        let is_finished = place.at("killed/easytransfer.json").exists();
         // Killed between the two renames of a save, the checkpoint waits under its old name until the next run puts it back.
         if place.at("killed/checkpoint").exists() {
             let step = checkpoint_step(&place, "killed", params);
             assert!(step >= last, "the checkpoint went back from step {last} to {step}");
             last = step;
-        } else if !place.at("killed/easytransfer.json").exists() {
+        } else if !is_finished {
             let names = place.listing("killed");
             assert!(names.iter().any(|name| name.starts_with("checkpoint.old-")), "{names:?}");
         }
         if place.at("killed/model.safetensors").exists() {
             assert_eq!(place.tensors("killed").len(), place.tensors("whole").len());
         }
+        if is_finished {
+            break;
+        }
     }
-    finish_and_compare(&place, "killed");
+    if place.at("killed/checkpoint").exists() || !place.at("killed/easytransfer.json").exists() {
+        finish_and_compare(&place, "killed");
+    } else {
+        compare(&place, "killed");
+    }
+    let again = place.train("killed", &[&LONG[..], &["--resume"]].concat());
+    assert_eq!(again.code, 2, "{}", again.stderr);
+    assert!(
+        again.stderr.contains("killed") && again.stderr.contains("finished"),
+        "{}",
+        again.stderr
+    );
+    compare(&place, "killed");
 }
 
 #[test]

@@ -41,7 +41,8 @@ fn build_rust(scratch: &Scratch) -> PathBuf {
     fs::copy(sources().join("rust/src/lib.rs"), package.join("src/lib.rs")).unwrap();
     // The versions of the workspace, so that nothing has to be fetched.
     fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
-    let target = package.join("target");
+    // Kept between runs: the dependencies take most of the time.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outsider-target");
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut build = Command::new(cargo);
     build.args(["build", "--offline", "--release"]).current_dir(&package);
