@@ -59,7 +59,8 @@ fn forbidden(metadata: &Value, root: &Path) -> Vec<String> {
         let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
         let folder = manifest.parent().map(|path| relative(path, root)).unwrap_or_default();
         let Some((_, allowed)) = EDGES.iter().find(|(pattern, _)| fits(pattern, &folder)) else {
-            errors.push(format!("{folder}: no rule for this folder, add one to xtask/src/edges.rs"));
+            errors
+                .push(format!("{folder}: no rule for this folder, add one to xtask/src/edges.rs"));
             continue;
         };
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
@@ -70,7 +71,8 @@ fn forbidden(metadata: &Value, root: &Path) -> Vec<String> {
             if let Some(path) = dependency["path"].as_str() {
                 let target = relative(Path::new(path), root);
                 if !allowed.iter().any(|pattern| fits(pattern, &target)) {
-                    errors.push(format!("{folder} may not depend on {target}, only on {allowed:?}"));
+                    errors
+                        .push(format!("{folder} may not depend on {target}, only on {allowed:?}"));
                 }
                 continue;
             }
@@ -116,7 +118,9 @@ mod tests {
         assert!(check("plugins/zoo-bert", path("sdk/plugin")).is_empty());
         assert!(check("tests/suite", path("sdk/core")).is_empty());
         assert!(check("sdk/abi", json!({"name": "abi_stable", "optional": true})).is_empty());
-        assert!(check("plugins/zoo-bert", json!({"name": "candle-core", "kind": "dev"})).is_empty());
+        assert!(
+            check("plugins/zoo-bert", json!({"name": "candle-core", "kind": "dev"})).is_empty()
+        );
     }
 
     #[test]

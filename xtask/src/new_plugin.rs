@@ -50,7 +50,12 @@ pub fn run(context: &Context, kind: &str, name: &str, out: Option<&Path>) -> Res
     Ok(())
 }
 
-fn write(context: &Context, kind: &str, name: &str, out: Option<&Path>) -> Result<PathBuf, Failure> {
+fn write(
+    context: &Context,
+    kind: &str,
+    name: &str,
+    out: Option<&Path>,
+) -> Result<PathBuf, Failure> {
     let Some(kind) = KINDS.iter().find(|known| known.word == kind) else {
         let known = KINDS.map(|known| known.word).join(", ");
         return Err(Failure(format!("new-plugin: no kind `{kind}`, known kinds: {known}")));
@@ -131,7 +136,9 @@ mod tests {
     #[test]
     fn new_plugin_bad_kind_and_bad_name_are_errors() {
         let folder = scratch("bad");
-        for (kind, name) in [("banana", "a"), ("loss", "A"), ("loss", "a b"), ("loss", "-a"), ("loss", "")] {
+        for (kind, name) in
+            [("banana", "a"), ("loss", "A"), ("loss", "a b"), ("loss", "-a"), ("loss", "")]
+        {
             assert!(write(&Context::here(), kind, name, Some(&folder)).is_err());
         }
         assert!(!folder.exists());

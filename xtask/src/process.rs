@@ -29,9 +29,8 @@ pub fn show(command: &mut Command) -> Result<(), Failure> {
 /// Standard output of a command. Errors: its status with all it said, or that it does not start.
 pub fn output(command: &mut Command) -> Result<String, Failure> {
     let line = describe(command);
-    let output = command
-        .output()
-        .map_err(|error| Failure(format!("`{line}` does not start: {error}")))?;
+    let output =
+        command.output().map_err(|error| Failure(format!("`{line}` does not start: {error}")))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(text);
@@ -52,7 +51,8 @@ pub fn has(program: &str) -> bool {
 
 /// Folder of what the release profile built.
 pub fn release(context: &Context) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     context.root.join(target).join("release")
 }
 

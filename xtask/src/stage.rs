@@ -38,7 +38,22 @@ pub fn stage(context: &Context) -> Result<Vec<Staged>, Failure> {
         .filter(|path| path.join("Cargo.toml").exists())
         .collect();
     plugins.sort();
+    link_library(context)?;
     plugins.iter().map(|plugin| stage_one(context, plugin)).collect()
+}
+
+/// Gives the C library the name that programs linked against it look for, its SONAME, as an installation would.
+fn link_library(context: &Context) -> Result<(), Failure> {
+    let library = process::release(context).join("libeasytransfer.so");
+    if cfg!(unix) && library.exists() {
+        let link = library.with_extension("so.0");
+        let _ = fs::remove_file(&link);
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("libeasytransfer.so", &link).map_err(|error| {
+            Failure(format!("link {}: {error}", process::shown(context, &link)))
+        })?;
+    }
+    Ok(())
 }
 
 fn stage_one(context: &Context, plugin: &Path) -> Result<Staged, Failure> {
@@ -52,10 +67,12 @@ fn stage_one(context: &Context, plugin: &Path) -> Result<Staged, Failure> {
         ))
     })?;
     let source = plugin.join("plugin.toml");
-    let text = fs::read_to_string(&source)
-        .map_err(|error| Failure(format!("stage {id}: read {}: {error}", process::shown(context, &source))))?;
-    let manifest = fill(&text, &id, &file_name, &bytes)
-        .map_err(|error| Failure(format!("stage {id}: {}: {error}", process::shown(context, &source))))?;
+    let text = fs::read_to_string(&source).map_err(|error| {
+        Failure(format!("stage {id}: read {}: {error}", process::shown(context, &source)))
+    })?;
+    let manifest = fill(&text, &id, &file_name, &bytes).map_err(|error| {
+        Failure(format!("stage {id}: {}: {error}", process::shown(context, &source)))
+    })?;
     let folder = process::release(context).join("plugins").join(&id);
     let library = folder.join(&file_name);
     let write = || {

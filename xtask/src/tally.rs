@@ -61,7 +61,9 @@ mod tests {
     fn tally_sums_result_lines_and_ignores_others() {
         let mut tally = Tally::default();
         tally.add_line("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.2s");
-        tally.add_line("test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
+        tally.add_line(
+            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out",
+        );
         tally.add_line("running 9 tests");
         tally.add_line("9 passed; 9 failed");
         assert_eq!(tally, Tally { passed: 5, failed: 1, skipped: 1 });

@@ -75,8 +75,8 @@ impl Run<'_> {
             return Ok(());
         }
         println!("missing: {}", missing.join(", "));
-        let is_root = process::output(Command::new("id").arg("-u"))
-            .is_ok_and(|user| user.trim() == "0");
+        let is_root =
+            process::output(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0");
         if self.is_ci && is_root {
             // Not being able to install is not a failure here: the stages that need the tools say so themselves.
             let update = process::output(Command::new("apt-get").args(["update", "-qq"]));
@@ -133,8 +133,9 @@ impl Run<'_> {
         if shared(self.context).is_dir() {
             command.env("ET_SHARED", shared(self.context));
         }
-        let mut child =
-            command.spawn().map_err(|error| Failure(format!("cargo test does not start: {error}")))?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| Failure(format!("cargo test does not start: {error}")))?;
         let before = self.tally.failed;
         for line in BufReader::new(child.stdout.take().ok_or_else(no_output)?).lines() {
             let line = line.map_err(|error| Failure(format!("read cargo test: {error}")))?;

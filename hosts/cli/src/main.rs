@@ -13,6 +13,7 @@ mod predict;
 mod print;
 mod train;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -61,6 +62,8 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 fn main() -> ExitCode {
+    // The process is ours, so its allocator may keep the pages of a step for the next one.
+    easytransfer::keep_pages();
     let cli = match parse() {
         Ok(cli) => cli,
         // Help and the version are no errors and go to standard output.
@@ -78,6 +81,10 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Cancelled) => ExitCode::from(130),
+        // Only standard output can be a pipe: its reader has enough (`easytransfer … | head`).
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             print::message(&format!("error: {error}"));
             ExitCode::from(if error.is_user_error() { 2 } else { 1 })

@@ -149,7 +149,7 @@ impl Train {
         let output = self.output.display();
         let rate = result.tokens as f64 / result.seconds.max(1e-9);
         let mut text = format!(
-            "trained {} steps in {:.1} s, {rate:.0} tokens/s, mean loss {:.4}\n",
+            "trained {} steps in {:.1} s with evaluations ({rate:.0} tokens/s), mean loss {:.4}\n",
             result.steps, result.seconds, result.mean_loss
         );
         if result.skipped_rows > 0 {

@@ -65,8 +65,7 @@ impl Head {
     /// Logits [B, outputs].
     pub fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &Map) -> Result<Tensor> {
         let drop = |x: &Tensor| nn::dropout(x, self.dropout, call.rng());
-        let first =
-            || nn::pool(&outputs.get("last")?, &batch.get("starts")?, Pool::First);
+        let first = || nn::pool(&outputs.get("last")?, &batch.get("starts")?, Pool::First);
         match &self.form {
             Form::Bert { classifier } => {
                 classifier.forward(&drop(&outputs.get("pooled")?)?, Activation::None)

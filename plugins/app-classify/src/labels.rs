@@ -103,6 +103,8 @@ impl Labels {
         match value {
             Value::Array(values) => values.iter().map(name).collect(),
             Value::Null => Ok(Vec::new()),
+            // No label at all is a set of labels too.
+            Value::String(text) if text.trim().is_empty() => Ok(Vec::new()),
             value => Ok(name(value)?
                 .split(self.separator.as_str())
                 .map(|part| part.trim().to_owned())
@@ -153,7 +155,9 @@ fn name(value: &Value) -> Result<String> {
         Value::String(text) => Ok(text.trim().to_owned()),
         Value::Number(number) => Ok(number.to_string()),
         Value::Bool(flag) => Ok(flag.to_string()),
-        other => Err(Error::bad_input(format!("label: expected a text or a number, found {other}"))),
+        other => {
+            Err(Error::bad_input(format!("label: expected a text or a number, found {other}")))
+        }
     }
 }
 
@@ -212,7 +216,7 @@ mod tests {
     fn multi_label_cells_are_split() {
         let mut labels = Labels::new(Problem::MultiLabel, Vec::new(), ",").unwrap();
         labels.observe(&json!("b, a")).unwrap();
-        labels.observe(&json!("")).unwrap_err();
+        labels.observe(&json!(" ")).unwrap();
         labels.observe(&json!(["c"])).unwrap();
         labels.observed().unwrap();
         assert_eq!(labels.names(), ["a", "b", "c"]);

@@ -83,7 +83,17 @@ impl App for Classify {
         vec![
             column(
                 "text",
-                &["text", "sentence", "content", "review", "sentence1", "text1", "text_a", "question", "query"],
+                &[
+                    "text",
+                    "sentence",
+                    "content",
+                    "review",
+                    "sentence1",
+                    "text1",
+                    "text_a",
+                    "question",
+                    "query",
+                ],
                 true,
                 false,
             ),
@@ -113,12 +123,9 @@ impl App for Classify {
             Problem::MultiClass => {
                 ("cross-entropy", "classification", "accuracy", "single_label_classification")
             }
-            Problem::MultiLabel => (
-                "binary-cross-entropy",
-                "multi-label",
-                "micro_f1",
-                "multi_label_classification",
-            ),
+            Problem::MultiLabel => {
+                ("binary-cross-entropy", "multi-label", "micro_f1", "multi_label_classification")
+            }
             Problem::Regression => ("mse", "regression", "spearman", "regression"),
         };
         let mut metric = Choice::new(metric);
@@ -127,11 +134,8 @@ impl App for Classify {
         }
         let mut config = Record::new();
         let names = self.labels.names();
-        let outputs = if problem == Problem::Regression {
-            vec!["value".to_owned()]
-        } else {
-            names.to_vec()
-        };
+        let outputs =
+            if problem == Problem::Regression { vec!["value".to_owned()] } else { names.to_vec() };
         let id2label: Record =
             outputs.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name))).collect();
         let label2id: Record =

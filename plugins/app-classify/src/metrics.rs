@@ -71,8 +71,8 @@ impl Metric for Classification {
         let present = (0..n).filter(|&i| actual[i] + predicted[i] > 0.0).count() as f64;
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
         let covariance = correct * total - dot(&actual, &predicted);
-        let spread = (total * total - dot(&predicted, &predicted))
-            * (total * total - dot(&actual, &actual));
+        let spread =
+            (total * total - dot(&predicted, &predicted)) * (total * total - dot(&actual, &actual));
         let mut figures = Json::new();
         figures.insert("accuracy".to_owned(), json!(ratio(correct, total)));
         if n == 2 {
@@ -123,8 +123,7 @@ impl Metric for MultiLabel {
         self.counts.resize(classes, [0.0; 3]);
         let probabilities = logits.sigmoid()?.to_vec::<f32>()?;
         let targets = batch.get("labels")?.cast(DType::F32)?.to_vec::<f32>()?;
-        for (row, target) in
-            probabilities.chunks_exact(classes).zip(targets.chunks_exact(classes))
+        for (row, target) in probabilities.chunks_exact(classes).zip(targets.chunks_exact(classes))
         {
             let mut exact = true;
             for ((p, t), [both, predicted, actual]) in
@@ -221,7 +220,8 @@ mod tests {
     // Expected figures: sklearn.metrics of y_true = [0,0,0,1,1,2], y_pred = [0,0,1,1,2,2].
     #[test]
     fn classification_figures_equal_scikit_learn() {
-        let metric = Classification { confusion: vec![vec![2, 1, 0], vec![0, 1, 1], vec![0, 0, 1]] };
+        let metric =
+            Classification { confusion: vec![vec![2, 1, 0], vec![0, 1, 1], vec![0, 0, 1]] };
         let figures = metric.compute().unwrap();
         let close = |name: &str, expected: f64| {
             let found = figures[name].as_f64().unwrap();

@@ -14,9 +14,9 @@ impl Pattern {
         let [first, middle @ .., last] = self.parts.as_slice() else {
             // `split` gives at least one part, so this is the single one.
             let only = &self.parts[0];
-            return name
-                .strip_prefix(only.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || only.ends_with('.'));
+            return name.strip_prefix(only.as_str()).is_some_and(|rest| {
+                rest.is_empty() || rest.starts_with('.') || only.ends_with('.')
+            });
         };
         let Some(mut rest) = name.strip_prefix(first.as_str()) else { return false };
         for part in middle {

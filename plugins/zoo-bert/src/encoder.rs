@@ -3,8 +3,8 @@
 use super::config::{Family, Shape};
 use easytransfer_plugin::nn::{self, Attention};
 use easytransfer_plugin::{
-    Activation, Call, Embedding, Init, LayerNorm, Linear, LinearConfig, Map, ModelInfo, Param, Pool, Result,
-    Scope, Tensor, abi,
+    Activation, Call, Embedding, Init, LayerNorm, Linear, LinearConfig, Map, ModelInfo, Param,
+    Pool, Result, Scope, Tensor, abi,
 };
 
 /// A post-norm Transformer encoder over runs of tokens.
@@ -50,11 +50,8 @@ impl Encoder {
             rows => Some(table("token_type_embeddings", rows)?),
         };
         let norm = LayerNorm::new(&embeddings.child("LayerNorm")?, e, shape.epsilon)?;
-        let project = if e == h {
-            None
-        } else {
-            Some(linear(&scope.child("embeddings_project")?, e, h)?)
-        };
+        let project =
+            if e == h { None } else { Some(linear(&scope.child("embeddings_project")?, e, h)?) };
         let mut layers = Vec::with_capacity(shape.layers);
         for index in 0..shape.layers {
             let at = scope.child(&format!("{}.{index}", family.layers))?;
@@ -188,8 +185,7 @@ impl Encoder {
             },
             rng,
         )?;
-        let dropout =
-            if self.family.attention_output_dropout { self.shape.dropout } else { 0.0 };
+        let dropout = if self.family.attention_output_dropout { self.shape.dropout } else { 0.0 };
         let attended = layer.attention_output.forward(&context, Activation::None)?;
         let x = layer.attention_norm.forward(&attended, Some(x), dropout, rng)?;
         let inner = layer.intermediate.forward(&x, self.shape.activation)?;

@@ -114,7 +114,7 @@ impl<T: Element> Deref for Slice<'_, T> {
     }
 }
 
-fn range_of<T>(layout: &Layout) -> Result<Range<usize>> {
+fn range_of(layout: &Layout) -> Result<Range<usize>> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(start..end),
         None => fail!(
@@ -141,7 +141,7 @@ fn not_cpu() -> Error {
 /// another device.
 pub fn read<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
     let (guard, layout) = tensor.storage_and_layout();
-    let range = range_of::<T>(layout)?;
+    let range = range_of(layout)?;
     match &*guard {
         Storage::Cpu(storage) => match T::slice(storage) {
             // A storage that was emptied by `Value` is never reachable, but a slice of it must fail and not panic.
@@ -237,7 +237,7 @@ pub fn with_mut<T: Element, R>(
     tensor: &candle_core::Tensor,
     f: impl FnOnce(&mut [T]) -> R,
 ) -> Result<R> {
-    let range = range_of::<T>(tensor.layout())?;
+    let range = range_of(tensor.layout())?;
     if range.is_empty() {
         // Candle refuses to write to a layout that covers nothing.
         return if tensor.dtype() == T::DTYPE {

@@ -1,4 +1,8 @@
 //! A custom operation with four inputs and two outputs, written as a C plugin would, and what becomes of its mistakes.
+#![allow(
+    clippy::macro_metavars_in_unsafe,
+    reason = "the macro calls a slot of a table with arguments that each test vouches for"
+)]
 #![allow(unused_unsafe, reason = "the macro `call` is used inside unsafe blocks too")]
 #![allow(
     clippy::undocumented_unsafe_blocks,

@@ -1,5 +1,9 @@
 //! Every operation that has a gradient against central differences, through the C tables.
 #![allow(
+    clippy::macro_metavars_in_unsafe,
+    reason = "the macro calls a slot of a table with arguments that each test vouches for"
+)]
+#![allow(
     clippy::undocumented_unsafe_blocks,
     reason = "the handles are owned by `T`, whose contract all calls keep"
 )]

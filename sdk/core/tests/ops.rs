@@ -1,5 +1,9 @@
 //! Values, shapes, types and errors of every operation, and the tape's rules, through the C tables.
 #![allow(
+    clippy::macro_metavars_in_unsafe,
+    reason = "the macro calls a slot of a table with arguments that each test vouches for"
+)]
+#![allow(
     clippy::undocumented_unsafe_blocks,
     reason = "the handles are owned by `T`, whose contract all calls keep"
 )]
@@ -103,7 +107,8 @@ fn wrong_handles_are_refused() {
 #[test]
 fn unary_values() {
     let x = f64s(&[5], &[-1.5, -0.2, 0.0, 0.4, 2.0]);
-    let cases: [(i32, fn(f64) -> f64); 12] = [
+    type Case = (i32, fn(f64) -> f64);
+    let cases: [Case; 12] = [
         (ET_UNARY_NEG, |x| -x),
         (ET_UNARY_EXP, f64::exp),
         (ET_UNARY_SQR, |x| x * x),

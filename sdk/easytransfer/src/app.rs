@@ -10,8 +10,8 @@ use easytransfer_train::evaluate;
 use easytransfer_train::network::Network;
 use easytransfer_train::output::{Output, OutputFormat};
 use easytransfer_train::records::ReadOptions;
-use easytransfer_train::run_log::{figures_report, write_report};
 use easytransfer_train::report::{Report, WrongExample};
+use easytransfer_train::run_log::{figures_report, write_report};
 use easytransfer_train::{Error, Result};
 use serde_json::{Map as Json, Value};
 

@@ -28,6 +28,7 @@ pub use embed::{EmbedOptions, Embedder};
 pub use parts::{Model, Optimizer};
 pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
 
+pub use easytransfer_core::storage::keep_pages;
 pub use easytransfer_loader::Policy;
 pub use easytransfer_plugin as plugin;
 pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};

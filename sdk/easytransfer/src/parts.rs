@@ -41,8 +41,7 @@ impl Model {
     /// Runs the model on a batch with dropout off (`training` false) or on; `want` is a set of `ET_WANT_` bits.
     pub fn forward(&mut self, batch: &Map, training: bool, want: u32) -> Result<Map> {
         let mut outputs = Map::new()?;
-        let call =
-            if training { Call::training(want, &self.rng) } else { Call::inference(want) };
+        let call = if training { Call::training(want, &self.rng) } else { Call::inference(want) };
         self.model.forward(&call, batch, &mut outputs)?;
         Ok(outputs)
     }

@@ -52,22 +52,22 @@ impl<T> Instance<T> {
         })
     }
 
-    fn enter(&self, f: impl FnOnce() -> Result<()>) -> *mut abi::et_error {
-        if self.poisoned.load(Ordering::Acquire) {
+    /// Calls `f` unless an earlier call panicked; a panic of `f` poisons the instance.
+    fn enter(poisoned: &AtomicBool, f: impl FnOnce() -> Result<()>) -> *mut abi::et_error {
+        if poisoned.load(Ordering::Acquire) {
             return Error::new(
                 abi::ET_ERR_FAILED_PRECONDITION,
                 "this component panicked before and cannot be used again; make a new one",
             )
             .into_raw();
         }
-        let error = guard(|| match catch_unwind(AssertUnwindSafe(f)) {
+        guard(|| match catch_unwind(AssertUnwindSafe(f)) {
             Ok(result) => result,
             Err(payload) => {
-                self.poisoned.store(true, Ordering::Release);
+                poisoned.store(true, Ordering::Release);
                 std::panic::resume_unwind(payload)
             }
-        });
-        error
+        })
     }
 
     /// Calls into an instance that no other call uses.
@@ -83,24 +83,8 @@ impl<T> Instance<T> {
             return Error::invalid("the instance is NULL").into_raw();
         }
         // SAFETY: promised by the caller; the two fields are borrowed apart.
-        unsafe {
-            let value = &mut *(&raw mut (*this).value);
-            let poisoned = &*(&raw const (*this).poisoned);
-            if poisoned.load(Ordering::Acquire) {
-                return Error::new(
-                    abi::ET_ERR_FAILED_PRECONDITION,
-                    "this component panicked before and cannot be used again; make a new one",
-                )
-                .into_raw();
-            }
-            guard(|| match catch_unwind(AssertUnwindSafe(|| f(value))) {
-                Ok(result) => result,
-                Err(payload) => {
-                    poisoned.store(true, Ordering::Release);
-                    std::panic::resume_unwind(payload)
-                }
-            })
-        }
+        let (value, poisoned) = unsafe { (&mut (*this).value, &(*this).poisoned) };
+        Self::enter(poisoned, || f(value))
     }
 
     /// Calls into an instance that other threads may be using too.
@@ -113,7 +97,7 @@ impl<T> Instance<T> {
     ) -> *mut abi::et_error {
         // SAFETY: promised by the caller.
         match unsafe { raw.cast::<Self>().as_ref() } {
-            Some(this) => this.enter(|| f(&this.value)),
+            Some(this) => Self::enter(&this.poisoned, || f(&this.value)),
             None => Error::invalid("the instance is NULL").into_raw(),
         }
     }

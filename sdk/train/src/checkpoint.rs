@@ -79,7 +79,12 @@ fn read_bytes(directory: &Path, name: &str) -> Result<Vec<u8>> {
 }
 
 /// Writes a checkpoint.
-pub fn save(target: &Path, progress: &Progress, rng: RngState, parts: &mut Parts<'_>) -> Result<()> {
+pub fn save(
+    target: &Path,
+    progress: &Progress,
+    rng: RngState,
+    parts: &mut Parts<'_>,
+) -> Result<()> {
     let directory = AtomicDir::create(target)?;
     let at = directory.path();
     write_bytes(at, "params.bin", parts.params.snapshot()?.as_slice())?;
@@ -115,10 +120,11 @@ pub fn exists(target: &Path) -> Result<bool> {
 /// Reads a checkpoint back. Errors: it belongs to a run with other options or data, naming what differs.
 pub fn load(target: &Path, parts: &mut Parts<'_>) -> Result<(Progress, RngState)> {
     let path = target.join("state.json");
-    let state: State = serde_json::from_value(read_json(&path)?).map_err(|error| Error::Config {
-        origin: path.display().to_string(),
-        message: format!("{error}; remove the checkpoint to start anew"),
-    })?;
+    let state: State =
+        serde_json::from_value(read_json(&path)?).map_err(|error| Error::Config {
+            origin: path.display().to_string(),
+            message: format!("{error}; remove the checkpoint to start anew"),
+        })?;
     if let Some(difference) = difference(&state.fingerprint, parts.fingerprint, "") {
         return Err(Error::user(format!(
             "`{}`: the checkpoint belongs to another run: {difference}; use the same options and data to resume, or another --output to start anew",
@@ -128,7 +134,8 @@ pub fn load(target: &Path, parts: &mut Parts<'_>) -> Result<(Progress, RngState)
     parts.params.restore(&Buffer::new(&read_bytes(target, "params.bin")?)?)?;
     parts.optimizer.load(&mut Stream::reader(&read_bytes(target, "optimizer.bin")?)?)?;
     for (index, strategy) in parts.strategies.iter_mut().enumerate() {
-        strategy.load(&mut Stream::reader(&read_bytes(target, &format!("strategy-{index}.bin"))?)?)?;
+        strategy
+            .load(&mut Stream::reader(&read_bytes(target, &format!("strategy-{index}.bin"))?)?)?;
     }
     *parts.best = if target.join("best.bin").exists() {
         Some(Buffer::new(&read_bytes(target, "best.bin")?)?)
@@ -162,7 +169,8 @@ mod tests {
 
     #[test]
     fn difference_names_the_key() {
-        let (a, b) = (json!({"batch": {"rows": 32}, "lr": 1.0}), json!({"batch": {"rows": 16}, "lr": 1.0}));
+        let (a, b) =
+            (json!({"batch": {"rows": 32}, "lr": 1.0}), json!({"batch": {"rows": 16}, "lr": 1.0}));
         assert_eq!(difference(&a, &b, "").unwrap(), "batch.rows was 32, is 16");
         assert_eq!(difference(&a, &a, ""), None);
         assert_eq!(difference(&json!({}), &json!({"x": 1}), "").unwrap(), "x was null, is 1");

@@ -175,7 +175,10 @@ mod tests {
     #[test]
     fn defaults_come_from_the_schema() {
         let config = TrainConfig::default();
-        assert_eq!((config.epochs, config.batch.rows, config.optimizer.name.as_str()), (3, 32, "adamw"));
+        assert_eq!(
+            (config.epochs, config.batch.rows, config.optimizer.name.as_str()),
+            (3, 32, "adamw")
+        );
         assert!(config.strategy.contains_key("finetune"));
     }
 
@@ -183,7 +186,10 @@ mod tests {
     fn unknown_key_names_the_nearest() {
         let error = TrainConfig::from_value(json!({"epoch": 1}), "run.toml").unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("run.toml") && text.contains("epoch") && text.contains("`epochs`"), "{text}");
+        assert!(
+            text.contains("run.toml") && text.contains("epoch") && text.contains("`epochs`"),
+            "{text}"
+        );
     }
 
     #[test]

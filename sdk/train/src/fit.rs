@@ -138,9 +138,7 @@ impl Fit<'_> {
     /// Figures on the validation rows.
     pub fn evaluate_valid(&mut self) -> Result<Json<String, Value>> {
         let Some(rows) = self.valid.take() else {
-            return Err(Error::user(
-                "evaluate: there is no validation data; give it with --valid",
-            ));
+            return Err(Error::user("evaluate: there is no validation data; give it with --valid"));
         };
         let figures = evaluate::evaluate(
             self.components,
@@ -222,8 +220,7 @@ impl SessionHost for Fit<'_> {
         training: bool,
         want: u32,
     ) -> plugin::Result<Map> {
-        let call =
-            if training { Call::training(want, &self.rng) } else { Call::inference(want) };
+        let call = if training { Call::training(want, &self.rng) } else { Call::inference(want) };
         if model == MODEL {
             return Ok(self.network.forward(&call, batch)?);
         }
@@ -267,11 +264,8 @@ impl SessionHost for Fit<'_> {
         let known: Vec<String> = self.sources.keys().cloned().collect();
         // Sources differ in their stream, so that two of one file do not come in the same order.
         let stream = known.iter().position(|name| name == source).map_or(0, |at| at as u64 + 1);
-        let found = if source == "train" {
-            self.train.as_mut()
-        } else {
-            self.sources.get_mut(source)
-        };
+        let found =
+            if source == "train" { self.train.as_mut() } else { self.sources.get_mut(source) };
         match found {
             Some(found) => Ok(found.next(self.config, stream)?),
             None => Err(plugin::Error::new(

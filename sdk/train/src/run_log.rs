@@ -20,12 +20,11 @@ pub struct RunLog {
 impl RunLog {
     /// Starts new files, or goes on after a step.
     pub fn open(directory: &Path, resume: Option<u64>) -> Result<RunLog> {
-        std::fs::create_dir_all(directory).map_err(|error| Error::io("create", directory, error))?;
+        std::fs::create_dir_all(directory)
+            .map_err(|error| Error::io("create", directory, error))?;
         let path = directory.join("metrics.jsonl");
         let (lines, events) = match resume {
-            Some(step) => {
-                (MetricsLog::resume(&path, step)?, EventWriter::resume(directory, step)?)
-            }
+            Some(step) => (MetricsLog::resume(&path, step)?, EventWriter::resume(directory, step)?),
             None => (MetricsLog::create(&path)?, EventWriter::create(directory)?),
         };
         Ok(RunLog { path, lines, events })
@@ -81,8 +80,7 @@ impl RunLog {
             "loss".to_owned(),
             curves.iter().filter(|c| losses(c)).cloned().collect::<Vec<_>>(),
         )];
-        let rest: Vec<Curve> =
-            curves.iter().filter(|c| !losses(c) && !rates(c)).cloned().collect();
+        let rest: Vec<Curve> = curves.iter().filter(|c| !losses(c) && !rates(c)).cloned().collect();
         charts.push(("validation".to_owned(), rest));
         for curve in curves.iter().filter(|c| rates(c)) {
             charts.push((curve.name.clone(), vec![curve.clone()]));
@@ -109,11 +107,8 @@ pub fn figures_report(title: &str, labels: &[String], figures: &Map<String, Valu
             let right = counts[index][index] as f64;
             let part = |whole: u64| if whole == 0 { 0.0 } else { right / whole as f64 };
             let (precision, recall) = (part(answered), part(support));
-            let f1 = if right == 0.0 {
-                0.0
-            } else {
-                2.0 * precision * recall / (precision + recall)
-            };
+            let f1 =
+                if right == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) };
             ClassRow { label: label.clone(), precision, recall, f1, support }
         })
         .collect();

@@ -49,11 +49,14 @@ pub struct TrainJob {
     pub resume: bool,
     /// How to show progress.
     pub progress: ProgressMode,
-    /// Called after every step; answering false ends the run as a cancellation.
-    pub on_step: Option<Box<dyn FnMut(&StepInfo) -> bool + Send>>,
+    /// Called after every step.
+    pub on_step: Option<OnStep>,
     /// Set from elsewhere to cancel.
     pub cancel: Arc<AtomicBool>,
 }
+
+/// A callback after every step; answering false ends the run as a cancellation.
+pub type OnStep = Box<dyn FnMut(&StepInfo) -> bool + Send>;
 
 /// One step, for a callback.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,8 +101,7 @@ struct Micro {
 /// Trains and writes the bundle.
 pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResult> {
     let config = job.config.clone();
-    let mut stage =
-        AppStage::new(components, &job.app, Value::Object(config.app.clone()), None)?;
+    let mut stage = AppStage::new(components, &job.app, Value::Object(config.app.clone()), None)?;
     let columns = stage.app.columns()?;
     let mut data = Dataset::load(&job.train, &columns, &job.train_data)?;
     let mut valid_data = match &job.valid {
@@ -328,7 +330,8 @@ impl<'r, 'f> Run<'r, 'f> {
     fn epoch(&mut self, bar: &mut progress::Progress) -> Result<()> {
         let config = self.fit.config;
         let schedule = config.schedule()?;
-        let plan = Arc::new(plan_batches(&self.lengths, &batch_options(config, self.progress.epoch)));
+        let plan =
+            Arc::new(plan_batches(&self.lengths, &batch_options(config, self.progress.epoch)));
         let begin = self.progress.batch;
         let mut batches = {
             let (rows, plan) = (self.rows.clone(), plan.clone());
@@ -345,7 +348,8 @@ impl<'r, 'f> Run<'r, 'f> {
             let mut parts: Vec<(String, f64)> = Vec::new();
             for _ in 0..micros {
                 // The plan has exactly as many batches as the prefetcher was told.
-                let batch = batches.next().ok_or_else(|| Error::other("the batches ended early"))??;
+                let batch =
+                    batches.next().ok_or_else(|| Error::other("the batches ended early"))??;
                 let micro = self.micro(batch, micros)?;
                 loss += micro.loss / micros as f64;
                 rows += micro.rows;
@@ -373,7 +377,11 @@ impl<'r, 'f> Run<'r, 'f> {
                 self.progress.batch = 0;
             }
             let due = |every: u64| {
-                if every == 0 { epoch_ends || run_ends } else { self.progress.step.is_multiple_of(every) || run_ends }
+                if every == 0 {
+                    epoch_ends || run_ends
+                } else {
+                    self.progress.step.is_multiple_of(every) || run_ends
+                }
             };
             let (evaluate_due, checkpoint_due) =
                 (due(config.evaluate_every), due(config.checkpoint_every));
@@ -384,12 +392,8 @@ impl<'r, 'f> Run<'r, 'f> {
                 self.after_epoch()?;
             }
             self.progress.finished = run_ends || self.stopped_early;
-            let info = StepInfo {
-                step: self.progress.step,
-                total_steps: self.fit.total_steps,
-                loss,
-                lr,
-            };
+            let info =
+                StepInfo { step: self.progress.step, total_steps: self.fit.total_steps, loss, lr };
             let go_on = self.job.on_step.as_mut().is_none_or(|on_step| on_step(&info));
             let cancelled = !go_on || self.job.cancel.load(Ordering::Relaxed);
             if checkpoint_due || self.progress.finished || cancelled {
@@ -450,7 +454,9 @@ impl<'r, 'f> Run<'r, 'f> {
                         None => value.clone(),
                     });
                 }
-                sum.ok_or_else(|| Error::user("strategy: all losses have weight 0; nothing is trained"))?
+                sum.ok_or_else(|| {
+                    Error::user("strategy: all losses have weight 0; nothing is trained")
+                })?
             }
         };
         drop(outputs);
@@ -542,18 +548,20 @@ impl<'r, 'f> Run<'r, 'f> {
             let known: Vec<&str> = figures.keys().map(String::as_str).collect();
             Error::user(format!("best: expected one of {known:?}, found {name:?}"))
         })?;
-        let minimize = name == "loss" || name == "mse" || (name == info.best && info.best_is == "min");
-        let better = self.progress.best.as_ref().is_none_or(|best| {
-            if minimize { value < best.value } else { value > best.value }
-        });
+        let minimize =
+            name == "loss" || name == "mse" || (name == info.best && info.best_is == "min");
+        let better = self
+            .progress
+            .best
+            .as_ref()
+            .is_none_or(|best| if minimize { value < best.value } else { value > best.value });
         bar.print(&format!(
             "step {}: {name} {value:.4}{}",
             self.progress.step,
             if better { " (best so far)" } else { "" }
         ));
         if better {
-            self.progress.best =
-                Some(Best { step: self.progress.step, value, metrics: figures });
+            self.progress.best = Some(Best { step: self.progress.step, value, metrics: figures });
             self.progress.evaluations_since_best = 0;
             self.best_params = Some(self.fit.network.params.snapshot()?);
         } else {
@@ -616,7 +624,8 @@ impl<'r, 'f> Run<'r, 'f> {
         )?;
         let target = checkpoint_path(&self.job.output);
         if target.exists() {
-            std::fs::remove_dir_all(&target).map_err(|error| Error::io("remove", &target, error))?;
+            std::fs::remove_dir_all(&target)
+                .map_err(|error| Error::io("remove", &target, error))?;
         }
         Ok(TrainResult {
             metrics,

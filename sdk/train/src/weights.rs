@@ -200,7 +200,8 @@ pub fn load(
         )
         .into());
     }
-    let missing: Vec<String> = params.keys().filter(|name| !done.contains(*name)).cloned().collect();
+    let missing: Vec<String> =
+        params.keys().filter(|name| !done.contains(*name)).cloned().collect();
     if !missing.is_empty() && expect != Expect::Some {
         return Err(WeightError::new(
             directory,

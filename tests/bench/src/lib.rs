@@ -9,7 +9,12 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Seconds per call of each of two functions, in rounds that alternate between them: medians over the rounds.
-pub fn alternate(rounds: usize, calls: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f64, f64) {
+pub fn alternate(
+    rounds: usize,
+    calls: usize,
+    mut a: impl FnMut(),
+    mut b: impl FnMut(),
+) -> (f64, f64) {
     let time = |f: &mut dyn FnMut()| {
         let start = Instant::now();
         for _ in 0..calls {

@@ -2,13 +2,12 @@
 
 use easytransfer::{Runtime, RuntimeOptions};
 use easytransfer_tests::face::RustFace;
-use easytransfer_tests::places;
 
 const WAY: &str = "loaded";
 
 fn face() -> RustFace {
     let options = RuntimeOptions {
-        plugins: vec![places::staged().join("plugins")],
+        plugins: vec![easytransfer_tests::places::staged().join("plugins")],
         only_these: true,
         ..RuntimeOptions::default()
     };

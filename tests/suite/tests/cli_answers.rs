@@ -221,3 +221,18 @@ fn the_command_explains_itself() {
     let version = place.easytransfer(&["--version"]).good("version");
     assert_eq!(version.trim(), concat!("easytransfer ", env!("CARGO_PKG_VERSION")));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let place = Place::new("pipe");
+    place.train("app", &["--set", "max_steps=1"]).good("train");
+    place.write("many.txt", "where is my parcel\n".repeat(5000));
+    let mut child =
+        place.command(&["predict", "--model", "app", "--data", "many.txt"]).spawn().unwrap();
+    // The answers are larger than a pipe holds, so that the command meets the closed end.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty());
+}

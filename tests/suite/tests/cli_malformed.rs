@@ -18,12 +18,15 @@ fn refused(place: &Place, before: &[String], what: &str, outcome: &Outcome, need
     assert_eq!(place.listing(""), before, "{what}: something is left behind or gone");
 }
 
+/// A file, its content, further arguments, and what the message names.
+type Case<'a> = (&'a str, &'a [u8], &'a [&'a str], &'a [&'a str]);
+
 /// Makes one training file after the other and trains on it.
 #[test]
 fn bad_training_data_is_refused() {
     let place = Place::new("bad-data");
     let regression = ["--set", "app.problem=regression"];
-    let cases: [(&str, &[u8], &[&str], &[&str]); 16] = [
+    let cases: [Case<'_>; 16] = [
         ("empty.tsv", b"", &[], &["empty.tsv", "an empty file"]),
         ("header.tsv", b"text\tlabel\n", &[], &["header.tsv", "at least one row"]),
         ("one.tsv", b"text\tlabel\na\tx\nb\tx\n", &[], &["one.tsv", "two classes", "x"]),
