@@ -64,14 +64,10 @@ fn ours(lines: Option<usize>, seed: &str, folder: &Path) -> Outcome {
     let (peak_mib, text) = watch(child);
     let manifest = std::fs::read_to_string(output.join("easytransfer.json")).expect("a bundle");
     let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
-    // The command prints "seconds: S" for the training loop, as the peer counts.
+    // The command prints "trained N steps in S s with evaluations"; the peer's time is without its one evaluation.
     let seconds = text
-        .lines()
-        .find_map(|line| line.split_once("seconds").map(|(_, rest)| rest))
-        .and_then(|rest| {
-            rest.split(|c: char| !c.is_ascii_digit() && c != '.')
-                .find_map(|word| word.parse::<f64>().ok())
-        })
+        .split_once(" steps in ")
+        .and_then(|(_, rest)| rest.split(' ').next()?.parse::<f64>().ok())
         .unwrap_or(f64::NAN);
     Outcome {
         accuracy: manifest["metrics"]["accuracy"].as_f64().unwrap_or(f64::NAN),
