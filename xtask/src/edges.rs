@@ -17,7 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("plugins/*", &["sdk/plugin", "sdk/abi"]),
     ("capi", &["sdk/easytransfer", "sdk/abi"]),
     ("hosts/*", &["sdk/easytransfer"]),
-    ("tests/*", &["sdk/*", "plugins/*", "capi", "hosts/*"]),
+    ("tests/*", &["sdk/*", "plugins/*", "capi", "hosts/*", "tests/*"]),
     ("xtask", &[]),
 ];
 
