@@ -7,41 +7,6 @@ use crate::error::{DataError, Result};
 use crate::nearest::{nearest, quoted_list};
 use crate::records::Header;
 
-/// Usual names of the column with the text, or with the first of two texts.
-pub const TEXT_NAMES: &[&str] = &[
-    "text",
-    "sentence",
-    "content",
-    "review",
-    "sentence1",
-    "text_a",
-    "text1",
-    "question1",
-    "premise",
-    "query",
-    "question",
-    "utterance",
-    "message",
-    "#1 string",
-];
-/// Usual names of the column with the second text.
-pub const TEXT_PAIR_NAMES: &[&str] = &[
-    "text_pair",
-    "sentence2",
-    "text_b",
-    "text2",
-    "question2",
-    "hypothesis",
-    "document",
-    "passage",
-    "answer",
-    "response",
-    "#2 string",
-];
-/// Usual names of the column with the label, the score or the list of labels.
-pub const LABEL_NAMES: &[&str] =
-    &["label", "labels", "score", "class", "category", "intent", "target", "gold_label", "quality"];
-
 /// A part that a column can play.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Role {
@@ -170,6 +135,50 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    /// Usual names of the column with the text, or with the first of two texts.
+    const TEXT_NAMES: &[&str] = &[
+        "text",
+        "sentence",
+        "content",
+        "review",
+        "sentence1",
+        "text_a",
+        "text1",
+        "question1",
+        "premise",
+        "query",
+        "question",
+        "utterance",
+        "message",
+        "#1 string",
+    ];
+    /// Usual names of the column with the second text.
+    const TEXT_PAIR_NAMES: &[&str] = &[
+        "text_pair",
+        "sentence2",
+        "text_b",
+        "text2",
+        "question2",
+        "hypothesis",
+        "document",
+        "passage",
+        "answer",
+        "response",
+        "#2 string",
+    ];
+    /// Usual names of the column with the label, the score or the list of labels.
+    const LABEL_NAMES: &[&str] = &[
+        "label",
+        "labels",
+        "score",
+        "class",
+        "category",
+        "intent",
+        "target",
+        "gold_label",
+        "quality",
+    ];
 
     fn header(columns: &[&str]) -> Header {
         Header::new(Path::new("dev.tsv"), columns.iter().map(|name| name.to_string()).collect())

@@ -34,15 +34,6 @@ pub enum Error {
     },
     /// A weight file is damaged, or holds something that cannot be used.
     Weights(Box<WeightError>),
-    /// A plugin failed.
-    Plugin {
-        /// The plugin's id.
-        plugin: String,
-        /// What it had been asked to do.
-        doing: String,
-        /// What it said.
-        message: String,
-    },
     /// A worker thread panicked; the text is the panic's message.
     Worker {
         /// The item that was being worked on, counted from 0.
@@ -217,7 +208,7 @@ impl Error {
                     | io::ErrorKind::AlreadyExists
             ),
             Error::Other { user, .. } => *user,
-            Error::Plugin { .. } | Error::Worker { .. } | Error::Cancelled => false,
+            Error::Worker { .. } | Error::Cancelled => false,
         }
     }
 }
@@ -252,9 +243,6 @@ impl fmt::Display for Error {
                 write!(f, "{doing} `{}`: {source}", path.display())
             }
             Error::Config { origin, message } => write!(f, "`{origin}`: {message}"),
-            Error::Plugin { plugin, doing, message } => {
-                write!(f, "plugin `{plugin}`, {doing}: {message}")
-            }
             Error::Worker { item, message } => {
                 write!(f, "a worker thread failed at item {item}: {message}")
             }

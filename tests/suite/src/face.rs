@@ -76,8 +76,3 @@ impl Face for RustFace {
         self.0.plugins().into_iter().map(|plugin| plugin.id).collect()
     }
 }
-
-/// Whether a component can be found, for tests of lazily loaded plugins.
-pub fn finds(runtime: &Runtime, kind: &str, name: &str) -> bool {
-    runtime.components().find(kind, name).is_ok()
-}
