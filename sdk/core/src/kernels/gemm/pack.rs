@@ -1,0 +1,204 @@
+//! Packing: lines of a matrix (columns of B, rows of A) side by side in panels, so that one step in
+//! k reads neighbours.
+
+use crate::kernels::Float;
+
+use super::micro::Kernel;
+
+/// Elements by which a buffer must be longer than what is packed into it, so that [`align`] can move
+/// its start.
+pub(crate) const ALIGN_SLACK: usize = 16;
+
+/// The part of `buffer` that starts at a cache line.
+pub(crate) fn align<F: Float>(buffer: &mut [F]) -> &mut [F] {
+    let skip = buffer.as_ptr().align_offset(64).min(buffer.len());
+    &mut buffer[skip..]
+}
+
+/// Lines to pack: element (line, p) is at `data + line * line_stride + p * k_stride`.
+#[derive(Clone, Copy)]
+pub(super) struct Lines<F> {
+    pub data: *const F,
+    pub line_stride: usize,
+    pub k_stride: usize,
+}
+
+impl<F: Float> Lines<F> {
+    /// The same lines from `line` and step `p` on.
+    pub(super) fn from(self, line: usize, p: usize) -> Self {
+        let data = self.data.wrapping_add(line * self.line_stride + p * self.k_stride);
+        Self { data, ..self }
+    }
+
+    /// out[p * width + line] = element (line, p) for `lines` lines, at most `width`, and `k` steps;
+    /// zero for lines up to `width` that there are not.
+    ///
+    /// # Safety
+    /// The lines' elements can be read, `k * width` elements can be written at `out`, and they do
+    /// not overlap.
+    pub(super) unsafe fn pack(
+        self,
+        kernel: &Kernel<F>,
+        lines: usize,
+        k: usize,
+        width: usize,
+        out: *mut F,
+    ) {
+        // SAFETY: the caller's promise; the elements of line and step lie within it.
+        unsafe {
+            if self.line_stride == 1 {
+                match (lines == width, width) {
+                    (true, 32) => self.pack_rows::<32>(k, out),
+                    (true, 16) => self.pack_rows::<16>(k, out),
+                    (true, 8) => self.pack_rows::<8>(k, out),
+                    (true, 4) => self.pack_rows::<4>(k, out),
+                    _ => self.pack_part(lines, k, width, out),
+                }
+                return;
+            }
+            #[cfg(target_arch = "x86_64")]
+            if self.k_stride == 1 && kernel.wide && width.is_multiple_of(16) {
+                // Only kernels of `f32` are wide.
+                let data = self.data.cast::<f32>();
+                for first in (0..width).step_by(16) {
+                    let lines = lines.saturating_sub(first).min(16);
+                    let source = data.wrapping_add(first * self.line_stride);
+                    let out = out.cast::<f32>().add(first);
+                    avx512::transpose(source, self.line_stride, lines, k, out, width);
+                }
+                return;
+            }
+            let _ = kernel;
+            self.pack_any(lines, k, width, out);
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::pack`], with `line_stride` 1 and `WIDTH` lines.
+    unsafe fn pack_rows<const WIDTH: usize>(self, k: usize, out: *mut F) {
+        for p in 0..k {
+            // SAFETY: a step has `WIDTH` neighbours that can be read, and `k` times `WIDTH` elements
+            // can be written.
+            unsafe {
+                let row = self.data.add(p * self.k_stride).cast::<[F; WIDTH]>().read();
+                out.add(p * WIDTH).cast::<[F; WIDTH]>().write(row);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::pack`], with `line_stride` 1.
+    unsafe fn pack_part(self, lines: usize, k: usize, width: usize, out: *mut F) {
+        for p in 0..k {
+            // SAFETY: a step has `lines` neighbours that can be read, and `k * width` elements can be
+            // written.
+            unsafe {
+                let (row, out) = (self.data.add(p * self.k_stride), out.add(p * width));
+                for line in 0..lines {
+                    out.add(line).write(row.add(line).read());
+                }
+                for line in lines..width {
+                    out.add(line).write(F::ZERO);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::pack`].
+    unsafe fn pack_any(self, lines: usize, k: usize, width: usize, out: *mut F) {
+        // Steps that are handled line by line before the next, so that both sides stay in cache.
+        const STEPS: usize = 16;
+        for first in (0..k).step_by(STEPS) {
+            for line in 0..width {
+                for p in first..k.min(first + STEPS) {
+                    // SAFETY: line and step exist, and `k * width` elements can be written.
+                    unsafe {
+                        let value = if line < lines {
+                            self.data.add(line * self.line_stride + p * self.k_stride).read()
+                        } else {
+                            F::ZERO
+                        };
+                        out.add(p * width + line).write(value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    /// out[p * width + line] = source[line * stride + p] for p below `k` and 16 lines, of which
+    /// those from `lines` on are zero.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F; `lines` lines of `k` elements can be read and 16 elements
+    /// written at every step.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn transpose(
+        source: *const f32,
+        stride: usize,
+        lines: usize,
+        k: usize,
+        out: *mut f32,
+        width: usize,
+    ) {
+        for first in (0..k).step_by(16) {
+            let steps = (k - first).min(16);
+            let mask: __mmask16 = 0xffff >> (16 - steps);
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (line, row) in rows.iter_mut().enumerate() {
+                if line < lines {
+                    // SAFETY: the line exists, and the mask hides what lies behind its end.
+                    *row =
+                        unsafe { _mm512_maskz_loadu_ps(mask, source.add(line * stride + first)) };
+                }
+            }
+            let columns = transposed(rows);
+            for (p, column) in columns.iter().enumerate() {
+                if p < steps {
+                    // SAFETY: 16 elements can be written at every step.
+                    unsafe { _mm512_storeu_ps(out.add((first + p) * width), *column) };
+                }
+            }
+        }
+    }
+
+    /// The transposed square of 16 rows.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn transposed(r: [__m512; 16]) -> [__m512; 16] {
+        let zero = _mm512_setzero_ps();
+        // Pairs of rows, then fours: every 128-bit lane holds four rows of one column.
+        let mut fours = [zero; 16];
+        for i in 0..4 {
+            let [a, b, c, d] = [r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]];
+            let low_ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+            let high_ab = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+            let low_cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+            let high_cd = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+            fours[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(low_ab, low_cd));
+            fours[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low_ab, low_cd));
+            fours[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high_ab, high_cd));
+            fours[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high_ab, high_cd));
+        }
+        // Lane l of fours[4 i + q] holds rows 4 i to 4 i + 3 of column 4 l + q: a transposition of
+        // 4 x 4 lanes for every q.
+        let mut out = [zero; 16];
+        for q in 0..4 {
+            let [a, b, c, d] = [fours[q], fours[4 + q], fours[8 + q], fours[12 + q]];
+            let even_ab = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+            let odd_ab = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+            let even_cd = _mm512_shuffle_f32x4::<0b10_00_10_00>(c, d);
+            let odd_cd = _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d);
+            out[q] = _mm512_shuffle_f32x4::<0b10_00_10_00>(even_ab, even_cd);
+            out[4 + q] = _mm512_shuffle_f32x4::<0b10_00_10_00>(odd_ab, odd_cd);
+            out[8 + q] = _mm512_shuffle_f32x4::<0b11_01_11_01>(even_ab, even_cd);
+            out[12 + q] = _mm512_shuffle_f32x4::<0b11_01_11_01>(odd_ab, odd_cd);
+        }
+        out
+    }
+}
