@@ -14,11 +14,18 @@ use super::micro::{Kernel, Tile};
 use super::pack::{ALIGN_SLACK, Lines, align};
 
 /// Most steps of k in one pass: a row tile of A then fits the first-level cache.
-const K_BLOCK: usize = 512;
+const K_BLOCK: usize = 384;
 /// Most columns of a task: with [`K_BLOCK`] steps they fit the second-level cache.
 const COLUMNS: usize = 256;
 /// Elements of packed B (and of packed A) that are in work at one time.
-const PACKED_LEN: usize = 1 << 22;
+const PACKED_LEN: usize = 1 << 20;
+/// Row tiles up to which a B with contiguous rows is used where it is: so few do not repay a copy.
+const DIRECT_TILES: usize = 3;
+/// Steps of all lines, or panels or tiles of all steps, that are packed as one ticket.
+const PACK_STEPS: usize = 32;
+const PACK_UNITS: usize = 2;
+/// Row tiles up to which every task packs its own columns, so that nobody waits for others.
+const OWN_TILES: usize = 16;
 /// Multiply-adds below which another thread is not worth waking.
 const THREAD_WORK: usize = 1 << 20;
 /// Tasks per thread, so that the last to finish is not waited for long.
@@ -91,10 +98,27 @@ struct Plan {
     col_parts: usize,
     /// Blocks of k that are packed at one time.
     blocks_at_once: usize,
-    pack_a: bool,
-    /// B is used where it is.
-    direct_b: bool,
+    a: Pack,
+    b: Pack,
     threads: usize,
+}
+
+/// The sides of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    A,
+    B,
+}
+
+/// When one side is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pack {
+    /// Not at all: it is packed already, or used where it is.
+    Never,
+    /// By every task for itself: A's tiles one by one, or B's panels, a task then having all rows.
+    ByTask,
+    /// Before the tasks, which share it.
+    Before,
 }
 
 /// Part `part` of `parts` of 0..len, of nearly equal sizes.
@@ -109,36 +133,38 @@ impl Plan {
         let (tiles, panels) = (m.div_ceil(kernel.rows), n.div_ceil(kernel.cols));
         let work = m.saturating_mul(n).saturating_mul(k);
         let threads = threads.min(work / THREAD_WORK).max(1);
+        let b = match product.b {
+            Right::Packed(_) => Pack::Never,
+            Right::Lines(b) if b.line_stride == 1 && tiles <= DIRECT_TILES => Pack::Never,
+            Right::Lines(_) if tiles <= OWN_TILES => Pack::ByTask,
+            Right::Lines(_) => Pack::Before,
+        };
         let col_parts = n.div_ceil(COLUMNS);
         // More row parts for balance, then more column parts if there are too few rows for that.
         let wanted = if threads == 1 { 1 } else { threads * TASKS_PER_THREAD };
-        let row_parts = wanted.div_ceil(col_parts).max(tiles.div_ceil(16)).min(tiles);
-        let at_least = if threads == 1 { 1 } else { 2 * threads };
+        let row_parts = match b {
+            Pack::ByTask => 1,
+            _ => wanted.div_ceil(col_parts).max(tiles.div_ceil(16)).min(tiles),
+        };
+        let at_least = match (threads, b) {
+            (1, _) => 1,
+            (_, Pack::ByTask) => wanted,
+            _ => 2 * threads,
+        };
         let col_parts = col_parts.max(at_least.div_ceil(row_parts)).min(panels);
-        // Rows a power of two apart fall on the same few places of a cache.
-        let pack_a = product.a.k_stride != 1
-            || (m > 1 && (product.a.line_stride * size_of::<F>()).is_multiple_of(2048));
-        // A few row tiles do not repay copying B.
-        let direct_b = match product.b {
-            Right::Lines(b) => b.line_stride == 1 && tiles <= 3,
-            Right::Packed(_) => false,
+        // Rows a whole number of pages apart fall on the same few places of the first-level cache.
+        let page = (product.a.line_stride * size_of::<F>()).is_multiple_of(4096);
+        let a = match product.a.k_stride {
+            1 if m == 1 || !page => Pack::Never,
+            1 if b != Pack::ByTask => Pack::ByTask,
+            _ => Pack::Before,
         };
         let block_len = blocks.step * (panels * kernel.cols).max(tiles * kernel.a_step);
         let mut blocks_at_once = (PACKED_LEN / block_len).clamp(1, blocks.count());
-        if !pack_a && (direct_b || matches!(product.b, Right::Packed(_))) {
+        if a != Pack::Before && b != Pack::Before {
             blocks_at_once = blocks.count();
         }
-        Self {
-            blocks,
-            tiles,
-            row_parts,
-            panels,
-            col_parts,
-            blocks_at_once,
-            pack_a,
-            direct_b,
-            threads,
-        }
+        Self { blocks, tiles, row_parts, panels, col_parts, blocks_at_once, a, b, threads }
     }
 
     fn row_range(&self, m: usize, tile: usize) -> Range<usize> {
@@ -158,11 +184,8 @@ pub(super) unsafe fn run<F: Float>(product: &Product<F>, threads: usize) {
     let kernel = Kernel::<F>::best();
     let plan = Plan::new(product, kernel, threads);
     let steps = plan.blocks.step * plan.blocks_at_once;
-    let b_len = match product.b {
-        Right::Lines(_) if !plan.direct_b => plan.panels * kernel.cols * steps,
-        _ => 0,
-    };
-    let a_len = if plan.pack_a { plan.tiles * kernel.a_step * steps } else { 0 };
+    let b_len = if plan.b == Pack::Before { plan.panels * kernel.cols * steps } else { 0 };
+    let a_len = if plan.a == Pack::Before { plan.tiles * kernel.a_step * steps } else { 0 };
     let work = |packed: &mut [F]| {
         let packed = align(packed);
         let (b, a) = packed.split_at_mut(b_len);
@@ -213,10 +236,8 @@ impl<F: Float> Job<'_, F> {
     fn take_part(&self) {
         let Plan { panels, tiles, row_parts, col_parts, blocks_at_once, .. } = *self.plan;
         let blocks = self.plan.blocks.count();
-        let packs_b = matches!(self.product.b, Right::Lines(_)) && !self.plan.direct_b;
-        // Four panels or eight tiles of all blocks of the group: some ten thousand elements.
-        let b_tickets = if packs_b { panels.div_ceil(4) } else { 0 };
-        let a_tickets = if self.plan.pack_a { tiles.div_ceil(8) } else { 0 };
+        let b_tickets = self.pack_tickets(Side::B);
+        let a_tickets = self.pack_tickets(Side::A);
         let tasks = row_parts * col_parts;
         let per_group = b_tickets + a_tickets + tasks;
         let total = blocks.div_ceil(blocks_at_once) * per_group;
@@ -232,10 +253,9 @@ impl<F: Float> Job<'_, F> {
                 // The buffers are free once the tasks of the group before are done.
                 self.wait_for(group * per_group);
                 if ticket < b_tickets {
-                    self.pack_b(group_blocks, 4 * ticket..panels.min(4 * ticket + 4));
+                    self.pack(Side::B, group_blocks, ticket);
                 } else {
-                    let ticket = ticket - b_tickets;
-                    self.pack_a(group_blocks, 8 * ticket..tiles.min(8 * ticket + 8));
+                    self.pack(Side::A, group_blocks, ticket - b_tickets);
                 }
             } else {
                 self.wait_for(group * per_group + b_tickets + a_tickets);
@@ -261,7 +281,7 @@ impl<F: Float> Job<'_, F> {
         }
     }
 
-    /// Where the packed panel of B begins, and the distance of its steps.
+    /// Where the panel of B begins, and the distance of its steps.
     fn panel(&self, group_start: usize, block: usize, panel: usize) -> (*const F, usize) {
         let (plan, width) = (self.plan, self.kernel.cols);
         let steps = plan.blocks.range(block);
@@ -270,112 +290,210 @@ impl<F: Float> Job<'_, F> {
             Right::Packed(b) => {
                 (b.wrapping_add(steps.start * padded + panel * width * steps.len()), width)
             }
-            Right::Lines(b) if plan.direct_b => {
-                (b.from(panel * width, steps.start).data, b.k_stride)
-            }
-            Right::Lines(_) => {
+            Right::Lines(_) if plan.b == Pack::Before => {
                 let start = steps.start - plan.blocks.range(group_start).start;
                 let at = start * padded + panel * width * steps.len();
                 (self.packed_b.cast_const().wrapping_add(at), width)
             }
-        }
-    }
-
-    fn pack_b(&self, blocks: Range<usize>, panels: Range<usize>) {
-        let Right::Lines(b) = self.product.b else { return };
-        let width = self.kernel.cols;
-        for block in blocks.clone() {
-            let steps = self.plan.blocks.range(block);
-            for panel in panels.clone() {
-                let (out, _) = self.panel(blocks.start, block, panel);
-                let lines = (self.product.n - panel * width).min(width);
-                let source = b.from(panel * width, steps.start);
-                // SAFETY: who runs the product promises that B can be read; the panel's place
-                // belongs to the holder of this ticket.
-                unsafe { source.pack(self.kernel, lines, steps.len(), width, out.cast_mut()) };
-            }
+            Right::Lines(b) => (b.from(panel * width, steps.start).data, b.k_stride),
         }
     }
 
     /// Where the packed tile of A begins.
-    fn packed_tile(&self, group_start: usize, block: usize, tile: usize) -> *mut F {
+    fn packed_tile(&self, group_start: usize, block: usize, tile: usize) -> *const F {
         let (plan, step) = (self.plan, self.kernel.a_step);
         let steps = plan.blocks.range(block);
         let start = steps.start - plan.blocks.range(group_start).start;
-        self.packed_a.wrapping_add(step * (start * plan.tiles + tile * steps.len()))
+        self.packed_a.cast_const().wrapping_add(step * (start * plan.tiles + tile * steps.len()))
     }
 
-    fn pack_a(&self, blocks: Range<usize>, tiles: Range<usize>) {
+    /// Tickets for packing one side of a group.
+    fn pack_tickets(&self, side: Side) -> usize {
+        let (when, lines, units) = self.side(side);
+        match lines {
+            Some(lines) if when == Pack::Before => {
+                if lines.line_stride == 1 {
+                    (self.plan.blocks.step * self.plan.blocks_at_once).div_ceil(PACK_STEPS)
+                } else {
+                    units.div_ceil(PACK_UNITS)
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    /// When it is packed, its lines unless packed already, and how many panels or tiles it has.
+    fn side(&self, side: Side) -> (Pack, Option<Lines<F>>, usize) {
+        match (side, self.product.b) {
+            (Side::A, _) => (self.plan.a, Some(self.product.a), self.plan.tiles),
+            (Side::B, Right::Lines(b)) => (self.plan.b, Some(b), self.plan.panels),
+            (Side::B, Right::Packed(_)) => (self.plan.b, None, self.plan.panels),
+        }
+    }
+
+    /// Packs the share of a ticket: some steps of all panels or tiles where neighbouring lines are
+    /// neighbours in memory, some panels or tiles otherwise, so that memory is read in order.
+    fn pack(&self, side: Side, blocks: Range<usize>, ticket: usize) {
+        let (_, Some(lines), units) = self.side(side) else { return };
+        let start = self.plan.blocks.range(blocks.start).start;
+        let (from, units) = if lines.line_stride == 1 {
+            let from = start + ticket * PACK_STEPS;
+            (from..from + PACK_STEPS, 0..units)
+        } else {
+            (
+                start..self.plan.blocks.k,
+                units.min(ticket * PACK_UNITS)..units.min((ticket + 1) * PACK_UNITS),
+            )
+        };
         for block in blocks.clone() {
             let steps = self.plan.blocks.range(block);
-            for first in steps.clone().step_by(16) {
-                // Some steps of all tiles, so that neighbouring rows share what was read.
-                let len = (steps.end - first).min(16);
-                for tile in tiles.clone() {
-                    let rows = self.plan.row_range(self.product.m, tile);
-                    let out = self.packed_tile(blocks.start, block, tile);
-                    let out = out.wrapping_add((first - steps.start) * self.kernel.a_step);
-                    // Rows of the next tile may fill up the step; nobody reads them.
-                    let lines = (self.product.m - rows.start).min(self.kernel.a_step);
-                    let source = self.product.a.from(rows.start, first);
-                    // SAFETY: who runs the product promises that A can be read; the tile's place
-                    // belongs to the holder of this ticket.
-                    unsafe { source.pack(self.kernel, lines, len, self.kernel.a_step, out) };
+            let (first, end) = (steps.start.max(from.start), steps.end.min(from.end));
+            for first in (first..end).step_by(16) {
+                let some = first..end.min(first + 16);
+                for unit in units.clone() {
+                    let (out, step) = match side {
+                        Side::A => {
+                            (self.packed_tile(blocks.start, block, unit), self.kernel.a_step)
+                        }
+                        Side::B => self.panel(blocks.start, block, unit),
+                    };
+                    let out = out.cast_mut().wrapping_add((first - steps.start) * step);
+                    // SAFETY: the place belongs to the holder of this ticket.
+                    unsafe { self.pack_unit(side, some.clone(), unit, out) };
                 }
             }
         }
+    }
+
+    /// Packs some steps of a panel or of a tile.
+    ///
+    /// # Safety
+    /// As many elements as that are can be written at `out`, by this thread alone.
+    unsafe fn pack_unit(&self, side: Side, steps: Range<usize>, unit: usize, out: *mut F) {
+        let (_, Some(lines), _) = self.side(side) else { return };
+        let (first, len, width) = match side {
+            Side::B => (unit * self.kernel.cols, self.product.n, self.kernel.cols),
+            // Rows of the next tile may fill up the step; nobody reads them.
+            Side::A => (
+                self.plan.row_range(self.product.m, unit).start,
+                self.product.m,
+                self.kernel.a_step,
+            ),
+        };
+        let source = lines.from(first, steps.start);
+        // SAFETY: who runs the product promises that the matrix can be read, the caller that `out`
+        // can be written.
+        unsafe { source.pack(self.kernel, (len - first).min(width), steps.len(), width, out) };
     }
 
     fn task(&self, blocks: Range<usize>, tiles: Range<usize>, panels: Range<usize>) {
-        let (product, plan, kernel) = (self.product, self.plan, self.kernel);
-        for block in blocks.clone() {
-            let steps = plan.blocks.range(block);
-            let last = block + 1 == plan.blocks.count();
-            for tile in tiles.clone() {
-                let rows = plan.row_range(product.m, tile);
-                let (a, a_row, a_k) = if plan.pack_a {
-                    let a = self.packed_tile(blocks.start, block, tile).cast_const();
-                    (a, 1, kernel.a_step)
-                } else {
-                    let a = product.a.from(rows.start, steps.start);
-                    (a.data, a.line_stride, a.k_stride)
-                };
+        if self.plan.b != Pack::ByTask {
+            return self.shared_task(blocks, tiles, panels);
+        }
+        let width = self.kernel.cols;
+        with_scratch::<F, _>(self.plan.blocks.step * width + ALIGN_SLACK, |buffer| {
+            let packed = align(buffer).as_mut_ptr();
+            for block in blocks.clone() {
+                let steps = self.plan.blocks.range(block);
                 for panel in panels.clone() {
-                    let col = panel * kernel.cols;
-                    let (b, b_k) = self.panel(blocks.start, block, panel);
-                    let bias = product.bias;
-                    let tile = Tile {
-                        k: steps.len(),
-                        a,
-                        a_row,
-                        a_k,
-                        b,
-                        b_k,
-                        c: product.c.wrapping_add(rows.start * product.c_row + col),
-                        c_row: product.c_row,
-                        rows: rows.len(),
-                        cols: (product.n - col).min(kernel.cols),
-                        alpha: product.alpha,
-                        beta: if block == 0 { product.beta } else { F::ONE },
-                        bias: if last && !bias.is_null() {
-                            bias.wrapping_add(col)
-                        } else {
-                            std::ptr::null()
-                        },
-                    };
-                    // SAFETY: who runs the product promises that its matrices can be read and
-                    // written; this part of C belongs to this task.
-                    unsafe { (kernel.tile)(&tile) };
-                }
-                if last {
-                    let cols = panels.start * kernel.cols..product.n.min(panels.end * kernel.cols);
-                    self.activate(rows, cols);
+                    // SAFETY: the buffer has room for a panel and is this task's own.
+                    unsafe { self.pack_unit(Side::B, steps.clone(), panel, packed) };
+                    for tile in tiles.clone() {
+                        let a = match self.plan.a {
+                            Pack::Never => self.unpacked_tile(block, tile),
+                            _ => {
+                                let a = self.packed_tile(blocks.start, block, tile);
+                                (a, [1, self.kernel.a_step])
+                            }
+                        };
+                        self.tile(block, tile, panel, a, (packed, width));
+                    }
                 }
             }
+        });
+        tiles.for_each(|tile| self.finish(blocks.end, tile, &panels));
+    }
+
+    fn shared_task(&self, blocks: Range<usize>, tiles: Range<usize>, panels: Range<usize>) {
+        let (plan, step) = (self.plan, self.kernel.a_step);
+        let room = if plan.a == Pack::ByTask { plan.blocks.step * step + ALIGN_SLACK } else { 0 };
+        with_scratch::<F, _>(room, |buffer| {
+            let own = align(buffer).as_mut_ptr();
+            for block in blocks.clone() {
+                for tile in tiles.clone() {
+                    let a = match plan.a {
+                        Pack::Never => self.unpacked_tile(block, tile),
+                        Pack::ByTask => {
+                            let steps = plan.blocks.range(block);
+                            // SAFETY: the buffer has room for a tile and is this task's own.
+                            unsafe { self.pack_unit(Side::A, steps, tile, own) };
+                            (own.cast_const(), [1, step])
+                        }
+                        Pack::Before => {
+                            let a = self.packed_tile(blocks.start, block, tile);
+                            (a, [1, step])
+                        }
+                    };
+                    for panel in panels.clone() {
+                        let b = self.panel(blocks.start, block, panel);
+                        self.tile(block, tile, panel, a, b);
+                    }
+                    self.finish(block + 1, tile, &panels);
+                }
+            }
+        });
+    }
+
+    fn unpacked_tile(&self, block: usize, tile: usize) -> (*const F, [usize; 2]) {
+        let rows = self.plan.row_range(self.product.m, tile);
+        let a = self.product.a.from(rows.start, self.plan.blocks.range(block).start);
+        (a.data, [a.line_stride, a.k_stride])
+    }
+
+    /// One tile of C: A and B with the strides of [row, k] and of k.
+    fn tile(
+        &self,
+        block: usize,
+        tile: usize,
+        panel: usize,
+        (a, [a_row, a_k]): (*const F, [usize; 2]),
+        (b, b_k): (*const F, usize),
+    ) {
+        let (product, plan, kernel) = (self.product, self.plan, self.kernel);
+        let steps = plan.blocks.range(block);
+        let rows = plan.row_range(product.m, tile);
+        let col = panel * kernel.cols;
+        let has_bias = block + 1 == plan.blocks.count() && !product.bias.is_null();
+        let tile = Tile {
+            k: steps.len(),
+            a,
+            a_row,
+            a_k,
+            b,
+            b_k,
+            c: product.c.wrapping_add(rows.start * product.c_row + col),
+            c_row: product.c_row,
+            rows: rows.len(),
+            cols: (product.n - col).min(kernel.cols),
+            alpha: product.alpha,
+            beta: if block == 0 { product.beta } else { F::ONE },
+            bias: if has_bias { product.bias.wrapping_add(col) } else { std::ptr::null() },
+        };
+        // SAFETY: who runs the product promises that its matrices can be read and written; this
+        // part of C belongs to the task that calls.
+        unsafe { (kernel.tile)(&tile) };
+    }
+
+    /// After `blocks` blocks of k, the last of them: the activation over rows that are still in
+    /// cache.
+    fn finish(&self, blocks: usize, tile: usize, panels: &Range<usize>) {
+        if blocks == self.plan.blocks.count() {
+            let cols =
+                panels.start * self.kernel.cols..self.product.n.min(panels.end * self.kernel.cols);
+            self.activate(self.plan.row_range(self.product.m, tile), cols);
         }
     }
 
-    /// The activation over finished rows, which are still in cache.
     fn activate(&self, rows: Range<usize>, cols: Range<usize>) {
         let product = self.product;
         if product.activation == Activation::None && product.y.is_null() {

@@ -163,6 +163,10 @@ mod x86 {
     pub(super) static AVX2: Kernel<f32> =
         Kernel { rows: 6, cols: 16, a_step: 8, wide: false, tile: avx2_tile };
 
+    /// Steps of k by which B is fetched ahead: rows of a B that is not packed lie on pages of their
+    /// own, which the processor does not foresee.
+    const AHEAD: usize = 12;
+
     /// Calls `$function::<rows, vectors>` with constants.
     macro_rules! by_rows {
         ($function:ident, $t:ident, $vectors:literal, $($rows:literal)+) => {
@@ -202,6 +206,7 @@ mod x86 {
         for _ in 0..t.k {
             let mut row = [_mm512_setzero_ps(); VECTORS];
             for v in 0..VECTORS {
+                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * t.b_k + 16 * v).cast());
                 // SAFETY: row `p` of B has `cols` elements that can be read; the mask hides others.
                 row[v] = unsafe { _mm512_maskz_loadu_ps(masks[v], b.add(16 * v)) };
             }

@@ -15,6 +15,18 @@ pub(crate) fn align<F: Float>(buffer: &mut [F]) -> &mut [F] {
     &mut buffer[skip..]
 }
 
+/// Asks for a cache line that will be read soon: what lies behind the end of a matrix does no harm.
+#[inline(always)]
+fn prefetch<F>(place: *const F) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(place.cast());
+    }
+    let _ = place;
+}
+
 /// Lines to pack: element (line, p) is at `data + line * line_stride + p * k_stride`.
 #[derive(Clone, Copy)]
 pub(super) struct Lines<F> {
@@ -77,6 +89,8 @@ impl<F: Float> Lines<F> {
     /// As [`Self::pack`], with `line_stride` 1 and `WIDTH` lines.
     unsafe fn pack_rows<const WIDTH: usize>(self, k: usize, out: *mut F) {
         for p in 0..k {
+            prefetch(self.data.wrapping_add((p + 16) * self.k_stride));
+            prefetch(self.data.wrapping_add((p + 16) * self.k_stride + WIDTH - 1));
             // SAFETY: a step has `WIDTH` neighbours that can be read, and `k` times `WIDTH` elements
             // can be written.
             unsafe {
@@ -152,6 +166,8 @@ mod avx512 {
             let mut rows = [_mm512_setzero_ps(); 16];
             for (line, row) in rows.iter_mut().enumerate() {
                 if line < lines {
+                    let ahead = source.wrapping_add(line * stride + first + 64);
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                     // SAFETY: the line exists, and the mask hides what lies behind its end.
                     *row =
                         unsafe { _mm512_maskz_loadu_ps(mask, source.add(line * stride + first)) };
