@@ -179,6 +179,25 @@ pub fn read_rows<T: Element>(
     Ok(Some((Slice { guard, range, _element: std::marker::PhantomData }, step)))
 }
 
+/// As [`read`], for any strides: the elements from the first of the tensor to the last in memory, its gaps included.
+pub fn read_span<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
+    let (guard, layout) = tensor.storage_and_layout();
+    let start = layout.start_offset();
+    let last: usize =
+        layout.dims().iter().zip(layout.stride()).map(|(&len, &step)| len.saturating_sub(1) * step).sum();
+    let len = if layout.shape().elem_count() == 0 { 0 } else { last + 1 };
+    let range = start..start + len;
+    match &*guard {
+        Storage::Cpu(storage) => match T::slice(storage) {
+            Some(data) if range.end <= data.len() => {}
+            Some(_) => fail!(ET_ERR_FAILED_PRECONDITION, "the memory of this tensor is gone"),
+            None => return Err(wrong_dtype::<T>(storage_dtype(storage))),
+        },
+        _ => return Err(not_cpu()),
+    }
+    Ok(Slice { guard, range, _element: std::marker::PhantomData })
+}
+
 fn storage_dtype(storage: &CpuStorage) -> DType {
     candle_core::backend::BackendStorage::dtype(storage)
 }

@@ -2,8 +2,8 @@
 
 use super::activation::Activation;
 use super::elementwise::{Store, column_sum_serial, rows_per_partial_sum, store_partial_sums};
-use super::gemm::{Matrix, MatrixMut, gemm};
-use super::{Float, Result, check_len, for_each_task, map_tasks, rows_per_block};
+use super::gemm::{Epilogue, Matrix, MatrixMut, PackedMatrix, gemm, gemm_fused, gemm_packed};
+use super::{Float, Result, check_len, map_tasks};
 
 /// Sizes of a linear layer: x is [rows, inputs], weight [outputs, inputs], y [rows, outputs].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,14 +16,8 @@ pub struct LinearShape {
     pub outputs: usize,
 }
 
-/// Elements of y that are finished (bias, product, activation) before the next are begun, so that
-/// they are still in cache.
-const CACHE_BLOCK: usize = 1 << 20;
-/// Fewest rows of such a part: the product packs the weight once per part.
-const CACHE_ROWS: usize = 512;
-
-/// y = activation(x weight^T + bias). `pre`, if given, receives the value before the activation,
-/// which the backward pass needs; without it, y serves as the buffer.
+/// y = activation(x weight^T + bias) in one pass. `pre`, if given, receives the value before the
+/// activation, which the backward pass needs.
 ///
 /// # Errors
 /// If a slice does not fit `shape` (`bias` has `outputs` elements, `pre` is like y).
@@ -34,7 +28,7 @@ pub fn linear_forward<F: Float>(
     bias: Option<&[F]>,
     activation: Activation,
     y: &mut [F],
-    mut pre: Option<&mut [F]>,
+    pre: Option<&mut [F]>,
 ) -> Result {
     const NAME: &str = "linear_forward";
     let LinearShape { rows, inputs, outputs } = shape;
@@ -47,35 +41,39 @@ pub fn linear_forward<F: Float>(
     if let Some(pre) = &pre {
         check_len(NAME, "pre", rows * outputs, pre.len())?;
     }
-    if rows == 0 || outputs == 0 {
-        return Ok(());
+    let (x, weight) = (Matrix::new(x, rows, inputs)?, Matrix::new(weight, outputs, inputs)?.t());
+    let (c, y) = targets(y, pre);
+    let epilogue = Epilogue { bias, activation, y };
+    gemm_fused(x, weight, F::ZERO, &mut MatrixMut::new(c, rows, outputs)?, epilogue)
+}
+
+/// [`linear_forward`] with the weight packed beforehand: `weight` is the transposed weight, [inputs,
+/// outputs].
+///
+/// # Errors
+/// If a slice does not fit the weight.
+pub fn linear_forward_packed<F: Float>(
+    rows: usize,
+    x: &[F],
+    weight: &PackedMatrix<F>,
+    bias: Option<&[F]>,
+    activation: Activation,
+    y: &mut [F],
+) -> Result {
+    const NAME: &str = "linear_forward";
+    check_len(NAME, "x", rows * weight.rows(), x.len())?;
+    check_len(NAME, "y", rows * weight.cols(), y.len())?;
+    let x = Matrix::new(x, rows, weight.rows())?;
+    let epilogue = Epilogue { bias, activation, y: None };
+    gemm_packed(x, weight, F::ZERO, &mut MatrixMut::new(y, rows, weight.cols())?, epilogue)
+}
+
+/// Where the product stays and where the activation's value goes besides.
+fn targets<'a, F>(y: &'a mut [F], pre: Option<&'a mut [F]>) -> (&'a mut [F], Option<&'a mut [F]>) {
+    match pre {
+        Some(pre) => (pre, Some(y)),
+        None => (y, None),
     }
-    let weight = Matrix::new(weight, outputs, inputs)?.t();
-    let part_rows = (CACHE_BLOCK / outputs).max(CACHE_ROWS);
-    let block = rows_per_block(outputs) * outputs;
-    for start in (0..rows).step_by(part_rows) {
-        let end = rows.min(start + part_rows);
-        let y = &mut y[start * outputs..end * outputs];
-        let x = Matrix::new(&x[start * inputs..end * inputs], end - start, inputs)?;
-        let mut pre = pre.as_deref_mut().map(|pre| &mut pre[start * outputs..end * outputs]);
-        let sums = pre.as_deref_mut().unwrap_or(&mut *y);
-        if let Some(bias) = bias {
-            for_each_task(sums.chunks_mut(block).collect(), |part| {
-                part.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(bias));
-            });
-        }
-        let beta = if bias.is_some() { F::ONE } else { F::ZERO };
-        gemm(F::ONE, x, weight, beta, &mut MatrixMut::new(sums, end - start, outputs)?)?;
-        if let Some(pre) = pre {
-            for_each_task(pre.chunks(block).zip(y.chunks_mut(block)).collect(), |(pre, y)| {
-                y.copy_from_slice(pre);
-                activation.apply_serial(y);
-            });
-        } else if activation != Activation::None {
-            for_each_task(y.chunks_mut(block).collect(), |y| activation.apply_serial(y));
-        }
-    }
-    Ok(())
 }
 
 /// Where [`linear_backward`] stores its results; `None` for what nobody needs.
@@ -204,9 +202,9 @@ mod tests {
     }
 
     #[test]
-    fn forward_matches_naive_across_parts() {
-        // Wide enough that a part has the fewest rows, so there are three parts.
-        let shape = LinearShape { rows: 2 * CACHE_ROWS + 7, inputs: 3, outputs: 2100 };
+    fn forward_matches_naive_across_tasks() {
+        // Enough work for several tasks in both directions.
+        let shape = LinearShape { rows: 1031, inputs: 3, outputs: 2100 };
         let x: Vec<f32> = random(shape.rows * shape.inputs, 1);
         let w: Vec<f32> = random(shape.outputs * shape.inputs, 2);
         let b: Vec<f32> = random(shape.outputs, 3);
@@ -227,6 +225,11 @@ mod tests {
         linear_forward(shape, &x, &w, Some(&b), Activation::Tanh, &mut again, Some(&mut pre))
             .unwrap();
         assert_close(&y, &expected, 1e-5);
+        assert_same_bits(&y, &again);
+        let packed = PackedMatrix::new(Matrix::new(&w, shape.outputs, shape.inputs).unwrap().t());
+        again.fill(f32::NAN);
+        linear_forward_packed(shape.rows, &x, &packed, Some(&b), Activation::Tanh, &mut again)
+            .unwrap();
         assert_same_bits(&y, &again);
         assert_close(&pre.iter().map(|v| Float::tanh(*v)).collect::<Vec<_>>(), &expected, 1e-5);
     }

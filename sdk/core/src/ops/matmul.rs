@@ -1,18 +1,79 @@
 //! Matrix products.
 
-use candle_core::Tensor as Raw;
+use candle_core::{DType, Tensor as Raw};
 
 use super::{broadcast_shape, check_float, check_same_dtype, reduce_to};
 use crate::error::{Result, fail};
+use crate::kernels::gemm::{Matrices, gemm_batch};
+use crate::storage::{self, Real};
 use crate::tape::record1;
 use crate::tensor::Tensor;
 
-/// Product of matrices whose leading axes are the same or broadcast. Candle refuses some strides; those are copied.
+/// Product of matrices whose leading axes are the same or broadcast, of any strides.
 fn product(a: &Raw, b: &Raw) -> Result<Raw> {
-    match a.broadcast_matmul(b) {
-        Ok(y) => Ok(y),
-        Err(_) => Ok(a.contiguous()?.broadcast_matmul(&b.contiguous()?)?),
+    if !a.device().is_cpu() {
+        // Candle refuses some strides; those are copied.
+        return match a.broadcast_matmul(b) {
+            Ok(y) => Ok(y),
+            Err(_) => Ok(a.contiguous()?.broadcast_matmul(&b.contiguous()?)?),
+        };
     }
+    match a.dtype() {
+        DType::F32 => typed::<f32>(a, b),
+        DType::F64 => typed::<f64>(a, b),
+        narrow => {
+            let (a, b) = (a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
+            Ok(typed::<f32>(&a, &b)?.to_dtype(narrow)?)
+        }
+    }
+}
+
+/// Where the matrices of `x` begin, for every index of the leading axes `lead`, which `x` may lack or have once.
+fn starts(x: &Raw, lead: &[usize]) -> Vec<usize> {
+    let (dims, strides) = (x.dims(), x.stride());
+    let own = dims.len() - 2;
+    let mut starts = vec![0];
+    for (axis, &len) in lead.iter().enumerate() {
+        // Axes that `x` lacks come first.
+        let step = match (axis + own).checked_sub(lead.len()) {
+            Some(at) if dims[at] != 1 => strides[at],
+            _ => 0,
+        };
+        starts = starts.iter().flat_map(|&start| (0..len).map(move |i| start + i * step)).collect();
+    }
+    starts
+}
+
+fn typed<F: Real>(a: &Raw, b: &Raw) -> Result<Raw> {
+    let (rank_a, rank_b) = (a.rank(), b.rank());
+    let lead = broadcast_shape("matmul", &a.dims()[..rank_a - 2], &b.dims()[..rank_b - 2])?;
+    let matrix = |x: &Raw| {
+        let at = x.rank() - 2;
+        ([x.dims()[at], x.dims()[at + 1]], [x.stride()[at], x.stride()[at + 1]])
+    };
+    let ((mut shape_a, strides_a), (shape_b, strides_b)) = (matrix(a), matrix(b));
+    let (mut starts_a, mut starts_b) = (starts(a, &lead), starts(b, &lead));
+    let mut dims = lead;
+    dims.extend([shape_a[0], shape_b[1]]);
+    let mut y = storage::take::<F>(dims.iter().product());
+    // One matrix on the right for rows on the left that lie at one distance: one product.
+    let span = shape_a[0] * strides_a[0];
+    if starts_b.iter().all(|&start| start == 0)
+        && starts_a.iter().enumerate().all(|(i, &start)| start == i * span)
+    {
+        shape_a[0] *= starts_a.len();
+        starts_a.truncate(1);
+        starts_b.truncate(1);
+    }
+    {
+        let (data_a, data_b) = (storage::read_span::<F>(a)?, storage::read_span::<F>(b)?);
+        let left =
+            Matrices { data: &data_a, starts: &starts_a, shape: shape_a, strides: strides_a };
+        let right =
+            Matrices { data: &data_b, starts: &starts_b, shape: shape_b, strides: strides_b };
+        gemm_batch(left, right, &mut y)?;
+    }
+    storage::tensor_from_vec(y, dims)
 }
 
 /// Matrix product over the last two axes. Errors: `SHAPE`, `DTYPE`.

@@ -5,6 +5,7 @@
 //! | a product of any size and strides | [`gemm`]; [`gemm_serial`] inside a task |
 //! | bias and activation in the same pass | [`gemm_fused`] |
 //! | a right side that is used again and again (weights) | [`PackedMatrix`] with [`gemm_packed`] |
+//! | many products of one shape | [`gemm_batch`] |
 //! | many small products inside a task | `pack_panels` once, then `small` (or `small_raw` on pointers) |
 //!
 //! The instruction set (AVX-512, AVX2 with FMA, or what the target has) is chosen at run time. The
@@ -26,6 +27,7 @@ use super::activation::Activation;
 use super::scratch::with_scratch;
 use super::{Float, KernelError, Result, check_len};
 
+mod batch;
 mod blocked;
 mod micro;
 mod pack;
@@ -36,6 +38,7 @@ mod tests;
 
 use blocked::{Product, Right};
 
+pub use batch::{Matrices, gemm_batch};
 pub(crate) use pack::{ALIGN_SLACK, align};
 pub use packed::PackedMatrix;
 pub(crate) use small::{Panels, pack_panels, packed_len, panel_cols, small, small_raw};

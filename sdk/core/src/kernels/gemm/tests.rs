@@ -361,3 +361,27 @@ fn many_threads_and_groups_do_not_change_bits() {
     let exact: f64 = (0..k).map(|p| f64::from(a[p * m + i]) * f64::from(b[p * n + j])).sum();
     assert!((f64::from(one[i * n + j]) - exact - 1.0).abs() < 1e-3);
 }
+
+#[test]
+fn batches_match_single_products_to_the_bit() {
+    for [count, m, n, k] in [[1, 5, 6, 7], [3, 4, 5, 0], [40, 7, 9, 11], [16, 70, 33, 130]] {
+        // A is transposed, B is one matrix for all, C dense.
+        let (a, b): (Vec<f32>, Vec<f32>) = (random(count * m * k, 1), random(k * n, 2));
+        let starts: Vec<usize> = (0..count).map(|i| i * m * k).collect();
+        let left = Matrices { data: &a, starts: &starts, shape: [m, k], strides: [1, m] };
+        let zeros = vec![0; count];
+        let right = Matrices { data: &b, starts: &zeros, shape: [k, n], strides: [n, 1] };
+        let mut found = vec![f32::NAN; count * m * n];
+        gemm_batch(left, right, &mut found).unwrap();
+        let mut expected = vec![f32::NAN; count * m * n];
+        for (i, c) in expected.chunks_exact_mut(m * n).enumerate() {
+            let left = Matrix::new(&a[i * m * k..(i + 1) * m * k], k, m).unwrap().t();
+            let right = Matrix::new(&b, k, n).unwrap();
+            gemm_serial(1.0, left, right, 0.0, &mut MatrixMut::new(c, m, n).unwrap()).unwrap();
+        }
+        assert_same_bits(&found, &expected);
+        let short = Matrices { data: &b[..(k * n).saturating_sub(1)], ..right };
+        assert_eq!(gemm_batch(left, short, &mut found).is_err(), k > 0);
+        assert!(gemm_batch(left, right, &mut found[1..]).is_err());
+    }
+}
