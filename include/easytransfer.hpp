@@ -151,7 +151,8 @@ public:
     return *this;
   }
   ~Tensor() {
-    if (raw_ != nullptr) detail::tables.tensor->release(raw_);
+    // A host too old to take it back leaks it, which is better than calling what is not there.
+    if (raw_ != nullptr && ET_HAS(detail::tables.tensor, release)) detail::tables.tensor->release(raw_);
   }
 
   /// Values of row-major data.
@@ -338,7 +339,9 @@ public:
 
 private:
   struct Policy {
-    static void release(et_row *raw) noexcept { detail::tables.data->row_release(raw); }
+    static void release(et_row *raw) noexcept {
+      if (ET_HAS(detail::tables.data, row_release)) detail::tables.data->row_release(raw);
+    }
   };
   detail::Handle<et_row, Policy> handle_;
 };
@@ -373,7 +376,9 @@ public:
 
 private:
   struct Policy {
-    static void release(et_map *raw) noexcept { detail::tables.data->map_release(raw); }
+    static void release(et_map *raw) noexcept {
+      if (ET_HAS(detail::tables.data, map_release)) detail::tables.data->map_release(raw);
+    }
   };
   detail::Handle<et_map, Policy> handle_;
 };
@@ -409,7 +414,9 @@ public:
 
 private:
   struct Policy {
-    static void release(et_config *raw) noexcept { detail::tables.config->release(raw); }
+    static void release(et_config *raw) noexcept {
+      if (ET_HAS(detail::tables.config, release)) detail::tables.config->release(raw);
+    }
   };
   detail::Handle<et_config, Policy> handle_;
 };
@@ -438,10 +445,14 @@ public:
 
 private:
   struct Policy {
-    static void release(et_tokenizer *raw) noexcept { detail::tables.tokenizer->release(raw); }
+    static void release(et_tokenizer *raw) noexcept {
+      if (ET_HAS(detail::tables.tokenizer, release)) detail::tables.tokenizer->release(raw);
+    }
   };
   struct EncodingPolicy {
-    static void release(et_encoding *raw) noexcept { detail::tables.tokenizer->encoding_release(raw); }
+    static void release(et_encoding *raw) noexcept {
+      if (ET_HAS(detail::tables.tokenizer, encoding_release)) detail::tables.tokenizer->encoding_release(raw);
+    }
   };
   detail::Handle<et_tokenizer, Policy> handle_;
 };
@@ -467,7 +478,9 @@ public:
 
 private:
   struct Policy {
-    static void release(et_param *raw) noexcept { detail::tables.param->release(raw); }
+    static void release(et_param *raw) noexcept {
+      if (ET_HAS(detail::tables.param, release)) detail::tables.param->release(raw);
+    }
   };
   detail::Handle<et_param, Policy> handle_;
 };
@@ -492,7 +505,9 @@ public:
 
 private:
   struct ScopePolicy {
-    static void release(et_scope *raw) noexcept { detail::tables.param->scope_release(raw); }
+    static void release(et_scope *raw) noexcept {
+      if (ET_HAS(detail::tables.param, scope_release)) detail::tables.param->scope_release(raw);
+    }
   };
   et_params *raw_;
 };

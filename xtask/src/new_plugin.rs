@@ -35,6 +35,9 @@ const OUTSIDE: &str = "
 unexpected_cfgs = { level = \"warn\", check-cfg = [\"cfg(et_static)\"] }
 
 [profile.release]
+opt-level = \"z\"
+lto = \"fat\"
+codegen-units = 1
 strip = true
 
 [workspace]";

@@ -1,8 +1,12 @@
-//! `stage`: puts every built plugin with its manifest under `target/release/plugins/<id>/`, where hosts and tests find it.
+//! `stage`: builds every plugin in the profile `plugin` and puts it with its manifest under `target/release/plugins/<id>/`, where
+//! hosts and tests find it.
 //!
 //! `plugins/<id>/plugin.toml` is the manifest without what only a build knows: version, library and SHA-256 are filled in.
 
-use crate::{Context, Failure, process};
+use crate::{
+    Context, Failure,
+    process::{self, cargo},
+};
 use sha2::{Digest, Sha256};
 use std::{
     env::consts,
@@ -39,7 +43,21 @@ pub fn stage(context: &Context) -> Result<Vec<Staged>, Failure> {
         .collect();
     plugins.sort();
     link_library(context)?;
+    build(context, &plugins)?;
     plugins.iter().map(|plugin| stage_one(context, plugin)).collect()
+}
+
+/// The folder's name is the plugin's id, and its package is called after it.
+fn id_of(plugin: &Path) -> String {
+    plugin.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn build(context: &Context, plugins: &[PathBuf]) -> Result<(), Failure> {
+    let mut command = cargo(context, ["build", "--profile", "plugin"]);
+    for plugin in plugins {
+        command.arg("--package").arg(format!("easytransfer-{}", id_of(plugin)));
+    }
+    process::show(&mut command)
 }
 
 /// Gives the C library the name that programs linked against it look for, its SONAME, as an installation would.
@@ -57,14 +75,11 @@ fn link_library(context: &Context) -> Result<(), Failure> {
 }
 
 fn stage_one(context: &Context, plugin: &Path) -> Result<Staged, Failure> {
-    let id = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let id = id_of(plugin);
     let file_name = library_file_name(&id);
-    let built = process::release(context).join(&file_name);
+    let built = process::release(context).with_file_name("plugin").join(&file_name);
     let bytes = fs::read(&built).map_err(|error| {
-        Failure(format!(
-            "stage {id}: read {}: {error}, run `cargo build --release --workspace` first",
-            process::shown(context, &built)
-        ))
+        Failure(format!("stage {id}: read {}: {error}", process::shown(context, &built)))
     })?;
     let source = plugin.join("plugin.toml");
     let text = fs::read_to_string(&source).map_err(|error| {

@@ -1,26 +1,25 @@
 //! Handles: how objects of the engine cross the boundary as opaque pointers.
 //!
-//! Every handle is an `Arc<Tagged<T>>` turned into a raw pointer. The first word of `Tagged` says which kind of object it
+//! Every handle is the address of a counted `Tagged<T>` (see [`block`]). The first word of `Tagged` says which kind of object it
 //! is; it is compared on every use and overwritten when the object goes. So a pointer to another kind, or one that was
 //! given back before, is refused as `ET_ERR_BAD_HANDLE` as long as its memory has not been reused. That is a net for bugs, not
 //! a proof: the caller's contract is still to pass live handles only.
+
+mod block;
 
 use std::any::Any;
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
-use easytransfer_abi::{ET_ERR_BAD_INPUT, ET_ERR_PANIC, et_error, et_str};
+use easytransfer_abi::{
+    ET_ERR_BAD_HANDLE, ET_ERR_BAD_INPUT, ET_ERR_INVALID_ARGUMENT, ET_ERR_PANIC, et_error, et_str,
+};
 
 use crate::error::{Error, Result, fail};
 
 /// What the tag becomes when an object goes.
 const DEAD: u32 = 0xdead_0000;
-
-/// References that callers own right now.
-static LIVE: AtomicI64 = AtomicI64::new(0);
 
 /// A type whose values cross the boundary.
 pub trait Handle: Send + Sync + Sized + 'static {
@@ -54,43 +53,54 @@ impl<T> Drop for Tagged<T> {
 
 /// Number of references that callers own: every `into_raw` and `retain` adds one, every `release` takes one.
 pub fn live_handles() -> i64 {
-    LIVE.load(Ordering::Relaxed)
+    block::live()
 }
 
 /// Moves a value behind a new handle; the caller owns one reference.
+#[inline(always)]
 pub fn into_raw<T: Handle>(value: T) -> *mut T::Abi {
-    LIVE.fetch_add(1, Ordering::Relaxed);
-    Arc::into_raw(Arc::new(Tagged { tag: T::TAG, value })).cast_mut().cast()
+    block::make(Tagged { tag: T::TAG, value }).cast()
 }
 
 /// Checks that `ptr` looks like a live handle of kind `T`.
 ///
 /// # Safety
 /// `ptr` is NULL or was a handle at some time (its memory is readable).
+#[inline(always)]
 unsafe fn check<T: Handle>(ptr: *const T::Abi) -> Result<*const Tagged<T>> {
-    if ptr.is_null() {
-        fail!(ET_ERR_INVALID_ARGUMENT, "expected a {}, found NULL", T::NAME);
-    }
     let tagged = ptr.cast::<Tagged<T>>();
-    if !tagged.is_aligned() {
-        fail!(ET_ERR_BAD_HANDLE, "expected a {}, found a misaligned pointer", T::NAME);
+    if ptr.is_null() || !tagged.is_aligned() {
+        return Err(refuse_pointer(T::NAME, ptr.is_null()));
     }
     // SAFETY: every `Tagged` starts with its tag, whatever its type; the caller says that the memory is readable.
     let found = unsafe { ptr::read_volatile(ptr.cast::<u32>()) };
-    if found != T::TAG {
-        let found = match found {
-            DEAD => "one that was released".to_string(),
-            other => format!("something else (tag {other:#010x})"),
-        };
-        fail!(ET_ERR_BAD_HANDLE, "expected a live {}, found {found}", T::NAME);
+    if found != T::TAG { Err(refuse_tag(T::NAME, found)) } else { Ok(tagged) }
+}
+
+#[cold]
+#[inline(never)]
+fn refuse_pointer(expected: &str, is_null: bool) -> Error {
+    if is_null {
+        return Error::new(ET_ERR_INVALID_ARGUMENT, format!("expected a {expected}, found NULL"));
     }
-    Ok(tagged)
+    Error::new(ET_ERR_BAD_HANDLE, format!("expected a {expected}, found a misaligned pointer"))
+}
+
+#[cold]
+#[inline(never)]
+fn refuse_tag(expected: &str, found: u32) -> Error {
+    let found = match found {
+        DEAD => "one that was released".to_string(),
+        other => format!("something else (tag {other:#010x})"),
+    };
+    Error::new(ET_ERR_BAD_HANDLE, format!("expected a live {expected}, found {found}"))
 }
 
 /// The value behind a handle. Errors: `INVALID_ARGUMENT` for NULL, `BAD_HANDLE` for another kind or a released one.
 ///
 /// # Safety
 /// `ptr` is NULL or a handle, and its reference outlives `'a`.
+#[inline(always)]
 pub unsafe fn borrow<'a, T: Handle>(ptr: *const T::Abi) -> Result<&'a T> {
     // SAFETY: the caller's contract is the same.
     let tagged = unsafe { check::<T>(ptr)? };
@@ -121,9 +131,8 @@ pub unsafe fn retain<T: Handle>(ptr: *const T::Abi) -> *mut T::Abi {
     // SAFETY: the caller's contract is the same.
     match unsafe { check::<T>(ptr) } {
         Ok(tagged) => {
-            LIVE.fetch_add(1, Ordering::Relaxed);
-            // SAFETY: the tag says that this pointer came from `Arc::into_raw` and is alive.
-            unsafe { Arc::increment_strong_count(tagged) };
+            // SAFETY: the tag says that this pointer came from `into_raw` and is alive.
+            unsafe { block::retain(tagged) };
             ptr.cast_mut()
         }
         Err(error) => {
@@ -137,6 +146,7 @@ pub unsafe fn retain<T: Handle>(ptr: *const T::Abi) -> *mut T::Abi {
 ///
 /// # Safety
 /// `ptr` is NULL or a handle of which the caller owns a reference, which is gone afterwards.
+#[inline(always)]
 pub unsafe fn release<T: Handle>(ptr: *mut T::Abi) {
     if ptr.is_null() {
         return;
@@ -144,42 +154,62 @@ pub unsafe fn release<T: Handle>(ptr: *mut T::Abi) {
     // SAFETY: the caller's contract is the same.
     match unsafe { check::<T>(ptr) } {
         Ok(tagged) => {
-            LIVE.fetch_sub(1, Ordering::Relaxed);
-            // SAFETY: the tag says that this pointer came from `Arc::into_raw` and is alive; the caller gives up its reference.
-            let drop = AssertUnwindSafe(|| unsafe { Arc::decrement_strong_count(tagged) });
-            if let Err(panic) = catch_unwind(drop) {
-                crate::log::error(&format!("releasing a {}: {}", T::NAME, panic_text(&*panic)));
-            }
+            let drop_object = |object: *mut Tagged<T>| {
+                // SAFETY: the last reference was given up, and nobody uses the object afterwards.
+                let drop = AssertUnwindSafe(|| unsafe { ptr::drop_in_place(object) });
+                if let Err(panic) = catch_unwind(drop) {
+                    complain(format!("releasing a {}: {}", T::NAME, panic_text(&*panic)));
+                }
+            };
+            // SAFETY: the tag says that this pointer came from `into_raw` and is alive; the caller gives up its reference.
+            unsafe { block::release(tagged, drop_object) };
         }
-        Err(error) => crate::log::error(&format!("release: {error}")),
+        Err(error) => complain(format!("release: {error}")),
     }
 }
 
 /// Runs the body of a fallible slot: NULL for `Ok`, else a new error. A panic becomes an error with `ET_ERR_PANIC`.
+#[inline(always)]
 pub fn guard(body: impl FnOnce() -> Result<()>) -> *mut et_error {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => ptr::null_mut(),
-        Ok(Err(error)) => into_raw(error),
-        Err(panic) => into_raw(Error::new(ET_ERR_PANIC, panic_text(&*panic))),
+        Ok(Err(error)) => failed(error),
+        Err(panic) => failed(Error::new(ET_ERR_PANIC, panic_text(&*panic))),
     }
 }
 
+/// Kept out of the slots, whose way without an error is short.
+#[cold]
+#[inline(never)]
+fn failed(error: Error) -> *mut et_error {
+    into_raw(error)
+}
+
 /// Runs the body of a slot that cannot say why it failed: `fallback` for an error or a panic, which is logged.
+#[inline(always)]
 pub fn guard_value<R>(fallback: R, body: impl FnOnce() -> Result<R>) -> R {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => value,
         Ok(Err(error)) => {
-            crate::log::error(&error.message);
+            complain(error.message);
             fallback
         }
         Err(panic) => {
-            crate::log::error(&panic_text(&*panic));
+            complain(panic_text(&*panic));
             fallback
         }
     }
 }
 
+/// Writes to the log what a slot cannot answer.
+#[cold]
+#[inline(never)]
+fn complain(message: String) {
+    crate::log::error(&message);
+}
+
 /// What a panic said.
+#[cold]
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
@@ -193,13 +223,20 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 ///
 /// # Safety
 /// `ptr` is NULL or may be written.
+#[inline(always)]
 pub unsafe fn out<T: Handle>(ptr: *mut *mut T::Abi, value: T) -> Result<()> {
     if ptr.is_null() {
-        fail!(ET_ERR_INVALID_ARGUMENT, "the out pointer for the {} is NULL", T::NAME);
+        return Err(refuse_out(T::NAME));
     }
     // SAFETY: not NULL, and the caller says that it may be written.
     unsafe { ptr.write(into_raw(value)) };
     Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn refuse_out(made: &str) -> Error {
+    Error::new(ET_ERR_INVALID_ARGUMENT, format!("the out pointer for the {made} is NULL"))
 }
 
 /// As [`out`], but `None` writes NULL.
@@ -280,7 +317,6 @@ impl Handle for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use easytransfer_abi::{ET_ERR_BAD_HANDLE, ET_ERR_INVALID_ARGUMENT};
 
     #[repr(C)]
     struct AbiA(u8);

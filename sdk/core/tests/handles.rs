@@ -44,4 +44,27 @@ fn live_handles_return_to_where_they_were() {
     assert_eq!(live(), before);
     unsafe { tensor().release.unwrap()(ptr::null_mut()) };
     assert_eq!(live(), before);
+
+    // One that is kept is counted, whichever thread gives it back.
+    struct Sent(common::T);
+    unsafe impl Send for Sent {}
+    let kept = Sent(f32s(&[1], &[1.0]));
+    assert_eq!(live(), before + 1);
+    std::thread::spawn(move || drop(kept)).join().unwrap();
+    assert_eq!(live(), before);
+
+    // A second release is refused and changes nothing. The block is still this thread's, so reading its tag is defined.
+    let other = f32s(&[1], &[2.0]);
+    let twice = f32s(&[1], &[1.0]).0; // the first release, at the end of this line
+    assert_eq!(live(), before + 1);
+    unsafe { tensor().release.unwrap()(twice) };
+    assert_eq!(live(), before + 1);
+    assert!(unsafe { tensor().retain.unwrap()(twice) }.is_null());
+    let common::Failure(code, text) =
+        call!(tensor().unary, ET_UNARY_NEG, twice).map(drop).unwrap_err();
+    assert_eq!(code, ET_ERR_BAD_HANDLE);
+    assert!(text.contains("released"), "{text}");
+    assert_eq!(other.values(), [2.0]);
+    drop(other);
+    assert_eq!(live(), before);
 }

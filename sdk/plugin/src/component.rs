@@ -1,6 +1,6 @@
 //! What all kinds of components share: instances behind an opaque pointer, caught panics, and the host's handle of a table.
 
-use crate::{Buffer, Error, Lent, Result, Rng};
+use crate::{Buffer, Error, Lent, Level, Result, Rng};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use std::ffi::{CStr, c_void};
@@ -22,6 +22,13 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
     } else {
         "a panic without a message".to_owned()
     }
+}
+
+/// Writes to the host's log what a slot that answers without an error cannot say. The type's path begins with the plugin's crate.
+pub(crate) fn log_panic<T>(slot: &str, text: &str) {
+    let target = std::any::type_name::<T>();
+    // A log that fails leaves nothing that could be told.
+    let _ = catch_unwind(|| crate::log(Level::Error, target, &format!("{target}, {slot}: {text}")));
 }
 
 /// Runs `f` and turns errors and panics into an error of the boundary.
@@ -102,16 +109,19 @@ impl<T> Instance<T> {
         }
     }
 
-    /// Frees an instance; a panic while dropping is swallowed.
+    /// Frees an instance. A panic while dropping goes to the host's log: the slot cannot answer with an error.
     ///
     /// # Safety
     /// `raw` is NULL or came from `create` for the same `T` and is not used again.
     pub(crate) unsafe extern "C" fn release(raw: *mut c_void) {
         if !raw.is_null() {
-            let _ = catch_unwind(AssertUnwindSafe(|| {
+            let dropped = catch_unwind(AssertUnwindSafe(|| {
                 // SAFETY: promised by the caller.
                 drop(unsafe { Box::from_raw(raw.cast::<Self>()) });
             }));
+            if let Err(payload) = dropped {
+                log_panic::<T>("release", &panic_text(&*payload));
+            }
         }
     }
 }
@@ -255,7 +265,7 @@ pub(crate) struct Loaded<T: 'static> {
     pub table: &'static T,
     pub instance: *mut c_void,
     pub release: Option<unsafe extern "C" fn(*mut c_void)>,
-    what: String,
+    pub what: String,
 }
 
 // SAFETY: instances are `Send` by contract ([one-at-a-time] slots may be called from any thread).
@@ -276,13 +286,16 @@ impl<T> Loaded<T> {
         }
     }
 
-    /// Takes the result of a slot; errors name the component.
+    /// Takes the result of a slot; errors name the component, and panics the slot too.
     ///
     /// # Safety
     /// `raw` is NULL or an owned error.
-    pub(crate) unsafe fn check(&self, raw: *mut abi::et_error) -> Result<()> {
+    pub(crate) unsafe fn check(&self, slot: &str, raw: *mut abi::et_error) -> Result<()> {
         // SAFETY: promised by the caller.
-        unsafe { Error::from_raw(raw) }.map_err(|error| error.context(&self.what))
+        unsafe { Error::from_raw(raw) }.map_err(|error| match error.code() {
+            abi::ET_ERR_PANIC => error.context(slot).context(&self.what),
+            _ => error.context(&self.what),
+        })
     }
 
     pub(crate) fn missing(&self, slot: &str) -> Error {
@@ -307,7 +320,7 @@ macro_rules! invoke {
         let loaded = &$loaded;
         match $crate::host::slot!(loaded.table, $ty.$slot) {
             // SAFETY: the instance belongs to this table, handles are live while their wrappers are, outs are local.
-            Some(f) => unsafe { loaded.check(f(loaded.instance, $($arg),*)) },
+            Some(f) => unsafe { loaded.check(stringify!($slot), f(loaded.instance, $($arg),*)) },
             None => Err(loaded.missing(stringify!($slot))),
         }
     }};
@@ -349,7 +362,7 @@ macro_rules! create {
         let mut instance = ::std::ptr::null_mut();
         match $crate::host::slot!(table, $ty.create) {
             // SAFETY: arguments are borrowed for the call, the out is local.
-            Some(f) => unsafe { loaded.check(f($($arg,)* &mut instance)) }?,
+            Some(f) => unsafe { loaded.check("create", f($($arg,)* &mut instance)) }?,
             None => return Err(loaded.missing("create")),
         }
         loaded.instance = instance;

@@ -50,10 +50,16 @@ impl Error {
     ///
     /// # Safety
     /// `raw` is NULL or an error owned by the caller.
+    #[inline(always)]
     pub(crate) unsafe fn from_raw(raw: *mut abi::et_error) -> Result<()> {
-        if raw.is_null() {
-            return Ok(());
-        }
+        // SAFETY: promised by the caller.
+        if raw.is_null() { Ok(()) } else { Err(unsafe { Self::taken(raw) }) }
+    }
+
+    /// As [`Self::from_raw`], when there is an error.
+    #[cold]
+    #[inline(never)]
+    unsafe fn taken(raw: *mut abi::et_error) -> Self {
         let host = host::host();
         // SAFETY: the host is attached, `raw` is a live error, and its message is copied before it is released.
         unsafe {
@@ -64,7 +70,7 @@ impl Error {
             if let Some(release) = host.error_release {
                 release(raw);
             }
-            Err(Self { code, message })
+            Self { code, message }
         }
     }
 

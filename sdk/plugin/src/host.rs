@@ -118,6 +118,14 @@ pub fn live_handles() -> i64 {
     try_host().and_then(|host| host.live_handles).map_or(0, |f| unsafe { f() })
 }
 
+#[cold]
+#[inline(never)]
+pub(crate) fn nothing(name: &str) -> Error {
+    Error::invalid(format!("the host returned no {name}"))
+}
+
+#[cold]
+#[inline(never)]
 pub(crate) fn missing(slot: &str) -> Error {
     Error::new(
         abi::ET_ERR_UNIMPLEMENTED,
@@ -178,10 +186,12 @@ macro_rules! handle {
             /// # Safety
             /// `raw` is an owned reference or NULL.
             #[doc(hidden)]
+            #[inline(always)]
             pub unsafe fn from_raw(raw: *mut ::easytransfer_abi::$raw) -> $crate::Result<Self> {
-                ::std::ptr::NonNull::new(raw).map(Self).ok_or_else(|| {
-                    $crate::Error::invalid(concat!("the host returned no ", stringify!($name)))
-                })
+                match ::std::ptr::NonNull::new(raw) {
+                    Some(raw) => Ok(Self(raw)),
+                    None => Err($crate::host::nothing(stringify!($name))),
+                }
             }
 
             /// The handle for a call across the boundary; borrowed.

@@ -1,6 +1,8 @@
 //! Transfer strategies: hooks of the shared step, or the whole fit.
 
-use crate::component::{ComponentRef, Instance, Loaded, create, invoke, invoke_tensor, parse};
+use crate::component::{
+    ComponentRef, Instance, Loaded, create, invoke, invoke_tensor, log_panic, parse,
+};
 use crate::session::with_session;
 use crate::text::{borrow, view};
 use crate::{Error, Map, Result, Session, SessionHost, Stream, Tensor};
@@ -166,8 +168,10 @@ impl<T: Strategy> StrategyTable<T> {
                 Ok(())
             })
         };
-        // SAFETY: the error is owned here; a strategy that panics has no phases and fails at its next call.
-        let _ = unsafe { Error::from_raw(error) };
+        // SAFETY: the error is owned here. The host refuses a strategy that names no hook, and the log says why it did not.
+        if let Err(error) = unsafe { Error::from_raw(error) } {
+            log_panic::<T>("phases", error.message());
+        }
         phases
     }
 
@@ -227,6 +231,15 @@ impl LoadedStrategy {
             Some(f) => Phases(unsafe { f(loaded.instance) }),
             None => return Err(loaded.missing("phases")),
         };
+        if phases == Phases::default() {
+            return Err(Error::new(
+                abi::ET_ERR_FAILED_PRECONDITION,
+                format!(
+                    "{}: phases: expected at least one hook, found none; where it panicked, the log says so",
+                    loaded.what
+                ),
+            ));
+        }
         Ok(Self { loaded, phases, name: component.name.clone() })
     }
 

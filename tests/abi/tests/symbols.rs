@@ -17,20 +17,33 @@ fn not_staged(what: &str) {
     println!("not run: {what} is not staged");
 }
 
+/// The libraries of all staged plugins.
+fn plugins() -> Vec<PathBuf> {
+    let folders = fs::read_dir(built().join("plugins")).into_iter().flatten().flatten();
+    let files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten());
+    let plugins: Vec<PathBuf> = files
+        .flatten()
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "so"))
+        .collect();
+    if plugins.is_empty() {
+        not_staged("a plugin");
+    }
+    plugins
+}
+
 #[test]
 fn symbols_of_a_plugin_are_the_entry_alone() {
-    let mut count = 0;
-    for folder in fs::read_dir(built().join("plugins")).into_iter().flatten().flatten() {
-        for file in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
-            if file.path().extension().is_some_and(|extension| extension == "so") {
-                count += 1;
-                let symbols = exported(&file.path());
-                assert_eq!(symbols, ["et_plugin_entry"], "{}", file.path().display());
-            }
-        }
+    for plugin in plugins() {
+        assert_eq!(exported(&plugin), ["et_plugin_entry"], "{}", plugin.display());
     }
-    if count == 0 {
-        not_staged("a plugin");
+}
+
+#[test]
+fn plugins_are_small() {
+    for plugin in plugins() {
+        let size = fs::metadata(&plugin).unwrap().len();
+        assert!(size < 600_000, "{}: {size} bytes, expected less than 600000", plugin.display());
     }
 }
 

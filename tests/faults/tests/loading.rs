@@ -59,6 +59,9 @@ fn a_good_plugin_loads_once() {
     // SAFETY: as above; the library stays open.
     assert_eq!(unsafe { *running }, 0);
     assert!(registry.list().is_empty() && registry.plugins().is_empty());
+    // A component that somebody kept can still be called: its library is never closed.
+    assert!(create(&component).is_ok());
+    assert!(registry.lookup(Kind::Loss, "under-test").is_err(), "a plugin that was shut down");
 }
 
 #[test]

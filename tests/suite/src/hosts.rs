@@ -162,3 +162,36 @@ pub fn demo(name: &str) -> String {
     let path = fs::canonicalize(places::root().join("hosts/demo").join(name));
     path.expect("the demo data is there").to_str().expect("the tree's path is UTF-8").to_owned()
 }
+
+/// Puts a library that offers one loss, called as the plugin is, under a manifest of its own: `folder/id/id.toml`. Answers with `folder`,
+/// which can stand in a search path.
+pub fn install_loss(folder: &Path, id: &str, requires: &[&str], library: &Path) -> PathBuf {
+    let place = folder.join(id);
+    fs::create_dir_all(&place).expect("make the plugin's folder");
+    let name = library.file_name().and_then(|name| name.to_str()).expect("a name in UTF-8");
+    fs::copy(library, place.join(name)).expect("copy the library");
+    let platform = match std::env::consts::ARCH {
+        "x86_64" => "linux_amd64",
+        "aarch64" => "linux_arm64",
+        other => panic!("{other}: no platform name for this machine"),
+    };
+    let manifest = format!(
+        "manifest_version = 1\nid = {id:?}\nversion = \"0.1.0\"\n\n[abi]\nmajor = 0\nminor = 1\nrequires = {requires:?}\n\n[[provides]]\nkind = \"loss\"\nname = {id:?}\n\n[library]\n{platform} = {name:?}\n"
+    );
+    fs::write(place.join(format!("{id}.toml")), manifest).expect("write the manifest");
+    folder.to_path_buf()
+}
+
+/// Builds a plugin of one source file in C99 or C++17, as its ending says, into `folder`.
+pub fn build_plugin(folder: &Path, source: &Path, library: &str) -> PathBuf {
+    let (compiler, standard) = match source.extension().and_then(|ending| ending.to_str()) {
+        Some("cpp") => ("g++", "-std=c++17"),
+        _ => ("gcc", "-std=c99"),
+    };
+    let library = folder.join(library);
+    let flags = [standard, "-shared", "-fPIC", "-O2", "-fvisibility=hidden"];
+    let text = |path: &Path| path.to_str().expect("the tree's path is UTF-8").to_owned();
+    let (source, output) = (text(source), text(&library));
+    compile(compiler, &[&flags[..], &[&source, "-o", &output]].concat());
+    library
+}

@@ -1,29 +1,17 @@
 //! The same loss in Rust, C99 and C++17, each built outside the workspace, trains to the same curve to the last byte.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use easytransfer_tests::hosts::{Scratch, command, compile, demo, run};
+use easytransfer_tests::hosts::{Scratch, command, compile, demo, install_loss, run};
 use easytransfer_tests::places;
 
 /// Puts a library under a manifest of its own, where the search path finds it.
 fn install(scratch: &Scratch, language: &str, library: &Path) -> PathBuf {
+    let requires = ["et.tensor/1", "et.data/1"];
     let id = format!("outsider-{language}");
-    let folder = scratch.path().join("plugins").join(&id);
-    fs::create_dir_all(&folder).unwrap();
-    let name = library.file_name().unwrap().to_str().unwrap();
-    fs::copy(library, folder.join(name)).unwrap();
-    let platform = match std::env::consts::ARCH {
-        "x86_64" => "linux_amd64",
-        "aarch64" => "linux_arm64",
-        other => panic!("{other}: no platform name for this machine"),
-    };
-    let mut manifest = String::new();
-    write!(manifest, "manifest_version = 1\nid = \"{id}\"\nversion = \"0.1.0\"\n\n[abi]\nmajor = 0\nminor = 1\nrequires = [\"et.tensor/1\", \"et.data/1\"]\n\n[[provides]]\nkind = \"loss\"\nname = \"{id}\"\n\n[library]\n{platform} = \"{name}\"\n").unwrap();
-    fs::write(folder.join(format!("{id}.toml")), manifest).unwrap();
-    scratch.path().join("plugins")
+    install_loss(&scratch.path().join("plugins"), &id, &requires, library)
 }
 
 fn sources() -> PathBuf {
