@@ -336,5 +336,6 @@ pub fn backward(loss: &Tensor, seed: Option<&Tensor>) -> Result<()> {
         let mut pass = Pass { grads, inputs: &inputs, queue: &mut queue };
         backward(&mut pass).map_err(|error| error.context(format!("backward of {}", node.op)))?;
     }
+    crate::pool::end_step();
     Ok(())
 }
