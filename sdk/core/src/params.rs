@@ -190,7 +190,10 @@ impl Params {
 
     /// Multiplies all gradients.
     pub fn scale_grads(&self, factor: f64) -> Result<()> {
-        self.sealed().map_or(Ok(()), |sealed| sealed.arena.scale_grads(factor))
+        if let Some(sealed) = self.sealed() {
+            sealed.arena.scale_grads(factor);
+        }
+        Ok(())
     }
 
     /// A copy of all values, trainable or not, for [`Params::restore`].
