@@ -31,7 +31,11 @@ impl Common {
             // SAFETY: the program has started no thread yet, so nothing reads the environment meanwhile.
             unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
         }
-        device::require(&self.device)
+        device::require(&self.device)?;
+        let named =
+            std::env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok());
+        // Every command computes on this thread.
+        easytransfer::include_this_thread(named.filter(|&threads| threads > 0))
     }
 
     /// Starts the engine and finds plugins.

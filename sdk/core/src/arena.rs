@@ -1,12 +1,15 @@
 //! One buffer with the values of all trainable parameters of a set, and one with their gradients.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use candle_core::{DType, Tensor as Raw};
 
 use crate::error::Result;
 use crate::kernels::elementwise::{add_assign, scale, square_sum};
+use crate::kernels::map_tasks;
 use crate::storage::{self, Real, tensor_from_vec};
+use crate::sync::lock;
 
 /// Parameters begin at multiples of this many elements; the gaps between them stay zero.
 pub const ALIGNMENT: usize = 16;
@@ -20,15 +23,63 @@ pub struct Span {
     pub len: usize,
 }
 
+/// The rows of a table's gradient that hold something; all others are zero, whatever their memory says. A batch touches a few
+/// hundred rows of a table of words, so nobody fills, reads or scales the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    /// Elements of a row.
+    pub width: usize,
+    /// Numbers of the rows, ascending.
+    pub rows: Vec<u32>,
+}
+
+impl Touched {
+    /// Adds rows (ascending) and calls `fresh` for those that were not there.
+    fn merge(&mut self, rows: &[u32], mut fresh: impl FnMut(u32)) {
+        let old = std::mem::take(&mut self.rows);
+        self.rows.reserve(old.len() + rows.len());
+        let mut old = old.into_iter().peekable();
+        for &row in rows {
+            while let Some(before) = old.next_if(|&before| before < row) {
+                self.rows.push(before);
+            }
+            if old.next_if_eq(&row).is_none() {
+                fresh(row);
+            }
+            self.rows.push(row);
+        }
+        self.rows.extend(old);
+    }
+
+    /// Makes the memory of all other rows zero.
+    fn clear_others<F: Real>(&self, slot: &mut [F]) {
+        let mut at = 0;
+        for &row in &self.rows {
+            let row = row as usize * self.width;
+            slot[at..row].fill(F::ZERO);
+            at = row + self.width;
+        }
+        slot[at..].fill(F::ZERO);
+    }
+}
+
+/// Rows of a gradient whose squares one task adds.
+const ROWS_PER_SUM: usize = 32;
+
 /// The arena of a sealed set.
 pub struct Arena {
     /// All values [len].
     pub values: Raw,
-    /// All gradients [len]; only those with a flag in `has_grad` mean anything.
-    pub grads: Raw,
+    /// All gradients [len] as they were written; what they mean is said by `has_grad`, `touched` and `pending_scale`. Others get
+    /// them from [`Arena::settled_grads`].
+    grads: Raw,
     /// The parameters, in declaration order.
     pub spans: Vec<Span>,
     has_grad: Vec<AtomicBool>,
+    /// Which rows of a parameter's gradient mean anything, if not all do.
+    touched: Vec<Mutex<Option<Touched>>>,
+    /// The bits of an f64 by which all gradients must still be multiplied: who reads them next does it on the way.
+    pending_scale: AtomicU64,
 }
 
 /// Runs `$body` with `$type` being the element type that `$dtype` (F32 or F64) names.
@@ -67,8 +118,11 @@ impl Arena {
     pub fn new<F: Real>(values: Vec<F>, spans: Vec<Span>) -> Result<Self> {
         let len = values.len();
         let has_grad = spans.iter().map(|_| AtomicBool::new(false)).collect();
+        let touched = spans.iter().map(|_| Mutex::new(None)).collect();
         let grads = tensor_from_vec(vec![F::default(); len], len)?;
-        Ok(Self { values: tensor_from_vec(values, len)?, grads, spans, has_grad })
+        let pending_scale = AtomicU64::new(1f64.to_bits());
+        let values = tensor_from_vec(values, len)?;
+        Ok(Self { values, grads, spans, has_grad, touched, pending_scale })
     }
 
     /// Elements, gaps included.
@@ -100,6 +154,7 @@ impl Arena {
     /// Forgets all gradients; their memory is overwritten by the first contribution of the next pass.
     pub fn forget_all(&self) {
         (0..self.spans.len()).for_each(|index| self.forget(index));
+        self.pending_scale.store(1f64.to_bits(), Ordering::Release);
     }
 
     /// Calls `f(slice, first)` with the gradient of parameter `index`; it counts as present afterwards. `F` must be the arena's
@@ -109,12 +164,101 @@ impl Arena {
         index: usize,
         f: impl FnOnce(&mut [F], bool) -> R,
     ) -> Result<R> {
-        let Span { start, len } = self.spans[index];
-        // The flag changes under the buffer's lock, so two passes cannot both be first.
-        storage::with_mut::<F, _>(&self.grads.narrow(0, start, len)?, |slot| {
+        self.apply_scale()?;
+        self.with_slot::<F, _>(index, |slot| {
+            // The flag changes under the buffer's lock, so two passes cannot both be first.
             let first = !self.has_grad[index].swap(true, Ordering::AcqRel);
+            let touched = lock(&self.touched[index]).take();
+            if let Some(touched) = touched.filter(|_| !first) {
+                touched.clear_others(slot);
+            }
             f(slot, first)
         })
+    }
+
+    /// Calls `f(slice)` to add to `rows` (ascending, each once) of `width` elements of the gradient of parameter `index`, and to no
+    /// others. `F` must be the arena's type.
+    pub fn add_to_rows<F: Real, R>(
+        &self,
+        index: usize,
+        width: usize,
+        rows: &[u32],
+        f: impl FnOnce(&mut [F]) -> R,
+    ) -> Result<R> {
+        self.apply_scale()?;
+        self.with_slot::<F, _>(index, |slot| {
+            let first = !self.has_grad[index].swap(true, Ordering::AcqRel);
+            let mut touched = lock(&self.touched[index]);
+            if first {
+                *touched = Some(Touched { width, rows: Vec::new() });
+            }
+            match &mut *touched {
+                Some(known) if known.width == width => known.merge(rows, |row| {
+                    let row = row as usize * width;
+                    slot[row..row + width].fill(F::ZERO);
+                }),
+                other => {
+                    if let Some(known) = other.take() {
+                        known.clear_others(slot);
+                    }
+                }
+            }
+            f(slot)
+        })
+    }
+
+    fn with_slot<F: Real, R>(&self, index: usize, f: impl FnOnce(&mut [F]) -> R) -> Result<R> {
+        let Span { start, len } = self.spans[index];
+        storage::with_mut::<F, _>(&self.grads.narrow(0, start, len)?, f)
+    }
+
+    /// The factor by which the memory of all gradients must be multiplied.
+    pub fn pending_scale(&self) -> f64 {
+        f64::from_bits(self.pending_scale.load(Ordering::Acquire))
+    }
+
+    /// The rows that mean anything, for every parameter whose gradient is of rows.
+    pub fn touched(&self) -> Vec<Option<Touched>> {
+        self.touched.iter().map(|touched| lock(touched).clone()).collect()
+    }
+
+    /// The memory of all gradients, for readers that mind [`Arena::pending_scale`] and [`Arena::touched`].
+    pub fn unsettled_grads(&self) -> &Raw {
+        &self.grads
+    }
+
+    /// The memory of all gradients, with nothing left to be minded but `has_grad`.
+    pub fn settled_grads(&self) -> Result<&Raw> {
+        self.apply_scale()?;
+        for index in 0..self.spans.len() {
+            if self.has_grad(index) && lock(&self.touched[index]).is_some() {
+                with_real!(self.dtype(), F => self.write_grad::<F, _>(index, |_, _| ())?);
+            }
+        }
+        Ok(&self.grads)
+    }
+
+    /// Multiplies the memory by the pending factor.
+    fn apply_scale(&self) -> Result<()> {
+        let factor = f64::from_bits(self.pending_scale.swap(1f64.to_bits(), Ordering::AcqRel));
+        if factor == 1.0 {
+            return Ok(());
+        }
+        with_real!(self.dtype(), F => storage::with_mut::<F, _>(&self.grads, |grads| {
+            for (index, span) in self.spans.iter().enumerate() {
+                if self.has_grad(index) {
+                    let slot = &mut grads[span.start..span.start + span.len];
+                    match &*lock(&self.touched[index]) {
+                        // The other rows are cleared before anybody reads them.
+                        Some(Touched { width, rows }) => rows.iter().for_each(|&row| {
+                            let row = row as usize * width;
+                            scale(factor as F, &mut slot[row..row + width]);
+                        }),
+                        None => scale(factor as F, slot),
+                    }
+                }
+            }
+        }))
     }
 
     /// Adds a gradient of the right shape and type, or writes it if it is the first.
@@ -136,22 +280,34 @@ impl Arena {
 
     /// Sum of the squares of all present gradients, in the order of the arena.
     pub fn grad_square_sum(&self) -> Result<f64> {
+        let factor = self.pending_scale();
         with_real!(self.dtype(), F => {
             let grads = storage::read::<F>(&self.grads)?;
             let present = self.spans.iter().enumerate().filter(|(index, _)| self.has_grad(*index));
-            Ok(present.map(|(_, span)| square_sum(&grads[span.start..span.start + span.len])).sum())
+            let each = present.map(|(index, span)| {
+                let slot = &grads[span.start..span.start + span.len];
+                match &*lock(&self.touched[index]) {
+                    Some(Touched { width, rows }) => {
+                        map_tasks(rows.chunks(ROWS_PER_SUM).collect(), |rows| {
+                            let row = |&row: &u32| {
+                                square_sum(&slot[row as usize * width..(row as usize + 1) * width])
+                            };
+                            rows.iter().map(row).sum::<f64>()
+                        })
+                        .into_iter()
+                        .sum()
+                    }
+                    None => square_sum(slot),
+                }
+            });
+            Ok(each.sum::<f64>() * factor * factor)
         })
     }
 
-    /// Multiplies all present gradients.
-    pub fn scale_grads(&self, factor: f64) -> Result<()> {
-        with_real!(self.dtype(), F => storage::with_mut::<F, _>(&self.grads, |grads| {
-            for (index, span) in self.spans.iter().enumerate() {
-                if self.has_grad(index) {
-                    scale(factor as F, &mut grads[span.start..span.start + span.len]);
-                }
-            }
-        }))
+    /// Multiplies all present gradients; the next reader does the work.
+    pub fn scale_grads(&self, factor: f64) {
+        let scaled = self.pending_scale() * factor;
+        self.pending_scale.store(scaled.to_bits(), Ordering::Release);
     }
 }
 
@@ -175,7 +331,7 @@ mod tests {
         arena.accumulate(0, &grad(2.0)).unwrap();
         assert_eq!(arena.grad_square_sum().unwrap(), 9.0 + 36.0);
         assert!(arena.has_grad(0) && !arena.has_grad(1));
-        arena.scale_grads(2.0).unwrap();
+        arena.scale_grads(2.0);
         assert_eq!(arena.grad_square_sum().unwrap(), 4.0 * 45.0);
         arena.forget_all();
         assert_eq!(arena.grad_square_sum().unwrap(), 0.0);
@@ -183,5 +339,64 @@ mod tests {
         assert_eq!(arena.grad_square_sum().unwrap(), 5.0);
         assert!(arena.accumulate(1, &tensor_from_vec(vec![1f64, 2.0], 2).unwrap()).is_err());
         assert!(!arena.has_grad(1));
+    }
+
+    /// Writes rows as an embedding does.
+    fn add_rows(arena: &Arena, rows: &[u32], value: f32) {
+        arena
+            .add_to_rows::<f32, _>(0, 2, rows, |slot| {
+                for &row in rows {
+                    slot[row as usize * 2..][..2].iter_mut().for_each(|x| *x += value);
+                }
+            })
+            .unwrap();
+    }
+
+    /// An arena of one table [4, 2] whose gradients' memory holds garbage.
+    fn table() -> Arena {
+        let (spans, len) = lay_out([8usize].into_iter());
+        let arena = Arena::new(vec![0f32; len], spans).unwrap();
+        arena.accumulate(0, &tensor_from_vec(vec![7f32; 8], 8).unwrap()).unwrap();
+        arena.forget_all();
+        arena
+    }
+
+    fn settled(arena: &Arena) -> Vec<f32> {
+        storage::with_f32(arena.settled_grads().unwrap(), |grads| grads[..8].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn rows_that_nobody_touched_are_zero_for_every_reader() {
+        let arena = table();
+        add_rows(&arena, &[1], 1.0);
+        add_rows(&arena, &[0, 1, 3], 2.0);
+        assert_eq!(arena.touched()[0].as_ref().unwrap().rows, [0, 1, 3]);
+        assert_eq!(arena.grad_square_sum().unwrap(), 4. + 4. + 9. + 9. + 4. + 4.);
+        arena.scale_grads(0.5);
+        assert_eq!(arena.grad_square_sum().unwrap(), 34.0 / 4.0);
+        assert_eq!(settled(&arena), [1., 1., 1.5, 1.5, 0., 0., 1., 1.]);
+        assert_eq!((arena.touched()[0].clone(), arena.pending_scale()), (None, 1.0));
+    }
+
+    #[test]
+    fn whole_gradients_and_rows_add_up_in_either_order() {
+        let whole = tensor_from_vec(vec![1f32; 8], 8).unwrap();
+        let arena = table();
+        add_rows(&arena, &[2], 1.0);
+        arena.scale_grads(2.0);
+        arena.accumulate(0, &whole).unwrap();
+        assert_eq!(settled(&arena), [1., 1., 1., 1., 3., 3., 1., 1.]);
+        let arena = table();
+        arena.accumulate(0, &whole).unwrap();
+        add_rows(&arena, &[2], 1.0);
+        assert_eq!(settled(&arena), [1., 1., 1., 1., 2., 2., 1., 1.]);
+    }
+
+    #[test]
+    fn rows_of_another_width_make_the_gradient_whole() {
+        let arena = table();
+        add_rows(&arena, &[3], 1.0);
+        arena.add_to_rows::<f32, _>(0, 4, &[0], |slot| slot[0] += 5.0).unwrap();
+        assert_eq!(settled(&arena), [5., 0., 0., 0., 0., 0., 1., 1.]);
     }
 }

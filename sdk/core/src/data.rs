@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 pub struct Buffer(Arc<Bytes>);
 
 enum Bytes {
-    Owned(Vec<u8>),
+    Owned(Arc<Vec<u8>>),
     Mapped(memmap2::Mmap),
 }
 
@@ -28,6 +28,11 @@ impl Handle for Buffer {
 impl Buffer {
     /// A buffer that owns `bytes`.
     pub fn new(bytes: Vec<u8>) -> Self {
+        Self::shared(Arc::new(bytes))
+    }
+
+    /// A buffer of bytes that others hold, too.
+    pub(crate) fn shared(bytes: Arc<Vec<u8>>) -> Self {
         Self(Arc::new(Bytes::Owned(bytes)))
     }
 

@@ -7,12 +7,12 @@ use easytransfer_abi::{
     et_map, et_optim_step, et_params,
 };
 
-use crate::arena::with_real;
+use crate::arena::{Touched, with_real};
 use crate::data::Map;
 use crate::error::{Result, fail};
 use crate::handle::{borrow, guard, out};
 use crate::kernels::adafactor::{Adafactor, adafactor, adafactor_state_len};
-use crate::kernels::optim::{self as kernels, Adam, Segment, Sgd};
+use crate::kernels::optim::{self as kernels, Adam, Decay, Segment, Sgd, TouchedRows};
 use crate::params::{Params, Sealed};
 use crate::storage::{self, Real, tensor_from_vec};
 use crate::tensor::Tensor;
@@ -116,7 +116,7 @@ pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
         states.push(raw);
     }
     let arena = &sealed.arena;
-    let memory = [&arena.values, &arena.grads].into_iter().chain(&states).map(lock_of);
+    let memory = [&arena.values, arena.unsettled_grads()].into_iter().chain(&states).map(lock_of);
     let mut memory: Vec<usize> = memory.collect();
     memory.sort_unstable();
     if memory.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -133,15 +133,28 @@ fn lock_of(tensor: &Raw) -> usize {
 
 fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result<()> {
     let segments = segments(sealed, step.weight_decay);
-    let grads = storage::read::<F>(&sealed.arena.grads)?;
-    let values = &sealed.arena.values;
+    let arena = &sealed.arena;
+    // Adam reads scaled gradients and rows of gradients on its way; the others get whole ones.
+    let reads_rows = matches!(step.kind, ET_OPTIM_ADAMW | ET_OPTIM_ADAM);
+    let touched = if reads_rows { arena.touched() } else { Vec::new() };
+    let grads = if reads_rows { arena.unsettled_grads() } else { arena.settled_grads()? };
+    let touched: Vec<Option<TouchedRows<'_>>> = touched
+        .iter()
+        .map(|touched| {
+            let Touched { width, rows } = touched.as_ref()?;
+            Some(TouchedRows { width: *width, rows })
+        })
+        .collect();
+    let grad_scale = arena.pending_scale();
+    let grads = storage::read::<F>(grads)?;
+    let values = &arena.values;
     let adam = Adam {
         lr: step.lr,
         beta1: step.beta1,
         beta2: step.beta2,
         eps: step.epsilon,
         step: step.step,
-        grad_scale: 1.0,
+        grad_scale,
     };
     storage::with_mut::<F, _>(values, |p| match (step.kind, states) {
         (ET_OPTIM_SGD, [momentum]) => {
@@ -169,9 +182,12 @@ fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result
         }
         (kind, [exp_avg, exp_avg_sq]) => storage::with_mut::<F, _>(exp_avg, |m| {
             storage::with_mut::<F, _>(exp_avg_sq, |v| match kind {
-                ET_OPTIM_ADAM => kernels::adam(adam, &segments, p, &grads, m, v),
                 ET_OPTIM_LAMB => kernels::lamb(adam, &segments, p, &grads, m, v),
-                _ => kernels::adamw(adam, &segments, p, &grads, m, v),
+                _ => {
+                    let decay =
+                        if kind == ET_OPTIM_ADAM { Decay::Gradient } else { Decay::Decoupled };
+                    kernels::adam_with_rows(decay, adam, &segments, &touched, p, &grads, m, v)
+                }
             })
         })
         .and_then(|result| result),

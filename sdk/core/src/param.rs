@@ -166,6 +166,24 @@ impl Leaf for Inner {
             _ => Ok(false),
         }
     }
+
+    fn accumulate_rows_f32(
+        &self,
+        width: usize,
+        rows: &[u32],
+        f: &mut dyn FnMut(&mut [f32]),
+    ) -> Result<bool> {
+        let state = lock(&self.state);
+        match state.slot() {
+            Some((arena, index))
+                if self.dtype == DType::F32 && self.trainable.load(Ordering::Acquire) =>
+            {
+                arena.add_to_rows::<f32, _>(index, width, rows, f)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
 }
 
 impl Param {
@@ -243,7 +261,8 @@ impl Param {
         let state = lock(&self.0.state);
         match state.slot() {
             Some((arena, index)) if arena.has_grad(index) => {
-                let copy = arena.view(&arena.grads, index, &self.0.shape)?.copy()?;
+                let grads = arena.settled_grads()?;
+                let copy = arena.view(grads, index, &self.0.shape)?.copy()?;
                 Ok(Some(Tensor::new(copy)))
             }
             _ => Ok(None),

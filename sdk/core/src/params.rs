@@ -190,7 +190,10 @@ impl Params {
 
     /// Multiplies all gradients.
     pub fn scale_grads(&self, factor: f64) -> Result<()> {
-        self.sealed().map_or(Ok(()), |sealed| sealed.arena.scale_grads(factor))
+        if let Some(sealed) = self.sealed() {
+            sealed.arena.scale_grads(factor);
+        }
+        Ok(())
     }
 
     /// A copy of all values, trainable or not, for [`Params::restore`].
@@ -198,20 +201,16 @@ impl Params {
         let params = self.all();
         let size = self.0.dtype.size_in_bytes();
         let body = params.iter().map(Param::elem_count).sum::<usize>() * size;
+        crate::pool::trim_pool();
         let mut bytes = Vec::with_capacity(SNAPSHOT_HEADER + body);
         bytes.extend_from_slice(SNAPSHOT_MAGIC);
         bytes.extend_from_slice(&self.layout_hash(&params).to_le_bytes());
         bytes.extend_from_slice(&(body as u64).to_le_bytes());
         for param in &params {
             let raw = param.raw()?;
-            match self.0.dtype {
-                DType::F64 => storage::with::<f64, _>(&raw, |values| {
-                    bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-                })?,
-                _ => storage::with::<f32, _>(&raw, |values| {
-                    bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-                })?,
-            }
+            with_real!(self.0.dtype, F => {
+                storage::with::<F, _>(&raw, |values| F::extend_bytes(values, &mut bytes))?;
+            });
         }
         Ok(bytes)
     }

@@ -1,5 +1,11 @@
-//! A bounded pool of f32 vectors, in size classes a quarter of a power of two apart.
+//! A bounded pool of f32 vectors that keeps close to what is in use at the same time.
+//!
+//! Batches are runs of tokens, so every step asks for other lengths. A request takes the smallest free vector that is long enough
+//! and not absurdly longer; so the vectors of a long batch serve all shorter ones. When none fits, free vectors that the present
+//! step has not used go back to the allocator until as many bytes are free as the new one needs: the pool grows only when there
+//! are none. Vectors that nobody used for many steps go, too. A step of a shape that was seen before allocates nothing.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,23 +13,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub const SMALLEST: usize = 1024;
 /// Most bytes that the pool keeps unless [`limit_pool`] says otherwise.
 const DEFAULT_LIMIT: usize = 4 << 30;
-/// Classes up to 2^40 elements.
-const CLASSES: usize = 4 * 41;
+/// A free vector serves a request if it is at most so many times as long.
+const STRETCH: usize = 16;
+/// Free vectors that were not used for so many steps go back to the allocator.
+const IDLE_STEPS: u64 = 64;
+/// Without a backward pass (inference), so many requests count as a step.
+const TAKES_PER_STEP: u64 = 4096;
+/// More addresses than this are forgotten: their vectors left the engine by other ways.
+const MOST_TAKEN: usize = 1 << 16;
 
-#[derive(Default)]
-struct Class {
-    free: Vec<Vec<f32>>,
-    /// Vectors that were taken and have not come back. Only so many are accepted: candle's own vectors come here too when their
-    /// tensors go, and since candle never takes any, they would pile up.
-    taken: usize,
+struct Free {
+    data: Vec<f32>,
+    /// The step in which it was given back.
+    step: u64,
 }
 
 struct Pool {
-    classes: Vec<Class>,
+    /// By capacity, then by a running number, so that what is picked depends on the sequence of calls only.
+    free: BTreeMap<(usize, u64), Free>,
+    /// Addresses of vectors that were taken. Others are not accepted: candle's own vectors come here too when their tensors go, and
+    /// since candle never takes any, they would pile up.
+    taken: Option<HashSet<usize>>,
     bytes: usize,
+    step: u64,
+    takes: u64,
+    serial: u64,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { classes: Vec::new(), bytes: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 static LIMIT: AtomicUsize = AtomicUsize::new(DEFAULT_LIMIT);
 
 fn lock() -> std::sync::MutexGuard<'static, Pool> {
@@ -31,23 +48,88 @@ fn lock() -> std::sync::MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Elements of class `class`.
-fn class_len(class: usize) -> usize {
-    let base = 1usize << (class / 4);
-    base + base / 4 * (class % 4)
+fn size_of_vec(data: &Vec<f32>) -> usize {
+    data.capacity() * size_of::<f32>()
 }
 
-/// The largest class of at most `len` elements; `len` at least 4.
-fn class_below(len: usize) -> usize {
-    let log = len.ilog2() as usize;
-    let quarter = (len - (1 << log)) / ((1 << log) / 4);
-    4 * log + quarter
+/// The capacity of a new vector for `len` elements: an eighth of a power of two apart, so that nearly equal lengths share vectors.
+/// Pages of the capacity that nobody touches take no memory.
+fn rounded(len: usize) -> usize {
+    len.next_multiple_of((len.next_power_of_two() / 16).max(1))
 }
 
-/// The smallest class of at least `len` elements; `len` at least 4.
-fn class_above(len: usize) -> usize {
-    let below = class_below(len);
-    if class_len(below) == len { below } else { below + 1 }
+impl Pool {
+    const fn new() -> Self {
+        Self { free: BTreeMap::new(), taken: None, bytes: 0, step: 0, takes: 0, serial: 0 }
+    }
+
+    /// A free vector of at least `len` elements; or `None`, and vectors to drop outside the lock.
+    fn take(&mut self, len: usize) -> (Option<Vec<f32>>, Vec<Vec<f32>>) {
+        self.takes += 1;
+        let mut dropped = Vec::new();
+        if self.takes.is_multiple_of(TAKES_PER_STEP) {
+            dropped = self.next_step();
+        }
+        let fits = (len, 0)..(len.saturating_mul(STRETCH), 0);
+        if let Some(key) = self.free.range(fits).next().map(|(key, _)| *key)
+            && let Some(Free { data, .. }) = self.free.remove(&key)
+        {
+            self.bytes -= size_of_vec(&data);
+            return (Some(data), dropped);
+        }
+        let mut old: Vec<(u64, (usize, u64))> = self
+            .free
+            .iter()
+            .filter(|(_, free)| free.step < self.step)
+            .map(|(key, free)| (free.step, *key))
+            .collect();
+        old.sort_unstable();
+        let mut missing = rounded(len) * size_of::<f32>();
+        for (_, key) in old {
+            if missing == 0 {
+                break;
+            }
+            if let Some(Free { data, .. }) = self.free.remove(&key) {
+                self.bytes -= size_of_vec(&data);
+                missing = missing.saturating_sub(size_of_vec(&data));
+                dropped.push(data);
+            }
+        }
+        (None, dropped)
+    }
+
+    /// Remembers that `data` is out.
+    fn note(&mut self, data: &[f32]) {
+        let taken = self.taken.get_or_insert_default();
+        if taken.len() >= MOST_TAKEN {
+            taken.clear();
+        }
+        taken.insert(data.as_ptr() as usize);
+    }
+
+    /// Keeps a vector, or hands it back to be dropped outside the lock.
+    fn give(&mut self, data: Vec<f32>, limit: usize) -> Option<Vec<f32>> {
+        let ours = self.taken.as_mut().is_some_and(|taken| taken.remove(&(data.as_ptr() as usize)));
+        if !ours || self.bytes + size_of_vec(&data) > limit {
+            return Some(data);
+        }
+        self.bytes += size_of_vec(&data);
+        self.serial += 1;
+        self.free.insert((data.capacity(), self.serial), Free { data, step: self.step });
+        None
+    }
+
+    /// A step ends. Returns what was idle for long, to be dropped outside the lock.
+    fn next_step(&mut self) -> Vec<Vec<f32>> {
+        self.step += 1;
+        let oldest = self.step.saturating_sub(IDLE_STEPS);
+        let idle: Vec<(usize, u64)> =
+            self.free.iter().filter(|(_, free)| free.step < oldest).map(|(key, _)| *key).collect();
+        let gone: Vec<Vec<f32>> =
+            idle.iter().filter_map(|key| Some(self.free.remove(key)?.data)).collect();
+        self.bytes -= gone.iter().map(size_of_vec).sum::<usize>();
+        gone
+    }
 }
 
 /// `len` elements with arbitrary values.
@@ -55,42 +137,37 @@ pub fn take_f32(len: usize) -> Vec<f32> {
     if len < SMALLEST {
         return vec![0.0; len];
     }
-    let class = class_above(len);
-    let found = {
-        let mut pool = lock();
-        if pool.classes.is_empty() {
-            pool.classes.resize_with(CLASSES, Class::default);
-        }
-        let found = pool.classes.get_mut(class).and_then(|class| {
-            class.taken += 1;
-            class.free.pop()
-        });
-        if let Some(data) = &found {
-            pool.bytes -= data.capacity() * size_of::<f32>();
-        }
-        found
-    };
-    let mut data = found.unwrap_or_else(|| vec![0.0; class_len(class)]);
-    // Capacity is at least the class's, so this never allocates.
+    let (found, dropped) = lock().take(len);
+    drop(dropped);
+    let mut data = found.unwrap_or_else(|| Vec::with_capacity(rounded(len)));
+    // Capacity is at least `len`, so this never allocates.
     data.resize(len, 0.0);
+    lock().note(&data);
     data
 }
 
-/// Gives a vector to the pool, or to the allocator when the pool is full.
+/// Gives a vector that [`take_f32`] made to the pool, or to the allocator when the pool is full. Other vectors go to the allocator.
 pub fn give_f32(data: Vec<f32>) {
-    let bytes = data.capacity() * size_of::<f32>();
-    if data.capacity() < SMALLEST {
-        return;
+    if data.capacity() >= SMALLEST {
+        let refused = lock().give(data, LIMIT.load(Ordering::Relaxed));
+        drop(refused);
     }
-    let class = class_below(data.capacity());
-    let mut pool = lock();
-    let room = pool.bytes + bytes <= LIMIT.load(Ordering::Relaxed);
-    let Some(class) = pool.classes.get_mut(class).filter(|class| class.taken > 0) else { return };
-    class.taken -= 1;
-    if room {
-        class.free.push(data);
-        pool.bytes += bytes;
-    }
+}
+
+/// Tells the pool that a step of training ended.
+pub fn end_step() {
+    let idle = lock().next_step();
+    drop(idle);
+}
+
+/// Gives all free vectors to the allocator, before something that is rare and needs much memory.
+pub fn trim_pool() {
+    let free = {
+        let mut pool = lock();
+        pool.bytes = 0;
+        std::mem::take(&mut pool.free)
+    };
+    drop(free);
 }
 
 /// Tells the allocator of glibc to keep freed pages for the rest of the process instead of giving them back to the system, which
@@ -118,43 +195,113 @@ pub fn pool_bytes() -> usize {
 /// Sets the most bytes that the pool keeps (4 GiB at first; 0 switches it off) and frees what it has.
 pub fn limit_pool(bytes: usize) {
     LIMIT.store(bytes, Ordering::Relaxed);
-    let mut pool = lock();
-    pool.classes.iter_mut().for_each(|class| class.free.clear());
-    pool.bytes = 0;
+    trim_pool();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Takes from a pool of the test's own.
+    fn take(pool: &mut Pool, len: usize) -> Vec<f32> {
+        let mut data = pool.take(len).0.unwrap_or_else(|| Vec::with_capacity(rounded(len)));
+        data.resize(len, 0.0);
+        pool.note(&data);
+        data
+    }
+
+    fn give(pool: &mut Pool, data: Vec<f32>) {
+        pool.give(data, usize::MAX);
+    }
+
     #[test]
-    fn classes_bracket_every_length() {
-        for len in (4..5000).chain([1 << 20, (1 << 20) + 1, 3 << 18, 1_234_567]) {
-            let (below, above) = (class_below(len), class_above(len));
-            assert!(class_len(below) <= len && len <= class_len(above), "{len}");
-            assert!(class_len(below + 1) > len && above <= below + 1, "{len}");
+    fn rounded_lengths_are_close_and_stable() {
+        for len in (1..5000).chain([1 << 20, (1 << 20) + 1, 3 << 18, 1_234_567]) {
+            let capacity = rounded(len);
+            assert!(capacity >= len && capacity - len <= len / 8 + 1, "{len}: {capacity}");
+            assert_eq!(rounded(capacity), capacity, "{len}");
         }
     }
 
     #[test]
-    fn a_given_vector_serves_the_next_request_of_its_class() {
-        // A class that no other test of this process uses.
-        let len = 7_000_001;
-        let first = take_f32(len);
-        let address = first.as_ptr();
-        give_f32(first);
-        let second = take_f32(len - 5);
-        assert_eq!(second.as_ptr(), address);
-        assert_eq!(second.len(), len - 5);
+    fn a_shorter_request_is_served_by_the_smallest_vector_that_fits() {
+        let mut pool = Pool::new();
+        let (small, large) = (take(&mut pool, 10_000), take(&mut pool, 90_000));
+        let (at_small, at_large) = (small.as_ptr(), large.as_ptr());
+        give(&mut pool, large);
+        give(&mut pool, small);
+        let again = take(&mut pool, 9_000);
+        assert_eq!((again.as_ptr(), again.len()), (at_small, 9_000));
+        assert_eq!(take(&mut pool, 9_000).as_ptr(), at_large);
+        assert_eq!(pool.bytes, 0);
+    }
+
+    #[test]
+    fn far_too_long_vectors_are_left_alone() {
+        let mut pool = Pool::new();
+        let large = take(&mut pool, 90_000);
+        let address = large.as_ptr();
+        give(&mut pool, large);
+        assert_ne!(take(&mut pool, 2_000).as_ptr(), address);
+    }
+
+    #[test]
+    fn a_request_that_finds_nothing_drops_what_this_step_does_not_use() {
+        let mut pool = Pool::new();
+        let three: Vec<Vec<f32>> = (0..3).map(|_| take(&mut pool, 16_384)).collect();
+        three.into_iter().for_each(|data| give(&mut pool, data));
+        // In the same step nothing goes.
+        let (found, dropped) = pool.take(20_000);
+        assert!(found.is_none() && dropped.is_empty());
+        pool.next_step();
+        let (found, dropped) = pool.take(20_000);
+        assert!(found.is_none());
+        assert_eq!((dropped.len(), pool.free.len()), (2, 1));
+        assert_eq!(pool.bytes, 16_384 * 4);
+    }
+
+    #[test]
+    fn steps_of_a_known_shape_find_everything() {
+        let mut pool = Pool::new();
+        let lens = [3000, 12_000, 3000, 1500, 12_000, 3000];
+        let step = |pool: &mut Pool, shrink: usize| {
+            let mut missed = 0;
+            let mut held = Vec::new();
+            for len in lens {
+                let (found, _) = pool.take(len / shrink);
+                missed += usize::from(found.is_none());
+                let mut data = found.unwrap_or_else(|| Vec::with_capacity(rounded(len / shrink)));
+                data.resize(len / shrink, 0.0);
+                pool.note(&data);
+                held.push(data);
+            }
+            held.into_iter().for_each(|data| give(pool, data));
+            pool.next_step();
+            missed
+        };
+        assert_eq!(step(&mut pool, 1), lens.len());
+        let bytes = pool.bytes;
+        for shrink in [1, 2, 1, 3, 1] {
+            assert_eq!(step(&mut pool, shrink), 0, "{shrink}");
+        }
+        assert_eq!(pool.bytes, bytes);
     }
 
     #[test]
     fn vectors_that_were_never_taken_do_not_pile_up() {
-        // A class that no other test of this process uses.
-        let len = class_len(class_below(11_000_000));
-        let before = lock().bytes;
-        give_f32(Vec::with_capacity(len));
-        let class = class_below(len);
-        assert!(lock().classes.get(class).is_none_or(|class| class.free.is_empty()), "{before}");
+        let mut pool = Pool::new();
+        assert!(pool.give(vec![0.0; 5000], usize::MAX).is_some());
+        let ours = take(&mut pool, 5000);
+        assert!(pool.give(ours, 100).is_some(), "the limit holds");
+        assert_eq!((pool.bytes, pool.free.len()), (0, 0));
+    }
+
+    #[test]
+    fn idle_vectors_go() {
+        let mut pool = Pool::new();
+        let data = take(&mut pool, 5000);
+        give(&mut pool, data);
+        let gone: usize = (0..=IDLE_STEPS + 1).map(|_| pool.next_step().len()).sum();
+        assert_eq!((gone, pool.bytes), (1, 0));
     }
 }

@@ -16,7 +16,7 @@ use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Shape, Storage, Storage
 use crate::error::{Error, Result, fail};
 use crate::kernels::Float;
 
-pub use crate::pool::{keep_pages, limit_pool, pool_bytes, take_f32};
+pub use crate::pool::{keep_pages, limit_pool, pool_bytes, take_f32, trim_pool};
 
 /// An element type that tensors can have.
 pub trait Element: Copy + Send + Sync + Default + 'static {
@@ -72,9 +72,27 @@ element!(
 element!(f64, F64);
 
 /// An element type for which the kernels exist: `f32` or `f64`.
-pub trait Real: Element + Float {}
-impl Real for f32 {}
-impl Real for f64 {}
+pub trait Real: Element + Float {
+    /// Appends the values in little-endian order.
+    fn extend_bytes(values: &[Self], bytes: &mut Vec<u8>);
+}
+
+macro_rules! real {
+    ($type:ty) => {
+        impl Real for $type {
+            fn extend_bytes(values: &[Self], bytes: &mut Vec<u8>) {
+                // Whole blocks, because bytes that are appended one by one cost more than the disk.
+                let mut block = [[0u8; size_of::<$type>()]; 1024];
+                for values in values.chunks(block.len()) {
+                    block.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
+                    bytes.extend_from_slice(block[..values.len()].as_flattened());
+                }
+            }
+        }
+    };
+}
+real!(f32);
+real!(f64);
 
 /// A vector of `len` elements with arbitrary values, for an output that will be written as a whole.
 pub fn take<T: Element>(len: usize) -> Vec<T> {

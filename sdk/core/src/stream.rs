@@ -1,6 +1,6 @@
 //! Byte streams of checkpoints, in memory.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use easytransfer_abi::et_stream;
 
@@ -14,8 +14,8 @@ pub struct Stream(Mutex<State>);
 
 #[derive(Debug)]
 enum State {
-    Writing(Vec<u8>),
-    Reading { bytes: Vec<u8>, at: usize },
+    Writing(Arc<Vec<u8>>),
+    Reading { bytes: Arc<Vec<u8>>, at: usize },
 }
 
 impl Handle for Stream {
@@ -27,18 +27,21 @@ impl Handle for Stream {
 impl Stream {
     /// An empty stream for writing.
     pub fn writer() -> Self {
-        Self(Mutex::new(State::Writing(Vec::new())))
+        // What is written next is the state of an optimizer, several times the parameters: the pool can wait.
+        crate::pool::trim_pool();
+        Self(Mutex::new(State::Writing(Arc::default())))
     }
 
     /// A stream that reads `bytes` from their begin.
     pub fn reader(bytes: Vec<u8>) -> Self {
-        Self(Mutex::new(State::Reading { bytes, at: 0 }))
+        Self(Mutex::new(State::Reading { bytes: Arc::new(bytes), at: 0 }))
     }
 
     /// Appends bytes. Errors: `FAILED_PRECONDITION` on a stream for reading.
     pub fn write(&self, data: &[u8]) -> Result<()> {
         match &mut *lock(&self.0) {
-            State::Writing(bytes) => bytes.extend_from_slice(data),
+            // Copies what was handed out before, so that it stays as it was.
+            State::Writing(bytes) => Arc::make_mut(bytes).extend_from_slice(data),
             State::Reading { .. } => {
                 fail!(ET_ERR_FAILED_PRECONDITION, "the stream was opened for reading")
             }
@@ -80,8 +83,8 @@ impl Stream {
         }
     }
 
-    /// A copy of everything that was written so far, or that a stream for reading holds.
-    pub fn bytes(&self) -> Vec<u8> {
+    /// Everything that was written so far, or that a stream for reading holds. Later writes do not change it.
+    pub fn bytes(&self) -> Arc<Vec<u8>> {
         match &*lock(&self.0) {
             State::Reading { bytes, .. } | State::Writing(bytes) => bytes.clone(),
         }
@@ -99,8 +102,11 @@ mod tests {
         writer.write(b"abc").unwrap();
         writer.write(b"de").unwrap();
         assert_eq!(writer.read(&mut [0]).unwrap_err().code, ET_ERR_FAILED_PRECONDITION);
-        let reader = Stream::reader(writer.bytes());
+        let before = writer.bytes();
+        let reader = Stream::reader(before.to_vec());
         assert_eq!(reader.remaining(), 5);
+        writer.write(b"f").unwrap();
+        assert_eq!((before.as_slice(), writer.bytes().as_slice()), (&b"abcde"[..], &b"abcdef"[..]));
         let mut four = [0; 4];
         reader.read(&mut four).unwrap();
         assert_eq!(&four, b"abcd");

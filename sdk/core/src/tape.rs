@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::Tensor as Raw;
+use candle_core::{DType, Tensor as Raw};
 
 use crate::error::{Result, fail};
-use crate::kernels::elementwise::add_assign;
+use crate::kernels::elementwise::{self, add_assign};
 use crate::storage::{self, Value};
 use crate::tensor::Tensor;
 
@@ -24,6 +24,16 @@ pub trait Leaf: Send + Sync {
     /// holds nothing yet and must be overwritten instead of added to. `Ok(false)` when there is no such memory; then `f` was
     /// not called.
     fn accumulate_f32(&self, f: &mut dyn FnMut(&mut [f32], bool)) -> Result<bool>;
+    /// Lets an operation add to some rows (ascending, each once) of `width` elements: calls `f(slice)`, in which those rows may be
+    /// added to and others must be left alone. `Ok(false)` when the leaf cannot; then `f` was not called.
+    fn accumulate_rows_f32(
+        &self,
+        _width: usize,
+        _rows: &[u32],
+        _f: &mut dyn FnMut(&mut [f32]),
+    ) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// Where the gradient of a value goes.
@@ -219,6 +229,29 @@ impl Pass<'_> {
         }
     }
 
+    /// As [`Pass::leaf_f32`], for some rows of a table; see [`Leaf::accumulate_rows_f32`].
+    pub fn leaf_rows_f32(
+        &mut self,
+        index: usize,
+        width: usize,
+        rows: &[u32],
+        f: &mut dyn FnMut(&mut [f32]),
+    ) -> Result<bool> {
+        match self.inputs.get(index) {
+            Some(Some(Edge::Leaf(leaf))) => leaf.accumulate_rows_f32(width, rows, f),
+            _ => Ok(false),
+        }
+    }
+
+    /// A gradient of input `index` that came before and that may be added to in its place: contiguous, of this type and shape, and
+    /// held by nobody else.
+    pub(crate) fn pending(&self, index: usize, dtype: DType, shape: &[usize]) -> Option<&Value> {
+        let Some(Some(Edge::Node { node, index })) = self.inputs.get(index) else { return None };
+        let grad = self.queue.get(&node.id)?.grads.get(*index)?.as_ref()?;
+        let fits = grad.dtype() == dtype && grad.dims() == shape && grad.device().is_cpu();
+        (fits && grad.is_contiguous() && storage::is_unique(grad)).then_some(grad)
+    }
+
     /// The leaf that input `index` is, if it is one.
     pub fn leaf(&self, index: usize) -> Option<&Arc<dyn Leaf>> {
         match self.inputs.get(index) {
@@ -274,6 +307,12 @@ pub(crate) fn add(a: Value, b: Value) -> Result<Value> {
     }
     if in_place(&b, &a)? {
         return Ok(b);
+    }
+    if a.dtype() == DType::F32 && a.device().is_cpu() && a.dims() == b.dims() {
+        let (a, b) = (Value::new(a.contiguous()?), Value::new(b.contiguous()?));
+        let mut sum = storage::take::<f32>(a.elem_count());
+        elementwise::add(&storage::read::<f32>(&a)?, &storage::read::<f32>(&b)?, &mut sum)?;
+        return Ok(Value::new(storage::tensor_from_vec(sum, a.dims().to_vec())?));
     }
     Ok(Value::new((&*a + &*b)?))
 }
@@ -336,5 +375,6 @@ pub fn backward(loss: &Tensor, seed: Option<&Tensor>) -> Result<()> {
         let mut pass = Pass { grads, inputs: &inputs, queue: &mut queue };
         backward(&mut pass).map_err(|error| error.context(format!("backward of {}", node.op)))?;
     }
+    crate::pool::end_step();
     Ok(())
 }

@@ -7,6 +7,7 @@ use easytransfer_abi as abi;
 
 use crate::error::{Result, fail};
 use crate::handle::{Handle, tag};
+use crate::recompute::Recipe;
 use crate::storage::Value;
 use crate::tape::{Edge, Leaf};
 
@@ -19,12 +20,14 @@ struct Inner {
     edge: Option<Edge>,
     /// Set for leaves made by [`Tensor::leaf`].
     grad: Option<Arc<GradLeaf>>,
+    /// How to compute the value again.
+    recipe: Option<Recipe>,
 }
 
 impl Tensor {
     /// A constant.
     pub fn new(value: Raw) -> Self {
-        Self(Arc::new(Inner { value: Value::new(value), edge: None, grad: None }))
+        Self(Arc::new(Inner { value: Value::new(value), edge: None, grad: None, recipe: None }))
     }
 
     /// A value whose gradient goes to `leaf`.
@@ -33,7 +36,12 @@ impl Tensor {
     }
 
     pub(crate) fn from_edge(value: Raw, edge: Edge) -> Self {
-        Self(Arc::new(Inner { value: Value::new(value), edge: Some(edge), grad: None }))
+        Self(Arc::new(Inner {
+            value: Value::new(value),
+            edge: Some(edge),
+            grad: None,
+            recipe: None,
+        }))
     }
 
     /// The same value as a new leaf that keeps its gradient; see [`Tensor::leaf_grad`].
@@ -43,6 +51,7 @@ impl Tensor {
             value: self.0.value.clone(),
             edge: Some(Edge::Leaf(leaf.clone())),
             grad: Some(leaf),
+            recipe: None,
         }))
     }
 
@@ -74,6 +83,19 @@ impl Tensor {
     /// The value, to be saved for a backward pass.
     pub fn save(&self) -> Value {
         self.0.value.clone()
+    }
+
+    /// The same tensor, which nobody else holds yet, with a way to compute its value again.
+    pub(crate) fn with_recipe(mut self, recipe: Recipe) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.recipe = Some(recipe);
+        }
+        self
+    }
+
+    /// How to compute the value again, if that is cheap and wanted.
+    pub(crate) fn recipe(&self) -> Option<&Recipe> {
+        self.0.recipe.as_ref()
     }
 
     /// True if a gradient can flow into this tensor.

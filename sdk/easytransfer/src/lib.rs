@@ -40,6 +40,14 @@ pub use easytransfer_train::{Error, Result};
 /// Version of the SDK.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Makes the calling thread one of the engine's workers, `threads` in all (as many as the machine has for `None`), so that kernels
+/// need not be handed to others. For programs that compute on one thread; before anything was computed. Errors: the workers run
+/// already.
+pub fn include_this_thread(threads: Option<usize>) -> Result<()> {
+    easytransfer_core::workers::include_this_thread(threads)
+        .map_err(|error| Error::other(error.message))
+}
+
 /// The engine's table, as plugins get it; there before any runtime is, and until the process ends.
 pub fn host() -> *const plugin::abi::et_host {
     easytransfer_core::host::host()

@@ -175,7 +175,11 @@ impl Runtime {
 
     /// Trains an app and writes its bundle.
     pub fn train(&self, job: TrainJob) -> Result<TrainResult> {
-        train(&*self.registry, job)
+        // The engine is one per process, and so is this setting of it.
+        easytransfer_core::recompute::set_recompute(job.config.recompute);
+        let result = train(&*self.registry, job);
+        easytransfer_core::recompute::set_recompute(false);
+        result
     }
 
     /// A model by itself with parameters of its own; `config` is the content of a config.json.

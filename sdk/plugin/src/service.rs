@@ -299,12 +299,20 @@ impl Stream {
         let names = map.names();
         self.write_u64(names.len() as u64)?;
         for name in names {
-            let values = map.get(&name)?.cast(DType::F32)?.to_vec::<f32>()?;
+            let tensor = map.get(&name)?.cast(DType::F32)?;
+            let len = tensor.len();
+            let flat = tensor.reshape(&[len])?;
             self.write_u64(name.len() as u64)?;
             self.write(name.as_bytes())?;
-            self.write_u64(values.len() as u64)?;
-            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            self.write(&bytes)?;
+            self.write_u64(len as u64)?;
+            // The state of an optimizer is as large as the model, so it is not copied as a whole.
+            for start in (0..len).step_by(WRITTEN_AT_ONCE) {
+                let part = flat.narrow(0, start, WRITTEN_AT_ONCE.min(len - start))?;
+                let values = part.to_vec::<f32>()?;
+                let mut bytes = vec![[0u8; 4]; values.len()];
+                bytes.iter_mut().zip(&values).for_each(|(to, value)| *to = value.to_le_bytes());
+                self.write(bytes.as_flattened())?;
+            }
         }
         Ok(())
     }
@@ -340,17 +348,21 @@ impl Stream {
                     tensor.len()
                 )));
             }
-            let mut bytes = vec![0; len * 4];
-            self.read(&mut bytes)?;
-            let values: Vec<f32> = bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect();
+            let mut values = Vec::with_capacity(len);
+            let mut bytes = vec![[0u8; 4]; WRITTEN_AT_ONCE.min(len)];
+            while values.len() < len {
+                bytes.truncate(len - values.len());
+                self.read(bytes.as_flattened_mut())?;
+                values.extend(bytes.iter().map(|b| f32::from_le_bytes(*b)));
+            }
             map.put(&name, &Tensor::from_slice(&values, tensor.shape())?)?;
         }
         Ok(())
     }
 }
+
+/// Values of a map's tensors that are copied at once.
+const WRITTEN_AT_ONCE: usize = 1 << 18;
 
 /// How important a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -56,6 +56,8 @@ pub struct TrainConfig {
     pub batch: Batching,
     /// Batches whose gradients are averaged into one step.
     pub accumulate: u64,
+    /// Compute cheap values again in the backward pass instead of keeping them.
+    pub recompute: bool,
     /// Largest Euclidean norm of all gradients together, 0 for no limit.
     pub clip: f64,
     /// Schedule.
@@ -97,6 +99,7 @@ pub fn schema() -> Value {
                 "window": {"type": "integer", "minimum": 0, "default": 2048, "description": "rows sorted by length together, 0 for none"}
             }},
             "accumulate": {"type": "integer", "minimum": 1, "default": 1, "description": "batches whose gradients make one step"},
+            "recompute": {"type": "boolean", "default": false, "description": "compute outputs of activations and layer norms again in the backward pass instead of keeping them: less memory, a little more time, the same bits"},
             "clip": {"type": "number", "minimum": 0, "default": 1.0, "description": "largest norm of all gradients together, 0 for no limit"},
             "schedule": {"type": "object", "properties": {
                 "name": {"type": "string", "enum": ["constant", "linear", "polynomial", "cosine"], "default": "linear"},

@@ -2,7 +2,9 @@
 
 use super::philox::Dropout;
 use super::simd::{self, multiversion};
-use super::{BLOCK_LEN, Float, Result, blocks, check_len, for_each_task, map_tasks};
+use super::{
+    BLOCK_LEN, Float, Result, blocks, check_len, for_each_task, map_tasks, rows_per_block,
+};
 
 /// What a kernel does with a result that may already hold a contribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,23 @@ multiversion! {
         }
     }
 
+    fn zip_block<F: Float, const OP: u8>(a: &[F], b: &[F], out: &mut [F]) {
+        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+            *out = match OP {
+                0 => a + b,
+                1 => a - b,
+                2 => a * b,
+                _ => a / b,
+            };
+        }
+    }
+
+    fn affine_block<F: Float>(scale: F, shift: F, x: &[F], out: &mut [F]) {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = x * scale + shift;
+        }
+    }
+
     fn mul_add_block<F: Float>(a: &[F], b: &[F], out: &mut [F]) {
         for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
             *out += a * b;
@@ -79,6 +98,17 @@ multiversion! {
             dropout.factors(at, &mut factors[..chunk.len()]);
             for (x, &factor) in chunk.iter_mut().zip(&factors) {
                 *x *= factor;
+            }
+            at += 256;
+        }
+    }
+
+    fn dropout_into_block<F: Float>(dropout: Dropout, start: u64, x: &[F], y: &mut [F]) {
+        let mut at = start;
+        for (x, y) in x.chunks(256).zip(y.chunks_mut(256)) {
+            dropout.factors(at, y);
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y *= x;
             }
             at += 256;
         }
@@ -164,6 +194,52 @@ pub fn mul<F: Float>(a: &[F], b: &[F], out: &mut [F]) -> Result {
     triples("mul", a, b, out, mul_block)
 }
 
+/// An operation of two elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zip {
+    /// a + b.
+    Add,
+    /// a - b.
+    Sub,
+    /// a b.
+    Mul,
+    /// a / b.
+    Div,
+}
+
+/// out = a op b, where `b` may be shorter and is repeated: the rows of a matrix and one row, for instance.
+///
+/// # Errors
+/// If `out` and `a` differ in length or `b` does not divide them.
+pub fn zip<F: Float>(op: Zip, a: &[F], b: &[F], out: &mut [F]) -> Result {
+    check_len("zip", "a", out.len(), a.len())?;
+    check_len("zip", "b", a.len() / b.len().max(1) * b.len(), a.len())?;
+    let block = |a: &[F], b: &[F], out: &mut [F]| match op {
+        Zip::Add => zip_block::<F, 0>(a, b, out),
+        Zip::Sub => zip_block::<F, 1>(a, b, out),
+        Zip::Mul => zip_block::<F, 2>(a, b, out),
+        Zip::Div => zip_block::<F, 3>(a, b, out),
+    };
+    if a.len() == b.len() {
+        return triples("zip", a, b, out, block);
+    }
+    let part = rows_per_block(b.len()) * b.len().max(1);
+    for_each_task(a.chunks(part).zip(out.chunks_mut(part)).collect(), |(a, out)| {
+        for (a, out) in a.chunks(b.len()).zip(out.chunks_mut(b.len())) {
+            block(a, b, out);
+        }
+    });
+    Ok(())
+}
+
+/// out = x scale + shift.
+///
+/// # Errors
+/// If the lengths differ.
+pub fn affine<F: Float>(scale: F, shift: F, x: &[F], out: &mut [F]) -> Result {
+    pairwise("affine", x, out, |x, out| affine_block(scale, shift, x, out))
+}
+
 /// out += a b.
 ///
 /// # Errors
@@ -198,6 +274,19 @@ pub fn dropout_assign<F: Float>(dropout: Dropout, x: &mut [F]) {
     let starts = blocks(x.len(), BLOCK_LEN);
     let tasks = starts.into_iter().zip(x.chunks_mut(BLOCK_LEN)).collect();
     for_each_task(tasks, |(range, x)| dropout_block(dropout, range.start as u64, x));
+}
+
+/// y = x times the factors of the dropout.
+///
+/// # Errors
+/// If the lengths differ.
+pub fn dropout_into<F: Float>(dropout: Dropout, x: &[F], y: &mut [F]) -> Result {
+    check_len("dropout_into", "x", y.len(), x.len())?;
+    let tasks = x.chunks(BLOCK_LEN).zip(y.chunks_mut(BLOCK_LEN)).enumerate().collect();
+    for_each_task(tasks, |(block, (x, y))| {
+        dropout_into_block(dropout, (block * BLOCK_LEN) as u64, x, y);
+    });
+    Ok(())
 }
 
 /// Rows whose column sums one task makes: a constant for a given number of columns.

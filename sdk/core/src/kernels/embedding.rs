@@ -71,6 +71,81 @@ pub fn embedding_forward<F: Float>(
     Ok(())
 }
 
+/// The positions of a list of ids, sorted by id and then by position, so that each row's sum has one order.
+#[derive(Debug, Clone)]
+pub struct SortedIds {
+    /// The id in the upper half, the position in the lower.
+    order: Vec<u64>,
+    /// Number of ids in the list, the padding id included.
+    positions: usize,
+}
+
+/// The id and the position of an entry.
+fn parts_of(entry: u64) -> (usize, usize) {
+    ((entry >> 32) as usize, (entry & u64::from(u32::MAX)) as usize)
+}
+
+impl SortedIds {
+    /// Sorts the ids of a table of `rows` rows; `padding_id`, if given, is left out.
+    ///
+    /// # Errors
+    /// If an id lies outside the table, or ids or positions do not fit 32 bits.
+    pub fn new(ids: &[i64], rows: usize, padding_id: Option<i64>) -> Result<Self> {
+        const NAME: &str = "embedding_backward";
+        check_ids(NAME, ids, rows.min(1 << 32))?;
+        check_len(NAME, "ids", ids.len().min(u32::MAX as usize), ids.len())?;
+        let entries = ids.iter().enumerate().filter(|(_, id)| Some(**id) != padding_id);
+        let mut order: Vec<u64> =
+            entries.map(|(position, &id)| (id as u64) << 32 | position as u64).collect();
+        order.sort_unstable();
+        Ok(Self { order, positions: ids.len() })
+    }
+
+    /// The ids that occur, ascending, each once.
+    pub fn unique(&self) -> Vec<u32> {
+        let groups = self.order.chunk_by(|a, b| a >> 32 == b >> 32);
+        groups.map(|group| (group[0] >> 32) as u32).collect()
+    }
+
+    /// dtable[id] += the sum of `dout` [positions, width] over the positions with that id, in their order. Other rows are not
+    /// touched.
+    ///
+    /// # Errors
+    /// If a slice does not fit.
+    ///
+    /// # Panics
+    /// If the table has fewer rows than [`SortedIds::new`] was told.
+    pub fn add_to<F: Float>(&self, width: usize, dout: &[F], dtable: &mut [F]) -> Result {
+        check_len("embedding_backward", "dout", self.positions * width, dout.len())?;
+        if width == 0 {
+            return Ok(());
+        }
+        // Tasks of about equally many positions, cut between ids; each owns the table rows up to its last id.
+        let mut tasks = Vec::new();
+        let (mut order, mut rest, mut first_row) = (&self.order[..], dtable, 0);
+        while !order.is_empty() {
+            let mut end = order.len().min(rows_per_block(width));
+            let last = parts_of(order[end - 1]).0;
+            end += order[end..].partition_point(|&entry| parts_of(entry).0 == last);
+            let (part, later) = order.split_at(end);
+            let (table, tail) = rest.split_at_mut((last + 1 - first_row) * width);
+            tasks.push((first_row, part, table));
+            (order, rest, first_row) = (later, tail, last + 1);
+        }
+        for_each_task(tasks, |(first_row, part, table)| {
+            for &entry in part {
+                let (id, position) = parts_of(entry);
+                let at = (id - first_row) * width;
+                add_row(
+                    &dout[position * width..(position + 1) * width],
+                    &mut table[at..at + width],
+                );
+            }
+        });
+        Ok(())
+    }
+}
+
 /// Gradient of one table: dtable[id] receives the sum of `dout` [positions, width] over the
 /// positions with that id, in the order of the positions. `padding_id`, if given, gets no gradient.
 /// `Store::Write` clears the table first.
@@ -89,40 +164,12 @@ pub fn embedding_backward<F: Float>(
     let rows = dtable.len() / width.max(1);
     check_len(NAME, "dtable", rows * width, dtable.len())?;
     check_len(NAME, "dout", ids.len() * width, dout.len())?;
-    check_ids(NAME, ids, rows)?;
+    let order = SortedIds::new(ids, rows, padding_id)?;
     if store == Store::Write {
         let block = rows_per_block(width) * width.max(1);
         for_each_task(dtable.chunks_mut(block).collect(), |part| part.fill(F::ZERO));
     }
-    if width == 0 {
-        return Ok(());
-    }
-    // The sort is by id, then by position, so each row's sum has one order.
-    let mut order: Vec<(usize, usize)> = (0..ids.len())
-        .filter(|&position| Some(ids[position]) != padding_id)
-        .map(|position| (ids[position] as usize, position))
-        .collect();
-    order.sort_unstable();
-    // Tasks of about equally many positions, cut between ids; each owns the table rows up to its
-    // last id.
-    let mut tasks = Vec::new();
-    let (mut order, mut rest, mut first_row) = (&order[..], dtable, 0);
-    while !order.is_empty() {
-        let mut end = order.len().min(rows_per_block(width));
-        let last = order[end - 1].0;
-        end += order[end..].partition_point(|&(id, _)| id == last);
-        let (part, later) = order.split_at(end);
-        let (table, tail) = rest.split_at_mut((last + 1 - first_row) * width);
-        tasks.push((first_row, part, table));
-        (order, rest, first_row) = (later, tail, last + 1);
-    }
-    for_each_task(tasks, |(first_row, part, table)| {
-        for &(id, position) in part {
-            let at = (id - first_row) * width;
-            add_row(&dout[position * width..(position + 1) * width], &mut table[at..at + width]);
-        }
-    });
-    Ok(())
+    order.add_to(width, dout, dtable)
 }
 
 #[cfg(test)]

@@ -94,6 +94,20 @@ multiversion! {
         }
     }
 
+    // The last line of `normalise_rows` for known means and deviations.
+    fn normalise_rows_again<F: Float>(
+        summed: &[F], mean: &[F], rstd: &[F], gamma: &[F], beta: &[F], y: &mut [F],
+    ) {
+        let cols = gamma.len();
+        let beta = &beta[..cols];
+        let rows = summed.chunks_exact(cols).zip(y.chunks_exact_mut(cols));
+        for ((row, y), (&centre, &inverse)) in rows.zip(mean.iter().zip(rstd)) {
+            for i in 0..cols {
+                y[i] = (row[i] - centre) * inverse * gamma[i] + beta[i];
+            }
+        }
+    }
+
     // The gradient of the normalised input, row by row; the sums for gamma and beta on the way. An
     // empty `mean` means RMS norm. `dsummed` may be shorter than the other slices only if it is
     // empty (nobody needs it).
@@ -203,6 +217,39 @@ pub fn layer_norm_forward<F: Float>(
             normalise_rows(x, gamma, beta, eps, y, mean, rstd);
         }),
     }
+    Ok(())
+}
+
+/// The output of [`layer_norm_forward`], to the same bits, from what that wrote besides (`summed` is `x` if there was neither
+/// residual nor dropout).
+///
+/// # Errors
+/// If a slice does not fit.
+pub fn layer_norm_again<F: Float>(
+    summed: &[F],
+    mean: &[F],
+    rstd: &[F],
+    gamma: &[F],
+    beta: &[F],
+    y: &mut [F],
+) -> Result {
+    const NAME: &str = "layer_norm_again";
+    let (rows, cols) = (mean.len(), gamma.len());
+    check_len(NAME, "summed input", rows * cols, summed.len())?;
+    check_len(NAME, "rstd", rows, rstd.len())?;
+    check_len(NAME, "beta", cols, beta.len())?;
+    check_len(NAME, "y", rows * cols, y.len())?;
+    if y.is_empty() {
+        return Ok(());
+    }
+    let block_rows = rows_per_block(cols);
+    let tasks = summed
+        .chunks(block_rows * cols)
+        .zip(mean.chunks(block_rows).zip(rstd.chunks(block_rows)))
+        .zip(y.chunks_mut(block_rows * cols));
+    for_each_task(tasks.collect(), |((summed, (mean, rstd)), y)| {
+        normalise_rows_again(summed, mean, rstd, gamma, beta, y);
+    });
     Ok(())
 }
 

@@ -27,6 +27,15 @@ pub struct Segment {
     pub active: bool,
 }
 
+/// Which rows of a segment's gradient mean anything; all others are zero, whatever their memory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TouchedRows<'a> {
+    /// Elements of a row; divides the segment.
+    pub width: usize,
+    /// Numbers of the rows, ascending.
+    pub rows: &'a [u32],
+}
+
 /// Elements that one task updates.
 pub const CHUNK: usize = 32 * 1024;
 
@@ -106,10 +115,23 @@ struct Part<'a, F> {
     g: &'a [F],
     m: &'a mut [F],
     v: &'a mut [F],
+    /// Where the gradient is of rows: the number of the first row, and those of them that are touched.
+    touched: Option<(usize, TouchedRows<'a>)>,
 }
 
 fn parts<'a, F: Float>(
     segments: &'a [Segment],
+    p: &'a mut [F],
+    g: &'a [F],
+    m: &'a mut [F],
+    v: &'a mut [F],
+) -> Vec<Part<'a, F>> {
+    parts_with_rows(segments, &[], p, g, m, v)
+}
+
+fn parts_with_rows<'a, F: Float>(
+    segments: &'a [Segment],
+    touched: &[Option<TouchedRows<'a>>],
     p: &'a mut [F],
     g: &'a [F],
     m: &'a mut [F],
@@ -126,10 +148,21 @@ fn parts<'a, F: Float>(
             continue;
         }
         let g = &g[segment.offset..segment.offset + segment.len];
-        let (mut m, mut v) = (m.chunks_mut(CHUNK), v.chunks_mut(CHUNK));
-        for (p, g) in p.chunks_mut(CHUNK).zip(g.chunks(CHUNK)) {
+        let touched = touched.get(index).copied().flatten().filter(|touched| touched.width > 0);
+        let chunk = touched.map_or(CHUNK, |t| (CHUNK / t.width).max(1) * t.width);
+        let (mut m, mut v) = (m.chunks_mut(chunk), v.chunks_mut(chunk));
+        let mut rest = touched.map_or(&[][..], |touched| touched.rows);
+        for (number, (p, g)) in p.chunks_mut(chunk).zip(g.chunks(chunk)).enumerate() {
             let (m, v) = (m.next().unwrap_or_default(), v.next().unwrap_or_default());
-            all.push(Part { segment, index, p, g, m, v });
+            let touched = touched.map(|TouchedRows { width, .. }| {
+                let first = number * (chunk / width);
+                let end = first + p.len() / width;
+                let (rows, later) =
+                    rest.split_at(rest.partition_point(|&row| (row as usize) < end));
+                rest = later;
+                (first, TouchedRows { width, rows })
+            });
+            all.push(Part { segment, index, p, g, m, v, touched });
         }
     }
     all
@@ -189,6 +222,28 @@ multiversion! {
         }
     }
 
+    // What `adam_chunk` does where all gradients are zero, row by row. A row that no gradient has ever reached has moments of zero and
+    // keeps them, so its moments are read and not written.
+    fn adam_still_rows<F: Float>(
+        c: Coefficients<F>, width: usize, p: &mut [F], m: &mut [F], v: &mut [F],
+    ) {
+        let rows = p.chunks_exact_mut(width).zip(m.chunks_exact_mut(width));
+        for ((p, m), v) in rows.zip(v.chunks_exact_mut(width)) {
+            if c.l2 == F::ZERO && c.eps > F::ZERO && is_zero(m) && is_zero(v) {
+                if c.keep != F::ONE {
+                    p.iter_mut().for_each(|p| *p *= c.keep);
+                }
+                continue;
+            }
+            for i in 0..width {
+                let g = c.l2 * p[i];
+                m[i] += (g - m[i]) * c.rest1;
+                v[i] = v[i] * c.beta2 + g * g * c.rest2;
+                p[i] = p[i] * c.keep - c.step_size * (m[i] / (v[i].sqrt() * c.root2 + c.eps));
+            }
+        }
+    }
+
     fn lamb_update<F: Float>(
         c: Coefficients<F>, decay: F, p: &[F], g: &[F], m: &mut [F], v: &mut [F],
     ) -> (f64, f64) {
@@ -229,6 +284,13 @@ multiversion! {
     }
 }
 
+/// True if all elements are zero.
+#[inline(always)]
+fn is_zero<F: Float>(x: &[F]) -> bool {
+    // Whole blocks, because a search that stops at each element does not vectorise.
+    x.chunks(64).all(|block| block.iter().fold(true, |zero, x| zero & (*x == F::ZERO)))
+}
+
 /// mhat / (sqrt(vhat) + eps) + decay p, where `c.step_size` is 1 / (1 - beta1^t).
 #[inline(always)]
 fn lamb_direction<F: Float>(c: Coefficients<F>, decay: F, p: F, m: F, v: F) -> F {
@@ -263,14 +325,7 @@ pub fn adamw<F: Float>(
     m: &mut [F],
     v: &mut [F],
 ) -> Result {
-    op.check("adamw")?;
-    check_arenas("adamw", segments, p, g, m, v)?;
-    for_each_task(parts(segments, p, g, m, v), |part| {
-        let s = part.segment;
-        let c = op.coefficients(op.lr * s.lr_scale, s.weight_decay, 0.0);
-        adam_chunk(c, part.p, part.g, part.m, part.v);
-    });
-    Ok(())
+    adam_with_rows(Decay::Decoupled, op, segments, &[], p, g, m, v)
 }
 
 /// One step of Adam (Kingma and Ba, 2015), as `torch.optim.Adam`: weight decay is added to the
@@ -286,12 +341,70 @@ pub fn adam<F: Float>(
     m: &mut [F],
     v: &mut [F],
 ) -> Result {
-    op.check("adam")?;
-    check_arenas("adam", segments, p, g, m, v)?;
-    for_each_task(parts(segments, p, g, m, v), |part| {
+    adam_with_rows(Decay::Gradient, op, segments, &[], p, g, m, v)
+}
+
+/// Where Adam's weight decay goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decay {
+    /// To the parameter, as in AdamW.
+    Decoupled,
+    /// To the gradient, as in Adam.
+    Gradient,
+}
+
+/// [`adamw`] or [`adam`] where some segments' gradients are rows: `touched[i]` says which of segment i, whole gradients where it is
+/// `None` or missing. Gives the bits of a whole gradient with zeros in all other rows.
+///
+/// # Errors
+/// As [`adamw`]; or if rows do not fit their segment.
+#[allow(clippy::too_many_arguments, reason = "the arenas are separate slices")]
+pub fn adam_with_rows<F: Float>(
+    decay: Decay,
+    op: Adam,
+    segments: &[Segment],
+    touched: &[Option<TouchedRows<'_>>],
+    p: &mut [F],
+    g: &[F],
+    m: &mut [F],
+    v: &mut [F],
+) -> Result {
+    let name = if decay == Decay::Decoupled { "adamw" } else { "adam" };
+    op.check(name)?;
+    check_arenas(name, segments, p, g, m, v)?;
+    for (segment, touched) in segments.iter().zip(touched) {
+        let Some(TouchedRows { width, rows }) = *touched else { continue };
+        check_len(name, "touched rows", segment.len / width.max(1) * width, segment.len)?;
+        let end = rows.last().map_or(0, |&last| (last as usize + 1) * width);
+        check_len(name, "touched rows", end.min(segment.len), end)?;
+    }
+    let parts = parts_with_rows(segments, touched, p, g, m, v);
+    for_each_task(parts, |part| {
         let s = part.segment;
-        let c = op.coefficients(op.lr * s.lr_scale, 0.0, s.weight_decay);
-        adam_chunk(c, part.p, part.g, part.m, part.v);
+        let lr = op.lr * s.lr_scale;
+        let c = match decay {
+            Decay::Decoupled => op.coefficients(lr, s.weight_decay, 0.0),
+            Decay::Gradient => op.coefficients(lr, 0.0, s.weight_decay),
+        };
+        let Some((first, TouchedRows { width, rows })) = part.touched else {
+            return adam_chunk(c, part.p, part.g, part.m, part.v);
+        };
+        let mut at = 0;
+        for &row in rows {
+            let row = (row as usize - first) * width;
+            let still = at..row;
+            adam_still_rows(
+                c,
+                width,
+                &mut part.p[still.clone()],
+                &mut part.m[still.clone()],
+                &mut part.v[still],
+            );
+            at = row + width;
+            let (m, v) = (&mut part.m[row..at], &mut part.v[row..at]);
+            adam_chunk(c, &mut part.p[row..at], &part.g[row..at], m, v);
+        }
+        adam_still_rows(c, width, &mut part.p[at..], &mut part.m[at..], &mut part.v[at..]);
     });
     Ok(())
 }
@@ -527,5 +640,68 @@ pub(crate) mod tests {
             p
         });
         assert_same_bits(&one, &three);
+    }
+
+    #[test]
+    fn rows_give_the_bits_of_a_whole_gradient_with_zeros() {
+        // Two segments: a table of more rows than one task takes, and a whole one.
+        let (width, rows) = (48, 2000);
+        let len = rows * width;
+        let touched: Vec<u32> =
+            (0..rows as u32).filter(|row| row % 7 == 3 || *row == 1999).collect();
+        let of = |offset, len, weight_decay| Segment {
+            offset,
+            len,
+            rows: 0,
+            cols: 0,
+            lr_scale: 1.0,
+            weight_decay,
+            active: true,
+        };
+        for (decay, weight_decay) in
+            [(0.01, 0.01), (0.0, 0.01), (0.01, 0.0)].into_iter().flat_map(|(table, whole)| {
+                [(Decay::Decoupled, (table, whole)), (Decay::Gradient, (table, whole))]
+            })
+        {
+            let segments = [of(0, len, weight_decay.0), of(len, 100, weight_decay.1)];
+            let n = len + 100;
+            let start: Vec<f32> = random(n, 1);
+            let (mut whole, mut by_rows) =
+                ([start.clone(), vec![0.0; n], vec![0.0; n]], [start, vec![0.0; n], vec![0.0; n]]);
+            for step in 1..=3u64 {
+                // Other rows in every step, and garbage where the rows' gradient is not meant.
+                let now: Vec<u32> =
+                    touched.iter().map(|row| (row + step as u32) % rows as u32).collect();
+                let mut now = now;
+                now.sort_unstable();
+                let garbage: Vec<f32> = random(n, 10 + step);
+                let mut clean = garbage.clone();
+                for row in 0..rows {
+                    if now.binary_search(&(row as u32)).is_err() {
+                        clean[row * width..(row + 1) * width].fill(0.0);
+                    }
+                }
+                let op =
+                    Adam { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, step, grad_scale: 0.37 };
+                let [p, m, v] = &mut whole;
+                adam_with_rows(decay, op, &segments, &[], p, &clean, m, v).unwrap();
+                let [p, m, v] = &mut by_rows;
+                let rows = [Some(TouchedRows { width, rows: &now }), None];
+                adam_with_rows(decay, op, &segments, &rows, p, &garbage, m, v).unwrap();
+                // Zeros may differ in sign.
+                assert!(whole == by_rows, "{decay:?} {weight_decay:?} step {step}");
+            }
+        }
+        let mut one = [0f32; 8];
+        let (mut m, mut v) = (one, one);
+        let beyond = [Some(TouchedRows { width: 4, rows: &[2] })];
+        let op = Adam { lr: 0.1, beta1: 0.9, beta2: 0.9, eps: 1e-8, step: 1, grad_scale: 1.0 };
+        let segment = [of(0, 8, 0.0)];
+        let g = [1f32; 8];
+        assert!(
+            adam_with_rows(Decay::Decoupled, op, &segment, &beyond, &mut one, &g, &mut m, &mut v)
+                .is_err()
+        );
+        assert_eq!(one, [0.0; 8]);
     }
 }

@@ -1,13 +1,13 @@
 //! Linear-chain conditional random fields.
 
-use super::{by_dtype, check_shape, dense, give_vec, given, integers, run_starts, wanted};
+use super::{Direct, by_dtype, check_shape, dense, give_vec, given, integers, run_starts, wanted};
 use crate::error::{Result, fail};
 use crate::kernels::Float;
 use crate::kernels::crf::{
     CrfGradients, CrfShape, CrfWeights, crf_backward, crf_decode, crf_forward,
 };
 use crate::kernels::elementwise::Store;
-use crate::storage::{self, Real, Value};
+use crate::storage::{self, Value};
 use crate::tape::record1;
 use crate::tensor::Tensor;
 
@@ -62,7 +62,7 @@ pub fn loss(
     })
 }
 
-fn typed_loss<F: Real>(
+fn typed_loss<F: Direct>(
     inputs: &[Option<Tensor>],
     tags: Value,
     starts: Value,
@@ -134,7 +134,7 @@ pub fn decode(emissions: &Tensor, starts: &Tensor, scores: Scores<'_>) -> Result
     Ok(Tensor::new(storage::tensor_from_vec(tags, rows)?))
 }
 
-fn typed_decode<F: Real>(
+fn typed_decode<F: Direct>(
     inputs: &[Option<Tensor>],
     starts: &Value,
     classes: usize,

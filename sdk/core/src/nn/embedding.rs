@@ -2,7 +2,9 @@
 
 use super::{Direct, by_dtype, dense, give_written, given, integers};
 use crate::error::{Result, fail};
-use crate::kernels::embedding::{Lookup, embedding_backward, embedding_forward};
+use crate::kernels::Float;
+use crate::kernels::elementwise::Store;
+use crate::kernels::embedding::{Lookup, SortedIds, embedding_forward};
 use crate::storage::{self, Value};
 use crate::tape::record1;
 use crate::tensor::Tensor;
@@ -70,9 +72,25 @@ fn typed<F: Direct>(
         let grad = dense(&grad)?;
         let grad = storage::read::<F>(&grad)?;
         for (index, (shape, ids)) in shapes.iter().zip(&ids).enumerate() {
+            if !pass.wants(index) {
+                continue;
+            }
             let ids = storage::read::<i64>(ids)?;
+            // A leaf that knows which rows were touched spares everybody the others.
+            let order = SortedIds::new(&ids, shape[0], None)?;
+            let mut result = Ok(());
+            let written = F::leaf_rows(pass, index, width, &order.unique(), &mut |dtable| {
+                result = order.add_to(width, &grad, dtable);
+            })?;
+            result?;
+            if written {
+                continue;
+            }
             give_written::<F>(pass, index, shape, |store, dtable| {
-                Ok(embedding_backward(width, &ids, &grad, None, store, dtable)?)
+                if store == Store::Write {
+                    dtable.fill(<F as Float>::ZERO);
+                }
+                Ok(order.add_to(width, &grad, dtable)?)
             })?;
         }
         Ok(())

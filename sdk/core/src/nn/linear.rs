@@ -1,17 +1,20 @@
 //! Linear layers.
 
+use std::sync::Arc;
+
 use easytransfer_abi as abi;
 
 use super::{
     Direct, by_dtype, check_shape, dense, give_vec, give_written, given, owned, rows_cols, wanted,
 };
 use crate::error::{Result, fail};
-use crate::kernels::activation::Activation;
+use crate::kernels::activation::{Activation, activation_forward};
 use crate::kernels::elementwise::{Store, column_sum};
 use crate::kernels::linear::{
     LinearGradients, LinearShape, linear_backward, linear_backward_products, linear_forward,
 };
-use crate::storage;
+use crate::recompute::{self, Recipe, Saved};
+use crate::storage::{self, Value};
 use crate::tape::{record1, records};
 use crate::tensor::Tensor;
 
@@ -97,49 +100,64 @@ fn typed<F: Direct>(
     }
     let pre = pre.map(|pre| storage::tensor_from_vec(pre, rows * outputs)).transpose()?;
     let pre = pre.map(storage::Value::new);
-    let y = storage::tensor_from_vec(y, dims)?;
+    let y = storage::tensor_from_vec(y, dims.clone())?;
+    let recipe = pre.clone().filter(|_| recompute::is_on()).map(|pre| -> Recipe {
+        Arc::new(move || {
+            let mut y = storage::take::<F>(rows * outputs);
+            activation_forward(activation, &storage::read::<F>(&pre)?, &mut y)?;
+            Ok(Value::new(storage::tensor_from_vec(y, dims.clone())?))
+        })
+    });
+    let saved = Saved::new(x, &vx);
+    drop(vx);
     let (dims_x, dims_w) = (x.dims().to_vec(), weight.dims().to_vec());
-    Ok(record1("linear", &tracked, y, move |pass| {
+    let y = record1("linear", &tracked, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        let mut dbias = wanted::<F>(pass, 2, outputs);
         let dy = match pre {
             Some(pre) => {
                 let dy = owned::<F>(grad)?;
-                let pre = storage::read::<F>(&pre)?;
-                let gradients = LinearGradients {
-                    x: None,
-                    weight: None,
-                    bias: dbias.as_deref_mut().map(|dbias| (Store::Write, dbias)),
-                };
-                storage::with_mut::<F, _>(&dy, |dy| {
-                    linear_backward(shape, &[], &[], activation, &pre, dy, gradients)
-                })??;
+                let mut dbias = wanted::<F>(pass, 2, outputs);
+                {
+                    let pre = storage::read::<F>(&pre)?;
+                    let gradients = LinearGradients {
+                        x: None,
+                        weight: None,
+                        bias: dbias.as_deref_mut().map(|dbias| (Store::Write, dbias)),
+                    };
+                    storage::with_mut::<F, _>(&dy, |dy| {
+                        linear_backward(shape, &[], &[], activation, &pre, dy, gradients)
+                    })??;
+                }
+                give_vec(pass, 2, &[outputs], dbias)?;
                 dy
             }
             None => {
                 let dy = dense(&grad)?;
-                if let Some(dbias) = &mut dbias {
-                    column_sum(&storage::read::<F>(&dy)?, Store::Write, dbias)?;
-                }
+                drop(grad);
+                give_written::<F>(pass, 2, &[outputs], |store, dbias| {
+                    Ok(column_sum(&storage::read::<F>(&dy)?, store, dbias)?)
+                })?;
                 dy
             }
         };
-        give_vec(pass, 2, &[outputs], dbias)?;
         let dy = storage::read::<F>(&dy)?;
-        {
-            let x = storage::read::<F>(&vx)?;
+        if pass.wants(1) {
+            let x = saved.value()?;
+            let x = storage::read::<F>(&x)?;
             give_written::<F>(pass, 1, &dims_w, |store, dw| {
                 Ok(linear_backward_products(shape, &x, &[], &dy, None, Some((store, dw)))?)
             })?;
         }
-        let Some(mut dx) = wanted::<F>(pass, 0, rows * inputs) else { return Ok(()) };
-        {
-            let weight = storage::read::<F>(&vw)?;
-            let target = Some((Store::Write, dx.as_mut_slice()));
-            linear_backward_products(shape, &[], &weight, &dy, target, None)?;
-        }
-        give_vec(pass, 0, &dims_x, Some(dx))
-    }))
+        drop(saved);
+        let weight = storage::read::<F>(&vw)?;
+        give_written::<F>(pass, 0, &dims_x, |store, dx| {
+            Ok(linear_backward_products(shape, &[], &weight, &dy, Some((store, dx)), None)?)
+        })
+    });
+    Ok(match recipe {
+        Some(recipe) => y.with_recipe(recipe),
+        None => y,
+    })
 }
 
 #[cfg(test)]

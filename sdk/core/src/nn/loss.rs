@@ -1,6 +1,6 @@
 //! Losses from logits.
 
-use super::{by_dtype, check_shape, dense, give_vec, given, integers, wanted};
+use super::{Direct, by_dtype, check_shape, dense, give_vec, given, integers, wanted};
 use crate::error::{Result, fail};
 use crate::kernels::Float;
 use crate::kernels::cross_entropy::{CrossEntropy, ElementLoss, MeanLoss};
@@ -15,7 +15,7 @@ fn scalar<F: Real>(grad: &Value) -> Result<f64> {
 }
 
 /// Gives the gradient of the row weights of sum(w l) / sum(w): (l_i - loss) / sum(w), 0 for rows that do not count.
-fn give_weights<F: Real>(
+fn give_weights<F: Direct>(
     pass: &mut Pass<'_>,
     mean: MeanLoss,
     dloss: f64,
@@ -74,7 +74,7 @@ pub fn cross_entropy(
     })
 }
 
-fn typed_cross_entropy<F: Real>(
+fn typed_cross_entropy<F: Direct>(
     logits: &Tensor,
     weights: Option<&Tensor>,
     labels: Value,
@@ -160,7 +160,7 @@ pub fn binary_cross_entropy(
     })
 }
 
-fn typed_binary<F: Real>(
+fn typed_binary<F: Direct>(
     logits: &Tensor,
     targets: &Tensor,
     weights: Option<&Tensor>,

@@ -16,7 +16,7 @@ pub mod softmax;
 use candle_core::{DType, Tensor as Raw};
 
 use crate::error::{Error, Result, fail};
-use crate::kernels::elementwise::Store;
+use crate::kernels::elementwise::{Store, add_assign};
 use crate::kernels::philox::{Counter, Dropout};
 use crate::kernels::runs::run_ranges;
 use crate::ops;
@@ -35,9 +35,30 @@ pub(crate) trait Direct: Real {
     ) -> Result<bool> {
         Ok(false)
     }
+
+    /// Calls [`Pass::leaf_rows_f32`] for f32; false for f64.
+    fn leaf_rows(
+        _pass: &mut Pass<'_>,
+        _index: usize,
+        _width: usize,
+        _rows: &[u32],
+        _f: &mut dyn FnMut(&mut [Self]),
+    ) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 impl Direct for f32 {
+    fn leaf_rows(
+        pass: &mut Pass<'_>,
+        index: usize,
+        width: usize,
+        rows: &[u32],
+        f: &mut dyn FnMut(&mut [Self]),
+    ) -> Result<bool> {
+        pass.leaf_rows_f32(index, width, rows, f)
+    }
+
     fn leaf(
         pass: &mut Pass<'_>,
         index: usize,
@@ -49,7 +70,8 @@ impl Direct for f32 {
 
 impl Direct for f64 {}
 
-/// Gives the gradient of input `index` as `f` writes it: straight into a leaf's memory, else into a new tensor of `shape`.
+/// Gives the gradient of input `index` as `f` writes it: straight into a leaf's memory, on top of a gradient that came before from
+/// another consumer, or into a new tensor of `shape`. `f` is called once, or not at all where no gradient is wanted.
 pub(crate) fn give_written<F: Direct>(
     pass: &mut Pass<'_>,
     index: usize,
@@ -66,22 +88,32 @@ pub(crate) fn give_written<F: Direct>(
     if written {
         return result;
     }
+    if let Some(sum) = pass.pending(index, F::DTYPE, shape) {
+        return storage::with_mut::<F, _>(sum, |sum| f(Store::Add, sum))?;
+    }
     let mut grad = storage::take::<F>(shape.iter().product());
     f(Store::Write, &mut grad)?;
     pass.give(index, storage::tensor_from_vec(grad, shape.to_vec())?)
 }
 
 /// Gives a gradient that lies in a vector, if there is one.
-pub(crate) fn give_vec<F: Real>(
+pub(crate) fn give_vec<F: Direct>(
     pass: &mut Pass<'_>,
     index: usize,
     shape: &[usize],
     grad: Option<Vec<F>>,
 ) -> Result<()> {
-    match grad {
-        Some(grad) => pass.give(index, storage::tensor_from_vec(grad, shape.to_vec())?),
-        None => Ok(()),
-    }
+    let Some(grad) = grad else { return Ok(()) };
+    let mut result = Ok(());
+    let written = F::leaf(pass, index, &mut |slot, first| {
+        if first {
+            slot.copy_from_slice(&grad);
+        } else {
+            result = add_assign(slot, &grad);
+        }
+    })?;
+    let grad = Value::new(storage::tensor_from_vec(grad, shape.to_vec())?);
+    if written { Ok(result?) } else { pass.give(index, grad) }
 }
 
 /// A vector for the gradient of input `index`, if it is wanted.

@@ -1,18 +1,21 @@
 //! Layer norm and RMS norm, and dropout.
 
+use std::sync::Arc;
+
 use super::{
     Direct, by_dtype, check_shape, dense, dropout_of, give_vec, given, owned, rows_cols, wanted,
 };
 use crate::error::{Result, fail};
-use crate::kernels::elementwise::{Store, dropout_assign};
+use crate::kernels::elementwise::{Store, dropout_assign, dropout_into};
 use crate::kernels::norm::{
-    NormGradients, NormInput, NormOutput, layer_norm_backward, layer_norm_forward,
-    rms_norm_backward, rms_norm_forward,
+    NormGradients, NormInput, NormOutput, layer_norm_again, layer_norm_backward,
+    layer_norm_forward, rms_norm_backward, rms_norm_forward,
 };
 use crate::kernels::philox::Dropout;
+use crate::recompute::{self, Recipe};
 use crate::rng::Rng;
-use crate::storage::{self, Real, Value};
-use crate::tape::record1;
+use crate::storage::{self, Value};
+use crate::tape::{record1, records};
 use crate::tensor::Tensor;
 
 /// Arguments of [`layer_norm`], as in `et_layer_norm`.
@@ -96,7 +99,23 @@ fn typed_layer_norm<F: Direct>(
     };
     let mean = Value::new(storage::tensor_from_vec(mean, rows)?);
     let rstd = Value::new(storage::tensor_from_vec(rstd, rows)?);
-    Ok(record1("layer_norm", &tracked, y, move |pass| {
+    let recipe = (recompute::is_on() && records(&tracked)).then(|| -> Recipe {
+        let (summed, mean, rstd) = (summed.clone(), mean.clone(), rstd.clone());
+        let (vg, shape) = (vg.clone(), shape.clone());
+        Arc::new(move || {
+            let mut y = storage::take::<F>(rows * cols);
+            layer_norm_again(
+                &storage::read::<F>(&summed)?,
+                &storage::read::<F>(&mean)?,
+                &storage::read::<F>(&rstd)?,
+                &storage::read::<F>(&vg)?,
+                &storage::read::<F>(&vb)?,
+                &mut y,
+            )?;
+            Ok(Value::new(storage::tensor_from_vec(y, shape.clone())?))
+        })
+    });
+    let y = record1("layer_norm", &tracked, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let grad = dense(&grad)?;
         let len = rows * cols;
@@ -130,7 +149,11 @@ fn typed_layer_norm<F: Direct>(
             pass.give(0, dx)?;
         }
         Ok(())
-    }))
+    });
+    Ok(match recipe {
+        Some(recipe) => y.with_recipe(recipe),
+        None => y,
+    })
 }
 
 /// x / sqrt(mean(x^2) + epsilon) * gamma over the last axis (Zhang and Sennrich 2019). Errors as for [`layer_norm`].
@@ -149,7 +172,7 @@ pub fn rms_norm(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result<Tensor> {
     })
 }
 
-fn typed_rms_norm<F: Real>(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result<Tensor> {
+fn typed_rms_norm<F: Direct>(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result<Tensor> {
     let (rows, cols) = rows_cols("rms_norm", x)?;
     let (vx, vg) = (dense(x.value())?, dense(gamma.value())?);
     let (mut y, mut rstd) = (storage::take::<F>(rows * cols), storage::take::<F>(rows));
@@ -197,11 +220,10 @@ pub fn dropout(x: &Tensor, p: f64, rng: Option<&Rng>) -> Result<Tensor> {
     })
 }
 
-fn typed_dropout<F: Real>(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
+fn typed_dropout<F: Direct>(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
     let vx = dense(x.value())?;
     let mut y = storage::take::<F>(vx.elem_count());
-    y.copy_from_slice(&storage::read::<F>(&vx)?);
-    dropout_assign(dropout, &mut y);
+    dropout_into(dropout, &storage::read::<F>(&vx)?, &mut y)?;
     let y = storage::tensor_from_vec(y, x.dims().to_vec())?;
     Ok(record1("dropout", &[x], y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! LSTM and GRU over runs.
 
-use super::{by_dtype, check_shape, dense, give_vec, given, run_starts, wanted};
+use super::{Direct, by_dtype, check_shape, dense, give_vec, given, run_starts, wanted};
 use crate::error::{Result, fail};
 use crate::kernels::elementwise::Store;
 use crate::kernels::gru::{GruSaved, gru_backward, gru_forward};
@@ -101,7 +101,7 @@ fn weights<'a, F: Real>(slices: &'a [Slice<'_, F>]) -> RnnWeights<'a, F> {
     }
 }
 
-fn typed<F: Real>(plan: Plan, list: &[Option<Tensor>]) -> Result<Tensor> {
+fn typed<F: Direct>(plan: Plan, list: &[Option<Tensor>]) -> Result<Tensor> {
     let Plan { kind, rows, hidden, .. } = plan;
     let tracked = (0..5).map(|index| given(list, index)).collect::<Result<Vec<_>>>()?;
     let values = tracked.iter().map(|x| dense(x.value())).collect::<Result<Vec<_>>>()?;

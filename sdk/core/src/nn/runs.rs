@@ -42,7 +42,7 @@ pub fn pool(x: &Tensor, starts: &Tensor, kind: Pool) -> Result<Tensor> {
     })
 }
 
-fn typed_pool<F: Real>(x: &Tensor, starts: Value, kind: Pool) -> Result<Tensor> {
+fn typed_pool<F: Direct>(x: &Tensor, starts: Value, kind: Pool) -> Result<Tensor> {
     let (rows, cols) = matrix("pool", x)?;
     let vx = dense(x.value())?;
     let batch = starts.elem_count() - 1;
@@ -131,7 +131,7 @@ impl Padding {
         }
     }
 
-    fn apply<F: Real>(self, x: &Tensor) -> Result<Tensor> {
+    fn apply<F: Direct>(self, x: &Tensor) -> Result<Tensor> {
         let y = {
             let vx = dense(x.value())?;
             self.run::<F>(self.pad, &storage::read::<F>(&vx)?)?

@@ -1,11 +1,11 @@
 //! Softmax and its logarithm.
 
-use super::{by_dtype, dense, give_vec, given, rows_cols};
+use super::{Direct, by_dtype, dense, give_vec, given, rows_cols};
 use crate::error::Result;
 use crate::kernels::softmax::{
     log_softmax_backward, log_softmax_forward, softmax_backward, softmax_forward,
 };
-use crate::storage::{self, Real, Value};
+use crate::storage::{self, Value};
 use crate::tape::record1;
 use crate::tensor::Tensor;
 
@@ -25,7 +25,7 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
     })
 }
 
-fn typed<F: Real>(x: &Tensor, log: bool) -> Result<Tensor> {
+fn typed<F: Direct>(x: &Tensor, log: bool) -> Result<Tensor> {
     let op = if log { "log_softmax" } else { "softmax" };
     let (_, cols) = rows_cols(op, x)?;
     let vx = dense(x.value())?;

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi as abi;
 
-use super::{broadcast_shape, check_same_dtype, reduce_to};
+use super::{broadcast_shape, check_same_dtype, pooled, reduce_to};
 use crate::error::{Result, fail};
 use crate::storage::{self, Value};
 use crate::tape::record1;
@@ -49,13 +49,14 @@ pub fn binary(op: i32, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if op == abi::ET_BINARY_DIV && has_zero(b.value())? {
         fail!(ET_ERR_INVALID_ARGUMENT, "div: integers cannot be divided by 0");
     }
-    let y = match op {
-        abi::ET_BINARY_ADD => va.add(&vb)?,
-        abi::ET_BINARY_SUB => va.sub(&vb)?,
-        abi::ET_BINARY_MUL => va.mul(&vb)?,
-        abi::ET_BINARY_DIV => va.div(&vb)?,
-        abi::ET_BINARY_MAXIMUM => va.maximum(&vb)?,
-        _ => va.minimum(&vb)?,
+    let y = match (pooled::binary(op, a.value(), b.value(), &shape)?, op) {
+        (Some(y), _) => y,
+        (None, abi::ET_BINARY_ADD) => va.add(&vb)?,
+        (None, abi::ET_BINARY_SUB) => va.sub(&vb)?,
+        (None, abi::ET_BINARY_MUL) => va.mul(&vb)?,
+        (None, abi::ET_BINARY_DIV) => va.div(&vb)?,
+        (None, abi::ET_BINARY_MAXIMUM) => va.maximum(&vb)?,
+        (None, _) => va.minimum(&vb)?,
     };
     let (shape_a, shape_b) = (a.dims().to_vec(), b.dims().to_vec());
     // Sums need no values for their gradients.
@@ -70,7 +71,10 @@ pub fn binary(op: i32, a: &Tensor, b: &Tensor) -> Result<Tensor> {
             }
             if want_b {
                 let db = reduce_to(&grad, &shape_b)?;
-                pass.give(1, if op == abi::ET_BINARY_SUB { db.neg()? } else { db })?;
+                pass.give(
+                    1,
+                    if op == abi::ET_BINARY_SUB { pooled::affine(&db, -1.0, -0.0)? } else { db },
+                )?;
             }
             return Ok(());
         };
@@ -89,12 +93,13 @@ pub fn binary(op: i32, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         }
         let is_mul = op == abi::ET_BINARY_MUL;
         if want_a {
-            let da = if is_mul { g.mul(vb)? } else { g.div(vb)? };
+            let da = if is_mul { pooled::mul(g, vb)? } else { pooled::div(g, vb)? };
             pass.give(0, reduce_to(&da, &shape_a)?)?;
         }
         if want_b {
             // (a / b)' by b = -a / b^2
-            let db = if is_mul { g.mul(va)? } else { g.mul(va)?.div(&vb.sqr()?)?.neg()? };
+            let db =
+                if is_mul { pooled::mul(g, va)? } else { g.mul(va)?.div(&vb.sqr()?)?.neg()? };
             pass.give(1, reduce_to(&db, &shape_b)?)?;
         }
         Ok(())

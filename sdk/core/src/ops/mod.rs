@@ -7,6 +7,7 @@ pub mod binary;
 pub mod create;
 pub mod index;
 pub mod matmul;
+mod pooled;
 pub mod reduce;
 pub mod shape;
 pub mod unary;

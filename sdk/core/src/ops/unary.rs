@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi as abi;
 
-use super::check_float;
+use super::{check_float, pooled};
 use crate::error::{Result, fail};
 use crate::kernels::activation::{
     Activation, activation_backward, activation_backward_in_place, activation_forward,
@@ -85,7 +85,7 @@ pub fn unary(op: i32, x: &Tensor) -> Result<Tensor> {
     }
     let v = x.value();
     let y = match op {
-        abi::ET_UNARY_NEG => v.neg()?,
+        abi::ET_UNARY_NEG => pooled::affine(v, -1.0, -0.0)?,
         abi::ET_UNARY_EXP => v.exp()?,
         abi::ET_UNARY_LOG => v.log()?,
         abi::ET_UNARY_SQRT => v.sqrt()?,
@@ -110,13 +110,13 @@ pub fn unary(op: i32, x: &Tensor) -> Result<Tensor> {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let grad: &Raw = &grad;
         let dx = match saved.as_deref() {
-            None => grad.neg()?,
+            None => pooled::affine(grad, -1.0, -0.0)?,
             Some(s) => match op {
-                abi::ET_UNARY_EXP => (grad * s)?,
+                abi::ET_UNARY_EXP => pooled::mul(grad, s)?,
                 abi::ET_UNARY_SQRT => (grad / s)?.affine(0.5, 0.0)?,
                 abi::ET_UNARY_RECIP => (grad * s.sqr()?)?.neg()?,
-                abi::ET_UNARY_LOG => (grad / s)?,
-                abi::ET_UNARY_SQR => (grad * s)?.affine(2.0, 0.0)?,
+                abi::ET_UNARY_LOG => pooled::div(grad, s)?,
+                abi::ET_UNARY_SQR => pooled::affine(&pooled::mul(grad, s)?, 2.0, 0.0)?,
                 abi::ET_UNARY_ABS => (grad * s.sign()?)?,
                 abi::ET_UNARY_SIN => (grad * s.cos()?)?,
                 abi::ET_UNARY_COS => (grad * s.sin()?)?.neg()?,
@@ -193,10 +193,10 @@ fn integer(op: i32, name: &str, x: &Tensor) -> Result<Tensor> {
 
 /// `x * scale + shift`.
 pub fn affine(x: &Tensor, scale: f64, shift: f64) -> Result<Tensor> {
-    let y = x.value().affine(scale, shift)?;
+    let y = pooled::affine(x.value(), scale, shift)?;
     Ok(record1("affine", &[x], y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        let dx = if scale == 1.0 { grad } else { Value::new(grad.affine(scale, 0.0)?) };
+        let dx = if scale == 1.0 { grad } else { Value::new(pooled::affine(&grad, scale, 0.0)?) };
         pass.give(0, dx)
     }))
 }

@@ -75,7 +75,7 @@ unsafe extern "C" fn memory_new(
 unsafe extern "C" fn bytes(stream: *const et_stream, result: *mut *mut et_buffer) -> *mut et_error {
     guard(|| {
         // SAFETY: the boundary's contract: a live stream and a writable out pointer.
-        unsafe { out(result, Buffer::new(borrow::<Stream>(stream)?.bytes())) }
+        unsafe { out(result, Buffer::shared(borrow::<Stream>(stream)?.bytes())) }
     })
 }
 

@@ -1,0 +1,314 @@
+//! Memory of a training step: what a steady state allocates, and what recomputation changes. A binary of its own, because it
+//! counts all allocations of the process; and one test, because tests run side by side.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use easytransfer_abi::{ET_DTYPE_F32, ET_INIT_NORMAL, ET_OPTIM_ADAMW, et_init, et_optim_step};
+use easytransfer_core::data::Map;
+use easytransfer_core::kernels::activation::Activation;
+use easytransfer_core::kernels::padding::Pool;
+use easytransfer_core::nn::attention::{Attention, attention};
+use easytransfer_core::nn::embedding::embedding_sum;
+use easytransfer_core::nn::linear::linear;
+use easytransfer_core::nn::loss::cross_entropy;
+use easytransfer_core::nn::norm::{LayerNorm, dropout, layer_norm};
+use easytransfer_core::nn::runs::pool;
+use easytransfer_core::params::{Param, Params, Scope};
+use easytransfer_core::recompute::set_recompute;
+use easytransfer_core::rng::Rng;
+use easytransfer_core::storage::tensor_from_vec;
+use easytransfer_core::tensor::Tensor;
+use easytransfer_core::{optim, storage, tape};
+
+/// Sizes from which an allocation counts as big.
+const BIG: usize = 4096;
+
+struct Counting;
+
+static SMALL: AtomicUsize = AtomicUsize::new(0);
+static LARGE: AtomicUsize = AtomicUsize::new(0);
+
+fn count(size: usize) {
+    let counter = if size >= BIG { &LARGE } else { &SMALL };
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+// SAFETY: everything is the system's allocator; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const WIDTH: usize = 32;
+const INNER: usize = 64;
+const WORDS: usize = 500;
+const LAYERS: usize = 2;
+
+struct Dense {
+    weight: Param,
+    bias: Param,
+}
+
+struct Norm {
+    gamma: Param,
+    beta: Param,
+}
+
+struct Layer {
+    query: Dense,
+    key: Dense,
+    value: Dense,
+    out: Dense,
+    out_norm: Norm,
+    first: Dense,
+    second: Dense,
+    norm: Norm,
+}
+
+/// A small encoder as BERT's, with a classifier.
+struct Model {
+    params: Params,
+    words: Param,
+    places: Param,
+    norm: Norm,
+    layers: Vec<Layer>,
+    head: Dense,
+    rng: Rng,
+    state: Map,
+}
+
+fn normal(deviation: f64, mean: f64) -> et_init {
+    et_init { kind: ET_INIT_NORMAL, reserved: 0, a: mean, b: deviation }
+}
+
+fn dense(scope: &Scope, name: &str, outputs: usize, inputs: usize) -> Dense {
+    let scope = scope.child(name).unwrap();
+    Dense {
+        weight: scope.param("weight", &[outputs, inputs], normal(0.1, 0.0)).unwrap(),
+        bias: scope.param("bias", &[outputs], normal(0.1, 0.0)).unwrap(),
+    }
+}
+
+fn norm(scope: &Scope, name: &str) -> Norm {
+    let scope = scope.child(name).unwrap();
+    Norm {
+        gamma: scope.param("gamma", &[WIDTH], normal(0.1, 1.0)).unwrap(),
+        beta: scope.param("beta", &[WIDTH], normal(0.1, 0.0)).unwrap(),
+    }
+}
+
+impl Dense {
+    fn forward(&self, x: &Tensor, activation: Activation) -> Tensor {
+        let (weight, bias) = (self.weight.tensor().unwrap(), self.bias.tensor().unwrap());
+        linear(x, &weight, Some(&bias), activation).unwrap()
+    }
+}
+
+impl Norm {
+    fn forward(&self, x: &Tensor, residual: Option<&Tensor>, rng: Option<&Rng>) -> Tensor {
+        layer_norm(LayerNorm {
+            x,
+            residual,
+            gamma: &self.gamma.tensor().unwrap(),
+            beta: &self.beta.tensor().unwrap(),
+            epsilon: 1e-12,
+            dropout: 0.1,
+            rng,
+        })
+        .unwrap()
+    }
+}
+
+impl Model {
+    fn new() -> Self {
+        let params = Params::new(7, ET_DTYPE_F32).unwrap();
+        let root = params.root();
+        let layers = (0..LAYERS)
+            .map(|index| {
+                let at = root.child(&format!("layer.{index}")).unwrap();
+                Layer {
+                    query: dense(&at, "query", WIDTH, WIDTH),
+                    key: dense(&at, "key", WIDTH, WIDTH),
+                    value: dense(&at, "value", WIDTH, WIDTH),
+                    out: dense(&at, "out", WIDTH, WIDTH),
+                    out_norm: norm(&at, "out_norm"),
+                    first: dense(&at, "first", INNER, WIDTH),
+                    second: dense(&at, "second", WIDTH, INNER),
+                    norm: norm(&at, "norm"),
+                }
+            })
+            .collect();
+        let model = Self {
+            words: root.param("words", &[WORDS, WIDTH], normal(0.5, 0.0)).unwrap(),
+            places: root.param("places", &[64, WIDTH], normal(0.5, 0.0)).unwrap(),
+            norm: norm(&root, "norm"),
+            layers,
+            head: dense(&root, "head", 2, WIDTH),
+            rng: Rng::new(7, 1),
+            state: Map::new(),
+            params,
+        };
+        model.params.seal().unwrap();
+        let state = optim::state(&model.params, ET_OPTIM_ADAMW).unwrap();
+        Self { state, ..model }
+    }
+
+    fn loss(&self, batch: &Batch) -> Tensor {
+        let (words, places) = (self.words.tensor().unwrap(), self.places.tensor().unwrap());
+        let sum = embedding_sum(&[&words, &places], &[&batch.ids, &batch.positions]).unwrap();
+        let rng = Some(&self.rng);
+        let mut x = dropout(&self.norm.forward(&sum, None, None), 0.1, rng).unwrap();
+        for layer in &self.layers {
+            let context = attention(Attention {
+                query: &layer.query.forward(&x, Activation::None),
+                key: &layer.key.forward(&x, Activation::None),
+                value: &layer.value.forward(&x, Activation::None),
+                starts: &batch.starts,
+                key_starts: None,
+                heads: 4,
+                scale: 0.0,
+                dropout: 0.1,
+                rng,
+                causal: false,
+            })
+            .unwrap();
+            let attended = layer.out.forward(&context, Activation::None);
+            x = layer.out_norm.forward(&attended, Some(&x), rng);
+            let inner = layer.first.forward(&x, Activation::Gelu);
+            let output = layer.second.forward(&inner, Activation::None);
+            x = layer.norm.forward(&output, Some(&x), rng);
+        }
+        let first = pool(&x, &batch.starts, Pool::First).unwrap();
+        let logits = self.head.forward(&first, Activation::None);
+        cross_entropy(&logits, &batch.labels, None, -100, 0.0).unwrap()
+    }
+
+    fn step(&self, number: u64, batch: &Batch) {
+        self.params.zero_grads();
+        let loss = self.loss(batch);
+        tape::backward(&loss, None).unwrap();
+        let norm = self.params.grad_norm().unwrap();
+        self.params.scale_grads(0.5 / norm).unwrap();
+        let options = et_optim_step {
+            struct_size: size_of::<et_optim_step>(),
+            kind: ET_OPTIM_ADAMW,
+            nesterov: 0,
+            lr: 1e-2,
+            weight_decay: 0.01,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            momentum: 0.0,
+            step: number,
+        };
+        optim::step(&self.params, &self.state, &options).unwrap();
+    }
+
+    fn values(&self) -> Vec<u32> {
+        let each = self.params.all().into_iter().flat_map(|param| {
+            let value = param.tensor().unwrap();
+            storage::with_f32(value.value(), |x| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+                .unwrap()
+        });
+        each.collect()
+    }
+}
+
+struct Batch {
+    ids: Tensor,
+    positions: Tensor,
+    starts: Tensor,
+    labels: Tensor,
+}
+
+/// `rows` runs of `len` tokens; `turn` chooses the words.
+fn batch(rows: usize, len: usize, turn: usize) -> Batch {
+    let integers = |values: Vec<i64>| {
+        let len = values.len();
+        Tensor::new(tensor_from_vec(values, len).unwrap())
+    };
+    let tokens = rows * len;
+    Batch {
+        ids: integers((0..tokens).map(|i| ((i * 7 + turn * 13) % WORDS) as i64).collect()),
+        positions: integers((0..tokens).map(|i| (i % len) as i64).collect()),
+        starts: integers((0..=rows).map(|i| (i * len) as i64).collect()),
+        labels: integers((0..rows).map(|i| (i % 2) as i64).collect()),
+    }
+}
+
+fn trained(recompute: bool, steps: u64) -> Vec<u32> {
+    set_recompute(recompute);
+    let model = Model::new();
+    for step in 1..=steps {
+        model.step(step, &batch(6, 5 + step as usize % 7, step as usize));
+    }
+    set_recompute(false);
+    model.values()
+}
+
+/// Bytes that a forward pass keeps for the backward pass.
+fn kept(model: &Model, recompute: bool) -> usize {
+    set_recompute(recompute);
+    let batch = batch(8, 48, 0);
+    storage::trim_pool();
+    let loss = model.loss(&batch);
+    let during = storage::pool_bytes();
+    tape::backward(&loss, None).unwrap();
+    set_recompute(false);
+    drop(loss);
+    // What came back in the pass was held before, less the gradients' own vectors, which both settings have.
+    storage::pool_bytes() - during
+}
+
+#[test]
+fn a_steady_step_allocates_nothing_big_and_recomputation_changes_no_bit() {
+    // One thread: working memory belongs to threads, and when each of several meets its first task is chance.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(check);
+}
+
+fn check() {
+    let model = Model::new();
+    // Nine kilobytes a tensor of WIDTH columns, so that every activation counts as big.
+    let batches: Vec<Batch> = (0..8).map(|turn| batch(6, 12, turn)).collect();
+    for step in 1..=4 {
+        model.step(step, &batches[step as usize % 8]);
+    }
+    let (large, small) = (LARGE.load(Ordering::Relaxed), SMALL.load(Ordering::Relaxed));
+    const STEPS: u64 = 20;
+    for step in 5..5 + STEPS {
+        model.step(step, &batches[step as usize % 8]);
+    }
+    let large = LARGE.load(Ordering::Relaxed) - large;
+    let small = (SMALL.load(Ordering::Relaxed) - small) / STEPS as usize;
+    assert_eq!(large, 0, "allocations of {BIG} bytes or more in {STEPS} steps");
+    assert!(small < 2500, "{small} small allocations a step");
+
+    assert!(trained(true, 6) == trained(false, 6), "recomputation changed a parameter");
+    let (all, less) = (kept(&model, false), kept(&model, true));
+    assert!(less < all, "recomputation keeps {less} bytes, without {all}");
+}
