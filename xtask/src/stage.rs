@@ -30,16 +30,22 @@ pub fn run(context: &Context) -> Result<(), Failure> {
 /// Stages all plugins of `plugins/`, in order of their ids. Errors: a missing manifest or library, or a manifest that names
 /// another id.
 pub fn stage(context: &Context) -> Result<Vec<Staged>, Failure> {
+    link_library(context)?;
     let folder = context.root.join("plugins");
-    let mut plugins: Vec<PathBuf> = fs::read_dir(&folder)
+    ids(context)?.iter().map(|id| stage_one(context, &folder.join(id))).collect()
+}
+
+/// Ids of all plugins of `plugins/`, sorted.
+pub fn ids(context: &Context) -> Result<Vec<String>, Failure> {
+    let folder = context.root.join("plugins");
+    let mut ids: Vec<String> = fs::read_dir(&folder)
         .map_err(|error| Failure(format!("read {}: {error}", process::shown(context, &folder))))?
         .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.join("Cargo.toml").exists())
+        .filter(|entry| entry.path().join("Cargo.toml").exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
-    plugins.sort();
-    link_library(context)?;
-    plugins.iter().map(|plugin| stage_one(context, plugin)).collect()
+    ids.sort();
+    Ok(ids)
 }
 
 /// Gives the C library the name that programs linked against it look for, its SONAME, as an installation would.
@@ -117,7 +123,7 @@ pub fn platform() -> String {
 }
 
 /// File name of a plugin's library on this platform.
-fn library_file_name(id: &str) -> String {
+pub fn library_file_name(id: &str) -> String {
     format!("{}{}{}", consts::DLL_PREFIX, id.replace('-', "_"), consts::DLL_SUFFIX)
 }
 
