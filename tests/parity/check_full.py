@@ -1,6 +1,7 @@
-"""check_full.py PATH: compares every hidden state that a program wrote with transformers.
+"""check_full.py PATH: compares every hidden state and pooled output that a program wrote with transformers.
 
-PATH is a safetensors file with tensors tNN.layerK [T, 384] for the texts of texts.json, or a folder with tNN.layerK.npy.
+PATH is a safetensors file with tensors tNN.layerK [T, 384] and tNN.pooled [384] for the texts of texts.json, or a folder with
+tNN.layerK.npy and tNN.pooled.npy. `hidden_states` of tests/suite writes ours.
 Prints one JSON object; the exit status is 1 when something is missing or differs by more than --tolerance.
 """
 
@@ -18,10 +19,10 @@ from reference import hidden_states, load_encoder, read_texts
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
-    parser.add_argument("--tolerance", type=float, default=1e-4)
+    parser.add_argument("--tolerance", type=float, default=1e-5)
     arguments = parser.parse_args()
     if arguments.path.is_dir():
-        ours = {p.stem: np.load(p) for p in arguments.path.glob("t*.layer*.npy")}
+        ours = {p.stem: np.load(p) for p in arguments.path.glob("t*.npy")}
         for p in arguments.path.glob("*.safetensors"):
             ours |= load_file(p)
     else:
@@ -29,9 +30,11 @@ def main():
     model = load_encoder()
     missing, wrong_shape, compared, worst, by_layer = [], [], 0, (0.0, None), {}
     for row in read_texts():
-        states, _ = hidden_states(model, row["ids"], row["segments"])
-        for layer, state in enumerate(states.numpy()):
-            name = f"{row['name']}.layer{layer}"
+        states, pooled = hidden_states(model, row["ids"], row["segments"])
+        expected = {f"layer{layer}": state for layer, state in enumerate(states.numpy())}
+        expected["pooled"] = pooled.numpy()[None, :]
+        for layer, state in expected.items():
+            name = f"{row['name']}.{layer}"
             mine = ours.get(name)
             if mine is None:
                 missing.append(name)

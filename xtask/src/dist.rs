@@ -1,46 +1,56 @@
 //! `dist`: `target/dist/easytransfer-VERSION-PLATFORM.tar.gz` with everything that a user of programs, headers and plugins needs:
-//! `bin`, `lib` (with pkg-config and CMake files), `include`, `plugins`.
+//! `bin`, `lib` (shared and static library, plugins, pkg-config and CMake files), `include` and the licences. It may be unpacked anywhere.
 
 use crate::{
-    Context, Failure,
+    Context, Failure, licences,
     process::{self, cargo},
     stage,
 };
 use std::{env::consts, fs, path::Path, process::Command};
 
+/// What the shared library is called at run time, its SONAME (`capi/build.rs`).
+const SONAME: &str = "libeasytransfer.so.0";
+
+/// What a static library of Rust needs from the platform beside it, as `rustc --print native-static-libs` says.
+const STATIC_NEEDS: &str = "-lpthread -lm -ldl";
+
 /// Builds, collects and packs; prints the path of the archive.
 pub fn run(context: &Context) -> Result<(), Failure> {
     process::show(&mut cargo(context, ["build", "--release", "--workspace"]))?;
-    let plugins = stage::stage(context)?;
+    stage::stage(context)?;
     let release = process::release(context);
-    let version = env!("CARGO_PKG_VERSION");
-    let name = format!("easytransfer-{version}-{}", stage::platform());
+    let name = format!("easytransfer-{}-{}", env!("CARGO_PKG_VERSION"), stage::platform());
     let parent = release.with_file_name("dist");
     let folder = parent.join(&name);
     if folder.exists() {
         fs::remove_dir_all(&folder)
             .map_err(|error| Failure(format!("remove {}: {error}", folder.display())))?;
     }
-    let shared = format!("{}easytransfer{}", consts::DLL_PREFIX, consts::DLL_SUFFIX);
+    collect(context, &release, &folder)?;
+    let archive = parent.join(format!("{name}.tar.gz"));
+    process::show(Command::new("tar").arg("-C").arg(&parent).arg("-czf").arg(&archive).arg(&name))?;
+    println!("written: {}", process::shown(context, &archive));
+    Ok(())
+}
+
+/// Lays out a distribution in `folder` from what was built and staged in `release`.
+pub fn collect(context: &Context, release: &Path, folder: &Path) -> Result<(), Failure> {
     let command = format!("easytransfer{}", consts::EXE_SUFFIX);
     copy(&release.join(&command), &folder.join("bin").join(&command))?;
-    for library in [shared.as_str(), "libeasytransfer.a"] {
-        copy(&release.join(library), &folder.join("lib").join(library))?;
-    }
+    libraries(release, &folder.join("lib"))?;
     for header in ["easytransfer.h", "easytransfer_plugin.h", "easytransfer.hpp"] {
         copy(&context.root.join("include").join(header), &folder.join("include").join(header))?;
     }
-    for plugin in plugins {
-        // Beside the command, which is where it looks first.
-        let from = release.join("plugins").join(&plugin.id);
-        let to = folder.join("bin/plugins").join(&plugin.id);
-        let library = plugin.library.file_name().unwrap_or_default();
-        copy(&plugin.library, &to.join(library))?;
-        let manifest = format!("{}.toml", plugin.id);
-        copy(&from.join(&manifest), &to.join(&manifest))?;
+    for id in stage::ids(context)? {
+        // The command looks in `../lib/easytransfer/plugins`.
+        let to = folder.join("lib/easytransfer/plugins").join(&id);
+        for name in [stage::library_file_name(&id), format!("{id}.toml")] {
+            copy(&release.join("plugins").join(&id).join(&name), &to.join(&name))?;
+        }
     }
     for (template, target) in [
         ("easytransfer.pc", "lib/pkgconfig"),
+        ("easytransfer-static.pc", "lib/pkgconfig"),
         ("easytransfer-plugin.pc", "lib/pkgconfig"),
         ("easytransferConfig.cmake", "lib/cmake/easytransfer"),
         ("easytransferConfigVersion.cmake", "lib/cmake/easytransfer"),
@@ -48,20 +58,43 @@ pub fn run(context: &Context) -> Result<(), Failure> {
         let from = context.root.join("capi/packaging").join(format!("{template}.in"));
         let text = fs::read_to_string(&from)
             .map_err(|error| Failure(format!("read {}: {error}", process::shown(context, &from))))?
-            .replace("@VERSION@", version)
-            .replace("@SUFFIX@", consts::DLL_SUFFIX);
-        let target = folder.join(target);
-        fs::create_dir_all(&target)
-            .and_then(|()| fs::write(target.join(template), text))
-            .map_err(|error| Failure(format!("write {}: {error}", target.display())))?;
+            .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
+            .replace("@SUFFIX@", consts::DLL_SUFFIX)
+            .replace("@SONAME@", SONAME)
+            .replace("@STATIC_NEEDS@", STATIC_NEEDS)
+            .replace("@STATIC_NEEDS_LIST@", &STATIC_NEEDS.replace(' ', ";"));
+        write(&folder.join(target).join(template), &text)?;
     }
     for file in ["LICENSE", "README.md", "CHANGELOG.md"] {
         copy(&context.root.join(file), &folder.join(file))?;
     }
-    let archive = parent.join(format!("{name}.tar.gz"));
-    process::show(Command::new("tar").arg("-C").arg(&parent).arg("-czf").arg(&archive).arg(&name))?;
-    println!("written: {}", process::shown(context, &archive));
-    Ok(())
+    let built = ["easytransfer-capi", "easytransfer-cli"];
+    write(&folder.join("THIRD-PARTY.txt"), &licences::third_party(context, &built)?)
+}
+
+/// The shared library under its version, with the links that the dynamic linker and the linker follow, and the static one.
+fn libraries(release: &Path, folder: &Path) -> Result<(), Failure> {
+    let shared = format!("{}easytransfer{}", consts::DLL_PREFIX, consts::DLL_SUFFIX);
+    #[cfg(target_os = "linux")]
+    {
+        let versioned = format!("{shared}.{}", env!("CARGO_PKG_VERSION"));
+        copy(&release.join(&shared), &folder.join(&versioned))?;
+        for (link, to) in [(SONAME, versioned.as_str()), (shared.as_str(), SONAME)] {
+            std::os::unix::fs::symlink(to, folder.join(link)).map_err(|error| {
+                Failure(format!("link {link} in {}: {error}", folder.display()))
+            })?;
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    copy(&release.join(&shared), &folder.join(&shared))?;
+    copy(&release.join("libeasytransfer.a"), &folder.join("libeasytransfer.a"))
+}
+
+fn write(to: &Path, text: &str) -> Result<(), Failure> {
+    to.parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(to, text))
+        .map_err(|error| Failure(format!("write {}: {error}", to.display())))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {

@@ -15,8 +15,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sdk/train", &["sdk/plugin", "sdk/loader"]),
     ("sdk/easytransfer", &["sdk/train", "sdk/loader", "sdk/core", "sdk/plugin", "sdk/abi"]),
     ("plugins/*", &["sdk/plugin", "sdk/abi"]),
+    ("sdk/conformance", &["sdk/easytransfer"]),
     ("capi", &["sdk/easytransfer", "sdk/abi"]),
-    ("hosts/*", &["sdk/easytransfer"]),
+    ("hosts/*", &["sdk/easytransfer", "sdk/conformance"]),
     ("tests/*", &["sdk/*", "plugins/*", "capi", "hosts/*", "tests/*"]),
     ("xtask", &[]),
 ];

@@ -14,6 +14,7 @@ pub mod diff;
 pub mod dist;
 pub mod edges;
 pub mod header;
+pub mod licences;
 pub mod new_plugin;
 pub mod process;
 pub mod programs;

@@ -1,7 +1,9 @@
 //! `cargo xtask`: picks the command.
 
 use std::process::ExitCode;
-use xtask::{Context, Failure, check, demo, dist, edges, header, new_plugin, stage, test};
+use xtask::{
+    Context, Failure, check, demo, dist, edges, header, licences, new_plugin, stage, test,
+};
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND
@@ -12,7 +14,8 @@ usage: cargo xtask COMMAND
   stage                      puts the built plugins where programs find them: target/release/plugins
   header [--verify]          writes include/*.h from the Rust sources, or fails when they are out of date
   new-plugin KIND NAME [--out DIR]
-                             starts a plugin in plugins/KIND-NAME, or in DIR outside the workspace; KIND is loss or strategy
+                             starts a plugin in plugins/KIND-NAME, or in DIR outside the workspace; KIND is
+                             loss, model, optimizer, metric, strategy or op
   dist                       makes target/dist/easytransfer-VERSION-PLATFORM.tar.gz
 ";
 
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(&context),
         ["stage"] => stage::run(&context),
         ["edges"] => edges::run(&context),
+        ["licences"] => licences::run(&context),
         ["dist"] => dist::run(&context),
         ["header"] => header::run(&context, false),
         ["header", "--verify"] => header::run(&context, true),

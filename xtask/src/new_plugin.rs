@@ -6,28 +6,44 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A kind of plugin with a template: the word, the start of ids, and the template's files.
+/// A kind of plugin with a template: the word, the start of ids, what of the host it needs, and the source.
 struct Kind {
     word: &'static str,
     prefix: &'static str,
-    files: [(&'static str, &'static str); 3],
+    requires: &'static str,
+    source: &'static str,
 }
 
 macro_rules! kind {
-    ($word:literal, $prefix:literal) => {
+    ($word:literal, $prefix:literal, $requires:literal) => {
         Kind {
             word: $word,
             prefix: $prefix,
-            files: [
-                ("Cargo.toml", include_str!(concat!("../templates/", $word, "/Cargo.toml.in"))),
-                ("src/lib.rs", include_str!(concat!("../templates/", $word, "/lib.rs.in"))),
-                ("plugin.toml", include_str!(concat!("../templates/", $word, "/plugin.toml.in"))),
-            ],
+            requires: $requires,
+            source: include_str!(concat!("../templates/", $word, ".rs.in")),
         }
     };
 }
 
-const KINDS: [Kind; 2] = [kind!("loss", "loss"), kind!("strategy", "tl")];
+const KINDS: [Kind; 6] = [
+    kind!("loss", "loss", r#""et.tensor/1", "et.data/1""#),
+    kind!("model", "zoo", r#""et.tensor/1", "et.param/1", "et.nn/1", "et.data/1""#),
+    kind!("optimizer", "optim", r#""et.tensor/1", "et.param/1", "et.data/1", "et.stream/1""#),
+    kind!("metric", "metric", r#""et.tensor/1", "et.data/1""#),
+    kind!("strategy", "tl", r#""et.param/1", "et.session/1""#),
+    kind!("op", "op", r#""et.tensor/1", "et.autograd/1""#),
+];
+
+/// Words of the kinds that have a template.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|kind| kind.word)
+}
+
+/// Files that every plugin has beside its source.
+const COMMON: [(&str, &str); 2] = [
+    ("Cargo.toml", include_str!("../templates/Cargo.toml.in")),
+    ("plugin.toml", include_str!("../templates/plugin.toml.in")),
+];
 
 /// What the workspace would say. The empty table keeps Cargo from looking for one further up.
 const OUTSIDE: &str = "
@@ -46,21 +62,22 @@ strip = true
 pub fn run(context: &Context, kind: &str, name: &str, out: Option<&Path>) -> Result<(), Failure> {
     let folder = write(context, kind, name, out)?;
     println!("written: {}", process::shown(context, &folder));
-    println!("next: edit src/lib.rs, then run `cargo build --release` there");
+    println!("next: edit src/lib.rs, then run `cargo test` and `cargo build --release` there");
     if out.is_none() {
         println!("then `cargo xtask stage` puts it where programs find it");
     }
     Ok(())
 }
 
-fn write(
+/// Writes the plugin and answers with its folder. Errors: as [`run`].
+pub fn write(
     context: &Context,
     kind: &str,
     name: &str,
     out: Option<&Path>,
 ) -> Result<PathBuf, Failure> {
     let Some(kind) = KINDS.iter().find(|known| known.word == kind) else {
-        let known = KINDS.map(|known| known.word).join(", ");
+        let known = kinds().collect::<Vec<_>>().join(", ");
         return Err(Failure(format!("new-plugin: no kind `{kind}`, known kinds: {known}")));
     };
     let fits = |character: char| matches!(character, 'a'..='z' | '0'..='9' | '-');
@@ -77,21 +94,27 @@ fn write(
     if folder.exists() {
         return Err(Failure(format!("new-plugin: {} exists already", folder.display())));
     }
-    let (sdk, workspace) = match out {
-        None => ("workspace = true".to_owned(), "\n[lints]\nworkspace = true".to_owned()),
+    let inside = "workspace = true".to_owned();
+    let (sdk, suite, workspace) = match out {
+        None => (inside.clone(), inside, "\n[lints]\nworkspace = true"),
         Some(_) => {
-            let path = context.root.join("sdk/plugin").display().to_string();
-            (format!("path = {path:?}"), OUTSIDE.to_owned())
+            let path = |folder: &str| {
+                format!("path = {:?}", context.root.join(folder).display().to_string())
+            };
+            (path("sdk/plugin"), path("sdk/conformance"), OUTSIDE)
         }
     };
-    for (file, template) in kind.files {
+    for (file, template) in COMMON.into_iter().chain([("src/lib.rs", kind.source)]) {
         let text = template
             .replace("@id@", &id)
+            .replace("@kind@", kind.word)
+            .replace("@requires@", kind.requires)
             .replace("@name@", name)
             .replace("@Type@", &type_name(name))
             .replace("@crate@", &id.replace('-', "_"))
             .replace("@sdk@", &sdk)
-            .replace("@workspace@", &workspace);
+            .replace("@suite@", &suite)
+            .replace("@workspace@", workspace);
         let path = folder.join(file);
         path.parent()
             .map_or(Ok(()), fs::create_dir_all)
@@ -125,7 +148,7 @@ mod tests {
         for kind in KINDS {
             let folder = scratch(kind.word);
             write(&Context::here(), kind.word, "my-own", Some(&folder)).unwrap();
-            for (file, _) in kind.files {
+            for file in ["Cargo.toml", "plugin.toml", "src/lib.rs"] {
                 let text = fs::read_to_string(folder.join(file)).unwrap();
                 assert!(!text.contains('@'), "{file}: {text}");
                 assert!(text.contains("my-own"), "{file}: {text}");

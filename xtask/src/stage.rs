@@ -8,11 +8,7 @@ use crate::{
     process::{self, cargo},
 };
 use sha2::{Digest, Sha256};
-use std::{
-    env::consts,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{env::consts, fs, path::PathBuf};
 use toml::{Table, Value};
 
 /// A plugin that was staged.
@@ -34,28 +30,29 @@ pub fn run(context: &Context) -> Result<(), Failure> {
 /// Stages all plugins of `plugins/`, in order of their ids. Errors: a missing manifest or library, or a manifest that names
 /// another id.
 pub fn stage(context: &Context) -> Result<Vec<Staged>, Failure> {
+    link_library(context)?;
+    let ids = ids(context)?;
+    build(context, &ids)?;
+    ids.iter().map(|id| stage_one(context, id)).collect()
+}
+
+/// Ids of all plugins of `plugins/`, sorted. A plugin's folder is called after its id, and so is its package.
+pub fn ids(context: &Context) -> Result<Vec<String>, Failure> {
     let folder = context.root.join("plugins");
-    let mut plugins: Vec<PathBuf> = fs::read_dir(&folder)
+    let mut ids: Vec<String> = fs::read_dir(&folder)
         .map_err(|error| Failure(format!("read {}: {error}", process::shown(context, &folder))))?
         .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.join("Cargo.toml").exists())
+        .filter(|entry| entry.path().join("Cargo.toml").exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
-    plugins.sort();
-    link_library(context)?;
-    build(context, &plugins)?;
-    plugins.iter().map(|plugin| stage_one(context, plugin)).collect()
+    ids.sort();
+    Ok(ids)
 }
 
-/// The folder's name is the plugin's id, and its package is called after it.
-fn id_of(plugin: &Path) -> String {
-    plugin.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn build(context: &Context, plugins: &[PathBuf]) -> Result<(), Failure> {
+fn build(context: &Context, ids: &[String]) -> Result<(), Failure> {
     let mut command = cargo(context, ["build", "--profile", "plugin"]);
-    for plugin in plugins {
-        command.arg("--package").arg(format!("easytransfer-{}", id_of(plugin)));
+    for id in ids {
+        command.arg("--package").arg(format!("easytransfer-{id}"));
     }
     process::show(&mut command)
 }
@@ -74,9 +71,9 @@ fn link_library(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-fn stage_one(context: &Context, plugin: &Path) -> Result<Staged, Failure> {
-    let id = id_of(plugin);
-    let file_name = library_file_name(&id);
+fn stage_one(context: &Context, id: &str) -> Result<Staged, Failure> {
+    let plugin = context.root.join("plugins").join(id);
+    let file_name = library_file_name(id);
     let built = process::release(context).with_file_name("plugin").join(&file_name);
     let bytes = fs::read(&built).map_err(|error| {
         Failure(format!("stage {id}: read {}: {error}", process::shown(context, &built)))
@@ -85,10 +82,10 @@ fn stage_one(context: &Context, plugin: &Path) -> Result<Staged, Failure> {
     let text = fs::read_to_string(&source).map_err(|error| {
         Failure(format!("stage {id}: read {}: {error}", process::shown(context, &source)))
     })?;
-    let manifest = fill(&text, &id, &file_name, &bytes).map_err(|error| {
+    let manifest = fill(&text, id, &file_name, &bytes).map_err(|error| {
         Failure(format!("stage {id}: {}: {error}", process::shown(context, &source)))
     })?;
-    let folder = process::release(context).join("plugins").join(&id);
+    let folder = process::release(context).join("plugins").join(id);
     let library = folder.join(&file_name);
     let write = || {
         fs::create_dir_all(&folder)?;
@@ -99,7 +96,7 @@ fn stage_one(context: &Context, plugin: &Path) -> Result<Staged, Failure> {
         fs::write(folder.join(format!("{id}.toml")), manifest)
     };
     write().map_err(|error| Failure(format!("stage {id}: write {}: {error}", folder.display())))?;
-    Ok(Staged { id, library })
+    Ok(Staged { id: id.to_owned(), library })
 }
 
 /// A manifest with version, library and SHA-256 of this platform filled in.
@@ -132,7 +129,7 @@ pub fn platform() -> String {
 }
 
 /// File name of a plugin's library on this platform.
-fn library_file_name(id: &str) -> String {
+pub fn library_file_name(id: &str) -> String {
     format!("{}{}{}", consts::DLL_PREFIX, id.replace('-', "_"), consts::DLL_SUFFIX)
 }
 

@@ -5,7 +5,7 @@
 //! `plugins/`, `hosts/c/` and `hosts/cpp/`) and the shared data through `ET_SHARED`.
 
 use crate::{
-    Context, Failure,
+    Context, Failure, licences,
     process::{self, cargo, has},
     programs, stage,
     tally::Tally,
@@ -23,6 +23,7 @@ pub fn run(context: &Context) -> Result<(), Failure> {
     let mut run = Run { context, tally: Tally::default(), is_ci: is_ci() };
     run.stage("tools", Run::tools);
     run.stage("shared data", Run::shared);
+    run.stage("licences", |run| licences::run(run.context));
     if run.stage("build", Run::build) && run.stage("stage plugins", |run| stage::run(run.context)) {
         run.stage("build C and C++ programs", Run::programs);
     }

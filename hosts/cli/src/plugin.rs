@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use easytransfer::train::nearest::{nearest, quoted_list};
 use easytransfer::train::options;
-use easytransfer::{Error, PluginInfo, Result, Runtime, RuntimeOptions};
+use easytransfer::{Error, PluginInfo, Result, Runtime};
 use serde_json::Value;
 
 use crate::arguments::Common;
@@ -21,7 +21,7 @@ pub enum Plugin {
         /// Id of a plugin or name of a component
         name: String,
     },
-    /// Load a plugin and report what is wrong with it
+    /// Load a plugin, try every component on small inputs, and report what is wrong; exit code 2 when something is
     Check {
         /// Its manifest or folder
         path: PathBuf,
@@ -133,16 +133,14 @@ fn schema(runtime: &Runtime, kind: &str, name: &str) -> Result<Value> {
 }
 
 fn check(path: &Path) -> Result<()> {
-    // Nothing else is searched, so that no other plugin of the same id answers.
-    let runtime = Runtime::new(RuntimeOptions { only_these: true, ..RuntimeOptions::default() })?;
-    let id = runtime.load_plugin(path)?;
-    let mut text = String::new();
-    for plugin in runtime.plugins().iter().filter(|plugin| plugin.id == id) {
-        text.push_str(&format!("plugin {} {}: loaded\n", plugin.id, plugin.version));
-        for (kind, name) in &plugin.provides {
-            schema(&runtime, kind, name)?;
-            text.push_str(&format!("{kind} {name}: its schema can be read\n"));
-        }
+    let report = easytransfer_conformance::check_file(path)?;
+    print::text(&report.to_string())?;
+    match report.failures().count() {
+        0 => Ok(()),
+        count => Err(Error::user(format!(
+            "`{}`: {count} checks of plugin {} failed; the lines with FAILED say what was found",
+            path.display(),
+            report.id
+        ))),
     }
-    print::text(&text)
 }

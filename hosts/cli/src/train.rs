@@ -133,24 +133,29 @@ impl Train {
 
     /// The options of the file with those of `--set` over them.
     fn options(&self) -> Result<TrainConfig> {
-        let mut value = json!({});
-        if let Some(path) = &self.config {
-            value = options::load(path)?;
-            // By themselves first, so that a message names the file and not `--set`.
-            TrainConfig::from_value(value.clone(), &path.display().to_string())?;
-        }
+        let file = match &self.config {
+            Some(path) => options::load(path)?,
+            None => json!({}),
+        };
+        let mut value = file.clone();
         for argument in &self.set {
             options::set(&mut value, argument)?;
         }
-        TrainConfig::from_value(value, "--set")
+        // Only both together must be valid: `--set` may complete or correct the file. What is wrong in the file is told of the file.
+        TrainConfig::from_value(value, "--set").map_err(|error| match &self.config {
+            Some(path) => {
+                TrainConfig::from_value(file, &path.display().to_string()).err().unwrap_or(error)
+            }
+            None => error,
+        })
     }
 
     fn summary(&self, result: &TrainResult) -> String {
         let output = self.output.display();
-        let rate = result.tokens as f64 / result.seconds.max(1e-9);
+        let rate = result.tokens as f64 / result.step_seconds.max(1e-9);
         let mut text = format!(
-            "trained {} steps in {:.1} s with evaluations ({rate:.0} tokens/s), mean loss {:.4}\n",
-            result.steps, result.seconds, result.mean_loss
+            "trained {} steps in {:.1} s ({:.1} s with evaluations and checkpoints, {rate:.0} tokens/s in steps), mean loss {:.4}\n",
+            result.steps, result.step_seconds, result.seconds, result.mean_loss
         );
         if result.skipped_rows > 0 {
             text.push_str(&format!("rows left out: {}\n", result.skipped_rows));

@@ -96,7 +96,7 @@ impl Strategy for Finetune {
         let unfreeze = matched(&params, &self.options.unfreeze, "unfreeze")?;
         for param in params.iter() {
             let name = param.name();
-            let depth = depth_of(&name, &info);
+            let depth = info.depth_of(&name);
             let below = depth.is_some_and(|d| d <= self.options.freeze_layers)
                 && self.options.freeze_layers > 0;
             let frozen = below || freeze.iter().any(|p| p.matches(&name));
@@ -135,7 +135,7 @@ impl Finetune {
         let mut count = 0;
         for param in params.iter().collect::<Vec<_>>() {
             let name = param.name();
-            if depth_of(&name, info).is_some() {
+            if info.depth_of(&name).is_some() {
                 param.set_trainable(false)?;
             }
             if !targets.iter().any(|p| p.matches(&name)) {
@@ -181,18 +181,6 @@ fn matched(
             )))
         })
         .collect()
-}
-
-/// Depth of a parameter of the encoder: 0 for the embeddings, k for layer k from 1, N + 1 above; nothing for the head.
-fn depth_of(name: &str, info: &ModelInfo) -> Option<usize> {
-    if let Some(index) = info
-        .depth
-        .iter()
-        .position(|scope| name.strip_prefix(scope.as_str()).is_some_and(|r| r.starts_with('.')))
-    {
-        return Some(index);
-    }
-    name.starts_with("pooler.").then_some(info.layers + 1)
 }
 
 easytransfer_plugin::export! {

@@ -109,6 +109,13 @@ impl Encoder {
             .map(str::to_owned)
             .collect(),
             depth,
+            beside: [
+                self.project.is_some().then(|| ("embeddings_project".to_owned(), 0)),
+                self.pooler.is_some().then(|| ("pooler".to_owned(), self.layers.len() + 1)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         }
     }
 

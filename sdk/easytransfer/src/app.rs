@@ -154,54 +154,29 @@ impl App {
         let mut dataset = self.dataset(data, true)?;
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
         let rows = dataset.featurize(&app, &tokenizer, &[], 1)?;
-        let metrics = evaluate::evaluate(
+        // The report shows single answers; they come from the same pass as the figures.
+        let mut answers: Vec<Option<Record>> = vec![None; rows.len()];
+        let metrics = evaluate::evaluate_and(
             self.runtime.components(),
             &mut self.network,
             &rows,
             self.tokens,
             None,
+            |network, indices, batch, outputs| match report {
+                Some(_) => evaluate::decode_into(&mut answers, network, indices, batch, outputs),
+                None => Ok(()),
+            },
         )?;
         if let Some(path) = report {
             let title = format!("{} on {}", self.manifest.app.name, data.path.display());
             let page = Report {
-                wrong: self.mistakes(&dataset, &rows)?,
+                wrong: mistakes(&dataset, &answers),
                 options: self.manifest.training.clone(),
                 ..figures_report(&title, &self.network.app_info.labels, &metrics)
             };
             write_report(path, &page)?;
         }
         Ok(Evaluation { rows: rows.len(), skipped: dataset.skipped, metrics })
-    }
-
-    /// Wrong answers, the surest first.
-    fn mistakes(
-        &mut self,
-        dataset: &Dataset,
-        rows: &[easytransfer_plugin::Row],
-    ) -> Result<Vec<WrongExample>> {
-        let predictions = evaluate::predictions(&mut self.network, rows, self.tokens)?;
-        let text_of = |value: Option<&Value>| match value {
-            Some(Value::String(text)) => text.clone(),
-            Some(value) => value.to_string(),
-            None => String::new(),
-        };
-        let mut wrong: Vec<WrongExample> = predictions
-            .iter()
-            .zip(&dataset.records)
-            .zip(&dataset.lines)
-            .filter(|((prediction, _), _)| prediction.contains_key("label"))
-            .map(|((prediction, record), line)| WrongExample {
-                line: *line,
-                text: text_of(record.get("text")),
-                expected: text_of(record.get("label")),
-                predicted: text_of(prediction.get("label")),
-                probability: prediction.get("score").and_then(Value::as_f64).unwrap_or(0.0),
-            })
-            .filter(|example| example.expected.trim() != example.predicted)
-            .collect();
-        wrong.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-        wrong.truncate(100);
-        Ok(wrong)
     }
 
     /// Predictions for a file, written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output). The output has the
@@ -230,4 +205,31 @@ impl App {
         out.finish()?;
         Ok(rows.len())
     }
+}
+
+/// Wrong answers, the surest first, at most 100.
+fn mistakes(dataset: &Dataset, answers: &[Option<Record>]) -> Vec<WrongExample> {
+    let text_of = |value: Option<&Value>| match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => String::new(),
+    };
+    let mut wrong: Vec<WrongExample> = answers
+        .iter()
+        .zip(&dataset.records)
+        .zip(&dataset.lines)
+        .filter_map(|((answer, record), line)| Some((answer.as_ref()?, record, line)))
+        .filter(|(answer, _, _)| answer.contains_key("label"))
+        .map(|(answer, record, line)| WrongExample {
+            line: *line,
+            text: text_of(record.get("text")),
+            expected: text_of(record.get("label")),
+            predicted: text_of(answer.get("label")),
+            probability: answer.get("score").and_then(Value::as_f64).unwrap_or(0.0),
+        })
+        .filter(|example| example.expected.trim() != example.predicted)
+        .collect();
+    wrong.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    wrong.truncate(100);
+    wrong
 }

@@ -136,7 +136,8 @@ pub fn train_job(options: &str) -> Result<TrainJob> {
     })
 }
 
-/// `{"metrics": {..}, "best_step": 12, "steps": 30, "mean_loss": 0.3, "skipped_rows": 0, "seconds": 1.5, "tokens": 4096}`
+/// `{"metrics": {..}, "best_step": 12, "steps": 30, "mean_loss": 0.3, "skipped_rows": 0, "seconds": 1.5,
+/// "step_seconds": 1.2, "tokens": 4096}`
 pub fn train_result(result: &TrainResult) -> String {
     json!({
         "metrics": result.metrics,
@@ -145,6 +146,7 @@ pub fn train_result(result: &TrainResult) -> String {
         "mean_loss": result.mean_loss,
         "skipped_rows": result.skipped_rows,
         "seconds": result.seconds,
+        "step_seconds": result.step_seconds,
         "tokens": result.tokens,
     })
     .to_string()

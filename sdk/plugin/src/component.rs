@@ -246,6 +246,31 @@ impl ComponentRef {
         Self { kind, name, schema, plugin_id, plugin_version, table }
     }
 
+    /// Calls `release` with NULL, which every component with instances must accept. Errors: a kind without instances, no `release`.
+    pub fn release_null(&self) -> Result<()> {
+        macro_rules! release {
+            ($($kind:literal => $ty:ident),*) => {
+                match self.kind {
+                    $($kind => $crate::host::slot!(self.table::<abi::$ty>($kind)?, $ty.release),)*
+                    _ => None,
+                }
+            };
+        }
+        let release = release! {
+            "et.model/1" => et_plugin_model, "et.loss/1" => et_plugin_loss, "et.optimizer/1" => et_plugin_optimizer,
+            "et.strategy/1" => et_plugin_strategy, "et.app/1" => et_plugin_app, "et.metric/1" => et_plugin_metric
+        };
+        let release = release.ok_or_else(|| {
+            Error::new(
+                abi::ET_ERR_UNIMPLEMENTED,
+                format!("{}: the plugin has no release", self.name),
+            )
+        })?;
+        // SAFETY: the contract of the slot admits NULL.
+        unsafe { release(null_mut()) };
+        Ok(())
+    }
+
     /// The table as its type.
     pub(crate) fn table<T>(&self, kind: &str) -> Result<&'static T> {
         if self.kind != kind {

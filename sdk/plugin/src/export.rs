@@ -97,7 +97,7 @@ macro_rules! export {
                 $($((c"et.strategy/1", ::std::ptr::from_ref($crate::StrategyTable::<$strategy>::TABLE).cast()),)*)?
                 $($((c"et.app/1", ::std::ptr::from_ref($crate::AppTable::<$app>::TABLE).cast()),)*)?
                 $($((c"et.metric/1", ::std::ptr::from_ref($crate::MetricTable::<$metric>::TABLE).cast()),)*)?
-                $($((c"et.op/1", ::std::ptr::from_ref($crate::OpTable::<$op>::TABLE).cast()),)*)?
+                $($((c"et.op/1", ::std::ptr::from_ref(const { $crate::stateless::<$op>() }).cast()),)*)?
             ]);
 
             unsafe extern "C" fn component(

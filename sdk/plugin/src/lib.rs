@@ -60,7 +60,9 @@ pub use loss::{LoadedLoss, Loss, LossTable};
 pub use metric::{LoadedMetric, Metric, MetricTable};
 pub use model::{LoadedModel, Model, ModelInfo, ModelTable};
 pub use nn::{Activation, Pool};
-pub use op::{InputView, Op, OpTable, OutputSpec, OutputView, apply};
+#[doc(hidden)]
+pub use op::stateless;
+pub use op::{InputView, LoadedOp, Op, OpTable, OutputSpec, OutputView, apply};
 pub use optimizer::{LoadedOptimizer, Optimizer, OptimizerTable};
 pub use param::{Init, Param, Params, Scope, out_of_range};
 pub use service::{Encoding, Level, Rng, RngState, Stream, Tokenizer, log};

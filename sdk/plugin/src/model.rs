@@ -40,6 +40,22 @@ pub struct ModelInfo {
     pub ignore: Vec<String>,
     /// Name of each layer's scope in order, lowest first, the embeddings at index 0: for layer-wise rates and freezing.
     pub depth: Vec<String>,
+    /// Scopes of the model besides those of `depth`, each with the depth to which it counts: a projection behind the embeddings at 0, a
+    /// pooler above the last of N layers at N + 1.
+    pub beside: Vec<(String, usize)>,
+}
+
+impl ModelInfo {
+    /// Depth of a parameter of the model: 0 for the embeddings, k for layer k of N from 1, N + 1 for what lies above. Nothing for a parameter
+    /// that is not the model's, which is the head's. Whoever must tell the model from its head asks here.
+    pub fn depth_of(&self, name: &str) -> Option<usize> {
+        let is_in =
+            |scope: &str| name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('.'));
+        self.depth
+            .iter()
+            .position(|scope| is_in(scope))
+            .or_else(|| self.beside.iter().find(|(scope, _)| is_in(scope)).map(|(_, depth)| *depth))
+    }
 }
 
 /// A model. Parameter names are those of Hugging Face checkpoints without the base prefix.

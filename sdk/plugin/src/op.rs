@@ -1,11 +1,11 @@
 //! Operations with code of their own: any number of inputs and outputs, on the host's tape.
 
-use crate::component::guard;
+use crate::component::{ComponentRef, guard};
 use crate::host::{call, tables};
 use crate::{DType, Error, Lent, Result, Tensor};
 use easytransfer_abi as abi;
 use std::ffi::{CStr, c_void};
-use std::ptr::{null_mut, slice_from_raw_parts};
+use std::ptr::{NonNull, null_mut, slice_from_raw_parts};
 
 /// Type and shape of an output.
 #[derive(Clone, Debug, PartialEq)]
@@ -224,19 +224,68 @@ fn dtype(code: i32) -> Result<DType> {
         .ok_or_else(|| Error::new(abi::ET_ERR_DTYPE, format!("dtype {code} is not known")))
 }
 
+/// An operation from a registry, as the host uses it. It was found by its name, so it has no state of its own.
+pub struct LoadedOp {
+    table: &'static abi::et_plugin_op,
+    name: String,
+}
+
+impl LoadedOp {
+    /// Takes the operation of a component. Errors: the component is of another kind.
+    pub fn create(component: &ComponentRef) -> Result<Self> {
+        Ok(Self { table: component.table("et.op/1")?, name: component.name.clone() })
+    }
+
+    /// Number of inputs and of outputs.
+    pub fn arity(&self) -> (usize, usize) {
+        (self.table.inputs_len as usize, self.table.outputs_len as usize)
+    }
+
+    /// Whether gradients flow through it.
+    pub fn has_backward(&self) -> bool {
+        self.table.flags & abi::ET_OP_HAS_BACKWARD != 0
+    }
+
+    /// Computes the outputs and records the operation on the tape. Errors: another number of inputs than the operation has; its own.
+    pub fn apply(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let (inputs_len, outputs_len) = self.arity();
+        if inputs.len() != inputs_len {
+            return Err(Error::invalid(format!(
+                "op {}: expected {inputs_len} inputs, found {}",
+                self.name,
+                inputs.len()
+            )));
+        }
+        // `export!` takes operations of size zero only: any address that is not NULL is one of them.
+        let state = NonNull::<u128>::dangling().as_ptr().cast();
+        apply_table(self.table, state, inputs, outputs_len)
+            .map_err(|error| error.context(format!("op {}", self.name)))
+    }
+}
+
+/// Refuses an operation with a state in `export!`: who finds it by its name has none to give.
+#[doc(hidden)]
+pub const fn stateless<T: Op>() -> &'static abi::et_plugin_op {
+    assert!(size_of::<T>() == 0, "an exported operation is found by its name and has no state");
+    OpTable::<T>::TABLE
+}
+
 /// Runs an operation and records it on the tape. The operation must be a `static`: the tape keeps referring to it.
 pub fn apply<T: Op>(op: &'static T, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    apply_table(OpTable::<T>::TABLE, std::ptr::from_ref(op).cast_mut().cast(), inputs, T::OUTPUTS)
+}
+
+fn apply_table(
+    table: &'static abi::et_plugin_op,
+    state: *mut c_void,
+    inputs: &[&Tensor],
+    outputs_len: usize,
+) -> Result<Vec<Tensor>> {
     let raw: Vec<_> = inputs.iter().map(|t| t.as_raw().cast_const()).collect();
-    let mut outputs = vec![null_mut(); T::OUTPUTS];
+    let mut outputs = vec![null_mut(); outputs_len];
     call!(
         tables().autograd,
-        et_host_autograd.apply_op(
-            OpTable::<T>::TABLE,
-            std::ptr::from_ref(op).cast_mut().cast(),
-            raw.as_ptr(),
-            raw.len(),
-            outputs.as_mut_ptr()
-        )
+        et_host_autograd.apply_op(table, state, raw.as_ptr(), raw.len(), outputs.as_mut_ptr())
     )?;
     // SAFETY: on success every out holds an owned reference.
     outputs.into_iter().map(|raw| unsafe { Tensor::from_raw(raw) }).collect()

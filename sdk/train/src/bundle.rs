@@ -58,14 +58,10 @@ pub fn save(
     }
     let info = network.model.info();
     let prefixed = network.app_info.sequence_classification && !info.base_prefix.is_empty();
-    let encoder = |name: &str| {
-        info.depth.iter().any(|scope| starts_with_scope(name, scope))
-            || ["pooler", "embeddings_project"].iter().any(|s| starts_with_scope(name, s))
-    };
     weights::save(directory, &network.params, |name| {
-        if starts_with_scope(name, "lora") {
+        if name.starts_with("lora.") {
             None
-        } else if prefixed && encoder(name) {
+        } else if prefixed && info.depth_of(name).is_some() {
             Some(format!("{}.{name}", info.base_prefix))
         } else {
             Some(name.to_owned())
@@ -99,10 +95,6 @@ pub fn save(
     let manifest = serde_json::to_value(manifest)
         .map_err(|error| Error::other(format!("write {MANIFEST}: {error}")))?;
     write_json(&manifest_path, &manifest)
-}
-
-fn starts_with_scope(name: &str, scope: &str) -> bool {
-    name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Writes a JSON file, indented, atomically.

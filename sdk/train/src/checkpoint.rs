@@ -1,8 +1,9 @@
 //! Checkpoints: everything that a killed run needs to go on as if nothing had happened.
 //!
 //! A checkpoint is a directory that appears whole or not at all: `state.json`, `params.bin`, `optimizer.bin`, one `strategy-N.bin` each,
-//! and `best.bin` when some parameters were better than the present ones.
+//! one `session-N.bin` for each optimizer that a strategy opened, and `best.bin` when some parameters were better than the present ones.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Params, RngState, Stream};
@@ -52,6 +53,29 @@ struct State {
     fingerprint: Value,
     progress: Progress,
     rng: [u64; 3],
+    #[serde(default)]
+    sources: BTreeMap<String, Position>,
+    /// Steps of the optimizers that strategies opened.
+    #[serde(default)]
+    session_steps: Vec<u64>,
+}
+
+/// Where a source of batches stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Epochs begun.
+    pub epoch: u64,
+    /// Batches of the present epoch that were served.
+    pub next: usize,
+}
+
+/// What strategies got from the session and what moves with the steps.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SessionState {
+    /// Sources by name, the training data under "train".
+    pub sources: BTreeMap<String, Position>,
+    /// Optimizers in the order in which they were opened: steps done and state.
+    pub optimizers: Vec<(u64, Vec<u8>)>,
 }
 
 /// The parts of a run that a checkpoint holds.
@@ -83,6 +107,7 @@ pub fn save(
     target: &Path,
     progress: &Progress,
     rng: RngState,
+    session: &SessionState,
     parts: &mut Parts<'_>,
 ) -> Result<()> {
     let directory = AtomicDir::create(target)?;
@@ -96,6 +121,9 @@ pub fn save(
         strategy.save(&mut stream)?;
         write_bytes(at, &format!("strategy-{index}.bin"), stream.bytes()?.as_slice())?;
     }
+    for (index, (_, bytes)) in session.optimizers.iter().enumerate() {
+        write_bytes(at, &format!("session-{index}.bin"), bytes)?;
+    }
     if let Some(best) = parts.best {
         write_bytes(at, "best.bin", best.as_slice())?;
     }
@@ -104,6 +132,8 @@ pub fn save(
         fingerprint: parts.fingerprint.clone(),
         progress: progress.clone(),
         rng: [rng.seed, rng.stream, rng.offset],
+        sources: session.sources.clone(),
+        session_steps: session.optimizers.iter().map(|(steps, _)| *steps).collect(),
     };
     let state = serde_json::to_value(state)
         .map_err(|error| Error::other(format!("write state.json: {error}")))?;
@@ -118,7 +148,7 @@ pub fn exists(target: &Path) -> Result<bool> {
 }
 
 /// Reads a checkpoint back. Errors: it belongs to a run with other options or data, naming what differs.
-pub fn load(target: &Path, parts: &mut Parts<'_>) -> Result<(Progress, RngState)> {
+pub fn load(target: &Path, parts: &mut Parts<'_>) -> Result<(Progress, RngState, SessionState)> {
     let path = target.join("state.json");
     let state: State =
         serde_json::from_value(read_json(&path)?).map_err(|error| Error::Config {
@@ -143,7 +173,14 @@ pub fn load(target: &Path, parts: &mut Parts<'_>) -> Result<(Progress, RngState)
         None
     };
     let [seed, stream, offset] = state.rng;
-    Ok((state.progress, RngState { seed, stream, offset }))
+    let optimizers = state
+        .session_steps
+        .iter()
+        .enumerate()
+        .map(|(index, &steps)| Ok((steps, read_bytes(target, &format!("session-{index}.bin"))?)))
+        .collect::<Result<_>>()?;
+    let session = SessionState { sources: state.sources, optimizers };
+    Ok((state.progress, RngState { seed, stream, offset }, session))
 }
 
 /// The first difference between two values: "lr was 1e-5, is 2e-5".

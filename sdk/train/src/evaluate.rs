@@ -59,10 +59,22 @@ pub fn evaluate(
     tokens: u32,
     loss: Option<&mut easytransfer_plugin::LoadedLoss>,
 ) -> Result<Json<String, Value>> {
+    evaluate_and(components, network, rows, tokens, loss, |_, _, _, _| Ok(()))
+}
+
+/// As [`evaluate`], and `each` sees every batch as in [`run`], so that one pass gives figures and predictions.
+pub fn evaluate_and(
+    components: &dyn Components,
+    network: &mut Network,
+    rows: &[Row],
+    tokens: u32,
+    loss: Option<&mut easytransfer_plugin::LoadedLoss>,
+    mut each: impl FnMut(&Network, &[u32], &Map, &Map) -> Result<()>,
+) -> Result<Json<String, Value>> {
     let mut metrics = metrics(components, &network.app_info.metrics.clone())?;
     let mut loss = loss;
     let (mut sum, mut count) = (0.0, 0.0);
-    run(network, rows, tokens, |_, indices, batch, outputs| {
+    run(network, rows, tokens, |network, indices, batch, outputs| {
         for metric in &mut metrics {
             metric.update(outputs, batch)?;
         }
@@ -72,7 +84,7 @@ pub fn evaluate(
             sum += value * indices.len() as f64;
             count += indices.len() as f64;
         }
-        Ok(())
+        each(network, indices, batch, outputs)
     })?;
     let mut figures = Json::new();
     if count > 0.0 {
@@ -88,22 +100,33 @@ pub fn evaluate(
 pub fn predictions(network: &mut Network, rows: &[Row], tokens: u32) -> Result<Vec<Record>> {
     let mut all: Vec<Option<Record>> = vec![None; rows.len()];
     run(network, rows, tokens, |network, indices, batch, outputs| {
-        let records = network.app.decode(batch, outputs)?;
-        if records.len() != indices.len() {
-            return Err(Error::other(format!(
-                "app {}: expected {} predictions for a batch, found {}",
-                network.app_origin.name,
-                indices.len(),
-                records.len()
-            )));
-        }
-        for (&index, record) in indices.iter().zip(records) {
-            all[index as usize] = Some(record);
-        }
-        Ok(())
+        decode_into(&mut all, network, indices, batch, outputs)
     })?;
     // Every row is in exactly one batch of the plan.
     Ok(all.into_iter().flatten().collect())
+}
+
+/// Puts the predictions of one batch where its rows stand.
+pub fn decode_into(
+    all: &mut [Option<Record>],
+    network: &Network,
+    indices: &[u32],
+    batch: &Map,
+    outputs: &Map,
+) -> Result<()> {
+    let records = network.app.decode(batch, outputs)?;
+    if records.len() != indices.len() {
+        return Err(Error::other(format!(
+            "app {}: expected {} predictions for a batch, found {}",
+            network.app_origin.name,
+            indices.len(),
+            records.len()
+        )));
+    }
+    for (&index, record) in indices.iter().zip(records) {
+        all[index as usize] = Some(record);
+    }
+    Ok(())
 }
 
 /// Vectors [rows, width] in the order of the rows, from the output "vectors".

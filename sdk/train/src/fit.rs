@@ -7,17 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use easytransfer_plugin as plugin;
 use easytransfer_plugin::{
-    Call, LoadedLoss, LoadedOptimizer, MODEL, Map, Params, Rng, Row, SessionHost, Tensor, no_grad,
+    Call, LoadedLoss, LoadedOptimizer, MODEL, Map, Params, Rng, Row, SessionHost, Stream, Tensor,
+    no_grad,
 };
 use serde_json::{Map as Json, Value};
 
 use crate::batching::{BatchOptions, plan_batches};
 use crate::bundle;
+use crate::checkpoint::{Position, SessionState};
 use crate::components::Components;
 use crate::config::TrainConfig;
 use crate::dataset::{DataOptions, Dataset, Featurizer};
 use crate::error::{Error, Result};
 use crate::evaluate;
+use crate::nearest::nearest;
 use crate::network::Network;
 
 /// Rows that are served batch by batch without end, in another order every epoch.
@@ -36,12 +39,37 @@ impl Source {
         Source { rows, lengths, epoch: 0, plan: Vec::new(), next: 0 }
     }
 
+    /// Where it stands.
+    fn position(&self) -> Position {
+        Position { epoch: self.epoch, next: self.next }
+    }
+
+    fn plan(&self, config: &TrainConfig, stream: u64, epoch: u64) -> Vec<Vec<u32>> {
+        let options = batch_options(config, epoch);
+        // A source of a strategy has an order of its own.
+        let options = BatchOptions { seed: options.seed.wrapping_add(stream), ..options };
+        plan_batches(&self.lengths, &options)
+    }
+
+    /// Goes to where the source of an interrupted run stood. Errors: the data has fewer batches.
+    fn resume(&mut self, config: &TrainConfig, stream: u64, position: Position) -> Result<()> {
+        if let Some(epoch) = position.epoch.checked_sub(1) {
+            self.plan = self.plan(config, stream, epoch);
+        }
+        (self.epoch, self.next) = (position.epoch, position.next);
+        if self.next > self.plan.len() {
+            return Err(Error::user(format!(
+                "expected at least {} batches as in the interrupted run, found {}; its data has changed",
+                self.next,
+                self.plan.len()
+            )));
+        }
+        Ok(())
+    }
+
     fn next(&mut self, config: &TrainConfig, stream: u64) -> Result<Map> {
         if self.next >= self.plan.len() {
-            let options = batch_options(config, self.epoch);
-            // A source of a strategy has an order of its own.
-            let options = BatchOptions { seed: options.seed.wrapping_add(stream), ..options };
-            self.plan = plan_batches(&self.lengths, &options);
+            self.plan = self.plan(config, stream, self.epoch);
             self.epoch += 1;
             self.next = 0;
         }
@@ -88,6 +116,8 @@ pub struct Fit<'a> {
     pub pending_sources: Vec<(String, PathBuf)>,
     /// Optimizers that strategies opened.
     pub optimizers: Vec<(LoadedOptimizer, u64, String)>,
+    /// States that optimizers take over when a strategy opens them again after a resume, by their order.
+    pub saved_optimizers: BTreeMap<usize, (u64, Vec<u8>)>,
     /// Losses of the present step: name, value, weight.
     pub losses: Vec<(String, Tensor, f64)>,
     /// Weight of the run's own loss in the present step.
@@ -133,6 +163,92 @@ impl Fit<'_> {
             self.sources.insert(name, Source::new(Arc::new(rows)));
         }
         Ok(())
+    }
+
+    /// Makes sure that the figure under `best` exists, before hours are spent on it. Errors: an unknown name, naming the known ones; no
+    /// validation data.
+    pub fn check_best(&mut self) -> Result<()> {
+        let Some(best) = &self.config.best else { return Ok(()) };
+        let Some(rows) = self.valid.take() else {
+            return Err(Error::user(format!(
+                "best: expected validation data to compute {best:?} on, found none; give it with --valid"
+            )));
+        };
+        // A few rows tell the names, whatever the values are.
+        let few = &rows[..rows.len().min(32)];
+        let figures = evaluate::evaluate(
+            self.components,
+            &mut self.network,
+            few,
+            self.config.batch.tokens,
+            Some(&mut self.loss),
+        );
+        self.valid = Some(rows);
+        let figures = figures?;
+        // Over few rows a figure may be undefined, which JSON writes as null.
+        let known: Vec<&str> = figures
+            .iter()
+            .filter(|(_, value)| value.is_number() || value.is_null())
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if known.contains(&best.as_str()) {
+            return Ok(());
+        }
+        let hint = nearest(best, known.iter().copied())
+            .map(|near| format!("; did you mean `{near}`?"))
+            .unwrap_or_default();
+        Err(Error::user(format!("best: expected one of {known:?}, found {best:?}{hint}")))
+    }
+
+    /// What a checkpoint must hold of the session.
+    pub fn session(&mut self) -> Result<SessionState> {
+        let mut sources: BTreeMap<String, Position> =
+            self.sources.iter().map(|(name, source)| (name.clone(), source.position())).collect();
+        if let Some(train) = &self.train {
+            sources.insert("train".to_owned(), train.position());
+        }
+        let mut optimizers = Vec::new();
+        for (optimizer, steps, _) in &mut self.optimizers {
+            let mut stream = Stream::writer()?;
+            optimizer.save(&mut stream)?;
+            optimizers.push((*steps, stream.bytes()?.as_slice().to_vec()));
+        }
+        Ok(SessionState { sources, optimizers })
+    }
+
+    /// Takes over what [`Fit::session`] answered in the interrupted run. Optimizers that are not open yet get theirs when they are.
+    pub fn resume(&mut self, state: SessionState) -> Result<()> {
+        for (name, position) in state.sources {
+            let stream = self.stream_of(&name);
+            let config = self.config;
+            let source =
+                if name == "train" { self.train.as_mut() } else { self.sources.get_mut(&name) };
+            let Some(source) = source else {
+                return Err(Error::user(format!(
+                    "source {name:?} of the interrupted run was not opened again"
+                )));
+            };
+            source
+                .resume(config, stream, position)
+                .map_err(|error| Error::user(format!("source {name:?}: {error}")))?;
+        }
+        self.saved_optimizers = state.optimizers.into_iter().enumerate().collect();
+        for index in 0..self.optimizers.len() {
+            self.resume_optimizer(index)?;
+        }
+        Ok(())
+    }
+
+    fn resume_optimizer(&mut self, index: usize) -> plugin::Result<()> {
+        let Some((steps, bytes)) = self.saved_optimizers.remove(&index) else { return Ok(()) };
+        let (optimizer, done, _) = &mut self.optimizers[index];
+        *done = steps;
+        optimizer.load(&mut Stream::reader(&bytes)?)
+    }
+
+    /// Number of a source's order: sources differ in it, so that two of one file do not come in the same order.
+    fn stream_of(&self, source: &str) -> u64 {
+        self.sources.keys().position(|name| name == source).map_or(0, |at| at as u64 + 1)
     }
 
     /// Figures on the validation rows.
@@ -262,8 +378,7 @@ impl SessionHost for Fit<'_> {
 
     fn next_batch(&mut self, source: &str) -> plugin::Result<Map> {
         let known: Vec<String> = self.sources.keys().cloned().collect();
-        // Sources differ in their stream, so that two of one file do not come in the same order.
-        let stream = known.iter().position(|name| name == source).map_or(0, |at| at as u64 + 1);
+        let stream = self.stream_of(source);
         let found =
             if source == "train" { self.train.as_mut() } else { self.sources.get_mut(source) };
         match found {
@@ -308,7 +423,9 @@ impl SessionHost for Fit<'_> {
         self.params(&model)?.seal()?;
         let optimizer = LoadedOptimizer::create(&component, options, params)?;
         self.optimizers.push((optimizer, 0, model));
-        Ok(self.optimizers.len() - 1)
+        let index = self.optimizers.len() - 1;
+        self.resume_optimizer(index)?;
+        Ok(index)
     }
 
     fn optimizer_step(&mut self, optimizer: usize, lr: f64) -> plugin::Result<()> {

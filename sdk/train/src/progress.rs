@@ -35,6 +35,8 @@ pub struct Progress {
     note: String,
     every: Duration,
     started: Instant,
+    /// Time that does not count for the rates.
+    aside: Duration,
     last: Option<Instant>,
     output: Output,
 }
@@ -74,6 +76,7 @@ impl Progress {
             note: String::new(),
             every,
             started: Instant::now(),
+            aside: Duration::ZERO,
             last: None,
             output,
         }
@@ -83,6 +86,11 @@ impl Progress {
     pub fn resume_at(&mut self, done: u64) {
         self.first = done;
         self.done = done;
+    }
+
+    /// Leaves time out of the rates: that of an evaluation or a checkpoint between steps.
+    pub fn leave_out(&mut self, time: Duration) {
+        self.aside += time;
     }
 
     /// Sets what is shown behind the numbers: `loss 0.3120 lr 4.1e-5`.
@@ -104,14 +112,15 @@ impl Progress {
                 // The message is costly to make; ten a second are enough to read.
                 if self.last.is_none_or(|last| now - last >= Duration::from_millis(100)) {
                     self.last = Some(now);
-                    bar.set_message(counts.describe(now - self.started, &self.note));
+                    let elapsed = (now - self.started).saturating_sub(self.aside);
+                    bar.set_message(counts.describe(elapsed, &self.note));
                 }
             }
             Output::Plain(_) => {
                 let since = now - self.last.unwrap_or(self.started);
                 if since >= self.every {
                     self.last = Some(now);
-                    self.line(now - self.started);
+                    self.line((now - self.started).saturating_sub(self.aside));
                 }
             }
         }
@@ -131,7 +140,7 @@ impl Progress {
 
     /// Ends the display with a last line.
     pub fn finish(&mut self) {
-        let elapsed = self.started.elapsed();
+        let elapsed = self.started.elapsed().saturating_sub(self.aside);
         let last = self.counts().describe(elapsed, &self.note);
         match &mut self.output {
             Output::Silent => {}

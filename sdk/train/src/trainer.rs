@@ -86,6 +86,8 @@ pub struct TrainResult {
     pub skipped_rows: u64,
     /// Wall-clock seconds of the loop.
     pub seconds: f64,
+    /// The part of `seconds` that went into steps: without evaluations and checkpoints.
+    pub step_seconds: f64,
     /// Tokens trained on by this process.
     pub tokens: u64,
 }
@@ -123,6 +125,7 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         valid: None,
         data: job.train_data.clone(),
         sources: Default::default(),
+        saved_optimizers: Default::default(),
         pending_sources: Vec::new(),
         optimizers: Vec::new(),
         losses: Vec::new(),
@@ -148,6 +151,7 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         fit.valid = Some(valid.featurize(&app, &tokenizer, &[], config.workers)?);
     }
     fit.network.params.seal()?;
+    fit.check_best()?;
     let skipped_rows = data.skipped + valid_data.as_ref().map_or(0, |valid| valid.skipped);
     let columns = data.columns.clone();
     drop((data, valid_data));
@@ -226,6 +230,8 @@ struct Run<'r, 'f> {
     log: RunLog,
     tokens: u64,
     started: Instant,
+    /// Time of evaluations and checkpoints.
+    aside: Duration,
     stopped_early: bool,
 }
 
@@ -270,7 +276,7 @@ impl<'r, 'f> Run<'r, 'f> {
         let target = checkpoint_path(&job.output);
         let resumed = job.resume && checkpoint::exists(&target)?;
         if resumed {
-            let (found, rng) = checkpoint::load(
+            let (found, rng, session) = checkpoint::load(
                 &target,
                 &mut Parts {
                     fingerprint: &fingerprint,
@@ -280,6 +286,7 @@ impl<'r, 'f> Run<'r, 'f> {
                     best: &mut best_params,
                 },
             )?;
+            fit.resume(session)?;
             progress = found;
             fit.rng.set_state(rng);
             fit.step = progress.step;
@@ -299,6 +306,7 @@ impl<'r, 'f> Run<'r, 'f> {
             log,
             tokens: 0,
             started: Instant::now(),
+            aside: Duration::ZERO,
             stopped_early: false,
         })
     }
@@ -385,9 +393,11 @@ impl<'r, 'f> Run<'r, 'f> {
             };
             let (evaluate_due, checkpoint_due) =
                 (due(config.evaluate_every), due(config.checkpoint_every));
+            let before = Instant::now();
             if evaluate_due {
                 self.after_evaluation(bar)?;
             }
+            let mut aside = before.elapsed();
             if epoch_ends {
                 self.after_epoch()?;
             }
@@ -396,9 +406,13 @@ impl<'r, 'f> Run<'r, 'f> {
                 StepInfo { step: self.progress.step, total_steps: self.fit.total_steps, loss, lr };
             let go_on = self.job.on_step.as_mut().is_none_or(|on_step| on_step(&info));
             let cancelled = !go_on || self.job.cancel.load(Ordering::Relaxed);
+            let before = Instant::now();
             if checkpoint_due || self.progress.finished || cancelled {
                 self.checkpoint()?;
             }
+            aside += before.elapsed();
+            self.aside += aside;
+            bar.leave_out(aside);
             if cancelled && !self.progress.finished {
                 return Err(Error::Cancelled);
             }
@@ -583,10 +597,12 @@ impl<'r, 'f> Run<'r, 'f> {
 
     fn checkpoint(&mut self) -> Result<()> {
         self.log.flush()?;
+        let session = self.fit.session()?;
         checkpoint::save(
             &checkpoint_path(&self.job.output),
             &self.progress,
             self.fit.rng.state(),
+            &session,
             &mut Parts {
                 fingerprint: &self.fingerprint,
                 params: &mut self.fit.network.params,
@@ -599,7 +615,9 @@ impl<'r, 'f> Run<'r, 'f> {
 
     /// Writes the bundle with the best parameters.
     fn write(mut self) -> Result<TrainResult> {
-        let seconds = self.started.elapsed().as_secs_f64();
+        let elapsed = self.started.elapsed();
+        let step_seconds = elapsed.saturating_sub(self.aside).as_secs_f64();
+        let seconds = elapsed.as_secs_f64();
         if let Some(best) = &self.best_params {
             self.fit.network.params.restore(best)?;
         }
@@ -634,6 +652,7 @@ impl<'r, 'f> Run<'r, 'f> {
             mean_loss: self.progress.loss_sum / self.progress.loss_count.max(1) as f64,
             skipped_rows: 0,
             seconds,
+            step_seconds,
             tokens: self.tokens,
         })
     }

@@ -214,3 +214,59 @@ fn numbers_lists_and_pairs_are_learned_too() {
         assert!(said.lines().all(|line| line.contains(&format!("\"{key}\":"))), "{said}");
     }
 }
+
+#[test]
+fn best_must_be_a_figure_before_the_first_step() {
+    let place = Place::new("best");
+    let refused = place.train("run", &["--set", "best=acuracy"]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    for part in ["best", "\"acuracy\"", "\"macro_f1\"", "`accuracy`"] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+    assert!(!place.at("run/logs").exists(), "training had begun");
+    place.train("run", &["--set", "best=loss"]).good("loss is a figure too");
+    let arguments: Vec<&str> = vec![
+        "train",
+        "--encoder",
+        "encoder",
+        "--output",
+        "alone",
+        "--quiet",
+        "--train",
+        "train.tsv",
+        "--from-scratch",
+        "--set",
+        "best=accuracy",
+    ];
+    let refused = place.easytransfer(&arguments);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("--valid"), "{}", refused.stderr);
+}
+
+#[test]
+fn set_completes_and_corrects_the_configuration_file() {
+    let place = Place::new("complete");
+    place.write("open.toml", "[loss]\nlabel_smoothing = 0.1\n");
+    let config = ["--config", "open.toml"];
+    let refused = place.train("run", &config);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("open.toml") && refused.stderr.contains("loss"),
+        "{}",
+        refused.stderr
+    );
+    place
+        .train("run", &[&config[..], &["--set", "loss.name=cross-entropy"]].concat())
+        .good("completed by --set");
+    place.write("wrong.toml", "epochs = 0\n");
+    let config = ["--config", "wrong.toml"];
+    let refused = place.train("run", &config);
+    assert!(refused.code == 2 && refused.stderr.contains("wrong.toml"), "{}", refused.stderr);
+    place.train("run", &[&config[..], &["--set", "epochs=1"]].concat()).good("corrected by --set");
+    // What `--set` spoils is told of `--set`.
+    let refused = place.train(
+        "run",
+        &["--config", "open.toml", "--set", "loss.name=cross-entropy", "--set", "epochs=0"],
+    );
+    assert!(refused.code == 2 && refused.stderr.contains("epochs"), "{}", refused.stderr);
+}

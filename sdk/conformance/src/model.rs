@@ -1,0 +1,279 @@
+//! Models: rows that do not see each other, outputs of the promised shapes, and a gradient for every parameter.
+
+use easytransfer::plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_POOLED};
+use easytransfer::plugin::{
+    Call, ComponentRef, DType, LoadedModel, Map, ModelInfo, Params, Rng, RngState, Row, Tensor,
+    no_grad,
+};
+use serde_json::{Value, json};
+
+use crate::inputs::{no_panic, number, tensor, values};
+use crate::read_schema;
+use crate::report::{Checks, Outcome, Stop, failed, skipped};
+
+const VOCABULARY: usize = 40;
+const LENGTHS: [usize; 3] = [5, 1, 7];
+
+/// Sizes under the names that configurations of Hugging Face use: small, and all different where a mix-up would hide otherwise.
+const SIZES: [(&str, usize); 17] = [
+    ("vocab_size", VOCABULARY),
+    ("hidden_size", 16),
+    ("dim", 16),
+    ("d_model", 16),
+    ("n_embd", 16),
+    ("num_hidden_layers", 2),
+    ("num_layers", 2),
+    ("n_layers", 2),
+    ("n_layer", 2),
+    ("num_attention_heads", 2),
+    ("n_heads", 2),
+    ("n_head", 2),
+    ("intermediate_size", 24),
+    ("hidden_dim", 24),
+    ("max_position_embeddings", 32),
+    ("n_positions", 32),
+    ("type_vocab_size", 2),
+];
+
+pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
+    let mut can_be_made = false;
+    checks.check("can be made from a small configuration", || {
+        Trial::new(component, DType::F32)?;
+        can_be_made = true;
+        Ok(())
+    });
+    if !can_be_made {
+        return;
+    }
+    checks.check("describes itself", || describes_itself(component));
+    checks.check("outputs have the promised shapes", || shapes(component));
+    checks.check("a row does not see its neighbours", || neighbours(component));
+    checks.check("same inputs give the same bits", || {
+        let mut trial = Trial::new(component, DType::F32)?;
+        let batch = batch(&LENGTHS)?;
+        let (a, b) = (trial.infer(&batch, 0)?, trial.infer(&batch, 0)?);
+        if values(&a.get("last")?)? == values(&b.get("last")?)? {
+            Ok(())
+        } else {
+            failed("they differ")
+        }
+    });
+    checks.check("dropout repeats from the same state of the generator", || {
+        let mut trial = Trial::new(component, DType::F32)?;
+        let batch = batch(&LENGTHS)?;
+        let run = |trial: &mut Trial| -> Outcome<Vec<f64>> {
+            let rng = Rng::new(9, 1)?;
+            rng.set_state(RngState { seed: 9, stream: 1, offset: 64 });
+            let mut outputs = Map::new()?;
+            no_grad(|| trial.model.forward(&Call::training(0, &rng), &batch, &mut outputs))?;
+            Ok(values(&outputs.get("last")?)?)
+        };
+        if run(&mut trial)? == run(&mut trial)? { Ok(()) } else { failed("they differ") }
+    });
+    checks.check("a gradient reaches every parameter", || {
+        let mut trial = Trial::new(component, DType::F32)?;
+        trial.params.seal()?;
+        trial.loss()?.backward()?;
+        let without: Vec<String> =
+            trial.params.iter().filter(|p| !p.has_grad()).map(|p| p.name()).collect();
+        if without.is_empty() { Ok(()) } else { failed(format!("none for {}", without.join(", "))) }
+    });
+    checks.check("gradient along a direction equals finite differences", || direction(component));
+    checks.check("no rows are no panic", || {
+        let mut trial = Trial::new(component, DType::F32)?;
+        let (batch, mut outputs) = (batch(&[])?, Map::new()?);
+        let call = Call::inference(trial.want());
+        no_panic(no_grad(|| trial.model.forward(&call, &batch, &mut outputs)))
+    });
+}
+
+/// A model with random weights.
+struct Trial {
+    model: LoadedModel,
+    params: Params,
+}
+
+fn configuration(component: &ComponentRef) -> Outcome<Value> {
+    let schema = read_schema(component)?;
+    let mut config = json!({});
+    for (name, size) in SIZES {
+        if schema["properties"].get(name).is_some() {
+            config[name] = json!(size);
+        }
+    }
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if config.get(name).is_none() {
+            return Err(Stop::Skipped(format!("it needs a value for {name:?}")));
+        }
+    }
+    Ok(config)
+}
+
+impl Trial {
+    fn new(component: &ComponentRef, dtype: DType) -> Outcome<Self> {
+        let config = configuration(component)?.to_string();
+        let params = Params::with_dtype(7, dtype)?;
+        let model = LoadedModel::create(component, &config, &params.root()?)?;
+        Ok(Self { model, params })
+    }
+
+    fn info(&self) -> &ModelInfo {
+        self.model.info()
+    }
+
+    fn want(&self) -> u32 {
+        ET_WANT_HIDDEN_STATES | if self.info().pooled { ET_WANT_POOLED } else { 0 }
+    }
+
+    fn infer(&mut self, batch: &Map, want: u32) -> Outcome<Map> {
+        let mut outputs = Map::new()?;
+        no_grad(|| self.model.forward(&Call::inference(want), batch, &mut outputs))?;
+        Ok(outputs)
+    }
+
+    /// One number that depends on all outputs.
+    fn loss(&mut self) -> Outcome<Tensor> {
+        let (want, mut outputs) = (self.want(), Map::new()?);
+        self.model.forward(&Call::inference(want), &batch(&LENGTHS)?, &mut outputs)?;
+        let weighted = |name: &str| -> Outcome<Tensor> {
+            let output = outputs.get(name)?;
+            let weights: Vec<f64> = (0..output.len()).map(number).collect();
+            let weights = tensor(&weights, output.shape(), output.dtype())?;
+            Ok(output.mul(&weights)?.sum(&[], false)?)
+        };
+        let last = weighted("last")?;
+        Ok(if self.info().pooled { last.add(&weighted("pooled")?)? } else { last })
+    }
+}
+
+fn batch(lengths: &[usize]) -> Outcome<Map> {
+    let mut rows = Vec::new();
+    for (at, &length) in lengths.iter().enumerate() {
+        let ids: Vec<i64> =
+            (0..length).map(|i| ((11 * at + 7 * i + 5) % VOCABULARY) as i64).collect();
+        let segments: Vec<i64> = (0..length).map(|i| i64::from(2 * i > length)).collect();
+        let mut row = Row::new()?;
+        row.put_tokens("ids", &ids)?;
+        row.put_tokens("segments", &segments)?;
+        rows.push(row);
+    }
+    Ok(Map::from_rows(&rows.iter().collect::<Vec<_>>())?)
+}
+
+fn describes_itself(component: &ComponentRef) -> Outcome {
+    let trial = Trial::new(component, DType::F32)?;
+    let info = trial.info();
+    for (name, value) in [
+        ("hidden_size", info.hidden_size),
+        ("vocab_size", info.vocab_size),
+        ("max_positions", info.max_positions),
+    ] {
+        if value == 0 {
+            return failed(format!("{name} is 0"));
+        }
+    }
+    if info.depth.len() != info.layers + 1 {
+        return failed(format!(
+            "expected {} scopes under \"depth\" (embeddings and layers), found {}",
+            info.layers + 1,
+            info.depth.len()
+        ));
+    }
+    let names: Vec<String> = trial.params.iter().map(|param| param.name()).collect();
+    if let Some(name) = names.iter().find(|name| info.depth_of(name).is_none()) {
+        return failed(format!("parameter {name} is below no scope of \"depth\" or \"beside\""));
+    }
+    let has_parameter = |depth: usize| names.iter().any(|name| info.depth_of(name) == Some(depth));
+    match (0..info.depth.len()).find(|depth| !has_parameter(*depth)) {
+        Some(depth) => failed(format!("no parameter is below {:?}", info.depth[depth])),
+        None => Ok(()),
+    }
+}
+
+fn shapes(component: &ComponentRef) -> Outcome {
+    let mut trial = Trial::new(component, DType::F32)?;
+    let want = trial.want();
+    let outputs = trial.infer(&batch(&LENGTHS)?, want)?;
+    let (tokens, rows) = (LENGTHS.iter().sum(), LENGTHS.len());
+    let h = trial.info().hidden_size;
+    let mut expected = vec![("last".to_owned(), vec![tokens, h])];
+    expected
+        .extend((0..=trial.info().layers).map(|k| (format!("hidden_states/{k}"), vec![tokens, h])));
+    if trial.info().pooled {
+        expected.push(("pooled".to_owned(), vec![rows, h]));
+    }
+    for (name, shape) in expected {
+        let output = outputs.get(&name)?;
+        if output.shape() != shape {
+            return failed(format!("{name}: expected {shape:?}, found {:?}", output.shape()));
+        }
+        if values(&output)?.iter().any(|value| !value.is_finite()) {
+            return failed(format!("{name} holds numbers that are not finite"));
+        }
+    }
+    Ok(())
+}
+
+fn neighbours(component: &ComponentRef) -> Outcome {
+    let mut trial = Trial::new(component, DType::F32)?;
+    let whole = batch(&LENGTHS)?;
+    let (ids, segments) = (whole.get("ids")?, whole.get("segments")?);
+    let together = values(&trial.infer(&whole, 0)?.get("last")?)?;
+    let h = trial.info().hidden_size;
+    let mut begin = 0;
+    for length in LENGTHS {
+        let mut row = Row::new()?;
+        for (name, all) in [("ids", &ids), ("segments", &segments)] {
+            let part = all.narrow(0, begin, length)?.contiguous()?.to_vec::<i64>()?;
+            row.put_tokens(name, &part)?;
+        }
+        let alone = values(&trial.infer(&Map::from_rows(&[&row])?, 0)?.get("last")?)?;
+        let part = &together[begin * h..(begin + length) * h];
+        let worst = alone.iter().zip(part).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        if alone.len() != part.len() || worst > 1e-5 {
+            return failed(format!(
+                "the row of {length} tokens differs by {worst:.1e} when it is alone"
+            ));
+        }
+        begin += length;
+    }
+    Ok(())
+}
+
+/// Moves all parameters along one direction, in double precision.
+fn direction(component: &ComponentRef) -> Outcome {
+    let mut trial = Trial::new(component, DType::F64)?;
+    trial.params.seal()?;
+    if let Err(Stop::Failed(text)) = trial.loss() {
+        return skipped(format!("it does not compute in double precision: {text}"));
+    }
+    trial.loss()?.backward()?;
+    let params: Vec<_> = trial.params.iter().collect();
+    let direction =
+        |at: usize, len: usize| -> Vec<f64> { (0..len).map(|i| number(i + 13 * at)).collect() };
+    let (mut slope, mut starts) = (0.0, Vec::new());
+    for (at, param) in params.iter().enumerate() {
+        if let Some(gradient) = param.grad()? {
+            let gradient = values(&gradient)?;
+            let along = direction(at, gradient.len());
+            slope += gradient.iter().zip(&along).map(|(g, d)| g * d).sum::<f64>();
+        }
+        starts.push(values(&param.tensor()?.detach()?)?);
+    }
+    let step = 1e-6;
+    let mut height = |sign: f64| -> Outcome<f64> {
+        for (at, param) in params.iter().enumerate() {
+            let along = direction(at, starts[at].len());
+            let moved: Vec<f64> =
+                starts[at].iter().zip(&along).map(|(x, d)| x + sign * step * d).collect();
+            param.assign(&tensor(&moved, param.shape(), DType::F64)?)?;
+        }
+        Ok(values(&trial.loss()?)?[0])
+    };
+    let expected = (height(1.0)? - height(-1.0)?) / (2.0 * step);
+    if (slope - expected).abs() <= 1e-5 * (1.0 + expected.abs()) {
+        Ok(())
+    } else {
+        failed(format!("expected a slope of {expected:.8e}, found {slope:.8e}"))
+    }
+}

@@ -1,0 +1,111 @@
+//! A strategy that draws batches of its own and opens an optimizer: a run that was stopped and resumed ends with the same bytes.
+
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
+
+use easytransfer::plugin::{
+    MODEL, Map, NoOptions, Phases, Result, Session, SessionOptimizer, Strategy,
+};
+use easytransfer::train::dataset::DataOptions;
+use easytransfer::train::network::Start;
+use easytransfer::train::progress::ProgressMode;
+use easytransfer::{Error, TrainConfig, TrainJob};
+use easytransfer_tests::command::Place;
+use easytransfer_tests::linked;
+use serde_json::json;
+
+/// Adds the loss on batches from two sources, and steps an optimizer with momentum before the run's own.
+struct Draws(Option<SessionOptimizer>);
+
+impl Strategy for Draws {
+    const NAME: &'static CStr = c"draws";
+    type Options = NoOptions;
+
+    fn new(_: NoOptions) -> Result<Self> {
+        Ok(Self(None))
+    }
+
+    fn phases(&self) -> Phases {
+        Phases::SETUP | Phases::OUTPUTS | Phases::GRADIENTS
+    }
+
+    fn on_setup(&mut self, session: &mut Session<'_>) -> Result<()> {
+        session.open_source("more", "dev.tsv")
+    }
+
+    fn on_outputs(&mut self, session: &mut Session<'_>, _: &Map, _: &Map) -> Result<()> {
+        for source in ["more", "train"] {
+            let batch = session.next_batch(source)?;
+            let outputs = session.forward(MODEL, &batch, true, 0)?;
+            let loss = session.loss(&outputs, &batch)?;
+            session.add_loss(source, &loss, 0.5)?;
+        }
+        Ok(())
+    }
+
+    fn on_gradients(&mut self, session: &mut Session<'_>) -> Result<()> {
+        if self.0.is_none() {
+            self.0 = Some(session.optimizer("sgd", &json!({"momentum": 0.9}), MODEL)?);
+        }
+        match self.0 {
+            Some(optimizer) => session.optimizer_step(optimizer, 1e-3),
+            None => Ok(()),
+        }
+    }
+}
+
+easytransfer::plugin::export! { id: "tl-draws", strategies: [Draws] }
+
+fn job(place: &Place, output: &str) -> TrainJob {
+    let data = |split| DataOptions { split, targets: true, ..DataOptions::default() };
+    TrainJob {
+        app: "text-classify".to_owned(),
+        encoder: place.at("encoder"),
+        start: Start::Scratch,
+        train: place.at("train.tsv"),
+        valid: Some(place.at("dev.tsv")),
+        output: place.at(output),
+        train_data: data(None),
+        valid_data: data(Some("valid")),
+        config: TrainConfig::from_value(
+            json!({"max_steps": 12, "lr": 1e-3, "log_every": 1, "strategy": {"draws": {}},
+                   "batch": {"rows": 48}, "evaluate_every": 4}),
+            "",
+        )
+        .unwrap(),
+        resume: false,
+        progress: ProgressMode::Silent,
+        on_step: None,
+        cancel: Default::default(),
+    }
+}
+
+fn weights(place: &Place, output: &str) -> Vec<u8> {
+    place.read(&format!("{output}/model.safetensors"))
+}
+
+#[test]
+fn sources_and_optimizers_of_a_strategy_resume_where_they_stood() {
+    let place = Place::new("draws");
+    // `open_source` takes a path as the strategy names it.
+    let before: PathBuf = std::env::current_dir().unwrap();
+    std::env::set_current_dir(place.at(".")).unwrap();
+    let runtime = linked::runtime();
+    runtime.register_plugin(PluginRecord::get()).unwrap();
+    runtime.train(job(&place, "whole")).unwrap();
+
+    // The dev file has fewer batches than there are steps, so its source is in its second epoch at step 7.
+    for stop in [3, 7] {
+        let output = format!("stopped-{stop}");
+        let mut first = job(&place, &output);
+        first.on_step = Some(Box::new(move |info| info.step < stop));
+        assert!(matches!(runtime.train(first), Err(Error::Cancelled)));
+        assert!(!place.at(&output).join("easytransfer.json").exists());
+        let mut second = job(&place, &output);
+        second.resume = true;
+        runtime.train(second).unwrap();
+        assert!(weights(&place, &output) == weights(&place, "whole"), "stopped at {stop}");
+        assert_eq!(place.metrics(&output), place.metrics("whole"), "stopped at {stop}");
+    }
+    std::env::set_current_dir(Path::new(&before)).unwrap();
+}

@@ -1,0 +1,65 @@
+//! `cargo xtask new-plugin`: what it writes builds outside the workspace, passes its own tests, and is a plugin that `plugin check` accepts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use easytransfer_tests::hosts::{Outcome, Scratch, run};
+use easytransfer_tests::places;
+use xtask::{Context, new_plugin, stage};
+
+fn cargo(folder: &Path, target: &Path, arguments: &[&str]) -> String {
+    let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut command = Command::new(program);
+    command.args(arguments).args(["--offline", "--release"]).current_dir(folder);
+    command.env("CARGO_TARGET_DIR", target).env_remove("RUSTFLAGS");
+    run(&mut command, b"").good(&format!("cargo {arguments:?} in {}", folder.display()))
+}
+
+/// The library with a manifest that names it, as `cargo xtask stage` makes it.
+fn installed(scratch: &Scratch, folder: &Path, library: &Path, id: &str) -> PathBuf {
+    let place = scratch.path().join("installed").join(id);
+    fs::create_dir_all(&place).expect("make the plugin's folder");
+    let name = stage::library_file_name(id);
+    fs::copy(library, place.join(&name)).expect("copy the library");
+    let manifest = fs::read_to_string(folder.join("plugin.toml")).expect("read the manifest");
+    let platform = stage::platform();
+    let manifest = format!("version = \"0.1.0\"\n{manifest}\n[library]\n{platform} = \"{name}\"\n");
+    let path = place.join(format!("{id}.toml"));
+    fs::write(&path, manifest).expect("write the manifest");
+    path
+}
+
+fn check(manifest: &Path) -> Outcome {
+    let mut command = Command::new(places::staged().join("easytransfer"));
+    run(command.args(["plugin", "check"]).arg(manifest), b"")
+}
+
+#[test]
+fn every_kind_of_new_plugin_builds_and_passes_the_suite() {
+    let scratch = Scratch::new("templates");
+    let context = Context::here();
+    // Kept between runs: the SDK takes most of the time.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("template-target");
+    for kind in new_plugin::kinds() {
+        let folder = scratch.path().join(kind);
+        new_plugin::write(&context, kind, "brand-new", Some(&folder)).expect("write the plugin");
+        // The versions of the workspace, so that nothing has to be fetched.
+        fs::copy(context.root.join("Cargo.lock"), folder.join("Cargo.lock"))
+            .expect("copy the lock");
+        let manifest = fs::read_to_string(folder.join("plugin.toml")).expect("read the manifest");
+        let id =
+            manifest.lines().find_map(|line| line.strip_prefix("id = ")).expect("it has an id");
+        let id = id.trim_matches('"').to_owned();
+        if ["loss", "op"].contains(&kind) {
+            let said = cargo(&folder, &target, &["test"]);
+            assert!(said.contains("plugin_passes_the_suite ... ok"), "{kind}: {said}");
+        }
+        cargo(&folder, &target, &["build"]);
+        let library = target.join("release").join(stage::library_file_name(&id));
+        let outcome = check(&installed(&scratch, &folder, &library, &id));
+        let said = outcome.good(&format!("plugin check of a new {kind}"));
+        assert!(said.contains(&format!("{kind} brand-new: ")), "{said}");
+        assert!(!said.contains("FAILED"), "{said}");
+    }
+}
