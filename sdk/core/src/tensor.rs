@@ -7,6 +7,7 @@ use easytransfer_abi as abi;
 
 use crate::error::{Result, fail};
 use crate::handle::{Handle, tag};
+use crate::inference::Packs;
 use crate::storage::Value;
 use crate::tape::{Edge, Leaf};
 
@@ -19,12 +20,14 @@ struct Inner {
     edge: Option<Edge>,
     /// Set for leaves made by [`Tensor::leaf`].
     grad: Option<Arc<GradLeaf>>,
+    /// Set for the values of parameters.
+    packs: Option<Arc<Packs>>,
 }
 
 impl Tensor {
     /// A constant.
     pub fn new(value: Raw) -> Self {
-        Self(Arc::new(Inner { value: Value::new(value), edge: None, grad: None }))
+        Self(Arc::new(Inner { value: Value::new(value), edge: None, grad: None, packs: None }))
     }
 
     /// A value whose gradient goes to `leaf`.
@@ -33,7 +36,12 @@ impl Tensor {
     }
 
     pub(crate) fn from_edge(value: Raw, edge: Edge) -> Self {
-        Self(Arc::new(Inner { value: Value::new(value), edge: Some(edge), grad: None }))
+        Self(Arc::new(Inner {
+            value: Value::new(value),
+            edge: Some(edge),
+            grad: None,
+            packs: None,
+        }))
     }
 
     /// The same value as a new leaf that keeps its gradient; see [`Tensor::leaf_grad`].
@@ -43,6 +51,7 @@ impl Tensor {
             value: self.0.value.clone(),
             edge: Some(Edge::Leaf(leaf.clone())),
             grad: Some(leaf),
+            packs: None,
         }))
     }
 
@@ -59,6 +68,19 @@ impl Tensor {
                 "leaf_grad: expected a tensor made by `leaf`, found another one"
             ),
         }
+    }
+
+    /// Says where packed copies of this value are kept. Nobody else has a reference to the tensor yet.
+    pub(crate) fn with_packs(mut self, packs: Arc<Packs>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.packs = Some(packs);
+        }
+        self
+    }
+
+    /// Where packed copies of this value are kept, if it is that of a parameter.
+    pub(crate) fn packs(&self) -> Option<&Packs> {
+        self.0.packs.as_deref()
     }
 
     /// The same value with no history.
