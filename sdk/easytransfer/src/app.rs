@@ -104,19 +104,13 @@ impl App {
         if records.len() <= 1 {
             return self.network.predict(records);
         }
-        let rows = records
-            .iter()
-            .enumerate()
-            .map(|(index, record)| {
-                let mut row = easytransfer_plugin::Row::new()?;
-                self.network
-                    .app
-                    .features(&self.network.tokenizer, record, &mut row)
-                    .map_err(|error| error.context(format!("record {index}")))?;
-                Ok(row)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        evaluate::predictions(&mut self.network, &rows, BATCH_TOKENS)
+        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        let mut answers = Vec::with_capacity(records.len());
+        for window in Windows::of_records(records.to_vec(), app, tokenizer)? {
+            let rows = window?.rows;
+            answers.extend(evaluate::predictions(&mut self.network, &rows, BATCH_TOKENS)?);
+        }
+        Ok(answers)
     }
 
     /// Predictions for a JSON text: an object, or an array of objects and strings; answers with one object or an array.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use easytransfer_core::inference::{Precision, Scope};
-use easytransfer_plugin::{Record, Row};
+use easytransfer_plugin::Record;
 use easytransfer_train::atomic::AtomicFile;
 use easytransfer_train::components::Components;
 use easytransfer_train::dataset::{DataOptions, DatasetReader};
@@ -12,7 +12,7 @@ use easytransfer_train::evaluate;
 use easytransfer_train::network::{AppStage, Network, Start, read_json};
 use easytransfer_train::npy::NpyWriter;
 use easytransfer_train::output::{Output, OutputFormat};
-use easytransfer_train::windows::Windows;
+use easytransfer_train::windows::{self, Windows};
 use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
@@ -100,21 +100,26 @@ impl Embedder {
 
     /// Vectors of texts, row-major [texts, width].
     pub fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {
-        let rows = texts
-            .iter()
-            .map(|text| {
-                let record = Record::from_iter([("text".to_owned(), Value::from(*text))]);
-                let mut row = Row::new()?;
-                self.network.app.features(&self.network.tokenizer, &record, &mut row)?;
-                Ok(row)
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let record = |text: &&str| Record::from_iter([("text".to_owned(), Value::from(*text))]);
+        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
         let _scope = Scope::new(self.precision);
-        let (vectors, width) = evaluate::vectors(&mut self.network, &rows, BATCH_TOKENS)?;
-        if !rows.is_empty() && width == 0 {
+        let (mut all, mut width) = (Vec::new(), 0);
+        if let [text] = texts {
+            // One text does not pay for a thread.
+            let row = windows::features(0, &record(text), &app, &tokenizer)?;
+            (all, width) = evaluate::vectors(&mut self.network, &[row], BATCH_TOKENS)?;
+        } else {
+            for window in Windows::of_records(texts.iter().map(record).collect(), app, tokenizer)? {
+                let vectors;
+                (vectors, width) =
+                    evaluate::vectors(&mut self.network, &window?.rows, BATCH_TOKENS)?;
+                all.extend(vectors);
+            }
+        }
+        if !texts.is_empty() && width == 0 {
             return Err(Error::other("embed: the app gave no vectors"));
         }
-        Ok(vectors)
+        Ok(all)
     }
 
     /// Vectors of a file's texts, written to `output`: a NumPy array of float32 [texts, width] if its name ends in `.npy`,

@@ -34,21 +34,47 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Starts to read. Errors: the system refuses a thread.
+    /// Starts to read a file. Errors: the system refuses a thread.
     pub fn start(
         mut reader: DatasetReader,
         app: Arc<LoadedApp>,
         tokenizer: Tokenizer,
     ) -> Result<Windows> {
+        Windows::made_by(move |most| {
+            let Some(mut part) = reader.part(most)? else { return Ok(None) };
+            let rows = part.featurize(&app, &tokenizer, &[], 0)?;
+            let Dataset { records, lines, skipped, .. } = part;
+            Ok(Some(Window { records, lines, rows, skipped }))
+        })
+    }
+
+    /// Starts to make features of records; the windows hold features only. Errors: the system refuses a thread.
+    pub fn of_records(
+        records: Vec<Record>,
+        app: Arc<LoadedApp>,
+        tokenizer: Tokenizer,
+    ) -> Result<Windows> {
+        let mut next = 0;
+        Windows::made_by(move |most| {
+            let part = next..records.len().min(next + most);
+            next = part.end;
+            if part.is_empty() {
+                return Ok(None);
+            }
+            let rows = part.map(|index| features(index, &records[index], &app, &tokenizer));
+            let rows = rows.collect::<Result<Vec<Row>>>()?;
+            Ok(Some(Window { records: Vec::new(), lines: Vec::new(), rows, skipped: 0 }))
+        })
+    }
+
+    /// `make` gets the most records of the next window and answers with it, or with `None` at the end.
+    fn made_by(
+        mut make: impl FnMut(usize) -> Result<Option<Window>> + Send + 'static,
+    ) -> Result<Windows> {
         let (sender, receiver) = sync_channel(1);
         let work = move || {
             let mut most = FIRST;
-            loop {
-                let window = match reader.part(most) {
-                    Ok(Some(part)) => featurized(part, &app, &tokenizer),
-                    Ok(None) => return,
-                    Err(error) => Err(error),
-                };
+            while let Some(window) = make(most).transpose() {
                 let failed = window.is_err();
                 if sender.send(window).is_err() || failed {
                     return;
@@ -63,9 +89,17 @@ impl Windows {
     }
 }
 
-fn featurized(mut part: Dataset, app: &Arc<LoadedApp>, tokenizer: &Tokenizer) -> Result<Window> {
-    let rows = part.featurize(app, tokenizer, &[], 0)?;
-    Ok(Window { records: part.records, lines: part.lines, rows, skipped: part.skipped })
+/// Features of one record, which messages call by its index.
+pub fn features(
+    index: usize,
+    record: &Record,
+    app: &LoadedApp,
+    tokenizer: &Tokenizer,
+) -> Result<Row> {
+    let mut row = Row::new()?;
+    app.features(tokenizer, record, &mut row)
+        .map_err(|error| error.context(format!("record {index}")))?;
+    Ok(row)
 }
 
 impl Iterator for Windows {
