@@ -92,6 +92,15 @@ et_error *et_app_load(const struct et_runtime *runtime,
                       struct et_app **out);
 
 /**
+ * Loads a trained bundle that answers in another way than usual. `options` is JSON, or NULL for the defaults: {"precision": "f32" |
+ * "bf16" | "int8"}. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
+ */
+et_error *et_app_load_with(const struct et_runtime *runtime,
+                           const char *directory,
+                           const char *options,
+                           struct et_app **out);
+
+/**
  * Gives an app back. Accepts NULL. [any-thread] since 0.1
  */
 void et_app_release(struct et_app *app);
@@ -171,7 +180,7 @@ void et_predictions_release(struct et_predictions *predictions);
 
 /**
  * Loads an encoder. `options` is JSON, or NULL for what the directory says: {"pooling": "mean" | "cls" | "pooled" | "max",
- * "normalize": true, "max_length": 128}. `*out` is for `et_embedder_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
+ * "normalize": true, "max_length": 128, "precision": "f32" | "bf16" | "int8"}. `*out` is for `et_embedder_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
  */
 et_error *et_embedder_load(const struct et_runtime *runtime,
                            const char *directory,
@@ -234,6 +243,15 @@ et_error *et_app_load(const struct et_runtime *runtime,
                       struct et_app **out);
 
 /**
+ * Loads a trained bundle that answers in another way than usual. `options` is JSON, or NULL for the defaults: {"precision": "f32" |
+ * "bf16" | "int8"}. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
+ */
+et_error *et_app_load_with(const struct et_runtime *runtime,
+                           const char *directory,
+                           const char *options,
+                           struct et_app **out);
+
+/**
  * Gives an app back. Accepts NULL. [any-thread] since 0.1
  */
 void et_app_release(struct et_app *app);
@@ -313,7 +331,7 @@ void et_predictions_release(struct et_predictions *predictions);
 
 /**
  * Loads an encoder. `options` is JSON, or NULL for what the directory says: {"pooling": "mean" | "cls" | "pooled" | "max",
- * "normalize": true, "max_length": 128}. `*out` is for `et_embedder_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
+ * "normalize": true, "max_length": 128, "precision": "f32" | "bf16" | "int8"}. `*out` is for `et_embedder_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
  */
 et_error *et_embedder_load(const struct et_runtime *runtime,
                            const char *directory,

@@ -702,6 +702,12 @@ public:
     detail::check_library(et_app_load(handle_.get(), directory.c_str(), &out));
     return App(out);
   }
+  /// `options` is JSON: {"precision": "f32" | "bf16" | "int8"}.
+  App app(const std::string &directory, const std::string &options) const {
+    et_app *out = nullptr;
+    detail::check_library(et_app_load_with(handle_.get(), directory.c_str(), options.c_str(), &out));
+    return App(out);
+  }
   Embedder embedder(const std::string &directory, const std::string &options = "{}") const {
     et_embedder *out = nullptr;
     detail::check_library(et_embedder_load(handle_.get(), directory.c_str(), options.c_str(), &out));

@@ -2,7 +2,7 @@
 
 use crate::error::{answer, check_out, exclusive, give, guard, shared, take_back};
 use crate::runtime::et_runtime;
-use crate::text::{c_string, et_text, many, required};
+use crate::text::{c_string, et_text, many, optional, required};
 use easytransfer_facade as facade;
 use facade::Record;
 use facade::plugin::abi::et_error;
@@ -66,6 +66,30 @@ pub unsafe extern "C" fn et_app_load(
         unsafe {
             let runtime = shared(runtime, "runtime")?;
             let app = runtime.runtime.app(required(directory, "directory")?.as_ref())?;
+            let labels = app.labels().iter().map(|label| c_string(label)).collect();
+            give(out, et_app { app, labels });
+        }
+        Ok(())
+    })
+}
+
+/// Loads a trained bundle that answers in another way than usual. `options` is JSON, or NULL for the defaults: {"precision": "f32" |
+/// "bf16" | "int8"}. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_app_load_with(
+    runtime: *const et_runtime,
+    directory: *const c_char,
+    options: *const c_char,
+    out: *mut *mut et_app,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_app_load_with")?;
+        // SAFETY: the caller passes a live runtime and texts, and `out` is not NULL.
+        unsafe {
+            let runtime = shared(runtime, "runtime")?;
+            let options = facade::json::app_options(optional(options, "options")?)?;
+            let directory = required(directory, "directory")?;
+            let app = runtime.runtime.app_with(directory.as_ref(), options)?;
             let labels = app.labels().iter().map(|label| c_string(label)).collect();
             give(out, et_app { app, labels });
         }

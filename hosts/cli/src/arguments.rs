@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use easytransfer::train::output::OutputFormat;
 use easytransfer::train::records::{Format, OnBadRow, ReadOptions, Schema};
-use easytransfer::{DataFile, Result, Runtime, RuntimeOptions};
+use easytransfer::{DataFile, Precision, Result, Runtime, RuntimeOptions};
 
 use crate::device;
 
@@ -70,6 +70,34 @@ pub struct Label {
     /// Column with the label [default: the first with a usual name, such as label, class, score]
     #[arg(long, value_name = "COLUMN")]
     pub label: Option<String>,
+}
+
+/// What the linear layers of an encoder compute in.
+#[derive(Args)]
+pub struct Computing {
+    /// What the linear layers of the encoder compute in; everything else is f32
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: LayerPrecision,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LayerPrecision {
+    /// Single precision
+    F32,
+    /// bfloat16: half the memory, and twice the speed where the processor has AVX512_BF16
+    Bf16,
+    /// 8 bits, weights with a scale per output, activations with one per token: a quarter of the memory, fastest with AVX512_VNNI
+    Int8,
+}
+
+impl Computing {
+    pub fn precision(&self) -> Precision {
+        match self.precision {
+            LayerPrecision::F32 => Precision::F32,
+            LayerPrecision::Bf16 => Precision::Bf16,
+            LayerPrecision::Int8 => Precision::Int8,
+        }
+    }
 }
 
 /// Formats of data.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use easytransfer::{EmbedOptions, Result};
 
-use crate::arguments::{Common, Reading};
+use crate::arguments::{Common, Computing, Reading};
 use crate::print;
 
 /// Turn texts into vectors
@@ -31,6 +31,8 @@ pub struct Embed {
     max_length: Option<u64>,
     #[command(flatten)]
     reading: Reading,
+    #[command(flatten)]
+    computing: Computing,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -54,6 +56,7 @@ impl Embed {
             pooling: pooling.map(str::to_owned),
             normalize: self.no_normalize.then_some(false),
             max_length: self.max_length,
+            precision: self.computing.precision(),
         };
         let runtime = common.runtime()?;
         let mut embedder = runtime.embedder(&self.encoder, options)?;

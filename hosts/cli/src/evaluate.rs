@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use easytransfer::Result;
+use easytransfer::{AppOptions, Result};
 use serde_json::json;
 
-use crate::arguments::{Common, Label, Reading};
+use crate::arguments::{Common, Computing, Label, Reading};
 use crate::print;
 
 /// Compute figures of a bundle on labelled data
@@ -25,6 +25,8 @@ pub struct Evaluate {
     reading: Reading,
     #[command(flatten)]
     label: Label,
+    #[command(flatten)]
+    computing: Computing,
     /// Print one JSON object with all figures
     #[arg(long)]
     json: bool,
@@ -34,7 +36,9 @@ impl Evaluate {
     pub fn run(self, common: &Common) -> Result<()> {
         let data = self.reading.file(&self.data, Some(&self.label))?;
         let runtime = common.runtime()?;
-        let found = runtime.app(&self.model)?.evaluate(&data, self.report.as_deref())?;
+        let options = AppOptions { precision: self.computing.precision() };
+        let mut app = runtime.app_with(&self.model, options)?;
+        let found = app.evaluate(&data, self.report.as_deref())?;
         if self.json {
             let all = json!({
                 "rows": found.rows, "skipped": found.skipped, "metrics": found.metrics

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use easytransfer::Result;
 use easytransfer::train::output::OutputFormat;
+use easytransfer::{AppOptions, Result};
 
-use crate::arguments::{Common, PredictionFormat, Reading};
+use crate::arguments::{Common, Computing, PredictionFormat, Reading};
 
 /// Predict for texts: by default from standard input to standard output, as JSON Lines
 #[derive(Args)]
@@ -22,6 +22,8 @@ pub struct Predict {
     output: PathBuf,
     #[command(flatten)]
     reading: Reading,
+    #[command(flatten)]
+    computing: Computing,
     /// Format of the predictions [default: by the name of the output, jsonl for standard output]
     #[arg(long, value_enum)]
     output_format: Option<PredictionFormat>,
@@ -36,7 +38,8 @@ impl Predict {
             .map(OutputFormat::from)
             .or_else(|| is_stdout.then_some(OutputFormat::JsonLines));
         let runtime = common.runtime()?;
-        runtime.app(&self.model)?.predict_file(&data, &self.output, format)?;
+        let options = AppOptions { precision: self.computing.precision() };
+        runtime.app_with(&self.model, options)?.predict_file(&data, &self.output, format)?;
         Ok(())
     }
 }

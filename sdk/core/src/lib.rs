@@ -6,6 +6,7 @@
 //! | [`kernels`] | pure functions over slices |
 //! | [`storage`] | the memory of tensors: slices of it, its pool, mapped files |
 //! | [`tensor`], [`tape`] | values, what they were computed from, and the pass backwards |
+//! | [`inference`] | precision and packed weights where nothing is recorded |
 //! | [`params`], [`optim`] | named parameters in an arena, and steps over it |
 //! | [`data`], [`rows`], [`stream`], [`config`], [`tokenizer`], [`rng`] | what carries data across the boundary |
 //! | [`host`], [`handle`], [`error`] | the host table, opaque pointers, failures |
@@ -21,6 +22,7 @@ pub mod data;
 pub mod error;
 pub mod handle;
 pub mod host;
+pub mod inference;
 mod init;
 pub mod kernels;
 pub mod log;

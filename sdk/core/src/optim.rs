@@ -122,7 +122,9 @@ pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
     if memory.windows(2).any(|pair| pair[0] == pair[1]) {
         fail!(ET_ERR_INVALID_ARGUMENT, "the optimizer's state tensors must not share memory");
     }
-    with_real!(arena.dtype(), F => run::<F>(&sealed, &states, step))
+    let done = with_real!(arena.dtype(), F => run::<F>(&sealed, &states, step));
+    sealed.params.iter().for_each(|param| param.written());
+    done
 }
 
 /// Which lock guards a tensor's memory.

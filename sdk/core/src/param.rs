@@ -12,6 +12,7 @@ use crate::arena::{Arena, with_real};
 use crate::data::Buffer;
 use crate::error::{Result, fail};
 use crate::handle::{Handle, tag};
+use crate::inference::Packs;
 use crate::init;
 use crate::ops;
 use crate::storage::{self, MappedTensor, Real, tensor_from_vec};
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     /// The bits of an f64.
     lr_scale: AtomicU64,
     state: Mutex<State>,
+    /// Packed copies of the value, for prediction.
+    packs: Arc<Packs>,
 }
 
 struct State {
@@ -103,6 +106,12 @@ impl Inner {
 
     /// Puts new values where the parameter's value lies. Memory that is only mapped is left alone and left behind.
     fn store<F: Real>(&self, state: &mut State, values: Vec<F>) -> Result<()> {
+        let stored = self.store_values(state, values);
+        self.packs.invalidate();
+        stored
+    }
+
+    fn store_values<F: Real>(&self, state: &mut State, values: Vec<F>) -> Result<()> {
         match &state.value {
             Value::Own(raw) | Value::Arena { view: raw, .. } => {
                 storage::with_mut::<F, _>(raw, |slot| slot.copy_from_slice(&values))
@@ -205,6 +214,7 @@ impl Param {
             decay,
             lr_scale: AtomicU64::new(1f64.to_bits()),
             state: Mutex::new(State { value: Value::Init, sealed: false, low_rank: None }),
+            packs: Arc::default(),
         }))
     }
 
@@ -239,7 +249,9 @@ impl Param {
         } else {
             Tensor::new(value)
         };
-        let Some(LowRank { a, b, scale }) = low_rank else { return Ok(tensor) };
+        let Some(LowRank { a, b, scale }) = low_rank else {
+            return Ok(tensor.with_packs(self.0.packs.clone()));
+        };
         let update = ops::matmul::matmul(&b.tensor()?, &a.tensor()?)?;
         let update = ops::unary::affine(&update, scale, 0.0)?;
         ops::binary::binary(easytransfer_abi::ET_BINARY_ADD, &tensor, &update)
@@ -254,6 +266,16 @@ impl Param {
     /// The value itself, without low-rank update and history.
     pub(crate) fn raw(&self) -> Result<Raw> {
         self.0.value(&mut lock(&self.0.state))
+    }
+
+    /// Says that somebody wrote to the value where it lies.
+    pub(crate) fn written(&self) {
+        self.0.packs.invalidate();
+    }
+
+    /// Bytes of the packed copies that prediction made of the value.
+    pub fn packed_size(&self) -> usize {
+        self.0.packs.size()
     }
 
     /// A copy of the gradient, if one has reached the parameter.
@@ -338,6 +360,7 @@ impl Param {
             // values are never written through (`store` replaces them, `seal` copies them).
             let mapped = unsafe { storage::map_f32(ptr, len, &self.0.shape, buffer.owner()) }?;
             state.value = Value::Mapped(mapped);
+            self.0.packs.invalidate();
             return Ok(());
         }
         with_real!(self.0.dtype, F => {

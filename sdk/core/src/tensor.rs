@@ -7,6 +7,7 @@ use easytransfer_abi as abi;
 
 use crate::error::{Result, fail};
 use crate::handle::{Handle, tag};
+use crate::inference::Packs;
 use crate::recompute::Recipe;
 use crate::storage::Value;
 use crate::tape::{Edge, Leaf};
@@ -22,12 +23,20 @@ struct Inner {
     grad: Option<Arc<GradLeaf>>,
     /// How to compute the value again.
     recipe: Option<Recipe>,
+    /// Set for the values of parameters.
+    packs: Option<Arc<Packs>>,
 }
 
 impl Tensor {
     /// A constant.
     pub fn new(value: Raw) -> Self {
-        Self(Arc::new(Inner { value: Value::new(value), edge: None, grad: None, recipe: None }))
+        Self(Arc::new(Inner {
+            value: Value::new(value),
+            edge: None,
+            grad: None,
+            recipe: None,
+            packs: None,
+        }))
     }
 
     /// A value whose gradient goes to `leaf`.
@@ -41,6 +50,7 @@ impl Tensor {
             edge: Some(edge),
             grad: None,
             recipe: None,
+            packs: None,
         }))
     }
 
@@ -52,6 +62,7 @@ impl Tensor {
             edge: Some(Edge::Leaf(leaf.clone())),
             grad: Some(leaf),
             recipe: None,
+            packs: None,
         }))
     }
 
@@ -68,6 +79,19 @@ impl Tensor {
                 "leaf_grad: expected a tensor made by `leaf`, found another one"
             ),
         }
+    }
+
+    /// Says where packed copies of this value are kept. Nobody else has a reference to the tensor yet.
+    pub(crate) fn with_packs(mut self, packs: Arc<Packs>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.packs = Some(packs);
+        }
+        self
+    }
+
+    /// Where packed copies of this value are kept, if it is that of a parameter.
+    pub(crate) fn packs(&self) -> Option<&Packs> {
+        self.0.packs.as_deref()
     }
 
     /// The same value with no history.

@@ -3,26 +3,41 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use easytransfer_core::inference::{Precision, Scope};
 use easytransfer_plugin::Record;
 use easytransfer_train::bundle::{self, Manifest};
-use easytransfer_train::dataset::{DataOptions, Dataset};
-use easytransfer_train::evaluate;
+use easytransfer_train::dataset::{DataOptions, DatasetReader};
+use easytransfer_train::evaluate::{self, Measure};
 use easytransfer_train::network::Network;
 use easytransfer_train::output::{Output, OutputFormat};
 use easytransfer_train::records::ReadOptions;
 use easytransfer_train::report::{Report, WrongExample};
 use easytransfer_train::run_log::{figures_report, write_report};
+use easytransfer_train::windows::{Window, Windows};
 use easytransfer_train::{Error, Result};
 use serde_json::{Map as Json, Value};
 
 use crate::Runtime;
+
+/// Tokens that the engine works on at a time: enough to fill its kernels, few enough that what one layer hands to the next stays in
+/// the last-level cache.
+pub(crate) const BATCH_TOKENS: u32 = 1024;
+/// Mistakes that a report shows.
+const MISTAKES: usize = 100;
 
 /// A trained bundle.
 pub struct App {
     runtime: Runtime,
     network: Network,
     manifest: Manifest,
-    tokens: u32,
+    precision: Precision,
+}
+
+/// How a bundle answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AppOptions {
+    /// What the encoder's linear layers compute in.
+    pub precision: Precision,
 }
 
 /// A data file and how to read it.
@@ -48,9 +63,15 @@ pub struct Evaluation {
 }
 
 impl App {
-    pub(crate) fn load(runtime: &Runtime, directory: &Path) -> Result<App> {
+    pub(crate) fn load(runtime: &Runtime, directory: &Path, options: AppOptions) -> Result<App> {
         let (network, manifest) = bundle::load(runtime.components(), directory)?;
-        Ok(App { runtime: runtime.clone(), network, manifest, tokens: 4096 })
+        let precision = options.precision;
+        Ok(App { runtime: runtime.clone(), network, manifest, precision })
+    }
+
+    /// What the encoder's linear layers compute in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// What the bundle says of itself.
@@ -79,22 +100,17 @@ impl App {
 
     /// One prediction per record; a record maps roles ("text", "text_pair") to values. Records are batched by length.
     pub fn predict_records(&mut self, records: &[Record]) -> Result<Vec<Record>> {
+        let _scope = Scope::new(self.precision);
         if records.len() <= 1 {
             return self.network.predict(records);
         }
-        let rows = records
-            .iter()
-            .enumerate()
-            .map(|(index, record)| {
-                let mut row = easytransfer_plugin::Row::new()?;
-                self.network
-                    .app
-                    .features(&self.network.tokenizer, record, &mut row)
-                    .map_err(|error| error.context(format!("record {index}")))?;
-                Ok(row)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        evaluate::predictions(&mut self.network, &rows, self.tokens)
+        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        let mut answers = Vec::with_capacity(records.len());
+        for window in Windows::of_records(records.to_vec(), app, tokenizer)? {
+            let rows = window?.rows;
+            answers.extend(evaluate::predictions(&mut self.network, &rows, BATCH_TOKENS)?);
+        }
+        Ok(answers)
     }
 
     /// Predictions for a JSON text: an object, or an array of objects and strings; answers with one object or an array.
@@ -125,7 +141,7 @@ impl App {
         Ok(answer.to_string())
     }
 
-    fn dataset(&self, data: &DataFile, targets: bool) -> Result<Dataset> {
+    fn reader(&self, data: &DataFile, targets: bool) -> Result<DatasetReader> {
         let columns = self.network.app.columns()?;
         let mut named = data.named.clone();
         // Columns that the training file had count as usual names, unless the user says otherwise.
@@ -146,90 +162,139 @@ impl App {
         let columns: Vec<_> =
             columns.into_iter().filter(|column| targets || !column.target).collect();
         let options = DataOptions { read: data.read.clone(), named, split: None, targets };
-        Dataset::load(&data.path, &columns, &options)
+        DatasetReader::open(&data.path, &columns, &options)
+    }
+
+    /// The windows of a file, read and made into features while the engine computes.
+    fn windows(&self, reader: DatasetReader) -> Result<Windows> {
+        Windows::start(reader, self.network.app.clone(), self.network.tokenizer.clone())
     }
 
     /// Figures on a labelled file; with `report` also an HTML page with the confusion matrix and the worst mistakes.
     pub fn evaluate(&mut self, data: &DataFile, report: Option<&Path>) -> Result<Evaluation> {
-        let mut dataset = self.dataset(data, true)?;
-        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
-        let rows = dataset.featurize(&app, &tokenizer, &[], 1)?;
-        // The report shows single answers; they come from the same pass as the figures.
-        let mut answers: Vec<Option<Record>> = vec![None; rows.len()];
-        let metrics = evaluate::evaluate_and(
-            self.runtime.components(),
-            &mut self.network,
-            &rows,
-            self.tokens,
-            None,
-            |network, indices, batch, outputs| match report {
-                Some(_) => evaluate::decode_into(&mut answers, network, indices, batch, outputs),
-                None => Ok(()),
-            },
-        )?;
+        let windows = self.windows(self.reader(data, true)?)?;
+        let _scope = Scope::new(self.precision);
+        let mut measure = Measure::new(self.runtime.components(), &self.network)?;
+        let mut wrong = Vec::new();
+        let mut count = Count::default();
+        for window in windows {
+            let window = window?;
+            count.add(&window);
+            let network = &mut self.network;
+            let update = |batch: &_, outputs: &_| measure.update(batch, outputs);
+            if report.is_some() {
+                let predictions =
+                    evaluate::predictions_with(network, &window.rows, BATCH_TOKENS, update)?;
+                keep_mistakes(&mut wrong, &window, &predictions);
+            } else {
+                let mut update = update;
+                evaluate::run(network, &window.rows, BATCH_TOKENS, |_, _, batch, outputs| {
+                    update(batch, outputs)
+                })?;
+            }
+        }
+        count.check(&data.path)?;
+        let metrics = measure.figures()?;
         if let Some(path) = report {
             let title = format!("{} on {}", self.manifest.app.name, data.path.display());
             let page = Report {
-                wrong: mistakes(&dataset, &answers),
+                wrong,
                 options: self.manifest.training.clone(),
                 ..figures_report(&title, &self.network.app_info.labels, &metrics)
             };
             write_report(path, &page)?;
         }
-        Ok(Evaluation { rows: rows.len(), skipped: dataset.skipped, metrics })
+        Ok(Evaluation { rows: count.rows, skipped: count.skipped, metrics })
     }
 
-    /// Predictions for a file, written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output). The output has the
-    /// columns that were read, then the prediction. Answers with the number of rows.
+    /// Predictions for a file, written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output) while the file is
+    /// read. The output has the columns that were read, then the prediction. Answers with the number of rows.
     pub fn predict_file(
         &mut self,
         data: &DataFile,
         output: &Path,
         format: Option<OutputFormat>,
     ) -> Result<usize> {
-        let mut dataset = self.dataset(data, false)?;
-        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
-        let rows = dataset.featurize(&app, &tokenizer, &[], 1)?;
-        let predictions = evaluate::predictions(&mut self.network, &rows, self.tokens)?;
-        let mut columns: Vec<String> = dataset.columns.keys().cloned().collect();
-        if let Some(first) = predictions.first() {
-            columns.extend(first.keys().cloned());
-        }
+        let reader = self.reader(data, false)?;
+        let mut columns: Vec<String> = reader.columns().keys().cloned().collect();
         let format = format.unwrap_or_else(|| OutputFormat::of(output));
-        let mut out = Output::create(output, format, columns)?;
-        for (record, prediction) in dataset.records.into_iter().zip(predictions) {
-            let mut row = record;
-            row.extend(prediction);
-            out.write(&row)?;
+        let _scope = Scope::new(self.precision);
+        let mut out = None;
+        let mut count = Count::default();
+        for window in self.windows(reader)? {
+            let window = window?;
+            count.add(&window);
+            let predictions = evaluate::predictions(&mut self.network, &window.rows, BATCH_TOKENS)?;
+            let Some(first) = predictions.first() else { continue };
+            if out.is_none() {
+                columns.extend(first.keys().cloned());
+                out = Some(Output::create(output, format, std::mem::take(&mut columns))?);
+            }
+            let Some(out) = &mut out else { continue };
+            for (record, prediction) in window.records.into_iter().zip(predictions) {
+                let mut row = record;
+                row.extend(prediction);
+                out.write(&row)?;
+            }
+            if output.as_os_str() == "-" {
+                out.flush()?;
+            }
         }
-        out.finish()?;
-        Ok(rows.len())
+        count.check(&data.path)?;
+        if let Some(out) = out {
+            out.finish()?;
+        }
+        Ok(count.rows)
     }
 }
 
-/// Wrong answers, the surest first, at most 100.
-fn mistakes(dataset: &Dataset, answers: &[Option<Record>]) -> Vec<WrongExample> {
+/// Rows of a file so far.
+#[derive(Default)]
+pub(crate) struct Count {
+    pub(crate) rows: usize,
+    skipped: u64,
+}
+
+impl Count {
+    pub(crate) fn add(&mut self, window: &Window) {
+        self.rows += window.rows.len();
+        self.skipped += window.skipped;
+    }
+
+    /// Fails when no row was left.
+    pub(crate) fn check(&self, path: &Path) -> Result<()> {
+        if self.rows == 0 {
+            return Err(Error::user(format!(
+                "`{}`: no row is left after skipping {} bad ones",
+                path.display(),
+                self.skipped
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Adds a window's wrong answers to the surest ones so far.
+fn keep_mistakes(wrong: &mut Vec<WrongExample>, window: &Window, predictions: &[Record]) {
     let text_of = |value: Option<&Value>| match value {
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
         None => String::new(),
     };
-    let mut wrong: Vec<WrongExample> = answers
+    let examples = predictions
         .iter()
-        .zip(&dataset.records)
-        .zip(&dataset.lines)
-        .filter_map(|((answer, record), line)| Some((answer.as_ref()?, record, line)))
-        .filter(|(answer, _, _)| answer.contains_key("label"))
-        .map(|(answer, record, line)| WrongExample {
+        .zip(&window.records)
+        .zip(&window.lines)
+        .filter(|((prediction, _), _)| prediction.contains_key("label"))
+        .map(|((prediction, record), line)| WrongExample {
             line: *line,
             text: text_of(record.get("text")),
             expected: text_of(record.get("label")),
-            predicted: text_of(answer.get("label")),
-            probability: answer.get("score").and_then(Value::as_f64).unwrap_or(0.0),
+            predicted: text_of(prediction.get("label")),
+            probability: prediction.get("score").and_then(Value::as_f64).unwrap_or(0.0),
         })
-        .filter(|example| example.expected.trim() != example.predicted)
-        .collect();
+        .filter(|example| example.expected.trim() != example.predicted);
+    wrong.extend(examples);
     wrong.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-    wrong.truncate(100);
-    wrong
+    wrong.truncate(MISTAKES);
 }

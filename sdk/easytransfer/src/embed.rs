@@ -3,21 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use easytransfer_plugin::{Record, Row};
+use easytransfer_core::inference::{Precision, Scope};
+use easytransfer_plugin::Record;
 use easytransfer_train::atomic::AtomicFile;
 use easytransfer_train::components::Components;
-use easytransfer_train::dataset::{DataOptions, Dataset};
+use easytransfer_train::dataset::{DataOptions, DatasetReader};
 use easytransfer_train::evaluate;
 use easytransfer_train::network::{AppStage, Network, Start, read_json};
 use easytransfer_train::npy::NpyWriter;
 use easytransfer_train::output::{Output, OutputFormat};
+use easytransfer_train::windows::{self, Windows};
 use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
+use crate::app::{BATCH_TOKENS, Count};
 use crate::{DataFile, Runtime};
-
-/// Texts of a file whose vectors are in memory at the same time.
-const PART: usize = 8192;
 
 /// How vectors are made. What is not set comes from the directory's sentence-transformers files, then from the app's defaults.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,12 +28,14 @@ pub struct EmbedOptions {
     pub normalize: Option<bool>,
     /// Most tokens of a text.
     pub max_length: Option<u64>,
+    /// What the encoder's linear layers compute in.
+    pub precision: Precision,
 }
 
 /// An encoder that turns texts into vectors.
 pub struct Embedder {
     network: Network,
-    tokens: u32,
+    precision: Precision,
 }
 
 impl EmbedOptions {
@@ -79,10 +81,11 @@ impl Embedder {
         options: EmbedOptions,
     ) -> Result<Embedder> {
         let components: Arc<dyn Components> = runtime.shared();
+        let precision = options.precision;
         let options = options.complete(encoder)?;
         let stage = AppStage::new(&*components, "text-embed", options, None)?;
         let network = Network::new(&*components, stage, encoder, Start::Encoder, 0)?;
-        Ok(Embedder { network, tokens: 4096 })
+        Ok(Embedder { network, precision })
     }
 
     /// Number of values of a vector.
@@ -97,25 +100,31 @@ impl Embedder {
 
     /// Vectors of texts, row-major [texts, width].
     pub fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {
-        let rows = texts
-            .iter()
-            .map(|text| {
-                let record = Record::from_iter([("text".to_owned(), Value::from(*text))]);
-                let mut row = Row::new()?;
-                self.network.app.features(&self.network.tokenizer, &record, &mut row)?;
-                Ok(row)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let (vectors, width) = evaluate::vectors(&mut self.network, &rows, self.tokens)?;
-        if !rows.is_empty() && width == 0 {
+        let record = |text: &&str| Record::from_iter([("text".to_owned(), Value::from(*text))]);
+        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        let _scope = Scope::new(self.precision);
+        let (mut all, mut width) = (Vec::new(), 0);
+        if let [text] = texts {
+            // One text does not pay for a thread.
+            let row = windows::features(0, &record(text), &app, &tokenizer)?;
+            (all, width) = evaluate::vectors(&mut self.network, &[row], BATCH_TOKENS)?;
+        } else {
+            for window in Windows::of_records(texts.iter().map(record).collect(), app, tokenizer)? {
+                let vectors;
+                (vectors, width) =
+                    evaluate::vectors(&mut self.network, &window?.rows, BATCH_TOKENS)?;
+                all.extend(vectors);
+            }
+        }
+        if !texts.is_empty() && width == 0 {
             return Err(Error::other("embed: the app gave no vectors"));
         }
-        Ok(vectors)
+        Ok(all)
     }
 
     /// Vectors of a file's texts, written to `output`: a NumPy array of float32 [texts, width] if its name ends in `.npy`,
     /// otherwise JSON Lines with `text` and `vector` (`-` is standard output). Answers with the number of texts. Errors: as
-    /// [`Dataset::load`]; nothing of the output remains.
+    /// [`DatasetReader`]; nothing of an output file remains.
     pub fn embed_file(&mut self, data: &DataFile, output: &Path) -> Result<usize> {
         let columns = self.network.app.columns()?;
         let options = DataOptions {
@@ -123,28 +132,38 @@ impl Embedder {
             named: data.named.clone(),
             ..DataOptions::default()
         };
-        let mut dataset = Dataset::load(&data.path, &columns, &options)?;
+        let reader = DatasetReader::open(&data.path, &columns, &options)?;
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
-        let rows = dataset.featurize(&app, &tokenizer, &[], 1)?;
+        let windows = Windows::start(reader, app, tokenizer)?;
+        let _scope = Scope::new(self.precision);
+        let mut count = Count::default();
         if output.extension().is_some_and(|ending| ending == "npy") {
             let mut array = NpyWriter::new(output, AtomicFile::create(output)?, self.width())?;
-            for part in rows.chunks(PART) {
-                let (vectors, width) = evaluate::vectors(&mut self.network, part, self.tokens)?;
+            for window in windows {
+                let window = window?;
+                count.add(&window);
+                let (vectors, width) =
+                    evaluate::vectors(&mut self.network, &window.rows, BATCH_TOKENS)?;
                 vectors.chunks_exact(width.max(1)).try_for_each(|vector| array.row(vector))?;
             }
+            count.check(&data.path)?;
             array.finish()?.commit()?;
-            return Ok(rows.len());
+            return Ok(count.rows);
         }
         let mut lines = Output::create(output, OutputFormat::JsonLines, Vec::new())?;
-        for (part, records) in rows.chunks(PART).zip(dataset.records.chunks(PART)) {
-            let (vectors, width) = evaluate::vectors(&mut self.network, part, self.tokens)?;
-            for (vector, record) in vectors.chunks_exact(width.max(1)).zip(records) {
-                let mut line = record.clone();
+        for window in windows {
+            let window = window?;
+            count.add(&window);
+            let (vectors, width) =
+                evaluate::vectors(&mut self.network, &window.rows, BATCH_TOKENS)?;
+            for (vector, record) in vectors.chunks_exact(width.max(1)).zip(window.records) {
+                let mut line = record;
                 line.insert("vector".to_owned(), Value::from(vector));
                 lines.write(&line)?;
             }
         }
+        count.check(&data.path)?;
         lines.finish()?;
-        Ok(rows.len())
+        Ok(count.rows)
     }
 }

@@ -14,7 +14,10 @@ use easytransfer_train::progress::ProgressMode;
 use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::{EmbedOptions, PluginInfo, RuntimeOptions, TrainConfig, TrainJob, TrainResult};
+use crate::{
+    AppOptions, EmbedOptions, PluginInfo, Precision, RuntimeOptions, TrainConfig, TrainJob,
+    TrainResult,
+};
 
 /// Parses a JSON text; `origin` names it in messages.
 fn parsed(text: &str, origin: &str) -> Result<Value> {
@@ -61,18 +64,38 @@ pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
     })
 }
 
-/// `{"pooling": "mean" | "cls" | "pooled" | "max", "normalize": true, "max_length": 128}`, all optional.
+fn precision_schema() -> Value {
+    let names = Precision::ALL.map(Precision::name);
+    json!({"type": "string", "enum": names, "default": "f32", "description": "what the encoder's linear layers compute in"})
+}
+
+/// The precision of checked options.
+fn precision(value: &Value) -> Precision {
+    Precision::from_name(&text(value, "precision")).unwrap_or_default()
+}
+
+/// `{"precision": "f32" | "bf16" | "int8"}`
+pub fn app_options(options: &str) -> Result<AppOptions> {
+    let schema = json!({"type": "object", "properties": {"precision": precision_schema()}});
+    let value = checked(&schema, options, "app options")?;
+    Ok(AppOptions { precision: precision(&value) })
+}
+
+/// `{"pooling": "mean" | "cls" | "pooled" | "max", "normalize": true, "max_length": 128, "precision": "f32" | "bf16" | "int8"}`, all
+/// optional.
 pub fn embed_options(options: &str) -> Result<EmbedOptions> {
     let schema = json!({"type": "object", "properties": {
         "pooling": {"type": ["string", "null"], "enum": ["mean", "cls", "pooled", "max", null]},
         "normalize": {"type": ["boolean", "null"]},
-        "max_length": {"type": ["integer", "null"], "minimum": 1}
+        "max_length": {"type": ["integer", "null"], "minimum": 1},
+        "precision": precision_schema()
     }});
     let value = checked(&schema, options, "embedder options")?;
     Ok(EmbedOptions {
         pooling: value["pooling"].as_str().map(str::to_owned),
         normalize: value["normalize"].as_bool(),
         max_length: value["max_length"].as_u64(),
+        precision: precision(&value),
     })
 }
 
@@ -174,7 +197,8 @@ pub fn plugins(plugins: &[PluginInfo]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{embed_options, runtime_options, train_job};
+    use super::{app_options, embed_options, runtime_options, train_job};
+    use crate::Precision;
     use easytransfer_loader::Policy;
 
     #[test]
@@ -195,6 +219,15 @@ mod tests {
         let options = embed_options(r#"{"pooling": "cls", "normalize": true}"#).unwrap();
         assert_eq!((options.pooling.as_deref(), options.normalize), (Some("cls"), Some(true)));
         assert!(embed_options(r#"{"pooling": "sum"}"#).is_err());
+    }
+
+    #[test]
+    fn precision_is_read_and_a_wrong_one_names_the_values() {
+        assert_eq!(app_options("").unwrap().precision, Precision::F32);
+        assert_eq!(app_options(r#"{"precision": "int8"}"#).unwrap().precision, Precision::Int8);
+        assert_eq!(embed_options(r#"{"precision": "bf16"}"#).unwrap().precision, Precision::Bf16);
+        let error = app_options(r#"{"precision": "int4"}"#).unwrap_err().to_string();
+        assert!(["f32", "bf16", "int8"].iter().all(|name| error.contains(name)), "{error}");
     }
 
     #[test]

@@ -23,11 +23,12 @@ pub mod json;
 mod parts;
 mod runtime;
 
-pub use app::{App, DataFile, Evaluation};
+pub use app::{App, AppOptions, DataFile, Evaluation};
 pub use embed::{EmbedOptions, Embedder};
 pub use parts::{Model, Optimizer};
 pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
 
+pub use easytransfer_core::inference::Precision;
 pub use easytransfer_core::storage::keep_pages;
 pub use easytransfer_loader::Policy;
 pub use easytransfer_plugin as plugin;

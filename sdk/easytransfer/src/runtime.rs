@@ -10,7 +10,7 @@ use easytransfer_train::components::Components;
 use easytransfer_train::trainer::{TrainJob, TrainResult, train};
 use easytransfer_train::{Error, Result};
 
-use crate::{App, EmbedOptions, Embedder, Model, Optimizer};
+use crate::{App, AppOptions, EmbedOptions, Embedder, Model, Optimizer};
 
 /// How to start a runtime.
 #[derive(Debug, Clone, Default)]
@@ -165,7 +165,12 @@ impl Runtime {
 
     /// Loads a trained bundle.
     pub fn app(&self, directory: &Path) -> Result<App> {
-        App::load(self, directory)
+        App::load(self, directory, AppOptions::default())
+    }
+
+    /// Loads a trained bundle that answers in another way than usual.
+    pub fn app_with(&self, directory: &Path, options: AppOptions) -> Result<App> {
+        App::load(self, directory, options)
     }
 
     /// Loads an encoder for text vectors.

@@ -25,6 +25,8 @@ pub struct Dataset {
     /// Rows that were left out because they did not fit.
     pub skipped: u64,
     on_bad_row: OnBadRow,
+    /// Whether there may be more rows in the file than here.
+    is_part: bool,
 }
 
 /// How to read a data file for an app.
@@ -51,10 +53,22 @@ pub fn roles(columns: &[Column], targets: bool) -> Vec<Role> {
         .collect()
 }
 
-impl Dataset {
-    /// Reads all records of a file. Errors: see [`Reader`] and [`resolve`]; no records at all.
-    pub fn load(path: &Path, columns: &[Column], options: &DataOptions) -> Result<Dataset> {
-        let mut reader = Reader::open(path, options.read.clone())?;
+/// A data file that is read part by part.
+pub struct DatasetReader {
+    reader: Reader,
+    path: PathBuf,
+    places: Vec<(String, usize)>,
+    columns: Map<String, Value>,
+    on_bad_row: OnBadRow,
+    /// Skipped rows that earlier parts have counted.
+    counted: u64,
+    rows: usize,
+}
+
+impl DatasetReader {
+    /// Opens a file and finds the columns. Errors: see [`Reader`] and [`resolve`].
+    pub fn open(path: &Path, columns: &[Column], options: &DataOptions) -> Result<DatasetReader> {
+        let reader = Reader::open(path, options.read.clone())?;
         let roles = roles(columns, options.targets);
         let places = resolve(reader.header(), &roles, &options.named, options.split)?;
         let names: Map<String, Value> = places
@@ -63,34 +77,68 @@ impl Dataset {
                 (role.to_owned(), Value::from(reader.header().columns()[place].clone()))
             })
             .collect();
-        let mut dataset = Dataset {
+        Ok(DatasetReader {
+            reader,
             path: path.to_path_buf(),
+            places: places.iter().map(|(role, place)| (role.to_owned(), place)).collect(),
+            columns: names,
+            on_bad_row: options.read.on_bad_row,
+            counted: 0,
+            rows: 0,
+        })
+    }
+
+    /// Column by role, as the file names them.
+    pub fn columns(&self) -> &Map<String, Value> {
+        &self.columns
+    }
+
+    /// The next records, at most `most`; `None` at the end of the file. Errors: a bad row, unless those are skipped; no records in
+    /// the whole file.
+    pub fn part(&mut self, most: usize) -> Result<Option<Dataset>> {
+        let mut part = Dataset {
+            path: self.path.clone(),
             records: Vec::new(),
             lines: Vec::new(),
-            columns: names,
+            columns: self.columns.clone(),
             skipped: 0,
-            on_bad_row: options.read.on_bad_row,
+            on_bad_row: self.on_bad_row,
+            is_part: true,
         };
-        for row in reader.by_ref() {
+        for row in self.reader.by_ref().take(most) {
             let row = row?;
-            let record = places
+            let record = self
+                .places
                 .iter()
                 .filter_map(|(role, place)| {
-                    row.fields[place].clone().map(|value| (role.to_owned(), value))
+                    row.fields[*place].clone().map(|value| (role.to_owned(), value))
                 })
                 .collect();
-            dataset.records.push(record);
-            dataset.lines.push(row.line);
+            part.records.push(record);
+            part.lines.push(row.line);
         }
-        dataset.skipped = reader.skipped();
-        if dataset.records.is_empty() {
-            return Err(DataError::new(path)
+        part.skipped = self.reader.skipped() - self.counted;
+        self.counted = self.reader.skipped();
+        self.rows += part.records.len();
+        if self.rows == 0 {
+            return Err(DataError::new(&self.path)
                 .expected("at least one row of data")
                 .found("none")
                 .remedy("check the file, and that its first line is a header")
                 .into());
         }
-        Ok(dataset)
+        Ok((!part.records.is_empty() || part.skipped > 0).then_some(part))
+    }
+}
+
+impl Dataset {
+    /// Reads all records of a file. Errors: see [`Reader`] and [`resolve`]; no records at all.
+    pub fn load(path: &Path, columns: &[Column], options: &DataOptions) -> Result<Dataset> {
+        let mut reader = DatasetReader::open(path, columns, options)?;
+        match reader.part(usize::MAX)? {
+            Some(part) => Ok(Dataset { is_part: false, ..part }),
+            None => Err(Error::other("the first part of a file has its first rows")),
+        }
     }
 
     /// The error for a record that an app refused.
@@ -136,7 +184,7 @@ impl Dataset {
             self.records.remove(index);
             self.lines.remove(index);
         }
-        if self.records.is_empty() {
+        if self.records.is_empty() && !self.is_part {
             return Err(Error::user(format!(
                 "`{}`: no row is left after skipping {} bad ones",
                 self.path.display(),

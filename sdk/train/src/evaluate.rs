@@ -59,25 +59,11 @@ pub fn evaluate(
     tokens: u32,
     loss: Option<&mut easytransfer_plugin::LoadedLoss>,
 ) -> Result<Json<String, Value>> {
-    evaluate_and(components, network, rows, tokens, loss, |_, _, _, _| Ok(()))
-}
-
-/// As [`evaluate`], and `each` sees every batch as in [`run`], so that one pass gives figures and predictions.
-pub fn evaluate_and(
-    components: &dyn Components,
-    network: &mut Network,
-    rows: &[Row],
-    tokens: u32,
-    loss: Option<&mut easytransfer_plugin::LoadedLoss>,
-    mut each: impl FnMut(&Network, &[u32], &Map, &Map) -> Result<()>,
-) -> Result<Json<String, Value>> {
-    let mut metrics = metrics(components, &network.app_info.metrics.clone())?;
+    let mut measure = Measure::new(components, network)?;
     let mut loss = loss;
     let (mut sum, mut count) = (0.0, 0.0);
-    run(network, rows, tokens, |network, indices, batch, outputs| {
-        for metric in &mut metrics {
-            metric.update(outputs, batch)?;
-        }
+    run(network, rows, tokens, |_, indices, batch, outputs| {
+        measure.update(batch, outputs)?;
         if let Some(loss) = loss.as_deref_mut() {
             let value =
                 no_grad(|| loss.forward(&Call::inference(0), outputs, batch))?.to_scalar()?;
@@ -90,43 +76,65 @@ pub fn evaluate_and(
     if count > 0.0 {
         figures.insert("loss".to_owned(), Value::from(sum / count));
     }
-    for metric in &metrics {
-        figures.extend(metric.compute()?);
-    }
+    figures.extend(measure.figures()?);
     Ok(figures)
 }
 
-/// Predictions in the order of the rows.
-pub fn predictions(network: &mut Network, rows: &[Row], tokens: u32) -> Result<Vec<Record>> {
+/// The metrics that a network's app asks for, over batches that come one by one.
+pub struct Measure(Vec<LoadedMetric>);
+
+impl Measure {
+    /// Metrics that have seen nothing.
+    pub fn new(components: &dyn Components, network: &Network) -> Result<Measure> {
+        Ok(Measure(metrics(components, &network.app_info.metrics)?))
+    }
+
+    /// Takes a batch and what the network said of it.
+    pub fn update(&mut self, batch: &Map, outputs: &Map) -> Result<()> {
+        Ok(self.0.iter_mut().try_for_each(|metric| metric.update(outputs, batch))?)
+    }
+
+    /// Figures of all batches so far.
+    pub fn figures(&self) -> Result<Json<String, Value>> {
+        let mut figures = Json::new();
+        for metric in &self.0 {
+            figures.extend(metric.compute()?);
+        }
+        Ok(figures)
+    }
+}
+
+/// Predictions in the order of the rows; `each` sees every batch and its outputs.
+pub fn predictions_with(
+    network: &mut Network,
+    rows: &[Row],
+    tokens: u32,
+    mut each: impl FnMut(&Map, &Map) -> Result<()>,
+) -> Result<Vec<Record>> {
     let mut all: Vec<Option<Record>> = vec![None; rows.len()];
     run(network, rows, tokens, |network, indices, batch, outputs| {
-        decode_into(&mut all, network, indices, batch, outputs)
+        each(batch, outputs)?;
+        let records = network.app.decode(batch, outputs)?;
+        if records.len() != indices.len() {
+            return Err(Error::other(format!(
+                "app {}: expected {} predictions for a batch, found {}",
+                network.app_origin.name,
+                indices.len(),
+                records.len()
+            )));
+        }
+        for (&index, record) in indices.iter().zip(records) {
+            all[index as usize] = Some(record);
+        }
+        Ok(())
     })?;
     // Every row is in exactly one batch of the plan.
     Ok(all.into_iter().flatten().collect())
 }
 
-/// Puts the predictions of one batch where its rows stand.
-pub fn decode_into(
-    all: &mut [Option<Record>],
-    network: &Network,
-    indices: &[u32],
-    batch: &Map,
-    outputs: &Map,
-) -> Result<()> {
-    let records = network.app.decode(batch, outputs)?;
-    if records.len() != indices.len() {
-        return Err(Error::other(format!(
-            "app {}: expected {} predictions for a batch, found {}",
-            network.app_origin.name,
-            indices.len(),
-            records.len()
-        )));
-    }
-    for (&index, record) in indices.iter().zip(records) {
-        all[index as usize] = Some(record);
-    }
-    Ok(())
+/// Predictions in the order of the rows.
+pub fn predictions(network: &mut Network, rows: &[Row], tokens: u32) -> Result<Vec<Record>> {
+    predictions_with(network, rows, tokens, |_, _| Ok(()))
 }
 
 /// Vectors [rows, width] in the order of the rows, from the output "vectors".

@@ -41,6 +41,7 @@ pub mod schedule;
 pub mod torch_pickle;
 pub mod trainer;
 pub mod weights;
+pub mod windows;
 mod zip;
 
 #[cfg(test)]

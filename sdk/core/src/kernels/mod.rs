@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Mutex;
 
 use rayon::prelude::*;
 
@@ -26,6 +27,7 @@ pub mod linear;
 pub mod lstm;
 pub mod norm;
 pub mod optim;
+pub mod packed;
 pub mod padding;
 pub mod philox;
 pub mod rnn;
@@ -33,6 +35,7 @@ pub mod runs;
 pub mod scratch;
 pub mod simd;
 pub mod softmax;
+pub(crate) mod team;
 
 pub use float::Float;
 
@@ -143,6 +146,14 @@ pub fn rows_per_block(cols: usize) -> usize {
 pub fn for_each_task<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Send + Sync) {
     if tasks.len() <= 1 {
         tasks.into_iter().for_each(f);
+    } else if team::is_active() {
+        let tasks: Vec<_> = tasks.into_iter().map(|task| Mutex::new(Some(task))).collect();
+        team::run(tasks.len(), |index| {
+            // Nobody else takes this task, so its lock is free and whole.
+            if let Some(task) = tasks[index].try_lock().ok().and_then(|mut task| task.take()) {
+                f(task);
+            }
+        });
     } else {
         tasks.into_par_iter().for_each(f);
     }
@@ -153,6 +164,13 @@ pub fn for_each_task<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Send + Sync) {
 pub fn map_tasks<T: Send, R: Send>(tasks: Vec<T>, f: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
     if tasks.len() <= 1 {
         tasks.into_iter().map(f).collect()
+    } else if team::is_active() {
+        let mut answers: Vec<_> = tasks.iter().map(|_| None).collect();
+        for_each_task(tasks.into_iter().zip(&mut answers).collect(), |(task, answer)| {
+            *answer = Some(f(task));
+        });
+        // `for_each_task` did every task.
+        answers.into_iter().flatten().collect()
     } else {
         tasks.into_par_iter().map(f).collect()
     }

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use candle_core::DType;
 use easytransfer_abi as abi;
 
 use super::{
     Direct, by_dtype, check_shape, dense, give_vec, give_written, given, owned, rows_cols, wanted,
 };
 use crate::error::{Result, fail};
+use crate::inference::{self, PackedWeight};
 use crate::kernels::activation::{Activation, activation_forward};
 use crate::kernels::elementwise::{Store, column_sum};
 use crate::kernels::linear::{
     LinearGradients, LinearShape, linear_backward, linear_backward_products, linear_forward,
 };
+use crate::kernels::packed::linear_packed;
 use crate::recompute::{self, Recipe, Saved};
 use crate::storage::{self, Value};
 use crate::tape::{record1, records};
@@ -42,6 +45,9 @@ pub fn linear(
     bias: Option<&Tensor>,
     activation: Activation,
 ) -> Result<Tensor> {
+    if let Some(y) = packed(x, weight, bias, activation)? {
+        return Ok(y);
+    }
     by_dtype("linear", &[Some(x), Some(weight), bias], |inputs, double| {
         let (x, weight, bias) = (given(inputs, 0)?, given(inputs, 1)?, inputs[2].as_ref());
         if double {
@@ -50,6 +56,47 @@ pub fn linear(
             typed::<f32>(x, weight, bias, activation)
         }
     })
+}
+
+/// The layer of prediction: within an [`inference::Scope`], unrecorded, with the value of a parameter as weight. `None` where it does
+/// not apply, and for shapes that do not fit, which the general way refuses.
+fn packed(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Option<Tensor>> {
+    let (Some(wanted), Some(packs)) = (inference::precision(), weight.packs()) else {
+        return Ok(None);
+    };
+    let (&[.., inputs], &[outputs, width]) = (x.dims(), weight.dims()) else { return Ok(None) };
+    let is_f32 = |tensor: &Tensor| tensor.dtype() == DType::F32;
+    if inputs != width
+        || outputs == 0
+        || !(is_f32(x) && is_f32(weight) && bias.is_none_or(is_f32))
+        || bias.is_some_and(|bias| bias.dims() != [outputs])
+        || records(&[x, weight])
+        || bias.is_some_and(|bias| records(&[bias]))
+    {
+        return Ok(None);
+    }
+    let precision = inference::precision_of_layer(wanted, outputs, inputs);
+    let packed = packs.get(precision, || {
+        let weight = dense(weight.value())?;
+        Ok(PackedWeight::new(precision, &storage::read::<f32>(&weight)?, outputs, inputs)?)
+    })?;
+    let vx = dense(x.value())?;
+    let vb = bias.map(|bias| dense(bias.value())).transpose()?;
+    let mut dims = x.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = outputs;
+    }
+    let mut y = storage::take::<f32>(dims.iter().product());
+    {
+        let bias = vb.as_deref().map(storage::read::<f32>).transpose()?;
+        linear_packed(&storage::read::<f32>(&vx)?, &packed, bias.as_deref(), activation, &mut y)?;
+    }
+    Ok(Some(Tensor::new(storage::tensor_from_vec(y, dims)?)))
 }
 
 fn typed<F: Direct>(

@@ -43,6 +43,10 @@ int main(void) {
   INVALID(et_app_load(runtime, "x", NULL));
   BAD(et_app_load(runtime, "no-such-folder", &app));
   BAD(et_app_load(runtime, bad[0], &app));
+  INVALID(et_app_load_with(NULL, "x", NULL, &app));
+  INVALID(et_app_load_with(runtime, "x", NULL, NULL));
+  BAD(et_app_load_with(runtime, "no-such-folder", NULL, &app));
+  BAD(et_app_load_with(runtime, "no-such-folder", "{\"precision\": \"f64\"}", &app));
   TRUE(app == NULL);
   INVALID(et_app_predict(NULL, bad, 1, NULL));
   INVALID(et_app_predict_json(NULL, "{}", &text));
