@@ -1,7 +1,7 @@
 //! `cargo xtask`: picks the command.
 
 use std::process::ExitCode;
-use xtask::{Context, Failure, check, demo, dist, edges, header, new_plugin, stage, test};
+use xtask::{Context, Failure, bench, check, demo, dist, edges, header, new_plugin, stage, test};
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND
@@ -13,6 +13,8 @@ usage: cargo xtask COMMAND
   header [--verify]          writes include/*.h from the Rust sources, or fails when they are out of date
   new-plugin KIND NAME [--out DIR]
                              starts a plugin in plugins/KIND-NAME, or in DIR outside the workspace; KIND is loss or strategy
+  bench [NAME...] [--python PYTHON] [-- OPTIONS]
+                             runs benches against their peers (installed into target/bench-venv unless PYTHON has them)
   dist                       makes target/dist/easytransfer-VERSION-PLATFORM.tar.gz
 ";
 
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(&context),
         ["stage"] => stage::run(&context),
         ["edges"] => edges::run(&context),
+        ["bench", ref rest @ ..] => bench::run(&context, rest),
         ["dist"] => dist::run(&context),
         ["header"] => header::run(&context, false),
         ["header", "--verify"] => header::run(&context, true),

@@ -8,6 +8,7 @@
 //! | [`tensor`], [`tape`] | values, what they were computed from, and the pass backwards |
 //! | [`params`], [`optim`] | named parameters in an arena, and steps over it |
 //! | [`data`], [`rows`], [`stream`], [`config`], [`tokenizer`], [`rng`] | what carries data across the boundary |
+//! | [`profile`] | which operation took how long |
 //! | [`host`], [`handle`], [`error`] | the host table, opaque pointers, failures |
 //! | [`ops`], [`nn`], [`custom_op`] | fine-grained, fused and plugins' operations |
 //! | [`tables`] | all of that as C tables |
@@ -30,6 +31,7 @@ pub mod optim;
 mod param;
 pub mod params;
 mod pool;
+pub mod profile;
 pub mod rng;
 pub mod rows;
 pub mod storage;
