@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod diff;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use xtask::{
-    Context, Failure, check, demo, dist, edges, header, licences, new_plugin, stage, test,
+    Context, Failure, bench, check, demo, dist, edges, header, licences, new_plugin, stage, test,
 };
 
 const HELP: &str = "\
@@ -16,6 +16,8 @@ usage: cargo xtask COMMAND
   new-plugin KIND NAME [--out DIR]
                              starts a plugin in plugins/KIND-NAME, or in DIR outside the workspace; KIND is
                              loss, model, optimizer, metric, strategy or op
+  bench [NAME...] [--python PYTHON] [-- OPTIONS]
+                             runs benches against their peers (installed into target/bench-venv unless PYTHON has them)
   dist                       makes target/dist/easytransfer-VERSION-PLATFORM.tar.gz
 ";
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         ["stage"] => stage::run(&context),
         ["edges"] => edges::run(&context),
         ["licences"] => licences::run(&context),
+        ["bench", ref rest @ ..] => bench::run(&context, rest),
         ["dist"] => dist::run(&context),
         ["header"] => header::run(&context, false),
         ["header", "--verify"] => header::run(&context, true),

@@ -1,14 +1,15 @@
 //! Arguments that several commands share.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use easytransfer::train::output::OutputFormat;
 use easytransfer::train::records::{Format, OnBadRow, ReadOptions, Schema};
-use easytransfer::{DataFile, Precision, Result, Runtime, RuntimeOptions};
+use easytransfer::{DataFile, Precision, Profile, Result, Runtime, RuntimeOptions};
 
-use crate::device;
+use crate::{device, print};
 
 /// Where plugins are and what computes.
 #[derive(Args)]
@@ -22,6 +23,11 @@ pub struct Common {
     /// Threads of the engine [default: RAYON_NUM_THREADS, else one per processor]
     #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
+    /// Write a Chrome trace of all operations (chrome://tracing, Perfetto) and print the slowest ones
+    #[arg(long, value_name = "FILE", global = true)]
+    profile: Option<PathBuf>,
+    #[arg(skip)]
+    recording: Cell<Option<Profile>>,
 }
 
 impl Common {
@@ -40,7 +46,21 @@ impl Common {
 
     /// Starts the engine and finds plugins.
     pub fn runtime(&self) -> Result<Runtime> {
-        Runtime::new(RuntimeOptions { plugins: self.plugins.clone(), ..RuntimeOptions::default() })
+        let options = RuntimeOptions { plugins: self.plugins.clone(), ..RuntimeOptions::default() };
+        let runtime = Runtime::new(options)?;
+        if let Some(path) = &self.profile {
+            self.recording.set(Some(runtime.profile(path, 0)?));
+        }
+        Ok(runtime)
+    }
+
+    /// Writes the trace, also after a command that failed, and prints the sums to standard error.
+    pub fn finish(&self) -> Result<()> {
+        match self.recording.take() {
+            Some(recording) => print::message(recording.finish()?.to_string().trim_end()),
+            None => (),
+        }
+        Ok(())
     }
 }
 

@@ -51,14 +51,17 @@ fn parse() -> std::result::Result<Cli, clap::Error> {
 
 fn run(cli: Cli) -> Result<()> {
     cli.common.apply()?;
-    match cli.command {
+    let result = match cli.command {
         Command::Train(command) => command.run(&cli.common),
         Command::Evaluate(command) => command.run(&cli.common),
         Command::Predict(command) => command.run(&cli.common),
         Command::Embed(command) => command.run(&cli.common),
         Command::Plugin(command) => command.run(&cli.common),
         Command::Device(command) => command.run(),
-    }
+    };
+    // The failure of the command matters more than one of its profile.
+    let profile = cli.common.finish();
+    result.and(profile)
 }
 
 fn main() -> ExitCode {

@@ -25,6 +25,7 @@ mod data;
 mod engine;
 mod host;
 mod plugin;
+mod profile;
 mod session;
 
 pub use codes::*;
@@ -32,4 +33,5 @@ pub use data::*;
 pub use engine::*;
 pub use host::*;
 pub use plugin::*;
+pub use profile::*;
 pub use session::*;

@@ -71,6 +71,7 @@ fn built_in(id: &str) -> Option<*const c_void> {
         "et.config/1" => ptr::from_ref(&tables::config::TABLE).cast(),
         "et.tokenizer/1" => ptr::from_ref(&tables::tokenizer::TABLE).cast(),
         "et.log/1" => ptr::from_ref(&tables::log::TABLE).cast(),
+        "et.profile/1" => ptr::from_ref(&tables::profile::TABLE).cast(),
         _ => return None,
     })
 }
@@ -172,6 +173,7 @@ mod tests {
             c"et.config/1",
             c"et.tokenizer/1",
             c"et.log/1",
+            c"et.profile/1",
         ];
         for id in ids {
             let table = interface(id).cast::<usize>();

@@ -9,6 +9,7 @@
 //! | [`inference`] | precision and packed weights where nothing is recorded |
 //! | [`params`], [`optim`] | named parameters in an arena, and steps over it |
 //! | [`data`], [`rows`], [`stream`], [`config`], [`tokenizer`], [`rng`] | what carries data across the boundary |
+//! | [`profile`] | which operation took how long |
 //! | [`host`], [`handle`], [`error`] | the host table, opaque pointers, failures |
 //! | [`ops`], [`nn`], [`custom_op`] | fine-grained, fused and plugins' operations |
 //! | [`tables`] | all of that as C tables |
@@ -32,6 +33,7 @@ pub mod optim;
 mod param;
 pub mod params;
 mod pool;
+pub mod profile;
 pub mod recompute;
 pub mod rng;
 pub mod rows;

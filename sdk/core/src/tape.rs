@@ -13,6 +13,7 @@ use candle_core::{DType, Tensor as Raw};
 
 use crate::error::{Result, fail};
 use crate::kernels::elementwise::{self, add_assign};
+use crate::profile;
 use crate::storage::{self, Value};
 use crate::tensor::Tensor;
 
@@ -63,6 +64,8 @@ pub struct Node {
     id: u64,
     op: &'static str,
     outputs: usize,
+    /// What the profiler knows of the call that recorded this.
+    call: Option<Arc<profile::Call>>,
     /// `None` once the backward pass was here.
     recorded: Mutex<Option<Recorded>>,
 }
@@ -80,6 +83,7 @@ impl Node {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             op,
             outputs,
+            call: profile::current(),
             recorded: Mutex::new(Some(Recorded { inputs, backward })),
         })
     }
@@ -372,6 +376,9 @@ pub fn backward(loss: &Tensor, seed: Option<&Tensor>) -> Result<()> {
                 node.op
             );
         };
+        let _span = profile::backward(node.op, &node.call, |index| {
+            matches!(inputs.get(index), Some(Some(_)))
+        });
         let mut pass = Pass { grads, inputs: &inputs, queue: &mut queue };
         backward(&mut pass).map_err(|error| error.context(format!("backward of {}", node.op)))?;
     }

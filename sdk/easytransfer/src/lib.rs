@@ -21,11 +21,13 @@ mod app;
 mod embed;
 pub mod json;
 mod parts;
+mod profile;
 mod runtime;
 
 pub use app::{App, AppOptions, DataFile, Evaluation};
 pub use embed::{EmbedOptions, Embedder};
 pub use parts::{Model, Optimizer};
+pub use profile::{Profile, ProfileOp, ProfileSummary};
 pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
 
 pub use easytransfer_core::inference::Precision;

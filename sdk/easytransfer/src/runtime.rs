@@ -10,7 +10,7 @@ use easytransfer_train::components::Components;
 use easytransfer_train::trainer::{TrainJob, TrainResult, train};
 use easytransfer_train::{Error, Result};
 
-use crate::{App, AppOptions, EmbedOptions, Embedder, Model, Optimizer};
+use crate::{App, AppOptions, EmbedOptions, Embedder, Model, Optimizer, Profile};
 
 /// How to start a runtime.
 #[derive(Debug, Clone, Default)]
@@ -161,6 +161,13 @@ impl Runtime {
     /// JSON Schema of a component's options.
     pub fn schema(&self, kind: &str, name: &str) -> Result<String> {
         Ok(self.registry.find(&format!("et.{kind}/1"), name)?.schema)
+    }
+
+    /// Records what the engine does from now on, for a Chrome trace (chrome://tracing, Perfetto) at `path`, which appears when
+    /// [`crate::Profile::finish`] is called. At most `capacity` events are kept (0: half a million). A second recording ends the
+    /// first.
+    pub fn profile(&self, path: &Path, capacity: usize) -> Result<Profile> {
+        Profile::start(path, capacity)
     }
 
     /// Loads a trained bundle.

@@ -20,6 +20,7 @@ pub(crate) struct Tables {
     pub stream: &'static abi::et_host_stream,
     pub tokenizer_table: &'static abi::et_host_tokenizer,
     pub log: Option<&'static abi::et_host_log>,
+    pub profile: Option<&'static abi::et_host_profile>,
 }
 
 static TABLES: OnceLock<Tables> = OnceLock::new();
@@ -59,6 +60,7 @@ pub unsafe fn attach(host: *const abi::et_host) -> Result<()> {
             stream: required(host, c"et.stream/1")?,
             tokenizer_table: required(host, c"et.tokenizer/1")?,
             log: interface(host, c"et.log/1"),
+            profile: interface(host, c"et.profile/1"),
         }
     };
     // A second thread may have attached meanwhile; it attached the same host or one of them would have been refused above.

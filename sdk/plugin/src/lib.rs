@@ -41,6 +41,7 @@ pub mod nn;
 mod op;
 mod optimizer;
 mod param;
+pub mod profile;
 mod service;
 mod session;
 mod strategy;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use easytransfer_plugin::{Column, LoadedApp, Record, Row, Tokenizer};
+use easytransfer_plugin::{Column, LoadedApp, Record, Row, Tokenizer, profile};
 use serde_json::{Map, Value};
 
 use crate::columns::{Role, resolve};
@@ -202,6 +202,8 @@ impl Dataset {
         companions: &[Featurizer],
         workers: usize,
     ) -> Result<Vec<Row>> {
+        let span = profile::span("data", "features");
+        span.note("records", self.records.len() as f64);
         let records = Arc::new(std::mem::take(&mut self.records));
         let mut all = vec![Featurizer {
             prefix: String::new(),

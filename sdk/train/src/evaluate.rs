@@ -1,6 +1,6 @@
 //! Figures and predictions over a whole data set.
 
-use easytransfer_plugin::{Call, Choice, LoadedMetric, Map, Record, Row, no_grad};
+use easytransfer_plugin::{Call, Choice, LoadedMetric, Map, Record, Row, no_grad, profile};
 use serde_json::{Map as Json, Value};
 
 use crate::batching::{BatchOptions, plan_sequential};
@@ -44,6 +44,8 @@ pub fn run(
     mut each: impl FnMut(&Network, &[u32], &Map, &Map) -> Result<()>,
 ) -> Result<()> {
     for indices in plan_sequential(&lengths(rows), &batch_options(tokens)) {
+        let span = profile::span("predict", "batch");
+        span.note("rows", indices.len() as f64);
         let batch = collate(rows, &indices)?;
         let outputs = no_grad(|| network.forward(&Call::inference(0), &batch))?;
         each(network, &indices, &batch, &outputs)?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use easytransfer_plugin::{
     Buffer, Call, Choice, LoadedLoss, LoadedOptimizer, LoadedStrategy, Map, Phases, Rng, Row,
-    Tensor,
+    Tensor, profile,
 };
 use serde_json::{Map as Json, Value, json};
 
@@ -349,6 +349,8 @@ impl<'r, 'f> Run<'r, 'f> {
             })
         };
         while self.progress.batch < plan.len() {
+            let step_span = profile::span("train", "step");
+            step_span.note("step", (self.progress.step + 1) as f64);
             let micros = (plan.len() - self.progress.batch).min(config.accumulate as usize);
             let lr = config.lr * schedule.factor(self.progress.step, self.fit.total_steps);
             self.fit.network.params.zero_grads();
@@ -356,8 +358,10 @@ impl<'r, 'f> Run<'r, 'f> {
             let mut parts: Vec<(String, f64)> = Vec::new();
             for _ in 0..micros {
                 // The plan has exactly as many batches as the prefetcher was told.
+                let wait = profile::span("train", "wait for batch");
                 let batch =
                     batches.next().ok_or_else(|| Error::other("the batches ended early"))??;
+                drop(wait);
                 let micro = self.micro(batch, micros)?;
                 loss += micro.loss / micros as f64;
                 rows += micro.rows;
@@ -365,6 +369,9 @@ impl<'r, 'f> Run<'r, 'f> {
                 parts.extend(micro.parts);
             }
             let norm = self.update(lr)?;
+            step_span.note("rows", rows as f64);
+            step_span.note("tokens", tokens as f64);
+            drop(step_span);
             self.progress.batch += micros;
             self.tokens += tokens;
             self.progress.loss_sum += loss;
@@ -550,7 +557,9 @@ impl<'r, 'f> Run<'r, 'f> {
         if self.fit.valid.is_none() {
             return Ok(());
         }
+        let span = profile::span("train", "evaluate");
         let figures = self.fit.evaluate_valid()?;
+        drop(span);
         let mut values = Json::new();
         for (name, value) in figures.iter().filter(|(_, value)| value.is_number()) {
             values.insert(format!("valid/{name}"), value.clone());
@@ -596,6 +605,7 @@ impl<'r, 'f> Run<'r, 'f> {
     }
 
     fn checkpoint(&mut self) -> Result<()> {
+        let _span = profile::span("train", "checkpoint");
         self.log.flush()?;
         let session = self.fit.session()?;
         checkpoint::save(
@@ -621,6 +631,7 @@ impl<'r, 'f> Run<'r, 'f> {
         if let Some(best) = &self.best_params {
             self.fit.network.params.restore(best)?;
         }
+        let _span = profile::span("train", "write bundle");
         let best = self.progress.best.clone();
         let metrics = best.as_ref().map(|best| best.metrics.clone()).unwrap_or_default();
         let config = serde_json::to_value(self.fit.config)

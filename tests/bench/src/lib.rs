@@ -1,5 +1,9 @@
 //! What the benches share: medians over alternated runs.
 
+pub mod machine;
+pub mod peer;
+pub mod sets;
+
 use std::time::Instant;
 
 /// Median of some numbers.

@@ -8,6 +8,7 @@ use super::tensor::tensors;
 use crate::custom_op;
 use crate::error::fail;
 use crate::handle::{borrow, borrow_optional, guard, guard_value, into_raw, out, out_optional};
+use crate::profile;
 use crate::tape;
 use crate::tensor::Tensor;
 
@@ -52,6 +53,7 @@ unsafe extern "C" fn leaf_grad(
 }
 
 unsafe extern "C" fn backward(loss: *const et_tensor, seed: *const et_tensor) -> *mut et_error {
+    let _span = profile::work("backward");
     // SAFETY: the boundary's contract: live tensors, the second may be NULL.
     guard(|| unsafe { tape::backward(borrow::<Tensor>(loss)?, borrow_optional::<Tensor>(seed)?) })
 }
@@ -81,6 +83,7 @@ unsafe extern "C" fn apply_op(
     inputs_len: usize,
     outputs: *mut *mut et_tensor,
 ) -> *mut et_error {
+    let _span = profile::op("apply_op");
     guard(|| {
         // SAFETY: the boundary's contract: a live operation and `inputs_len` live tensors.
         let results = unsafe { custom_op::apply(op, state, &tensors(inputs, inputs_len)?) }?;

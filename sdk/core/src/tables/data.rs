@@ -212,6 +212,7 @@ unsafe extern "C" fn batch_from_rows(
     rows_len: usize,
     result: *mut *mut et_map,
 ) -> *mut et_error {
+    let _span = crate::profile::work("collate");
     guard(|| {
         // SAFETY: the boundary's contract: `rows_len` live rows and a writable out pointer.
         unsafe {

@@ -6,6 +6,7 @@ pub mod data;
 pub mod log;
 pub mod nn;
 pub mod param;
+pub mod profile;
 pub mod rng;
 pub mod stream;
 pub mod tensor;

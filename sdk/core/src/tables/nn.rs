@@ -4,14 +4,18 @@ use std::ffi::{CStr, c_char};
 use std::mem::offset_of;
 
 use easytransfer_abi as abi;
-use easytransfer_abi::{et_attention, et_error, et_host_nn, et_layer_norm, et_rng, et_tensor};
+use easytransfer_abi::{
+    et_attention, et_error, et_host_nn, et_layer_norm, et_map, et_optim_step, et_params, et_rng,
+    et_tensor,
+};
 
 use super::tensor::tensors;
 use crate::error::{Result, fail};
 use crate::handle::{borrow, borrow_optional, guard, guard_value, out};
 use crate::nn;
 use crate::ops::unary;
-use crate::optim::{optim_state, optim_step};
+use crate::optim::optim_state;
+use crate::profile;
 use crate::rng::Rng;
 use crate::tensor::{Tensor, dtype_from_code};
 
@@ -57,6 +61,9 @@ macro_rules! slot {
                     .map_err(|error| error.context(concat!(stringify!($name), ": ", stringify!($tensor))))?;)*
                 $(let $optional = borrow_optional::<Tensor>($optional)
                     .map_err(|error| error.context(concat!(stringify!($name), ": ", stringify!($optional))))?;)*
+                let _span = profile::op(stringify!($name));
+                $(profile::input($tensor);)*
+                $(profile::input_optional($optional);)*
                 out(result, $body?)
             })
         }
@@ -69,7 +76,7 @@ slot!(linear(x: T, weight: T, bias: T, activation: i32) [x, weight] [bias]
     nn::linear::linear(x, weight, bias, nn::linear::activation_from_code(activation)?));
 slot!(rms_norm(x: T, gamma: T, epsilon: f64) [x, gamma] [] nn::norm::rms_norm(x, gamma, epsilon));
 slot!(embedding_sum(tables: *const T, ids: *const T, len: usize) [] []
-    nn::embedding::embedding_sum(&tensors(tables, len)?, &tensors(ids, len)?));
+    nn::embedding::embedding_sum(&profiled(tensors(tables, len)?), &profiled(tensors(ids, len)?)));
 slot!(softmax(x: T) [x] [] nn::softmax::softmax(x));
 slot!(log_softmax(x: T) [x] [] nn::softmax::log_softmax(x));
 slot!(cross_entropy(logits: T, labels: T, weights: T, ignore_index: i64, smoothing: f64)
@@ -127,6 +134,8 @@ unsafe fn layer_norm_of(args: *const et_layer_norm) -> Result<Tensor> {
     unsafe {
         check_args("layer_norm", args.cast(), needed)?;
         let args = &*args;
+        profile::input(borrow(args.x)?);
+        profile::input_optional(borrow_optional(args.residual)?);
         nn::norm::layer_norm(nn::norm::LayerNorm {
             x: borrow(args.x)?,
             residual: borrow_optional(args.residual)?,
@@ -139,6 +148,51 @@ unsafe fn layer_norm_of(args: *const et_layer_norm) -> Result<Tensor> {
     }
 }
 
+/// Notes the shapes of tensors that came as an array.
+fn profiled(tensors: Vec<&Tensor>) -> Vec<&Tensor> {
+    tensors.iter().for_each(|tensor| profile::input(tensor));
+    tensors
+}
+
+/// Arithmetic of both products of attention: for each query its keys, times the width, times 4.
+///
+/// # Safety
+/// The structure is filled with live handles.
+unsafe fn attention_flop(args: &et_attention) -> Result<f64> {
+    // SAFETY: the caller's contract is the same.
+    let (query, starts, key_starts) = unsafe {
+        let starts = borrow::<Tensor>(args.starts)?;
+        (borrow::<Tensor>(args.query)?, starts, borrow_optional::<Tensor>(args.key_starts)?)
+    };
+    let starts_of = |starts: &Tensor| -> Result<Vec<f64>> {
+        let values = starts.value().to_vec1::<i64>()?;
+        Ok(values.windows(2).map(|run| (run[1] - run[0]) as f64).collect())
+    };
+    let queries = starts_of(starts)?;
+    let keys = key_starts.map(starts_of).transpose()?;
+    let keys = keys.as_ref().unwrap_or(&queries);
+    let pairs = queries.iter().zip(keys).map(|(&queries, &keys)| {
+        if args.causal != 0 && queries == keys {
+            queries * (queries + 1.0) / 2.0
+        } else {
+            queries * keys
+        }
+    });
+    Ok(4.0 * pairs.sum::<f64>() * query.dims().last().map_or(0.0, |&width| width as f64))
+}
+
+/// # Safety
+/// As [`crate::optim::optim_step`].
+unsafe extern "C" fn optim_step(
+    params: *mut et_params,
+    state: *mut et_map,
+    options: *const et_optim_step,
+) -> *mut et_error {
+    let _span = profile::work("optim_step");
+    // SAFETY: the caller's contract is the same.
+    unsafe { crate::optim::optim_step(params, state, options) }
+}
+
 /// # Safety
 /// `args` is NULL or a filled structure of live handles.
 unsafe fn attention_of(args: *const et_attention) -> Result<Tensor> {
@@ -147,6 +201,10 @@ unsafe fn attention_of(args: *const et_attention) -> Result<Tensor> {
     unsafe {
         check_args("attention", args.cast(), needed)?;
         let args = &*args;
+        for x in [args.query, args.key, args.value, args.starts] {
+            profile::input(borrow(x)?);
+        }
+        profile::flop(|| attention_flop(args).unwrap_or(0.0));
         nn::attention::attention(nn::attention::Attention {
             query: borrow(args.query)?,
             key: borrow(args.key)?,

@@ -100,6 +100,7 @@ unsafe extern "C" fn params_find(
 }
 
 unsafe extern "C" fn params_seal(params: *mut et_params) -> *mut et_error {
+    let _span = crate::profile::work("seal");
     // SAFETY: the boundary's contract: a live set.
     guard(|| unsafe { borrow::<Params>(params) }?.seal())
 }
@@ -110,6 +111,7 @@ unsafe extern "C" fn params_arena_len(params: *const et_params) -> usize {
 }
 
 unsafe extern "C" fn params_zero_grads(params: *mut et_params) {
+    let _span = crate::profile::work("zero_grads");
     guard_value((), || {
         // SAFETY: the boundary's contract: a live set.
         unsafe { borrow::<Params>(params) }?.zero_grads();
@@ -118,11 +120,13 @@ unsafe extern "C" fn params_zero_grads(params: *mut et_params) {
 }
 
 unsafe extern "C" fn params_grad_norm(params: *const et_params, result: *mut f64) -> *mut et_error {
+    let _span = crate::profile::work("grad_norm");
     // SAFETY: the boundary's contract: a live set and a writable out pointer.
     guard(|| unsafe { put(result, borrow::<Params>(params)?.grad_norm()?) })
 }
 
 unsafe extern "C" fn params_scale_grads(params: *mut et_params, factor: f64) -> *mut et_error {
+    let _span = crate::profile::work("scale_grads");
     // SAFETY: the boundary's contract: a live set.
     guard(|| unsafe { borrow::<Params>(params) }?.scale_grads(factor))
 }
@@ -131,6 +135,7 @@ unsafe extern "C" fn params_snapshot(
     params: *const et_params,
     result: *mut *mut et_buffer,
 ) -> *mut et_error {
+    let _span = crate::profile::work("snapshot");
     guard(|| {
         // SAFETY: the boundary's contract: a live set and a writable out pointer.
         unsafe { out(result, Buffer::new(borrow::<Params>(params)?.snapshot()?)) }
@@ -141,6 +146,7 @@ unsafe extern "C" fn params_restore(
     params: *mut et_params,
     snapshot: *const et_buffer,
 ) -> *mut et_error {
+    let _span = crate::profile::work("restore");
     guard(|| {
         // SAFETY: the boundary's contract: a live set and a live buffer.
         unsafe { borrow::<Params>(params)?.restore(borrow::<Buffer>(snapshot)?.bytes()) }

@@ -9,6 +9,7 @@ use crate::handle::{borrow, guard, guard_value, out, release, retain, slice_from
 use crate::ops::{
     binary as bin, create, index, matmul as mm, reduce as red, shape as shp, unary as una,
 };
+use crate::profile;
 use crate::tensor::{Tensor, dtype_code, dtype_from_code};
 
 /// The table.
@@ -66,6 +67,27 @@ pub(super) unsafe fn tensors<'a>(
     handles.iter().map(|&handle| unsafe { borrow::<Tensor>(handle) }).collect()
 }
 
+/// An input of an operation, noted for the profiler.
+///
+/// # Safety
+/// `tensor` is a live handle that outlives `'a`.
+unsafe fn input<'a>(tensor: *const et_tensor) -> Result<&'a Tensor> {
+    // SAFETY: the caller's contract is the same.
+    let tensor = unsafe { borrow::<Tensor>(tensor) }?;
+    profile::input(tensor);
+    Ok(tensor)
+}
+
+/// An opcode, whose name the profiler gets.
+fn named(op: i32, name: fn(i32) -> Result<&'static str>) -> i32 {
+    if profile::is_on()
+        && let Ok(name) = name(op)
+    {
+        profile::rename(name);
+    }
+    op
+}
+
 /// Defines a slot that makes one tensor. In the body, arguments marked `tensor` are `&Tensor`.
 macro_rules! slot {
     ($name:ident ($($tensor:ident),*) ($($argument:ident: $type:ty),*) $body:expr) => {
@@ -76,7 +98,8 @@ macro_rules! slot {
         ) -> *mut et_error {
             // SAFETY: the boundary's contract: live handles, arrays as long as the slot says, a writable out pointer.
             guard(|| unsafe {
-                $(let $tensor = borrow::<Tensor>($tensor)?;)*
+                let _span = profile::op(stringify!($name));
+                $(let $tensor = input($tensor)?;)*
                 out(result, $body?)
             })
         }
@@ -177,17 +200,17 @@ slot!(concat()(list: *const *const et_tensor, len: usize, axis: i64)
     shp::concat(&tensors(list, len)?, axis));
 slot!(cast(x)(dtype: i32) shp::cast(x, dtype_from_code(dtype)?));
 slot!(reduce()(op: i32, x: *const et_tensor, axes: *const i64, axes_len: usize, keep_axes: i32)
-    red::reduce(op, borrow::<Tensor>(x)?, slice_from(axes, axes_len)?, keep_axes != 0));
-slot!(unary()(op: i32, x: *const et_tensor) una::unary(op, borrow::<Tensor>(x)?));
+    red::reduce(named(op, red::name), input(x)?, slice_from(axes, axes_len)?, keep_axes != 0));
+slot!(unary()(op: i32, x: *const et_tensor) una::unary(named(op, una::name), input(x)?));
 slot!(binary()(op: i32, a: *const et_tensor, b: *const et_tensor)
-    bin::binary(op, borrow::<Tensor>(a)?, borrow::<Tensor>(b)?));
+    bin::binary(named(op, bin::name), input(a)?, input(b)?));
 slot!(compare()(op: i32, a: *const et_tensor, b: *const et_tensor)
-    bin::compare(op, borrow::<Tensor>(a)?, borrow::<Tensor>(b)?));
+    bin::compare(op, input(a)?, input(b)?));
 slot!(index_select()(x: *const et_tensor, axis: i64, places: *const et_tensor)
-    index::index_select(borrow::<Tensor>(x)?, axis, borrow::<Tensor>(places)?));
+    index::index_select(input(x)?, axis, input(places)?));
 slot!(gather()(x: *const et_tensor, axis: i64, places: *const et_tensor)
-    index::gather(borrow::<Tensor>(x)?, axis, borrow::<Tensor>(places)?));
+    index::gather(input(x)?, axis, input(places)?));
 slot!(index_add()(
     x: *const et_tensor, axis: i64, places: *const et_tensor, source: *const et_tensor)
     index::index_add(
-        borrow::<Tensor>(x)?, axis, borrow::<Tensor>(places)?, borrow::<Tensor>(source)?));
+        input(x)?, axis, input(places)?, input(source)?));

@@ -118,6 +118,7 @@ unsafe extern "C" fn encode(
     options: *const et_encode_options,
     result: *mut *mut et_encoding,
 ) -> *mut et_error {
+    let _span = crate::profile::work("encode");
     guard(|| {
         // SAFETY: the boundary's contract: a live tokenizer, readable texts, options or NULL, and a writable out pointer.
         unsafe {

@@ -1,0 +1,120 @@
+//! What was recorded, as a Chrome trace and as a summary.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::{BEGAN, Call, DROPPED, ENDED, Event, KEPT, Key, ON, THREADS, Total, now};
+use crate::sync::lock;
+
+/// Microseconds with three decimals, as the format wants them.
+fn micros(nanos: u64) -> f64 {
+    nanos as f64 / 1000.0
+}
+
+/// Shapes as text: `[4096,384] [1536,384] [1536]`.
+fn shapes(call: &Call) -> String {
+    let mut text = String::new();
+    for shape in call.shapes() {
+        let extents: Vec<String> = shape.iter().map(u32::to_string).collect();
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{}[{}]", if text.is_empty() { "" } else { " " }, extents.join(","));
+    }
+    text
+}
+
+fn line(event: &Event, thread: usize, began: u64) -> Value {
+    let mut args = serde_json::Map::new();
+    if let Some(call) = event.call.as_deref().filter(|call| !call.dims.is_empty()) {
+        args.insert("shapes".into(), shapes(call).into());
+    }
+    if event.flop > 0.0 {
+        args.insert("flop".into(), event.flop.into());
+        if event.duration > 0 {
+            args.insert("gflops".into(), rate(event.flop, event.duration).into());
+        }
+    }
+    for (key, value) in &event.notes {
+        args.insert(key.clone().into_owned(), json!(value));
+    }
+    json!({
+        "name": event.name, "cat": event.category, "ph": "X", "ts": micros(event.start.saturating_sub(began)),
+        "dur": micros(event.duration), "pid": 1, "tid": thread, "args": args,
+    })
+}
+
+/// Operations per nanosecond, which is GFLOP/s, to two decimals.
+fn rate(flop: f64, nanos: u64) -> f64 {
+    (flop / nanos as f64 * 100.0).round() / 100.0
+}
+
+/// The recording as the JSON array of the Trace Event Format, which chrome://tracing and Perfetto read: complete events in the
+/// order of their begin with `args` shapes, flop and gflops, and a name for each thread.
+pub fn trace() -> Vec<u8> {
+    let threads = lock(&THREADS);
+    let began = BEGAN.load(Ordering::SeqCst);
+    let mut out = b"[".to_vec();
+    for thread in threads.iter() {
+        let mut data = lock(&thread.data);
+        if data.events.is_empty() {
+            continue;
+        }
+        // An outer event that begins with an inner one comes first.
+        data.events.sort_by_key(|event| (event.start, std::cmp::Reverse(event.duration)));
+        let name = if thread.thread.is_empty() {
+            format!("thread {}", thread.number)
+        } else {
+            thread.thread.clone()
+        };
+        let named = json!({
+            "name": "thread_name", "ph": "M", "pid": 1, "tid": thread.number, "args": {"name": name},
+        });
+        let lines = data.events.iter().map(|event| line(event, thread.number, began));
+        for value in std::iter::once(named).chain(lines) {
+            out.extend_from_slice(if out.len() > 1 { b",\n" } else { b"\n" });
+            // A value of maps, texts and finite numbers always has a text.
+            out.extend_from_slice(value.to_string().as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\n]\n");
+    out
+}
+
+/// The recording in sums, as JSON: `seconds`, `events` (kept), `dropped`, and `ops`, an array by falling own time of `name`,
+/// `category`, `calls`, `self_ms` (without what ran inside), `total_ms` and `flop`. Sums hold what the trace had to drop too.
+pub fn summary() -> Value {
+    let mut sums: BTreeMap<Key, Total> = BTreeMap::new();
+    for thread in lock(&THREADS).iter() {
+        for (key, total) in &lock(&thread.data).totals {
+            let sum = sums.entry(key.clone()).or_default();
+            sum.calls += total.calls;
+            sum.own += total.own;
+            sum.whole += total.whole;
+            sum.flop += total.flop;
+        }
+    }
+    let mut sums: Vec<(Key, Total)> = sums.into_iter().collect();
+    sums.sort_by_key(|(_, total)| std::cmp::Reverse(total.own));
+    let ops: Vec<Value> = sums
+        .into_iter()
+        .map(|(key, total)| {
+            let detail: Vec<String> = key.detail.iter().map(u32::to_string).collect();
+            let name = if detail.is_empty() {
+                key.name.into_owned()
+            } else {
+                format!("{} {}", key.name, detail.join("x"))
+            };
+            json!({
+                "name": name, "category": key.category, "calls": total.calls,
+                "self_ms": total.own as f64 / 1e6, "total_ms": total.whole as f64 / 1e6, "flop": total.flop,
+            })
+        })
+        .collect();
+    let end = if ON.load(Ordering::SeqCst) { now() } else { ENDED.load(Ordering::SeqCst) };
+    json!({
+        "seconds": end.saturating_sub(BEGAN.load(Ordering::SeqCst)) as f64 / 1e9,
+        "events": KEPT.load(Ordering::SeqCst), "dropped": DROPPED.load(Ordering::SeqCst), "ops": ops,
+    })
+}

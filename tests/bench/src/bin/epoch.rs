@@ -1,0 +1,161 @@
+//! `epoch --python PYTHON [--sets sst-2,mrpc,squad] [--lines 10000] [--peers grouped,padded,trainer] [--rounds 5]`: one epoch of
+//! fine-tuning all-MiniLM-L6-v2 on real lines, ours and PyTorch's in turn, two threads each.
+//!
+//! The time begins before the file is read and ends after the last step: reading, tokenising, training; without evaluation and without
+//! writing anything. The evaluation on other lines is a time of its own. Peers: `grouped` pads to the longest of a batch of rows of
+//! like length, `padded` pads every row to the model's usual 128 tokens (SQuAD: 384) in random order, as most examples do; `trainer`
+//! is transformers' Trainer with dynamic padding and length grouping. The first two are plain loops, which are faster than Trainer.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use easytransfer::train::dataset::DataOptions;
+use easytransfer::train::network::Start;
+use easytransfer::train::progress::ProgressMode;
+use easytransfer::{DataFile, Runtime, RuntimeOptions, TrainConfig, TrainJob};
+use easytransfer_bench::peer::{self, Peer, Spread, flag, number, shown};
+use easytransfer_bench::sets::{self, Set};
+use easytransfer_tests::places;
+use serde_json::{Value, json};
+
+fn model() -> PathBuf {
+    places::shared().join("models/all-MiniLM-L6-v2")
+}
+
+/// Our side: an epoch per request, from the pretrained weights each time.
+fn ours(folder: &Path) {
+    easytransfer::keep_pages();
+    let runtime = Runtime::new(RuntimeOptions::default()).expect("a runtime");
+    let (train, valid) = (flag("--train").expect("--train"), flag("--valid").expect("--valid"));
+    let max_length = number("--max-length", 128);
+    let output = folder.join("bundle");
+    peer::serve(json!({}), |_| match epoch(&runtime, &train, &valid, &output, max_length) {
+        Ok(answer) => answer,
+        Err(error) => json!({ "error": error.to_string() }),
+    });
+}
+
+fn epoch(
+    runtime: &Runtime,
+    train: &str,
+    valid: &str,
+    output: &Path,
+    max_length: usize,
+) -> easytransfer::Result<Value> {
+    let _ = std::fs::remove_dir_all(output);
+    let options = json!({
+        "epochs": 1, "lr": 5e-5, "seed": 1, "checkpoint_every": 1_000_000_000,
+        "batch": {"rows": 32, "tokens": 32 * max_length, "window": 3200}, "app": {"max_length": max_length},
+    });
+    let last = Arc::new(Mutex::new(Instant::now()));
+    let seen = last.clone();
+    let job = TrainJob {
+        app: "text-classify".to_owned(),
+        encoder: model(),
+        start: Start::Encoder,
+        train: train.into(),
+        valid: None,
+        output: output.to_path_buf(),
+        train_data: DataOptions { targets: true, ..DataOptions::default() },
+        valid_data: DataOptions::default(),
+        config: TrainConfig::from_value(options, "bench")?,
+        resume: false,
+        progress: ProgressMode::Silent,
+        on_step: Some(Box::new(move |_| {
+            *seen.lock().expect("no panic in between") = Instant::now();
+            true
+        })),
+        cancel: Default::default(),
+    };
+    let began = Instant::now();
+    let result = runtime.train(job)?;
+    let seconds = last.lock().expect("no panic in between").duration_since(began).as_secs_f64();
+    let mut app = runtime.app(output)?;
+    let began = Instant::now();
+    let found = app.evaluate(&DataFile { path: valid.into(), ..DataFile::default() }, None)?;
+    Ok(json!({
+        "seconds": seconds, "tokens": result.tokens, "steps": result.steps, "evaluate_seconds": began.elapsed().as_secs_f64(),
+        "evaluated": found.rows, "accuracy": found.metrics.get("accuracy"),
+    }))
+}
+
+fn sides(set: &Set, peers: &str, folder: &Path) -> Vec<Peer> {
+    let file = |command: &mut Command| {
+        command.arg("--train").arg(&set.train).arg("--valid").arg(&set.valid);
+        command.args(["--max-length", &set.max_length.to_string()]);
+    };
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command.env("RAYON_NUM_THREADS", "2").arg("--ours").arg(folder);
+    file(&mut command);
+    let mut sides = vec![Peer::start("ours", &mut command).expect("our side starts")];
+    for kind in peers.split(',') {
+        let mut command = Command::new(peer::python());
+        command.arg(places::root().join("tests/bench/peer_epoch.py"));
+        command.args(["--kind", kind, "--threads", "2", "--model"]).arg(model());
+        command.env("ET_BENCH_OUTPUT", folder);
+        file(&mut command);
+        match Peer::start(&format!("PyTorch {kind}"), &mut command) {
+            Ok(side) => sides.push(side),
+            Err(error) => println!("left out: {error}\n"),
+        }
+    }
+    sides
+}
+
+fn main() {
+    if let Some(folder) = flag("--ours") {
+        return ours(Path::new(&folder));
+    }
+    let names = flag("--sets").unwrap_or_else(|| "sst-2,mrpc,squad".to_owned());
+    let peers = flag("--peers").unwrap_or_else(|| "grouped,padded".to_owned());
+    let (lines, rounds) = (number("--lines", 10_000), number("--rounds", 5));
+    let folder = std::env::temp_dir().join(format!("et-epoch-{}", std::process::id()));
+    println!(
+        "One epoch of all-MiniLM-L6-v2 over {lines} lines, median (least..most) of {rounds} alternated rounds.\n"
+    );
+    println!(
+        "| set | side | s | tokens/s | evaluation s | accuracy | peak MiB | theirs over ours: time | evaluation | memory |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    for name in names.split(',') {
+        let set = sets::prepare(name, &folder, lines, 1000);
+        let mut sides = sides(&set, &peers, &folder);
+        let mut answers: Vec<Vec<Value>> = vec![Vec::new(); sides.len()];
+        for _ in 0..rounds {
+            for (side, answers) in sides.iter_mut().zip(&mut answers) {
+                let answer = side.round(1).expect("a round");
+                assert!(answer.get("error").is_none(), "{}: {answer}", side.name);
+                answers.push(answer);
+            }
+        }
+        let column = |side: usize, key: &str| -> Vec<f64> {
+            answers[side].iter().map(|answer| answer[key].as_f64().unwrap_or(f64::NAN)).collect()
+        };
+        for (index, side) in sides.iter().enumerate() {
+            let (seconds, evaluation) =
+                (column(index, "seconds"), column(index, "evaluate_seconds"));
+            let rates: Vec<f64> =
+                column(index, "tokens").iter().zip(&seconds).map(|(t, s)| t / s).collect();
+            let (mut time, mut evaluated, mut memory) =
+                (String::new(), String::new(), String::new());
+            if index > 0 {
+                time = format!("**{}**", shown(Spread::ratio(&seconds, &column(0, "seconds")), 2));
+                evaluated = shown(Spread::ratio(&evaluation, &column(0, "evaluate_seconds")), 2);
+                memory = format!("{:.2}", side.peak_mib() / sides[0].peak_mib());
+            }
+            println!(
+                "| {} | {} | {} | {:.0} | {} | {:.4} | {:.0} | {time} | {evaluated} | {memory} |",
+                set.name,
+                side.name,
+                shown(Spread::of(&seconds), 1),
+                Spread::of(&rates).median,
+                shown(Spread::of(&evaluation), 2),
+                Spread::of(&column(index, "accuracy")).median,
+                side.peak_mib(),
+            );
+        }
+    }
+    let _ = std::fs::remove_dir_all(folder);
+}
