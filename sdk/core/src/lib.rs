@@ -38,4 +38,5 @@ mod sync;
 pub mod tables;
 pub mod tape;
 pub mod tensor;
+pub mod threads;
 pub mod tokenizer;
