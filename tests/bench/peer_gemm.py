@@ -1,6 +1,6 @@
 """peer_gemm.py [--threads N] [--rows M,M,…] [--engine BINARY]: GFLOP/s of torch.mm and torch.bmm on the shapes of the bench `gemm`.
 
-With --engine, the bench binary runs too, shape by shape in the same order, and ratios are printed (engine over PyTorch).
+With --engine, the bench binary runs too, in turn with PyTorch for every layer, and ratios are printed (engine over PyTorch).
 """
 
 import argparse
@@ -55,24 +55,25 @@ def main():
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     rows = [int(m) for m in options.rows.split(",")]
-    engine = {}
-    if options.engine:
-        command = [options.engine, "--threads", str(options.threads), "--rows", options.rows]
-        engine = dict(map(parse, subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()))
-    cases = [(f"{m}x{k}x{n}", lambda m=m, k=k, n=n: layer(m, k, n)) for k, n in LAYERS for m in rows]
-    cases += [("x".join(map(str, sizes)), lambda sizes=sizes: attention(*sizes)) for sizes in ATTENTION]
+    groups = [(f"{k}x{n}", [(f"{m}x{k}x{n}", lambda m=m, k=k, n=n: layer(m, k, n)) for m in rows]) for k, n in LAYERS]
+    groups.append(("attention", [("x".join(map(str, sizes)), lambda sizes=sizes: attention(*sizes)) for sizes in ATTENTION]))
     worst = []
-    for shape, run in cases:
-        parts = []
-        ours = engine.get(shape, {})
-        peer = run()
-        for name, found in peer.items():
-            mine = ours.get(name)
-            parts.append(f"{name} {found:.0f}" if mine is None else f"{name} {mine:.0f}/{found:.0f}={mine / found:.2f}")
-            if mine is not None:
-                worst.append((mine / found, shape, name))
-        parts += [f"{name} {value:.0f}" for name, value in ours.items() if name not in peer]
-        print(shape, *parts, flush=True)
+    for group, cases in groups:
+        engine = {}
+        if options.engine:
+            command = [options.engine, "--threads", str(options.threads), "--rows", options.rows, "--only", group]
+            engine = dict(map(parse, subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()))
+        for shape, run in cases:
+            parts = []
+            ours = engine.get(shape, {})
+            peer = run()
+            for name, found in peer.items():
+                mine = ours.get(name)
+                parts.append(f"{name} {found:.0f}" if mine is None else f"{name} {mine:.0f}/{found:.0f}={mine / found:.2f}")
+                if mine is not None:
+                    worst.append((mine / found, shape, name))
+            parts += [f"{name} {value:.0f}" for name, value in ours.items() if name not in peer]
+            print(shape, *parts, flush=True)
     if worst:
         worst.sort()
         print("median ratio %.2f, lowest:" % worst[len(worst) // 2][0], *("%s %s %.2f" % (s, n, r) for r, s, n in worst[:8]), sep="\n  ")

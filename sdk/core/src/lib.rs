@@ -43,5 +43,6 @@ mod sync;
 pub mod tables;
 pub mod tape;
 pub mod tensor;
+pub mod threads;
 pub mod tokenizer;
 pub mod workers;

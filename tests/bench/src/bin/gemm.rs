@@ -1,4 +1,4 @@
-//! `gemm [--threads N] [--rows M,M,…]`: GFLOP/s of the engine's matrix products on BERT's shapes, one line per shape in the columns
+//! `gemm [--threads N] [--rows M,M,…] [--only KxN|attention]`: GFLOP/s of the engine's matrix products on BERT's shapes, one line per shape in the columns
 //! that `peer_gemm.py` prints for PyTorch; `peer_gemm.py --engine THIS_BINARY` runs both and prints ratios.
 
 use std::time::Instant;
@@ -92,6 +92,7 @@ fn attention([count, m, k, n]: [usize; 4]) {
 
 fn main() {
     let mut rows = vec![13, 32, 64, 128, 416, 1024, 4096];
+    let mut only = String::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().unwrap_or_default();
@@ -99,16 +100,21 @@ fn main() {
             // SAFETY: there is one thread so far.
             "--threads" => unsafe { std::env::set_var("RAYON_NUM_THREADS", &value) },
             "--rows" => rows = value.split(',').filter_map(|m| m.parse().ok()).collect(),
+            "--only" => only = value,
             other => {
-                eprintln!("{other}: expected --threads N or --rows M,M,…");
+                eprintln!("{other}: expected --threads N, --rows M,M,… or --only KxN|attention");
                 std::process::exit(2);
             }
         }
     }
-    for sizes in LAYERS {
+    easytransfer_core::threads::start();
+    let wanted = |name: &str| only.is_empty() || only == name;
+    for sizes in LAYERS.into_iter().filter(|[k, n]| wanted(&format!("{k}x{n}"))) {
         for &m in &rows {
             layer(m, sizes);
         }
     }
-    ATTENTION.into_iter().for_each(attention);
+    if wanted("attention") {
+        ATTENTION.into_iter().for_each(attention);
+    }
 }

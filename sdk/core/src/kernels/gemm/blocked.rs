@@ -28,6 +28,8 @@ const PACK_UNITS: usize = 2;
 const OWN_TILES: usize = 16;
 /// Multiply-adds below which another thread is not worth waking.
 const THREAD_WORK: usize = 1 << 20;
+/// Multiply-adds from which on only threads of the pool work.
+const POOL_WORK: usize = 1 << 25;
 /// Tasks per thread, so that the last to finish is not waited for long.
 const TASKS_PER_THREAD: usize = 12;
 
@@ -201,12 +203,14 @@ pub(super) unsafe fn run<F: Float>(product: &Product<F>, threads: usize) {
         if plan.threads == 1 {
             job.take_part();
         } else {
-            rayon::in_place_scope(|scope| {
-                for _ in 1..plan.threads {
-                    scope.spawn(|_| job.take_part());
-                }
-                job.take_part();
-            });
+            // The calling thread begins at once with a product that is done soon. A long one is left
+            // to the pool's threads, so that a thread from outside does not contend with them for a
+            // processor.
+            if product.m.saturating_mul(product.n).saturating_mul(product.k) < POOL_WORK {
+                rayon::in_place_scope(|scope| job.share_out(scope));
+            } else {
+                rayon::scope(|scope| job.share_out(scope));
+            }
         }
     };
     if a_len + b_len == 0 {
@@ -233,6 +237,14 @@ struct Job<'a, F> {
 unsafe impl<F: Float> Sync for Job<'_, F> {}
 
 impl<F: Float> Job<'_, F> {
+    /// The product by this thread and others of the pool.
+    fn share_out<'scope>(&'scope self, scope: &rayon::Scope<'scope>) {
+        for _ in 1..self.plan.threads {
+            scope.spawn(|_| self.take_part());
+        }
+        self.take_part();
+    }
+
     fn take_part(&self) {
         let Plan { panels, tiles, row_parts, col_parts, blocks_at_once, .. } = *self.plan;
         let blocks = self.plan.blocks.count();

@@ -191,6 +191,7 @@ mod x86 {
 
     /// # Safety
     /// As [`Kernel::tile`], `t.rows` being `ROWS` and `t.cols` fitting `VECTORS`.
+    #[allow(clippy::needless_range_loop, reason = "constant indices keep the sums in registers")]
     #[target_feature(enable = "avx512f")]
     unsafe fn avx512_rows<const ROWS: usize, const VECTORS: usize>(t: &Tile<f32>) {
         let mask: __mmask16 = 0xffff >> (16 * VECTORS - t.cols);
@@ -262,6 +263,7 @@ mod x86 {
 
     /// # Safety
     /// As [`Kernel::tile`], `t.rows` being `ROWS` and `t.cols` fitting `VECTORS`.
+    #[allow(clippy::needless_range_loop, reason = "constant indices keep the sums in registers")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn avx2_rows<const ROWS: usize, const VECTORS: usize>(t: &Tile<f32>) {
         let last = (t.cols - 8 * (VECTORS - 1)) as i32;
