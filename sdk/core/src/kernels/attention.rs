@@ -1,23 +1,20 @@
 //! Multi-head scaled dot product attention over runs of tokens, forward (Vaswani et al., "Attention is all you need", 2017).
 //!
-//! Computed tile by tile with a running maximum and sum (Dao, "FlashAttention-2", 2023): no matrix of all scores exists.
+//! Computed tile by tile with a running maximum and sum (Dao, "FlashAttention-2", 2023): no matrix of all scores exists, and a
+//! run that fits one tile is never rescaled.
 //! The size of a tile and the order of all sums depend on the lengths of the run only, never on the threads.
 
 use std::ops::Range;
 
-use super::gemm::{Matrix, MatrixMut, gemm_serial};
+use super::attention_tile::{
+    KEEP_LEN, KEY_TILE, QUERY_TILE, Softmax, Tile, finish_softmax, multiply_rows, softmax_tile,
+    tile_len,
+};
+use super::gemm::{ALIGN_SLACK, Matrix, align, pack_panels, packed_len, panel_cols, small_raw};
 use super::philox::Dropout;
-use super::runs::{Rows, SharedRows, for_each_run_task, run_ranges};
+use super::runs::{Rows, SharedRows, for_each_weighed, run_ranges};
 use super::scratch::{take, with_scratch};
-use super::simd::{self, multiversion};
 use super::{Float, KernelError, Result, check_len};
-
-/// Most queries of one tile.
-pub(super) const QUERY_TILE: usize = 128;
-/// Most keys of one tile.
-pub(super) const KEY_TILE: usize = 256;
-/// Tile widths are multiples of this, so that rows of a tile are whole vectors and whole Philox blocks.
-const TILE_STEP: usize = 16;
 
 /// What attention computes: H = `heads * head_size` columns, of which head `h` has `h * head_size..(h + 1) * head_size`.
 #[derive(Debug, Clone, Copy)]
@@ -48,63 +45,16 @@ pub(super) struct Run {
 pub(super) struct DropoutRows {
     pub(super) dropout: Dropout,
     /// Elements between the rows of one head.
-    row_stride: u64,
+    pub(super) row_stride: u64,
     /// The element of (query 0 of the run, this head, key 0 of the run).
     start: u64,
 }
 
 impl DropoutRows {
     /// The element of query `query` and key `key`, both counted within the run.
-    #[inline(always)]
-    fn element(&self, query: usize, key: usize) -> u64 {
+    pub(super) fn element(&self, query: usize, key: usize) -> u64 {
         self.start + query as u64 * self.row_stride + key as u64
     }
-}
-
-/// A tile of scores: where it lies in its run, and how many keys each of its rows sees.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tile {
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) first_query: usize,
-    pub(super) first_key: usize,
-    /// `Some(lk - lq)` if causal.
-    pub(super) causal_shift: Option<isize>,
-    pub(super) dropout: Option<DropoutRows>,
-}
-
-impl Tile {
-    /// Keys of the tile that row `row` of the tile sees; they are its first columns.
-    #[inline(always)]
-    pub(super) fn visible(&self, row: usize) -> usize {
-        match self.causal_shift {
-            None => self.cols,
-            Some(shift) => {
-                let seen = (self.first_query + row + 1) as isize + shift - self.first_key as isize;
-                seen.clamp(0, self.cols as isize) as usize
-            }
-        }
-    }
-
-    /// The dropout factors of the first `len` keys of row `row`, written to `buffer`; `None` without dropout.
-    #[inline(always)]
-    pub(super) fn factors<'b, F: Float>(
-        &self,
-        row: usize,
-        len: usize,
-        buffer: &'b mut [F],
-    ) -> Option<&'b [F]> {
-        let rows = self.dropout.as_ref()?;
-        let factors = &mut buffer[..len];
-        rows.dropout.factors(rows.element(self.first_query + row, self.first_key), factors);
-        Some(factors)
-    }
-}
-
-/// Elements of `len` per tile: as even as steps of [`TILE_STEP`] allow and at most `most`.
-pub(super) fn tile_len(len: usize, most: usize) -> usize {
-    let tiles = len.div_ceil(most).max(1);
-    len.div_ceil(tiles).next_multiple_of(TILE_STEP).min(most)
 }
 
 impl AttentionShape<'_> {
@@ -128,12 +78,18 @@ impl AttentionShape<'_> {
         rows * self.heads as u64 * self.dropout_row_len() as u64
     }
 
-    pub(super) fn dropout_rows(&self, dropout: &Dropout, run: &Run, head: usize) -> DropoutRows {
-        let row_len = self.dropout_row_len() as u64;
-        DropoutRows {
-            dropout: *dropout,
-            row_stride: self.heads as u64 * row_len,
-            start: (run.queries.start * self.heads + head) as u64 * row_len,
+    /// What tells where the random numbers of a run and head begin.
+    pub(super) fn dropout_rows(
+        &self,
+        dropout: Option<Dropout>,
+    ) -> impl Fn(&Run, usize) -> Option<DropoutRows> + Send + Sync {
+        let (row_len, heads) = (self.dropout_row_len() as u64, self.heads);
+        move |run, head| {
+            dropout.map(|dropout| DropoutRows {
+                dropout,
+                row_stride: heads as u64 * row_len,
+                start: (run.queries.start * heads + head) as u64 * row_len,
+            })
         }
     }
 
@@ -173,94 +129,16 @@ impl AttentionShape<'_> {
         starts.last().map_or(0, |&last| usize::try_from(last).unwrap_or(0))
     }
 
-    /// Multiply-adds of one product with all scores.
-    pub(super) fn work(&self, runs: &[Run]) -> usize {
-        runs.iter().map(|run| run.queries.len() * run.keys.len() * self.width()).sum()
-    }
-
     pub(super) fn causal_shift(&self, run: &Run) -> Option<isize> {
         self.causal.then(|| run.keys.len() as isize - run.queries.len() as isize)
     }
 }
 
-/// The columns of one head in `rows` rows from `first` on.
-pub(super) fn head_matrix<'a, F: Float>(
-    x: &Rows<'a, F>,
-    rows: Range<usize>,
+/// The queries of one run that one piece of work handles, for one head.
+struct Block {
+    run: Run,
+    queries: Range<usize>,
     head: usize,
-    head_size: usize,
-) -> Result<Matrix<'a, F>> {
-    let data = if rows.is_empty() { &[] } else { x.from(rows.start, head * head_size) };
-    Matrix::strided(data, [rows.len(), head_size], [x.stride(), 1])
-}
-
-/// A row-major matrix whose rows are `stride` apart.
-pub(super) fn strided_mut<F: Float>(
-    data: &mut [F],
-    rows: usize,
-    cols: usize,
-    stride: usize,
-) -> Result<MatrixMut<'_, F>> {
-    MatrixMut::strided(data, [rows, cols], [stride, 1])
-}
-
-/// What the running softmax of some rows knows.
-struct Softmax<'a, F> {
-    /// Largest score so far, per row.
-    largest: &'a mut [F],
-    /// Sum of exp(score - largest) so far, per row.
-    sum: &'a mut [F],
-    /// Weighted sum of values so far, [rows, head_size].
-    values: &'a mut [F],
-}
-
-multiversion! {
-    /// Replaces the scores of a tile by exp(score - largest) times the dropout factors, and brings the earlier sums to the new
-    /// maximum. `factors` is a buffer for one row.
-    fn softmax_tile<F: Float>(
-        tile: &Tile, scores: &mut [F], stride: usize, state: &mut Softmax<'_, F>, factors: &mut [F],
-    ) {
-        let head_size = state.values.len() / tile.rows;
-        for row in 0..tile.rows {
-            let visible = tile.visible(row);
-            let (live, dead) = scores[row * stride..row * stride + tile.cols].split_at_mut(visible);
-            dead.fill(F::ZERO);
-            if live.is_empty() {
-                continue;
-            }
-            let before = state.largest[row];
-            let here = simd::max(live);
-            // A NaN among the scores stays: the comparison is false.
-            let largest = if before > here { before } else { here };
-            for score in live.iter_mut() {
-                *score = (*score - largest).exp();
-            }
-            let correction = (before - largest).exp();
-            state.sum[row] = state.sum[row] * correction + simd::sum(live);
-            state.largest[row] = largest;
-            for value in &mut state.values[row * head_size..(row + 1) * head_size] {
-                *value *= correction;
-            }
-            if let Some(factors) = tile.factors(row, visible, factors) {
-                for (score, &factor) in live.iter_mut().zip(factors) {
-                    *score *= factor;
-                }
-            }
-        }
-    }
-
-    /// out = values / sum; returns the logarithm of the sum of exp(score). A row without keys gives zeros and -infinity.
-    fn finish_row<F: Float>(largest: F, sum: F, values: &[F], out: &mut [F]) -> F {
-        if sum == F::ZERO {
-            out.fill(F::ZERO);
-            return F::NEG_INFINITY;
-        }
-        let factor = F::ONE / sum;
-        for (out, &value) in out.iter_mut().zip(values) {
-            *out = value * factor;
-        }
-        largest + sum.ln()
-    }
 }
 
 /// Attention: for each head, `o = dropout(softmax(scale q k^T)) v` within each run.
@@ -292,89 +170,158 @@ pub fn attention_forward<F: Float>(
     check_len(NAME, "o", queries * shape.width(), o.len())?;
     check_len(NAME, "lse", queries * heads, lse.len())?;
 
-    let mut tasks = Vec::new();
+    let mut items = Vec::new();
     for run in &runs {
-        let step = tile_len(run.queries.len(), QUERY_TILE);
-        for first in (0..run.queries.len()).step_by(step.max(1)) {
-            let block = first..(first + step).min(run.queries.len());
-            tasks.extend((0..heads).map(|head| (run, block.clone(), head)));
+        let step = tile_len(run.queries.len(), QUERY_TILE).max(1);
+        for first in (0..run.queries.len()).step_by(step) {
+            let queries = first..(first + step).min(run.queries.len());
+            items.extend((0..heads).map(|head| Block {
+                run: run.clone(),
+                queries: queries.clone(),
+                head,
+            }));
         }
     }
     let (o, lse) = (SharedRows::new(o, shape.width()), SharedRows::new(lse, heads));
-    for_each_run_task(2 * shape.work(&runs), tasks, |(run, block, head)| {
-        let key_step = tile_len(run.keys.len(), KEY_TILE);
-        let rows = block.len();
-        let len = rows * key_step + key_step + rows * (head_size + 2);
-        with_scratch::<F, _>(len, |mut rest| {
-            let scores = take(&mut rest, rows * key_step);
-            let factors = take(&mut rest, key_step);
-            let mut state = Softmax {
-                largest: take(&mut rest, rows),
-                sum: take(&mut rest, rows),
-                values: take(&mut rest, rows * head_size),
-            };
-            forward_block(
-                &shape,
-                [&q, &k, &v],
-                (run, block.clone(), head),
-                dropout.map(|dropout| shape.dropout_rows(&dropout, run, head)),
-                (scores, factors, key_step),
-                &mut state,
-            )
-            .expect("extents were checked above");
-            for row in 0..rows {
-                let t = run.queries.start + block.start + row;
-                let values = &state.values[row * head_size..(row + 1) * head_size];
-                // SAFETY: a task is the only one with its query rows and head, so no other segment shares an element.
-                let (o, lse) = unsafe {
-                    let columns = head * head_size..(head + 1) * head_size;
-                    (o.segment(t, columns), lse.segment(t, head..head + 1))
-                };
-                lse[0] = finish_row(state.largest[row], state.sum[row], values, o);
-            }
-        });
+    let work = |block: &Block| 2 * block.queries.len() * block.run.keys.len() * head_size;
+    let dropout_rows = shape.dropout_rows(dropout);
+    for_each_weighed(&items, work, |block| {
+        let rows = dropout_rows(&block.run, block.head);
+        forward_block(&shape, [&q, &k, &v], block, rows, &o, &lse);
     });
     Ok(())
 }
 
-/// The running softmax and weighted values of one block of queries of one head.
+/// Outputs and logarithms of one block; nobody else uses them meanwhile.
 fn forward_block<F: Float>(
     shape: &AttentionShape<'_>,
     [q, k, v]: [&Rows<'_, F>; 3],
-    (run, block, head): (&Run, Range<usize>, usize),
+    Block { run, queries, head }: &Block,
     dropout: Option<DropoutRows>,
-    (scores, factors, key_step): (&mut [F], &mut [F], usize),
-    state: &mut Softmax<'_, F>,
-) -> Result {
+    o: &SharedRows<'_, F>,
+    lse: &SharedRows<'_, F>,
+) {
     let head_size = shape.head_size;
-    state.largest.fill(F::NEG_INFINITY);
-    state.sum.fill(F::ZERO);
-    state.values.fill(F::ZERO);
-    let rows = run.queries.start + block.start..run.queries.start + block.end;
-    let queries = head_matrix(q, rows, head, head_size)?;
-    for first_key in (0..run.keys.len()).step_by(key_step.max(1)) {
-        let cols = key_step.min(run.keys.len() - first_key);
-        let tile = Tile {
-            rows: block.len(),
-            cols,
-            first_query: block.start,
-            first_key,
-            causal_shift: shape.causal_shift(run),
-            dropout,
+    let columns = head * head_size..(head + 1) * head_size;
+    let rows = run.queries.start + queries.start..run.queries.start + queries.end;
+    let width = rows.len().next_multiple_of(16);
+    let key_step = tile_len(run.keys.len(), KEY_TILE);
+    let panels_len = packed_len::<F>(head_size, rows.len()).next_multiple_of(16);
+    let len = ALIGN_SLACK + panels_len + key_step * width + 3 * width;
+    with_scratch::<F, _>(len, |buffer| {
+        let mut rest = align(buffer);
+        let panels = take(&mut rest, panels_len);
+        let scores = take(&mut rest, key_step * width);
+        let mut state = Softmax {
+            largest: take(&mut rest, width),
+            sum: take(&mut rest, width),
+            correction: take(&mut rest, width),
         };
-        if tile.visible(tile.rows - 1) == 0 {
-            break;
+        let mut keep = [0u16; KEEP_LEN];
+        pack_queries(q, rows.clone(), columns.clone(), panels);
+        let mut first = true;
+        for first_key in (0..run.keys.len()).step_by(key_step.max(1)) {
+            let tile = Tile {
+                queries: rows.len(),
+                keys: key_step.min(run.keys.len() - first_key),
+                first_query: queries.start,
+                first_key,
+                causal_shift: shape.causal_shift(run),
+            }
+            .trimmed();
+            if tile.keys == 0 {
+                break;
+            }
+            let keys = run.keys.start + first_key..run.keys.start + first_key + tile.keys;
+            let scale = F::from_f64(shape.scale);
+            scores_of(&tile, scale, k, keys.clone(), columns.clone(), panels, scores);
+            let keep = match &dropout {
+                None => &[][..],
+                Some(rows) => {
+                    let keep = &mut keep[..tile.keep_len()];
+                    tile.decide(rows, keep);
+                    keep
+                }
+            };
+            softmax_tile(&tile, scores, keep, &mut state, first);
+            if !first {
+                multiply_rows(o, rows.start, columns.clone(), &state.correction[..rows.len()]);
+            }
+            // SAFETY: the tile has a row of `width` scores for every key; the other blocks were checked to lie within their
+            // matrices, and the caller promises that nobody else uses the part of `o`.
+            unsafe {
+                small_raw(
+                    [rows.len(), head_size, tile.keys],
+                    F::ONE,
+                    scores.as_ptr(),
+                    [1, width],
+                    v.block(keys, columns.clone()),
+                    [v.stride(), panel_cols::<F>()],
+                    if first { F::ZERO } else { F::ONE },
+                    o.block(rows.clone(), columns.clone()),
+                    o.stride(),
+                );
+            }
+            first = false;
         }
-        let rows = run.keys.start + first_key..run.keys.start + first_key + cols;
-        let keys = head_matrix(k, rows.clone(), head, head_size)?;
-        let mut product = strided_mut(scores, tile.rows, cols, key_step)?;
-        gemm_serial(F::from_f64(shape.scale), queries, keys.t(), F::ZERO, &mut product)?;
-        softmax_tile(&tile, scores, key_step, state, factors);
-        let weights = Matrix::strided(scores, [tile.rows, cols], [key_step, 1])?;
-        let mut values = strided_mut(state.values, tile.rows, head_size, head_size)?;
-        gemm_serial(F::ONE, weights, head_matrix(v, rows, head, head_size)?, F::ONE, &mut values)?;
+        let (largest, sum) = (&mut state.largest[..rows.len()], &mut state.sum[..rows.len()]);
+        if first {
+            sum.fill(F::ZERO);
+        }
+        finish_softmax(F::from_f64(dropout.map_or(1.0, |d| d.dropout.scale())), largest, sum);
+        multiply_rows(o, rows.start, columns.clone(), sum);
+        for (row, (&factor, &log)) in rows.zip(sum.iter().zip(largest.iter())) {
+            // SAFETY: the caller promises that nobody else uses these parts of `lse` and `o`; the segments are gone at once.
+            unsafe {
+                lse.segment(row, *head..head + 1)[0] = log;
+                if factor == F::ZERO {
+                    o.segment(row, columns.clone()).fill(F::ZERO);
+                }
+            }
+        }
+    });
+}
+
+/// Packs the transposed block `rows` x `cols` of `x`, a query or a row of gradients becoming a column.
+pub(super) fn pack_queries<F: Float>(
+    x: &Rows<'_, F>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    out: &mut [F],
+) {
+    let shape = [cols.len(), rows.len()];
+    let matrix = Matrix::strided(x.from(rows.start, cols.start), shape, [1, x.stride()]);
+    pack_panels(matrix.expect("the rows were checked"), out);
+}
+
+/// Writes `factor` times the inner products of a tile: a row for every row `rows` of `x`, columns `cols`, and a column for every
+/// packed query.
+pub(super) fn scores_of<F: Float>(
+    tile: &Tile,
+    factor: F,
+    x: &Rows<'_, F>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    panels: &[F],
+    scores: &mut [F],
+) {
+    assert!(panels.len() >= packed_len::<F>(cols.len(), tile.queries));
+    assert!(rows.len() == tile.keys && scores.len() >= tile.keys * tile.stride());
+    let panel = panel_cols::<F>();
+    // SAFETY: the block was checked to lie within its matrix; the lengths of the others were just checked.
+    unsafe {
+        small_raw(
+            [tile.keys, tile.queries, cols.len()],
+            factor,
+            x.block(rows, cols.clone()),
+            [x.stride(), 1],
+            panels.as_ptr(),
+            [panel, cols.len() * panel],
+            F::ZERO,
+            scores.as_mut_ptr(),
+            tile.stride(),
+        );
     }
-    Ok(())
 }
 
 /// The probabilities themselves, for inspection: one vector per run, [heads, queries, keys], without dropout.
@@ -400,25 +347,45 @@ pub fn attention_probabilities<F: Float>(
             all.push(out);
             continue;
         }
-        for (head, scores) in out.chunks_exact_mut(rows * cols).enumerate() {
-            let queries = head_matrix(&q, run.queries.clone(), head, shape.head_size)?;
-            let keys = head_matrix(&k, run.keys.clone(), head, shape.head_size)?;
-            let mut product = MatrixMut::new(scores, rows, cols)?;
-            gemm_serial(F::from_f64(shape.scale), queries, keys.t(), F::ZERO, &mut product)?;
-            let causal_shift = shape.causal_shift(run);
-            let tile =
-                Tile { rows, cols, first_query: 0, first_key: 0, causal_shift, dropout: None };
-            let (mut largest, mut sum) = (vec![F::NEG_INFINITY; rows], vec![F::ZERO; rows]);
-            let mut state = Softmax { largest: &mut largest, sum: &mut sum, values: &mut [] };
-            softmax_tile(&tile, scores, cols, &mut state, &mut []);
-            for (row, &sum) in scores.chunks_exact_mut(cols).zip(&sum) {
-                let factor = if sum == F::ZERO { F::ZERO } else { F::ONE / sum };
-                row.iter_mut().for_each(|p| *p *= factor);
-            }
+        for (head, out) in out.chunks_exact_mut(rows * cols).enumerate() {
+            probabilities(&shape, &q, &k, run, head, out);
         }
         all.push(out);
     }
     Ok(all)
+}
+
+/// Writes the probabilities [queries, keys] of one head of a run that has both.
+fn probabilities<F: Float>(
+    shape: &AttentionShape<'_>,
+    q: &Rows<'_, F>,
+    k: &Rows<'_, F>,
+    run: &Run,
+    head: usize,
+    out: &mut [F],
+) {
+    let columns = head * shape.head_size..(head + 1) * shape.head_size;
+    let tile = Tile {
+        queries: run.queries.len(),
+        keys: run.keys.len(),
+        first_query: 0,
+        first_key: 0,
+        causal_shift: shape.causal_shift(run),
+    };
+    let mut panels = vec![F::ZERO; packed_len::<F>(shape.head_size, tile.queries)];
+    let mut scores = vec![F::ZERO; tile.keys * tile.stride()];
+    let [mut largest, mut sum, mut correction] = [(); 3].map(|()| vec![F::ZERO; tile.stride()]);
+    pack_queries(q, run.queries.clone(), columns.clone(), &mut panels);
+    let scale = F::from_f64(shape.scale);
+    scores_of(&tile, scale, k, run.keys.clone(), columns, &panels, &mut scores);
+    let mut state = Softmax { largest: &mut largest, sum: &mut sum, correction: &mut correction };
+    softmax_tile(&tile, &mut scores, &[], &mut state, true);
+    finish_softmax(F::ONE, &mut largest, &mut sum);
+    for (query, row) in out.chunks_exact_mut(tile.keys).enumerate() {
+        for (key, p) in row.iter_mut().enumerate() {
+            *p = scores[key * tile.stride() + query] * sum[query];
+        }
+    }
 }
 
 #[cfg(test)]
@@ -516,15 +483,6 @@ mod tests {
                 assert!((o[(start + i) * 6 + head * 3] - expected).abs() < 1e-12);
             }
         }
-    }
-
-    #[test]
-    fn tiles_are_even_and_bounded() {
-        assert_eq!(
-            [1, 16, 100, 128, 129, 300].map(|len| tile_len(len, 128)),
-            [16, 16, 112, 128, 80, 112]
-        );
-        assert_eq!(tile_len(0, 128), 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod activation;
 pub mod adafactor;
 pub mod attention;
 pub mod attention_backward;
+mod attention_tile;
 pub mod conv1d;
 pub mod crf;
 pub mod cross_entropy;
@@ -22,6 +23,7 @@ pub mod embedding;
 pub mod float;
 pub mod gemm;
 pub mod gru;
+pub(crate) mod lanes;
 pub mod linear;
 pub mod lstm;
 pub mod norm;
@@ -169,7 +171,9 @@ pub(crate) mod testing {
     //! What the kernels' tests share.
 
     use super::Float;
+    use super::gemm::FORCED;
     use super::philox;
+    use super::simd::{self, Level};
 
     /// Reproducible values in [-1, 1).
     pub fn random<F: Float>(len: usize, seed: u64) -> Vec<F> {
@@ -187,6 +191,17 @@ pub(crate) mod testing {
     pub fn with_one_and_three_threads<R: Send>(f: impl Fn() -> R + Send + Sync) -> (R, R) {
         let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
         (pool(1).install(&f), pool(3).install(&f))
+    }
+
+    /// Runs `f` with every instruction set that the machine has, in products and in `by_level!` kernels of this thread.
+    pub fn at_every_level(f: impl Fn()) {
+        for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
+            if level <= simd::level() {
+                FORCED.set(Some(level));
+                f();
+                FORCED.set(None);
+            }
+        }
     }
 
     /// Compares to the last bit.

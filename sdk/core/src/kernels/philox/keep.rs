@@ -1,7 +1,8 @@
 //! Dropout's decisions as bits, for attention's tiles: sixteen queries side by side, key after key.
 
 use super::{Counter, Dropout, rounds};
-use crate::kernels::simd::{self, multiversion};
+use crate::kernels::gemm;
+use crate::kernels::simd::{Level, multiversion};
 
 /// Queries whose decisions stand in one word.
 pub(crate) const KEEP_LANES: usize = 16;
@@ -16,7 +17,7 @@ impl Dropout {
         assert!(stride.is_multiple_of(4), "rows of decisions must begin alike in their blocks");
         let at = self.counter.skip(start);
         #[cfg(target_arch = "x86_64")]
-        if simd::level() == simd::Level::Avx512 {
+        if gemm::level() == Level::Avx512 {
             // SAFETY: `level` found the instruction set on this processor.
             return unsafe {
                 if lanes <= KEEP_LANES / 2 {
@@ -116,8 +117,7 @@ mod x86 {
             } else {
                 let [even, odd] = rounds([even, _mm512_add_epi64(even, stride)], stream, &keys);
                 std::array::from_fn(|word| {
-                    let both =
-                        _mm512_mask_shuffle_epi32::<0xa0>(even[word], 0xaaaa, odd[word]);
+                    let both = _mm512_mask_shuffle_epi32::<0xa0>(even[word], 0xaaaa, odd[word]);
                     _mm512_cmpge_epu32_mask(both, limit)
                 })
             };
@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn bits_are_the_factors_decisions_at_every_place() {
         for (offset, stride) in [(0u64, 20u64), (3, 48), ((1 << 34) - 6, 132)] {
-            let dropout = Dropout::new(0.3, Counter::new(0x1234_5678_9abc_def0, 77, offset)).unwrap();
+            let dropout =
+                Dropout::new(0.3, Counter::new(0x1234_5678_9abc_def0, 77, offset)).unwrap();
             for (start, lanes, keys) in
                 [(0u64, 16, 20), (5, 16, 13), (2, 8, 7), (7, 3, 1), (8, 1, 0), (1, 9, 64)]
             {
