@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use super::attention_tile::{
-    KEEP_LEN, KEY_TILE, QUERY_TILE, Softmax, Tile, finish_softmax, multiply_rows, softmax_tile,
-    tile_len,
+    KEEP_LEN, KEY_TILE, QUERY_TILE, Softmax, Tile, finish_softmax, multiply_rows, near, near_len,
+    softmax_tile, tile_len,
 };
 use super::gemm::{ALIGN_SLACK, Matrix, align, pack_panels, packed_len, panel_cols, small_raw};
 use super::philox::Dropout;
@@ -207,18 +207,20 @@ fn forward_block<F: Float>(
     let width = rows.len().next_multiple_of(16);
     let key_step = tile_len(run.keys.len(), KEY_TILE);
     let panels_len = packed_len::<F>(head_size, rows.len()).next_multiple_of(16);
-    let len = ALIGN_SLACK + panels_len + key_step * width + 3 * width;
+    let near_len = near_len(key_step, head_size).next_multiple_of(16);
+    let len = ALIGN_SLACK + panels_len + 2 * near_len + key_step * width + 3 * width;
     with_scratch::<F, _>(len, |buffer| {
         let mut rest = align(buffer);
         let panels = take(&mut rest, panels_len);
+        let [k_room, v_room] = [(); 2].map(|()| take(&mut rest, near_len));
         let scores = take(&mut rest, key_step * width);
         let mut state = Softmax {
             largest: take(&mut rest, width),
             sum: take(&mut rest, width),
             correction: take(&mut rest, width),
         };
-        let mut keep = [0u16; KEEP_LEN];
-        pack_queries(q, rows.clone(), columns.clone(), panels);
+        let mut keep;
+        pack_queries(&q.part(rows.start, columns.start), [rows.len(), head_size], panels);
         let mut first = true;
         for first_key in (0..run.keys.len()).step_by(key_step.max(1)) {
             let tile = Tile {
@@ -234,10 +236,13 @@ fn forward_block<F: Float>(
             }
             let keys = run.keys.start + first_key..run.keys.start + first_key + tile.keys;
             let scale = F::from_f64(shape.scale);
-            scores_of(&tile, scale, k, keys.clone(), columns.clone(), panels, scores);
+            let k = near(k, keys.clone(), columns.clone(), k_room);
+            scores_of(&tile, scale, &k, head_size, panels, scores);
+            let v = near(v, keys, columns.clone(), v_room);
             let keep = match &dropout {
                 None => &[][..],
                 Some(rows) => {
+                    keep = [0u16; KEEP_LEN];
                     let keep = &mut keep[..tile.keep_len()];
                     tile.decide(rows, keep);
                     keep
@@ -255,7 +260,7 @@ fn forward_block<F: Float>(
                     F::ONE,
                     scores.as_ptr(),
                     [1, width],
-                    v.block(keys, columns.clone()),
+                    v.block(0..tile.keys, 0..head_size),
                     [v.stride(), panel_cols::<F>()],
                     if first { F::ZERO } else { F::ONE },
                     o.block(rows.clone(), columns.clone()),
@@ -282,41 +287,34 @@ fn forward_block<F: Float>(
     });
 }
 
-/// Packs the transposed block `rows` x `cols` of `x`, a query or a row of gradients becoming a column.
-pub(super) fn pack_queries<F: Float>(
-    x: &Rows<'_, F>,
-    rows: Range<usize>,
-    cols: Range<usize>,
-    out: &mut [F],
-) {
-    let shape = [cols.len(), rows.len()];
-    let matrix = Matrix::strided(x.from(rows.start, cols.start), shape, [1, x.stride()]);
+/// Packs the transposed first rows and columns of `x`: a query or a row of gradients becomes a column.
+pub(super) fn pack_queries<F: Float>(x: &Rows<'_, F>, [rows, cols]: [usize; 2], out: &mut [F]) {
+    let matrix = Matrix::strided(x.from(0, 0), [cols, rows], [1, x.stride()]);
     pack_panels(matrix.expect("the rows were checked"), out);
 }
 
-/// Writes `factor` times the inner products of a tile: a row for every row `rows` of `x`, columns `cols`, and a column for every
+/// Writes `factor` times the inner products of a tile: a row for every key, whose `cols` numbers are in `x`, and a column for every
 /// packed query.
 pub(super) fn scores_of<F: Float>(
     tile: &Tile,
     factor: F,
     x: &Rows<'_, F>,
-    rows: Range<usize>,
-    cols: Range<usize>,
+    cols: usize,
     panels: &[F],
     scores: &mut [F],
 ) {
-    assert!(panels.len() >= packed_len::<F>(cols.len(), tile.queries));
-    assert!(rows.len() == tile.keys && scores.len() >= tile.keys * tile.stride());
+    assert!(panels.len() >= packed_len::<F>(cols, tile.queries));
+    assert!(scores.len() >= tile.keys * tile.stride());
     let panel = panel_cols::<F>();
     // SAFETY: the block was checked to lie within its matrix; the lengths of the others were just checked.
     unsafe {
         small_raw(
-            [tile.keys, tile.queries, cols.len()],
+            [tile.keys, tile.queries, cols],
             factor,
-            x.block(rows, cols.clone()),
+            x.block(0..tile.keys, 0..cols),
             [x.stride(), 1],
             panels.as_ptr(),
-            [panel, cols.len() * panel],
+            [panel, cols * panel],
             F::ZERO,
             scores.as_mut_ptr(),
             tile.stride(),
@@ -364,7 +362,7 @@ fn probabilities<F: Float>(
     head: usize,
     out: &mut [F],
 ) {
-    let columns = head * shape.head_size..(head + 1) * shape.head_size;
+    let first = head * shape.head_size;
     let tile = Tile {
         queries: run.queries.len(),
         keys: run.keys.len(),
@@ -375,9 +373,9 @@ fn probabilities<F: Float>(
     let mut panels = vec![F::ZERO; packed_len::<F>(shape.head_size, tile.queries)];
     let mut scores = vec![F::ZERO; tile.keys * tile.stride()];
     let [mut largest, mut sum, mut correction] = [(); 3].map(|()| vec![F::ZERO; tile.stride()]);
-    pack_queries(q, run.queries.clone(), columns.clone(), &mut panels);
+    pack_queries(&q.part(run.queries.start, first), [tile.queries, shape.head_size], &mut panels);
     let scale = F::from_f64(shape.scale);
-    scores_of(&tile, scale, k, run.keys.clone(), columns, &panels, &mut scores);
+    scores_of(&tile, scale, &k.part(run.keys.start, first), shape.head_size, &panels, &mut scores);
     let mut state = Softmax { largest: &mut largest, sum: &mut sum, correction: &mut correction };
     softmax_tile(&tile, &mut scores, &[], &mut state, true);
     finish_softmax(F::ONE, &mut largest, &mut sum);

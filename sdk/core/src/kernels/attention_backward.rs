@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::attention::{AttentionShape, DropoutRows, Run, pack_queries, scores_of};
 use super::attention_tile::{
-    KEEP_LEN, KEY_TILE, QUERY_TILE, Tile, gradient_tile, inner_products, tile_len,
+    KEEP_LEN, KEY_TILE, QUERY_TILE, Tile, gradient_tile, inner_products, near, near_len, tile_len,
 };
 use super::gemm::{ALIGN_SLACK, align, packed_len, panel_cols, small_raw};
 use super::philox::Dropout;
@@ -142,10 +142,12 @@ struct Item<'a, F> {
 struct QueryBlock<'a, F> {
     /// Rows of the block.
     rows: Range<usize>,
-    /// Its queries, packed.
-    queries: &'a [F],
-    /// The gradients of its outputs, packed.
-    outputs: &'a [F],
+    /// Its queries.
+    q: Rows<'a, F>,
+    /// The gradients of its outputs.
+    do_: Rows<'a, F>,
+    /// Both packed.
+    packed: [&'a [F]; 2],
     /// Logarithms of the sums of exp(score).
     lse: &'a [F],
     /// Inner products of outputs and their gradients.
@@ -179,34 +181,42 @@ impl<F: Float> Item<'_, F> {
         if queries.is_empty() || keys.is_empty() {
             return;
         }
+        let head_size = self.shape.head_size;
         let query_step = tile_len(queries.len(), QUERY_TILE);
         let key_step = tile_len(keys.len(), KEY_TILE);
-        let (tile_len, panels_len) = (
-            query_step * key_step,
-            packed_len::<F>(self.shape.head_size, query_step).next_multiple_of(16),
-        );
-        let len = ALIGN_SLACK + 2 * tile_len + 2 * panels_len + 2 * query_step;
+        let (tile_len, panels_len) =
+            (query_step * key_step, packed_len::<F>(head_size, query_step).next_multiple_of(16));
+        let [far_queries, far_keys] =
+            [query_step, key_step].map(|rows| near_len(rows, head_size).next_multiple_of(16));
+        let len =
+            ALIGN_SLACK + 2 * (tile_len + panels_len + far_queries + far_keys) + 2 * query_step;
         with_scratch::<F, _>(len, |buffer| {
             let mut rest = align(buffer);
             let scores = take(&mut rest, tile_len);
             let dscores = take(&mut rest, tile_len);
             let packed_queries = take(&mut rest, panels_len);
             let packed_outputs = take(&mut rest, panels_len);
+            let [q_room, do_room] = [(); 2].map(|()| take(&mut rest, far_queries));
+            let [k_room, v_room] = [(); 2].map(|()| take(&mut rest, far_keys));
             let lse = take(&mut rest, query_step);
             let delta = take(&mut rest, query_step);
             for first_query in (0..queries.len()).step_by(query_step) {
                 let count = query_step.min(queries.len() - first_query);
                 let rows = queries.start + first_query..queries.start + first_query + count;
-                pack_queries(&self.saved.q, rows.clone(), self.columns(), packed_queries);
-                pack_queries(&self.do_, rows.clone(), self.columns(), packed_outputs);
-                inner_products(&self.o, &self.do_, rows.clone(), self.columns(), delta);
+                let q = near(&self.saved.q, rows.clone(), self.columns(), q_room);
+                let do_ = near(&self.do_, rows.clone(), self.columns(), do_room);
+                pack_queries(&q, [count, head_size], packed_queries);
+                pack_queries(&do_, [count, head_size], packed_outputs);
+                let o = self.o.part(rows.start, self.columns().start);
+                inner_products(&o, &do_, head_size, &mut delta[..count]);
                 for (lse, row) in lse.iter_mut().zip(rows.clone()) {
                     *lse = self.saved.lse[row * self.shape.heads + self.head];
                 }
                 let block = QueryBlock {
                     rows,
-                    queries: packed_queries,
-                    outputs: packed_outputs,
+                    q,
+                    do_,
+                    packed: [packed_queries, packed_outputs],
                     lse,
                     delta,
                 };
@@ -223,7 +233,10 @@ impl<F: Float> Item<'_, F> {
                         break;
                     }
                     let add = [cleared || first_key > 0, cleared || first_query > 0];
-                    self.tile(&tile, &block, [scores, dscores], add, gradients);
+                    let keys = keys.start + first_key..keys.start + first_key + tile.keys;
+                    let k = near(&self.saved.k, keys.clone(), self.columns(), k_room);
+                    let v = near(&self.saved.v, keys, self.columns(), v_room);
+                    self.tile(&tile, &block, [&k, &v], [scores, dscores], add, gradients);
                 }
             }
         });
@@ -234,6 +247,7 @@ impl<F: Float> Item<'_, F> {
         &self,
         tile: &Tile,
         block: &QueryBlock<'_, F>,
+        [k, v]: [&Rows<'_, F>; 2],
         [scores, dscores]: [&mut [F]; 2],
         [add_queries, add_keys]: [bool; 2],
         [dq, dk, dv]: &[SharedRows<'_, F>; 3],
@@ -241,15 +255,15 @@ impl<F: Float> Item<'_, F> {
         let (head_size, columns) = (self.shape.head_size, self.columns());
         let scale = F::from_f64(self.shape.scale);
         let kept_scale = F::from_f64(self.dropout.map_or(1.0, |rows| rows.dropout.scale()));
-        let AttentionSaved { q, k, v, .. } = self.saved;
         let first = self.run.keys.start + tile.first_key;
         let (rows, keys) = (block.rows.clone(), first..first + tile.keys);
-        scores_of(tile, scale, k, keys.clone(), columns.clone(), block.queries, scores);
-        scores_of(tile, kept_scale, v, keys.clone(), columns.clone(), block.outputs, dscores);
-        let mut keep = [0u16; KEEP_LEN];
+        scores_of(tile, scale, k, head_size, block.packed[0], scores);
+        scores_of(tile, kept_scale, v, head_size, block.packed[1], dscores);
+        let mut keep;
         let keep = match &self.dropout {
             None => &[][..],
             Some(rows) => {
+                keep = [0u16; KEEP_LEN];
                 let keep = &mut keep[..tile.keep_len()];
                 tile.decide(rows, keep);
                 keep
@@ -267,7 +281,7 @@ impl<F: Float> Item<'_, F> {
                     factor,
                     weights.as_ptr(),
                     [stride, 1],
-                    x.block(rows.clone(), columns.clone()),
+                    x.block(0..tile.queries, 0..head_size),
                     [x.stride(), panel],
                     start(add_keys),
                     out.block(keys.clone(), columns.clone()),
@@ -275,8 +289,8 @@ impl<F: Float> Item<'_, F> {
                 );
             }
         };
-        gradient(kept_scale, scores, &self.do_, dv);
-        gradient(scale, dscores, q, dk);
+        gradient(kept_scale, scores, &block.do_, dv);
+        gradient(scale, dscores, &block.q, dk);
         // SAFETY: as above.
         unsafe {
             small_raw(
@@ -284,7 +298,7 @@ impl<F: Float> Item<'_, F> {
                 scale,
                 dscores.as_ptr(),
                 [1, stride],
-                k.block(keys.clone(), columns.clone()),
+                k.block(0..tile.keys, 0..head_size),
                 [k.stride(), panel],
                 start(add_queries),
                 dq.block(rows.clone(), columns.clone()),

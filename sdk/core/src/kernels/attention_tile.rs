@@ -10,7 +10,7 @@ use super::attention::DropoutRows;
 use super::lanes::{LANES, by_level};
 use super::philox::KEEP_LANES;
 use super::runs::{Rows, SharedRows};
-use super::simd::{self, multiversion};
+use super::simd::multiversion;
 
 const _: () = assert!(LANES == KEEP_LANES, "a vector has a word of decisions");
 
@@ -184,6 +184,65 @@ by_level! {
     }
 }
 
+by_level! {
+    /// Inner products of the first rows, as many as `out` has, and `cols` columns of two matrices.
+    pub(super) fn inner_products<F, L>(a: &Rows<'_, F>, b: &Rows<'_, F>, cols: usize, out: &mut [F]) {
+        let whole = cols / LANES * LANES;
+        for (row, out) in out.iter_mut().enumerate() {
+            let (a, b) = (a.segment(row, 0..cols), b.segment(row, 0..cols));
+            // SAFETY: vectors end before `whole`.
+            unsafe {
+                let mut sum = L::splat(F::ZERO);
+                for first in (0..whole).step_by(LANES) {
+                    let product = L::load(a.as_ptr().add(first)).mul(L::load(b.as_ptr().add(first)));
+                    sum = sum.add(product);
+                }
+                *out = sum.sum();
+            }
+            for (&a, &b) in a[whole..].iter().zip(&b[whole..]) {
+                *out += a * b;
+            }
+        }
+    }
+
+    /// Copies the first rows and `cols` columns of `x` to `out` [rows, cols].
+    fn copy_rows<F, L>(x: &Rows<'_, F>, cols: usize, out: &mut [F]) {
+        let whole = cols / LANES * LANES;
+        for (row, out) in out.chunks_exact_mut(cols).enumerate() {
+            let row = x.segment(row, 0..cols);
+            for first in (0..whole).step_by(LANES) {
+                // SAFETY: vectors end before `whole`.
+                unsafe { L::load(row.as_ptr().add(first)).store(out.as_mut_ptr().add(first)) };
+            }
+            out[whole..].copy_from_slice(&row[whole..]);
+        }
+    }
+}
+
+/// Rows that products read where they are. More of them lie on too many pages, and at too few places of the cache.
+const FAR_ROWS: usize = 16;
+
+/// Room that [`near`] needs.
+pub(super) fn near_len(rows: usize, cols: usize) -> usize {
+    if rows > FAR_ROWS { rows * cols } else { 0 }
+}
+
+/// The block `rows` x `cols` of `x`, copied to `room` if it has many rows.
+pub(super) fn near<'a, F: Float>(
+    x: &Rows<'a, F>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    room: &'a mut [F],
+) -> Rows<'a, F> {
+    let far = x.part(rows.start, cols.start);
+    if rows.len() <= FAR_ROWS {
+        return far;
+    }
+    let room = &mut room[..rows.len() * cols.len()];
+    copy_rows(&far, cols.len(), room);
+    Rows::new(room, cols.len())
+}
+
 multiversion! {
     /// From what the softmax of some queries found, the factors (dropout's `scale` over the sum) of their weighted values, written
     /// to `sum`, and the logarithms of the sums of exp(score), written to `largest`. A query without keys gets zero and -infinity.
@@ -208,15 +267,6 @@ multiversion! {
             for out in segment {
                 *out *= factor;
             }
-        }
-    }
-
-    /// Inner products of the rows `rows`, columns `cols`, of two matrices.
-    pub(super) fn inner_products<F: Float>(
-        a: &Rows<'_, F>, b: &Rows<'_, F>, rows: Range<usize>, cols: Range<usize>, out: &mut [F],
-    ) {
-        for (row, out) in rows.zip(out) {
-            *out = simd::dot(a.segment(row, cols.clone()), b.segment(row, cols.clone()));
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A body that `by_level!` compiles is generic over [`Lanes`] and is inlined into one function per instruction set. Unlike the
 //! bodies of `multiversion!` it may use fused multiply-add, so its last bits depend on the processor, as those of products do.
 
-use super::Float;
+use super::{Float, simd};
 
 /// Numbers of a vector.
 pub(crate) const LANES: usize = 16;
@@ -34,6 +34,8 @@ pub trait Lanes: Copy {
     unsafe fn sub(self, other: Self) -> Self;
     /// `self * other`.
     unsafe fn mul(self, other: Self) -> Self;
+    /// The sum of all lanes.
+    unsafe fn sum(self) -> Self::Element;
     /// `self * factor - term`.
     unsafe fn mul_sub(self, factor: Self, term: Self) -> Self;
     /// The greater; `other` if one is NaN.
@@ -169,6 +171,10 @@ impl<F: Float> Lanes for Plain<F> {
         self.zip(other, |a, b| a * b)
     }
     #[inline(always)]
+    unsafe fn sum(self) -> F {
+        simd::sum(&self.0)
+    }
+    #[inline(always)]
     unsafe fn mul_sub(self, factor: Self, term: Self) -> Self {
         self.zip(factor, |a, b| a * b).zip(term, |a, b| a - b)
     }
@@ -245,6 +251,11 @@ mod x86 {
         unsafe fn mul(self, other: Self) -> Self {
             // SAFETY: the trait's promise.
             Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: the trait's promise.
+            unsafe { _mm512_reduce_add_ps(self.0) }
         }
         #[inline(always)]
         unsafe fn mul_sub(self, factor: Self, term: Self) -> Self {
@@ -349,6 +360,17 @@ mod x86 {
             self.zip(other, |a, b| unsafe { _mm256_mul_ps(a, b) })
         }
         #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: the trait's promise.
+            unsafe {
+                let eight = _mm256_add_ps(self.0[0], self.0[1]);
+                let high = _mm256_extractf128_ps::<1>(eight);
+                let four = _mm_add_ps(_mm256_castps256_ps128(eight), high);
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+        #[inline(always)]
         unsafe fn mul_sub(self, factor: Self, term: Self) -> Self {
             // SAFETY: the trait's promise.
             Self(std::array::from_fn(|i| unsafe {
@@ -415,7 +437,7 @@ mod tests {
         }
 
         fn arithmetic<F, L>(a: &[F], b: &[F], bits: u16, out: &mut [F]) {
-            // SAFETY: the test passes vectors and room for seven.
+            // SAFETY: the test passes vectors and room for seven and a number.
             unsafe {
                 let (a, b) = (L::load(a.as_ptr()), L::load(b.as_ptr()));
                 let two = L::splat(F::from_f64(2.0));
@@ -425,6 +447,7 @@ mod tests {
                 for (i, value) in all.into_iter().enumerate() {
                     value.store(out[LANES * i..LANES * (i + 1)].as_mut_ptr());
                 }
+                out[7 * LANES] = b.sum();
             }
         }
     }
@@ -457,8 +480,10 @@ mod tests {
             let (mut a, b): (Vec<F>, Vec<F>) = (random(LANES, 1), random(LANES, 2));
             a[3] = F::from_f64(f64::NAN);
             let bits = 0b1010_0110_1100_0111;
-            let mut out = vec![F::ZERO; 7 * LANES];
+            let mut out = vec![F::ZERO; 7 * LANES + 1];
             arithmetic(&a, &b, bits, &mut out);
+            let sum: f64 = b.iter().map(|b| b.to_f64()).sum();
+            assert!((out[7 * LANES].to_f64() - sum).abs() < 1e-5);
             for i in 0..LANES {
                 let (x, y, kept) = (a[i].to_f64(), b[i].to_f64(), bits >> i & 1 == 1);
                 let larger = if x > y { x } else { y };

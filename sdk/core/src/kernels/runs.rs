@@ -117,6 +117,11 @@ impl<'a, F: Float> Rows<'a, F> {
         &self.data[row * self.stride + col..]
     }
 
+    /// The same matrix without the rows before `row` and the columns before `col`.
+    pub(crate) fn part(&self, row: usize, col: usize) -> Self {
+        Self { data: self.from(row, col), stride: self.stride }
+    }
+
     /// The first element of `rows` x `cols`, all of which can be read through it.
     ///
     /// # Panics
