@@ -6,11 +6,12 @@
 
 use std::ops::Range;
 
+use super::attention_ahead::{Ahead, product, steps_of};
 use super::attention_tile::{
     KEEP_LEN, KEY_TILE, QUERY_TILE, Softmax, Tile, finish_softmax, multiply_rows, near, near_len,
     softmax_tile, tile_len,
 };
-use super::gemm::{ALIGN_SLACK, Matrix, align, pack_panels, packed_len, panel_cols, small_raw};
+use super::gemm::{ALIGN_SLACK, Matrix, align, pack_panels, packed_len, panel_cols};
 use super::philox::Dropout;
 use super::runs::{Rows, SharedRows, for_each_weighed, run_ranges};
 use super::scratch::{take, with_scratch};
@@ -61,6 +62,11 @@ impl AttentionShape<'_> {
     /// H, the columns of queries, keys, values and outputs.
     pub fn width(&self) -> usize {
         self.heads * self.head_size
+    }
+
+    /// The columns of one head.
+    pub(super) fn columns(&self, head: usize) -> Range<usize> {
+        head * self.head_size..(head + 1) * self.head_size
     }
 
     /// Elements between two rows of probabilities in the stream of random numbers: the length of the longest run of keys,
@@ -134,11 +140,19 @@ impl AttentionShape<'_> {
     }
 }
 
-/// The queries of one run that one piece of work handles, for one head.
-struct Block {
-    run: Run,
+/// The queries of one run (counted within it) that one piece of work handles, for one head.
+struct Block<'a> {
+    run: &'a Run,
     queries: Range<usize>,
     head: usize,
+}
+
+impl Block<'_> {
+    /// Rows of the queries.
+    fn rows(&self) -> Range<usize> {
+        let first = self.run.queries.start;
+        first + self.queries.start..first + self.queries.end
+    }
 }
 
 /// Attention: for each head, `o = dropout(softmax(scale q k^T)) v` within each run.
@@ -171,23 +185,20 @@ pub fn attention_forward<F: Float>(
     check_len(NAME, "lse", queries * heads, lse.len())?;
 
     let mut items = Vec::new();
-    for run in &runs {
+    for (run, head) in runs.iter().flat_map(|run| (0..heads).map(move |head| (run, head))) {
         let step = tile_len(run.queries.len(), QUERY_TILE).max(1);
-        for first in (0..run.queries.len()).step_by(step) {
-            let queries = first..(first + step).min(run.queries.len());
-            items.extend((0..heads).map(|head| Block {
-                run: run.clone(),
-                queries: queries.clone(),
-                head,
-            }));
-        }
+        items.extend((0..run.queries.len()).step_by(step).map(|first| Block {
+            run,
+            queries: first..(first + step).min(run.queries.len()),
+            head,
+        }));
     }
     let (o, lse) = (SharedRows::new(o, shape.width()), SharedRows::new(lse, heads));
-    let work = |block: &Block| 2 * block.queries.len() * block.run.keys.len() * head_size;
+    let work = |block: &Block<'_>| 2 * block.queries.len() * block.run.keys.len() * head_size;
     let dropout_rows = shape.dropout_rows(dropout);
-    for_each_weighed(&items, work, |block| {
-        let rows = dropout_rows(&block.run, block.head);
-        forward_block(&shape, [&q, &k, &v], block, rows, &o, &lse);
+    for_each_weighed(&items, work, |block, next| {
+        let rows = dropout_rows(block.run, block.head);
+        forward_block(&shape, [&q, &k, &v], block, next, rows, [&o, &lse]);
     });
     Ok(())
 }
@@ -196,14 +207,14 @@ pub fn attention_forward<F: Float>(
 fn forward_block<F: Float>(
     shape: &AttentionShape<'_>,
     [q, k, v]: [&Rows<'_, F>; 3],
-    Block { run, queries, head }: &Block,
+    block: &Block<'_>,
+    next: Option<&Block<'_>>,
     dropout: Option<DropoutRows>,
-    o: &SharedRows<'_, F>,
-    lse: &SharedRows<'_, F>,
+    [o, lse]: [&SharedRows<'_, F>; 2],
 ) {
-    let head_size = shape.head_size;
-    let columns = head * head_size..(head + 1) * head_size;
-    let rows = run.queries.start + queries.start..run.queries.start + queries.end;
+    let Block { run, queries, head } = block;
+    let columns = shape.columns(*head);
+    let (rows, head_size) = (block.rows(), shape.head_size);
     let width = rows.len().next_multiple_of(16);
     let key_step = tile_len(run.keys.len(), KEY_TILE);
     let panels_len = packed_len::<F>(head_size, rows.len()).next_multiple_of(16);
@@ -221,6 +232,15 @@ fn forward_block<F: Float>(
         };
         let mut keep;
         pack_queries(&q.part(rows.start, columns.start), [rows.len(), head_size], panels);
+        let tiles = run.keys.len().div_ceil(key_step.max(1));
+        let mut ahead = Ahead::new(tiles * (steps_of::<F>(key_step) + steps_of::<F>(rows.len())));
+        if let Some(next) = next {
+            ahead.want(q, next.rows(), shape.columns(next.head));
+            if next.queries.start == 0 {
+                ahead.want(k, next.run.keys.clone(), shape.columns(next.head));
+                ahead.want(v, next.run.keys.clone(), shape.columns(next.head));
+            }
+        }
         let mut first = true;
         for first_key in (0..run.keys.len()).step_by(key_step.max(1)) {
             let tile = Tile {
@@ -237,7 +257,7 @@ fn forward_block<F: Float>(
             let keys = run.keys.start + first_key..run.keys.start + first_key + tile.keys;
             let scale = F::from_f64(shape.scale);
             let k = near(k, keys.clone(), columns.clone(), k_room);
-            scores_of(&tile, scale, &k, head_size, panels, scores);
+            scores_of(&tile, scale, &k, head_size, panels, scores, &mut ahead);
             let v = near(v, keys, columns.clone(), v_room);
             let keep = match &dropout {
                 None => &[][..],
@@ -255,7 +275,7 @@ fn forward_block<F: Float>(
             // SAFETY: the tile has a row of `width` scores for every key; the other blocks were checked to lie within their
             // matrices, and the caller promises that nobody else uses the part of `o`.
             unsafe {
-                small_raw(
+                product(
                     [rows.len(), head_size, tile.keys],
                     F::ONE,
                     scores.as_ptr(),
@@ -265,6 +285,7 @@ fn forward_block<F: Float>(
                     if first { F::ZERO } else { F::ONE },
                     o.block(rows.clone(), columns.clone()),
                     o.stride(),
+                    &mut ahead,
                 );
             }
             first = false;
@@ -302,13 +323,14 @@ pub(super) fn scores_of<F: Float>(
     cols: usize,
     panels: &[F],
     scores: &mut [F],
+    ahead: &mut Ahead<'_>,
 ) {
     assert!(panels.len() >= packed_len::<F>(cols, tile.queries));
     assert!(scores.len() >= tile.keys * tile.stride());
     let panel = panel_cols::<F>();
     // SAFETY: the block was checked to lie within its matrix; the lengths of the others were just checked.
     unsafe {
-        small_raw(
+        product(
             [tile.keys, tile.queries, cols],
             factor,
             x.block(0..tile.keys, 0..cols),
@@ -318,6 +340,7 @@ pub(super) fn scores_of<F: Float>(
             F::ZERO,
             scores.as_mut_ptr(),
             tile.stride(),
+            ahead,
         );
     }
 }
@@ -373,9 +396,18 @@ fn probabilities<F: Float>(
     let mut panels = vec![F::ZERO; packed_len::<F>(shape.head_size, tile.queries)];
     let mut scores = vec![F::ZERO; tile.keys * tile.stride()];
     let [mut largest, mut sum, mut correction] = [(); 3].map(|()| vec![F::ZERO; tile.stride()]);
+    let mut ahead = Ahead::new(1);
     pack_queries(&q.part(run.queries.start, first), [tile.queries, shape.head_size], &mut panels);
     let scale = F::from_f64(shape.scale);
-    scores_of(&tile, scale, &k.part(run.keys.start, first), shape.head_size, &panels, &mut scores);
+    scores_of(
+        &tile,
+        scale,
+        &k.part(run.keys.start, first),
+        shape.head_size,
+        &panels,
+        &mut scores,
+        &mut ahead,
+    );
     let mut state = Softmax { largest: &mut largest, sum: &mut sum, correction: &mut correction };
     softmax_tile(&tile, &mut scores, &[], &mut state, true);
     finish_softmax(F::ONE, &mut largest, &mut sum);

@@ -4,10 +4,11 @@
 use std::ops::Range;
 
 use super::attention::{AttentionShape, DropoutRows, Run, pack_queries, scores_of};
+use super::attention_ahead::{Ahead, product, steps_of};
 use super::attention_tile::{
     KEEP_LEN, KEY_TILE, QUERY_TILE, Tile, gradient_tile, inner_products, near, near_len, tile_len,
 };
-use super::gemm::{ALIGN_SLACK, align, packed_len, panel_cols, small_raw};
+use super::gemm::{ALIGN_SLACK, align, packed_len, panel_cols};
 use super::philox::Dropout;
 use super::runs::{Rows, SharedRows, for_each_weighed};
 use super::scratch::{take, with_scratch};
@@ -112,7 +113,7 @@ pub fn attention_backward<F: Float>(
         runs.iter().flat_map(|run| (0..shape.heads).map(move |head| (run, head))).collect();
     let work = |(run, _): &(&Run, usize)| 5 * run.queries.len() * run.keys.len() * shape.head_size;
     let dropout_rows = shape.dropout_rows(dropout);
-    for_each_weighed(&items, work, |&(run, head)| {
+    for_each_weighed(&items, work, |&(run, head), next| {
         let item = Item {
             shape: &shape,
             saved: &saved,
@@ -122,7 +123,7 @@ pub fn attention_backward<F: Float>(
             run,
             head,
         };
-        item.run(&gradients);
+        item.run(&gradients, next.map(|&(run, head)| (run, head)));
     });
     Ok(())
 }
@@ -156,7 +157,7 @@ struct QueryBlock<'a, F> {
 
 impl<F: Float> Item<'_, F> {
     fn columns(&self) -> Range<usize> {
-        self.head * self.shape.head_size..(self.head + 1) * self.shape.head_size
+        self.shape.columns(self.head)
     }
 
     /// Writes zeros to rows of this head.
@@ -167,7 +168,7 @@ impl<F: Float> Item<'_, F> {
         }
     }
 
-    fn run(&self, gradients: &[SharedRows<'_, F>; 3]) {
+    fn run(&self, gradients: &[SharedRows<'_, F>; 3], next: Option<(&Run, usize)>) {
         let Run { queries, keys } = self.run;
         let causal_shift = self.shape.causal_shift(self.run);
         // Tiles that are not seen are passed over, so then everything is a sum that begins with zero.
@@ -200,6 +201,18 @@ impl<F: Float> Item<'_, F> {
             let [k_room, v_room] = [(); 2].map(|()| take(&mut rest, far_keys));
             let lse = take(&mut rest, query_step);
             let delta = take(&mut rest, query_step);
+            let tiles = [queries.len().div_ceil(query_step), keys.len().div_ceil(key_step)];
+            let steps = 4 * steps_of::<F>(key_step) + steps_of::<F>(query_step);
+            let mut ahead = Ahead::new(tiles[0] * tiles[1] * steps);
+            if let Some((run, head)) = next {
+                let columns = self.shape.columns(head);
+                for x in [&self.saved.q, &self.do_, &self.o] {
+                    ahead.want(x, run.queries.clone(), columns.clone());
+                }
+                for x in [&self.saved.k, &self.saved.v] {
+                    ahead.want(x, run.keys.clone(), columns.clone());
+                }
+            }
             for first_query in (0..queries.len()).step_by(query_step) {
                 let count = query_step.min(queries.len() - first_query);
                 let rows = queries.start + first_query..queries.start + first_query + count;
@@ -236,7 +249,15 @@ impl<F: Float> Item<'_, F> {
                     let keys = keys.start + first_key..keys.start + first_key + tile.keys;
                     let k = near(&self.saved.k, keys.clone(), self.columns(), k_room);
                     let v = near(&self.saved.v, keys, self.columns(), v_room);
-                    self.tile(&tile, &block, [&k, &v], [scores, dscores], add, gradients);
+                    self.tile(
+                        &tile,
+                        &block,
+                        [&k, &v],
+                        [scores, dscores],
+                        add,
+                        gradients,
+                        &mut ahead,
+                    );
                 }
             }
         });
@@ -251,14 +272,15 @@ impl<F: Float> Item<'_, F> {
         [scores, dscores]: [&mut [F]; 2],
         [add_queries, add_keys]: [bool; 2],
         [dq, dk, dv]: &[SharedRows<'_, F>; 3],
+        ahead: &mut Ahead<'_>,
     ) {
         let (head_size, columns) = (self.shape.head_size, self.columns());
         let scale = F::from_f64(self.shape.scale);
         let kept_scale = F::from_f64(self.dropout.map_or(1.0, |rows| rows.dropout.scale()));
         let first = self.run.keys.start + tile.first_key;
         let (rows, keys) = (block.rows.clone(), first..first + tile.keys);
-        scores_of(tile, scale, k, head_size, block.packed[0], scores);
-        scores_of(tile, kept_scale, v, head_size, block.packed[1], dscores);
+        scores_of(tile, scale, k, head_size, block.packed[0], scores, ahead);
+        scores_of(tile, kept_scale, v, head_size, block.packed[1], dscores, ahead);
         let mut keep;
         let keep = match &self.dropout {
             None => &[][..],
@@ -272,11 +294,11 @@ impl<F: Float> Item<'_, F> {
         gradient_tile(tile, scores, dscores, keep, block.lse, block.delta);
         let (stride, panel) = (tile.stride(), panel_cols::<F>());
         let start = |add| if add { F::ONE } else { F::ZERO };
-        let gradient = |factor, weights: &[F], x: &Rows<'_, F>, out: &SharedRows<'_, F>| {
+        let mut gradient = |factor, weights: &[F], x: &Rows<'_, F>, out: &SharedRows<'_, F>| {
             // SAFETY: the tile has a row of `stride` numbers for every key; the blocks were checked to lie within their matrices,
             // and nobody else uses this head's part of the gradients.
             unsafe {
-                small_raw(
+                product(
                     [tile.keys, head_size, tile.queries],
                     factor,
                     weights.as_ptr(),
@@ -286,6 +308,7 @@ impl<F: Float> Item<'_, F> {
                     start(add_keys),
                     out.block(keys.clone(), columns.clone()),
                     out.stride(),
+                    ahead,
                 );
             }
         };
@@ -293,7 +316,7 @@ impl<F: Float> Item<'_, F> {
         gradient(scale, dscores, &block.q, dk);
         // SAFETY: as above.
         unsafe {
-            small_raw(
+            product(
                 [tile.queries, head_size, tile.keys],
                 scale,
                 dscores.as_ptr(),
@@ -303,6 +326,7 @@ impl<F: Float> Item<'_, F> {
                 start(add_queries),
                 dq.block(rows.clone(), columns.clone()),
                 dq.stride(),
+                ahead,
             );
         }
     }

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 pub mod activation;
 pub mod adafactor;
 pub mod attention;
+mod attention_ahead;
 pub mod attention_backward;
 mod attention_tile;
 pub mod conv1d;

@@ -46,12 +46,12 @@ pub(crate) fn for_each_run_task<T: Send>(work: usize, tasks: Vec<T>, f: impl Fn(
 /// Multiply-adds of one task of [`for_each_weighed`]: some ten microseconds.
 const TASK_WORK: usize = 1 << 19;
 
-/// Calls `f` for every item, whose multiply-adds `work` tells: neighbours share tasks until these are worth a thread's while,
-/// and little work altogether stays on the calling thread.
+/// Calls `f` for every item, whose multiply-adds `work` tells, and the item that follows on the same thread, if one is known:
+/// neighbours share tasks until these are worth a thread's while, and little work altogether stays on the calling thread.
 pub(crate) fn for_each_weighed<T: Sync>(
     items: &[T],
     work: impl Fn(&T) -> usize,
-    f: impl Fn(&T) + Send + Sync,
+    f: impl Fn(&T, Option<&T>) + Send + Sync,
 ) {
     let mut tasks = Vec::new();
     let (mut begin, mut total, mut sum) = (0, 0usize, 0usize);
@@ -65,7 +65,11 @@ pub(crate) fn for_each_weighed<T: Sync>(
         }
     }
     tasks.push(&items[begin..]);
-    for_each_run_task(total, tasks, |items| items.iter().for_each(&f));
+    for_each_run_task(total, tasks, |items| {
+        for (i, item) in items.iter().enumerate() {
+            f(item, items.get(i + 1));
+        }
+    });
 }
 
 /// The rows of each run, cut from `data` [rows, cols]; the runs lie end to end and cover it.

@@ -50,7 +50,7 @@ fn case(head_size: usize, len: usize, p: f64) {
     let mut do_ = vec![0f32; n];
     fill_uniform(Counter::new(1, 0, 0), -1.0, 1.0, &mut qkv);
     fill_uniform(Counter::new(1, 1, 0), -1.0, 1.0, &mut do_);
-    let part = |i: usize| Rows::new(&qkv[i * width..], 3 * width);
+    let part = |i: usize| Rows::new(&qkv[i * n..(i + 1) * n], width);
     let (q, k, v) = (part(0), part(1), part(2));
     let dropout = (p > 0.0).then(|| Dropout::new(p, Counter::new(1, 2, 0)).expect("p is below 1"));
     let (mut o, mut lse) = (vec![0.0; n], vec![0.0; rows * HEADS]);
