@@ -8,10 +8,11 @@ use std::ops::Range;
 
 use super::attention_ahead::{Ahead, product, steps_of};
 use super::attention_tile::{
-    KEEP_LEN, KEY_TILE, QUERY_TILE, Softmax, Tile, finish_softmax, multiply_rows, near, near_len,
-    softmax_tile, tile_len,
+    KEEP_LEN, KEY_TILE, QUERY_TILE, Softmax, Tile, finish_softmax, multiply_rows, softmax_tile,
+    tile_len,
 };
 use super::gemm::{ALIGN_SLACK, Matrix, align, pack_panels, packed_len, panel_cols};
+use super::lanes::LANES;
 use super::philox::Dropout;
 use super::runs::{Rows, SharedRows, for_each_weighed, run_ranges};
 use super::scratch::{take, with_scratch};
@@ -140,21 +141,6 @@ impl AttentionShape<'_> {
     }
 }
 
-/// The queries of one run (counted within it) that one piece of work handles, for one head.
-struct Block<'a> {
-    run: &'a Run,
-    queries: Range<usize>,
-    head: usize,
-}
-
-impl Block<'_> {
-    /// Rows of the queries.
-    fn rows(&self) -> Range<usize> {
-        let first = self.run.queries.start;
-        first + self.queries.start..first + self.queries.end
-    }
-}
-
 /// Attention: for each head, `o = dropout(softmax(scale q k^T)) v` within each run.
 ///
 /// `q` is [Tq, H], `k` and `v` are [Tk, H], each with its own row stride, so they may be thirds of one [T, 3 H] buffer. Writes
@@ -184,82 +170,116 @@ pub fn attention_forward<F: Float>(
     check_len(NAME, "o", queries * shape.width(), o.len())?;
     check_len(NAME, "lse", queries * heads, lse.len())?;
 
-    let mut items = Vec::new();
-    for (run, head) in runs.iter().flat_map(|run| (0..heads).map(move |head| (run, head))) {
-        let step = tile_len(run.queries.len(), QUERY_TILE).max(1);
-        items.extend((0..run.queries.len()).step_by(step).map(|first| Block {
-            run,
-            queries: first..(first + step).min(run.queries.len()),
-            head,
-        }));
-    }
-    let (o, lse) = (SharedRows::new(o, shape.width()), SharedRows::new(lse, heads));
-    let work = |block: &Block<'_>| 2 * block.queries.len() * block.run.keys.len() * head_size;
+    let items: Vec<_> =
+        runs.iter().flat_map(|run| (0..heads).map(move |head| (run, head))).collect();
+    let work = |(run, _): &(&Run, usize)| 2 * run.queries.len() * run.keys.len() * head_size;
     let dropout_rows = shape.dropout_rows(dropout);
-    for_each_weighed(&items, work, |block, next| {
-        let rows = dropout_rows(block.run, block.head);
-        forward_block(&shape, [&q, &k, &v], block, next, rows, [&o, &lse]);
+    let (o, lse) = (SharedRows::new(o, shape.width()), SharedRows::new(lse, heads));
+    for_each_weighed(&items, work, |&(run, head), next| {
+        let item = Item {
+            shape: &shape,
+            inputs: [&q, &k, &v],
+            run,
+            head,
+            dropout: dropout_rows(run, head),
+            o: &o,
+            lse: &lse,
+        };
+        item.run(next.copied());
     });
     Ok(())
 }
 
-/// Outputs and logarithms of one block; nobody else uses them meanwhile.
-fn forward_block<F: Float>(
-    shape: &AttentionShape<'_>,
-    [q, k, v]: [&Rows<'_, F>; 3],
-    block: &Block<'_>,
-    next: Option<&Block<'_>>,
+/// One head of one run; nobody else uses its part of the outputs meanwhile.
+struct Item<'a, 'o, F> {
+    shape: &'a AttentionShape<'a>,
+    inputs: [&'a Rows<'a, F>; 3],
+    run: &'a Run,
+    head: usize,
     dropout: Option<DropoutRows>,
-    [o, lse]: [&SharedRows<'_, F>; 2],
-) {
-    let Block { run, queries, head } = block;
-    let columns = shape.columns(*head);
-    let (rows, head_size) = (block.rows(), shape.head_size);
-    let width = rows.len().next_multiple_of(16);
-    let key_step = tile_len(run.keys.len(), KEY_TILE);
-    let panels_len = packed_len::<F>(head_size, rows.len()).next_multiple_of(16);
-    let near_len = near_len(key_step, head_size).next_multiple_of(16);
-    let len = ALIGN_SLACK + panels_len + 2 * near_len + key_step * width + 3 * width;
-    with_scratch::<F, _>(len, |buffer| {
-        let mut rest = align(buffer);
-        let panels = take(&mut rest, panels_len);
-        let [k_room, v_room] = [(); 2].map(|()| take(&mut rest, near_len));
-        let scores = take(&mut rest, key_step * width);
-        let mut state = Softmax {
-            largest: take(&mut rest, width),
-            sum: take(&mut rest, width),
-            correction: take(&mut rest, width),
-        };
-        let mut keep;
-        pack_queries(&q.part(rows.start, columns.start), [rows.len(), head_size], panels);
-        let tiles = run.keys.len().div_ceil(key_step.max(1));
-        let mut ahead = Ahead::new(tiles * (steps_of::<F>(key_step) + steps_of::<F>(rows.len())));
-        if let Some(next) = next {
-            ahead.want(q, next.rows(), shape.columns(next.head));
-            if next.queries.start == 0 {
-                ahead.want(k, next.run.keys.clone(), shape.columns(next.head));
-                ahead.want(v, next.run.keys.clone(), shape.columns(next.head));
-            }
+    o: &'a SharedRows<'o, F>,
+    lse: &'a SharedRows<'o, F>,
+}
+
+/// The memory in which a block of queries is computed.
+struct Room<'a, F> {
+    panels: &'a mut [F],
+    scores: &'a mut [F],
+    state: Softmax<'a, F>,
+}
+
+impl<F: Float> Item<'_, '_, F> {
+    fn run(&self, next: Option<(&Run, usize)>) {
+        let Run { queries, keys } = self.run;
+        let (columns, head_size) = (self.shape.columns(self.head), self.shape.head_size);
+        let query_step = tile_len(queries.len(), QUERY_TILE).max(1);
+        let key_step = tile_len(keys.len(), KEY_TILE).max(1);
+        let width = query_step.next_multiple_of(LANES);
+        let panels_len = packed_len::<F>(head_size, query_step).next_multiple_of(LANES);
+        let len = ALIGN_SLACK + panels_len + key_step * width + 3 * width;
+        let tiles = [queries.len().div_ceil(query_step), keys.len().div_ceil(key_step)];
+        let steps = steps_of::<F>(key_step) + steps_of::<F>(query_step);
+        let mut ahead = Ahead::new(tiles[0] * tiles[1] * steps);
+        if let Some((run, head)) = next {
+            let columns = self.shape.columns(head);
+            let [q, k, v] = self.inputs;
+            ahead.want(q, run.queries.clone(), columns.clone());
+            ahead.want(k, run.keys.clone(), columns.clone());
+            ahead.want(v, run.keys.clone(), columns);
         }
-        let mut first = true;
-        for first_key in (0..run.keys.len()).step_by(key_step.max(1)) {
+        with_scratch::<F, _>(len, |buffer| {
+            let mut rest = align(buffer);
+            let mut room = Room {
+                panels: take(&mut rest, panels_len),
+                scores: take(&mut rest, key_step * width),
+                state: Softmax {
+                    largest: take(&mut rest, width),
+                    sum: take(&mut rest, width),
+                    correction: take(&mut rest, width),
+                },
+            };
+            let [q, k, v] = self.inputs;
+            for first in (0..queries.len()).step_by(query_step) {
+                let block = first..(first + query_step).min(queries.len());
+                let rows = q.part(queries.start + first, columns.start);
+                pack_queries(&rows, [block.len(), head_size], room.panels);
+                self.block(block, [k, v], key_step, &mut room, &mut ahead);
+            }
+        });
+    }
+
+    /// Outputs and logarithms of one block of queries, counted within the run, which are packed.
+    fn block(
+        &self,
+        queries: Range<usize>,
+        [k, v]: [&Rows<'_, F>; 2],
+        key_step: usize,
+        Room { panels, scores, state }: &mut Room<'_, F>,
+        ahead: &mut Ahead<'_>,
+    ) {
+        let (columns, head_size) = (self.shape.columns(self.head), self.shape.head_size);
+        let first_row = self.run.queries.start;
+        let rows = first_row + queries.start..first_row + queries.end;
+        let key_count = self.run.keys.len();
+        let mut keep;
+        let mut known = false;
+        for first_key in (0..key_count).step_by(key_step) {
             let tile = Tile {
                 queries: rows.len(),
-                keys: key_step.min(run.keys.len() - first_key),
+                keys: key_step.min(key_count - first_key),
                 first_query: queries.start,
                 first_key,
-                causal_shift: shape.causal_shift(run),
+                causal_shift: self.shape.causal_shift(self.run),
             }
             .trimmed();
             if tile.keys == 0 {
                 break;
             }
-            let keys = run.keys.start + first_key..run.keys.start + first_key + tile.keys;
-            let scale = F::from_f64(shape.scale);
-            let k = near(k, keys.clone(), columns.clone(), k_room);
-            scores_of(&tile, scale, &k, head_size, panels, scores, &mut ahead);
-            let v = near(v, keys, columns.clone(), v_room);
-            let keep = match &dropout {
+            let scale = F::from_f64(self.shape.scale);
+            let first = self.run.keys.start + first_key;
+            let keys = k.part(first, columns.start);
+            scores_of(&tile, scale, &keys, head_size, panels, scores, ahead);
+            let keep = match &self.dropout {
                 None => &[][..],
                 Some(rows) => {
                     keep = [0u16; KEEP_LEN];
@@ -268,44 +288,46 @@ fn forward_block<F: Float>(
                     keep
                 }
             };
-            softmax_tile(&tile, scores, keep, &mut state, first);
-            if !first {
-                multiply_rows(o, rows.start, columns.clone(), &state.correction[..rows.len()]);
+            softmax_tile(&tile, scores, keep, state, !known);
+            if known {
+                let corrections = &state.correction[..rows.len()];
+                multiply_rows(self.o, rows.start, columns.clone(), corrections);
             }
-            // SAFETY: the tile has a row of `width` scores for every key; the other blocks were checked to lie within their
-            // matrices, and the caller promises that nobody else uses the part of `o`.
+            // SAFETY: the tile has a row of `stride` scores for every key; the other blocks are checked to lie within their
+            // matrices, and nobody else uses this head's part of `o`.
             unsafe {
                 product(
                     [rows.len(), head_size, tile.keys],
                     F::ONE,
                     scores.as_ptr(),
-                    [1, width],
-                    v.block(0..tile.keys, 0..head_size),
+                    [1, tile.stride()],
+                    v.block(first..first + tile.keys, columns.clone()),
                     [v.stride(), panel_cols::<F>()],
-                    if first { F::ZERO } else { F::ONE },
-                    o.block(rows.clone(), columns.clone()),
-                    o.stride(),
-                    &mut ahead,
+                    if known { F::ONE } else { F::ZERO },
+                    self.o.block(rows.clone(), columns.clone()),
+                    self.o.stride(),
+                    ahead,
                 );
             }
-            first = false;
+            known = true;
         }
         let (largest, sum) = (&mut state.largest[..rows.len()], &mut state.sum[..rows.len()]);
-        if first {
+        if !known {
             sum.fill(F::ZERO);
         }
-        finish_softmax(F::from_f64(dropout.map_or(1.0, |d| d.dropout.scale())), largest, sum);
-        multiply_rows(o, rows.start, columns.clone(), sum);
+        let scale = self.dropout.map_or(1.0, |rows| rows.dropout.scale());
+        finish_softmax(F::from_f64(scale), largest, sum);
+        multiply_rows(self.o, rows.start, columns.clone(), sum);
         for (row, (&factor, &log)) in rows.zip(sum.iter().zip(largest.iter())) {
-            // SAFETY: the caller promises that nobody else uses these parts of `lse` and `o`; the segments are gone at once.
+            // SAFETY: nobody else uses this head's parts of `lse` and `o`; the segments are gone at once.
             unsafe {
-                lse.segment(row, *head..head + 1)[0] = log;
+                self.lse.segment(row, self.head..self.head + 1)[0] = log;
                 if factor == F::ZERO {
-                    o.segment(row, columns.clone()).fill(F::ZERO);
+                    self.o.segment(row, columns.clone()).fill(F::ZERO);
                 }
             }
         }
-    });
+    }
 }
 
 /// Packs the transposed first rows and columns of `x`: a query or a row of gradients becomes a column.

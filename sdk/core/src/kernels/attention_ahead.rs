@@ -1,7 +1,7 @@
 //! Asking for the next head's rows while this one's are multiplied.
 //!
 //! A head's rows are short pieces, far apart, of matrices that are larger than the caches: the processor foresees none of them, and
-//! waiting for them costs a fifth of the time. So every product asks for some after each of its tiles.
+//! waiting for them costs up to a third of the time. So every product asks for some after each of its tiles.
 
 use std::marker::PhantomData;
 use std::ops::Range;

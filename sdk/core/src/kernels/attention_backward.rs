@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::attention::{AttentionShape, DropoutRows, Run, pack_queries, scores_of};
 use super::attention_ahead::{Ahead, product, steps_of};
 use super::attention_tile::{
-    KEEP_LEN, KEY_TILE, QUERY_TILE, Tile, gradient_tile, inner_products, near, near_len, tile_len,
+    KEEP_LEN, KEY_TILE, QUERY_TILE, Tile, gradient_tile, inner_products, tile_len,
 };
 use super::gemm::{ALIGN_SLACK, align, packed_len, panel_cols};
 use super::philox::Dropout;
@@ -187,18 +187,13 @@ impl<F: Float> Item<'_, F> {
         let key_step = tile_len(keys.len(), KEY_TILE);
         let (tile_len, panels_len) =
             (query_step * key_step, packed_len::<F>(head_size, query_step).next_multiple_of(16));
-        let [far_queries, far_keys] =
-            [query_step, key_step].map(|rows| near_len(rows, head_size).next_multiple_of(16));
-        let len =
-            ALIGN_SLACK + 2 * (tile_len + panels_len + far_queries + far_keys) + 2 * query_step;
+        let len = ALIGN_SLACK + 2 * (tile_len + panels_len + query_step);
         with_scratch::<F, _>(len, |buffer| {
             let mut rest = align(buffer);
             let scores = take(&mut rest, tile_len);
             let dscores = take(&mut rest, tile_len);
             let packed_queries = take(&mut rest, panels_len);
             let packed_outputs = take(&mut rest, panels_len);
-            let [q_room, do_room] = [(); 2].map(|()| take(&mut rest, far_queries));
-            let [k_room, v_room] = [(); 2].map(|()| take(&mut rest, far_keys));
             let lse = take(&mut rest, query_step);
             let delta = take(&mut rest, query_step);
             let tiles = [queries.len().div_ceil(query_step), keys.len().div_ceil(key_step)];
@@ -213,14 +208,17 @@ impl<F: Float> Item<'_, F> {
                     ahead.want(x, run.keys.clone(), columns.clone());
                 }
             }
+            let first_column = self.columns().start;
+            let k = self.saved.k.part(keys.start, first_column);
+            let v = self.saved.v.part(keys.start, first_column);
             for first_query in (0..queries.len()).step_by(query_step) {
                 let count = query_step.min(queries.len() - first_query);
                 let rows = queries.start + first_query..queries.start + first_query + count;
-                let q = near(&self.saved.q, rows.clone(), self.columns(), q_room);
-                let do_ = near(&self.do_, rows.clone(), self.columns(), do_room);
+                let q = self.saved.q.part(rows.start, first_column);
+                let do_ = self.do_.part(rows.start, first_column);
                 pack_queries(&q, [count, head_size], packed_queries);
                 pack_queries(&do_, [count, head_size], packed_outputs);
-                let o = self.o.part(rows.start, self.columns().start);
+                let o = self.o.part(rows.start, first_column);
                 inner_products(&o, &do_, head_size, &mut delta[..count]);
                 for (lse, row) in lse.iter_mut().zip(rows.clone()) {
                     *lse = self.saved.lse[row * self.shape.heads + self.head];
@@ -246,9 +244,7 @@ impl<F: Float> Item<'_, F> {
                         break;
                     }
                     let add = [cleared || first_key > 0, cleared || first_query > 0];
-                    let keys = keys.start + first_key..keys.start + first_key + tile.keys;
-                    let k = near(&self.saved.k, keys.clone(), self.columns(), k_room);
-                    let v = near(&self.saved.v, keys, self.columns(), v_room);
+                    let (k, v) = (k.part(first_key, 0), v.part(first_key, 0));
                     self.tile(
                         &tile,
                         &block,

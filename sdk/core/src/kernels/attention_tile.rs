@@ -204,43 +204,6 @@ by_level! {
             }
         }
     }
-
-    /// Copies the first rows and `cols` columns of `x` to `out` [rows, cols].
-    fn copy_rows<F, L>(x: &Rows<'_, F>, cols: usize, out: &mut [F]) {
-        let whole = cols / LANES * LANES;
-        for (row, out) in out.chunks_exact_mut(cols).enumerate() {
-            let row = x.segment(row, 0..cols);
-            for first in (0..whole).step_by(LANES) {
-                // SAFETY: vectors end before `whole`.
-                unsafe { L::load(row.as_ptr().add(first)).store(out.as_mut_ptr().add(first)) };
-            }
-            out[whole..].copy_from_slice(&row[whole..]);
-        }
-    }
-}
-
-/// Rows that products read where they are. More of them lie on too many pages, and at too few places of the cache.
-const FAR_ROWS: usize = 16;
-
-/// Room that [`near`] needs.
-pub(super) fn near_len(rows: usize, cols: usize) -> usize {
-    if rows > FAR_ROWS { rows * cols } else { 0 }
-}
-
-/// The block `rows` x `cols` of `x`, copied to `room` if it has many rows.
-pub(super) fn near<'a, F: Float>(
-    x: &Rows<'a, F>,
-    rows: Range<usize>,
-    cols: Range<usize>,
-    room: &'a mut [F],
-) -> Rows<'a, F> {
-    let far = x.part(rows.start, cols.start);
-    if rows.len() <= FAR_ROWS {
-        return far;
-    }
-    let room = &mut room[..rows.len() * cols.len()];
-    copy_rows(&far, cols.len(), room);
-    Rows::new(room, cols.len())
 }
 
 multiversion! {

@@ -15,6 +15,8 @@ pub mod adafactor;
 pub mod attention;
 mod attention_ahead;
 pub mod attention_backward;
+#[cfg(test)]
+mod attention_reference;
 mod attention_tile;
 pub mod conv1d;
 pub mod crf;
