@@ -1,23 +1,22 @@
 //! Multi-head scaled dot product attention over runs of tokens, forward (Vaswani et al., "Attention is all you need", 2017).
 //!
-//! Computed tile by tile with a running maximum and sum (Dao, "FlashAttention-2", 2023): no matrix of all scores exists.
+//! Computed tile by tile with a running maximum and sum (Dao, "FlashAttention-2", 2023): no matrix of all scores exists, and a
+//! run that fits one tile is never rescaled.
 //! The size of a tile and the order of all sums depend on the lengths of the run only, never on the threads.
 
 use std::ops::Range;
 
-use super::gemm::{Matrix, MatrixMut, gemm_serial};
+use super::attention_ahead::{Ahead, product, steps_of};
+use super::attention_tile::{
+    KEEP_LEN, KEY_TILE, QUERY_TILE, Softmax, Tile, finish_softmax, multiply_rows, softmax_tile,
+    tile_len,
+};
+use super::gemm::{ALIGN_SLACK, Matrix, align, pack_panels, packed_len, panel_cols};
+use super::lanes::LANES;
 use super::philox::Dropout;
-use super::runs::{Rows, SharedRows, for_each_run_task, run_ranges};
+use super::runs::{Rows, SharedRows, for_each_weighed, run_ranges};
 use super::scratch::{take, with_scratch};
-use super::simd::{self, multiversion};
 use super::{Float, KernelError, Result, check_len};
-
-/// Most queries of one tile.
-pub(super) const QUERY_TILE: usize = 128;
-/// Most keys of one tile.
-pub(super) const KEY_TILE: usize = 256;
-/// Tile widths are multiples of this, so that rows of a tile are whole vectors and whole Philox blocks.
-const TILE_STEP: usize = 16;
 
 /// What attention computes: H = `heads * head_size` columns, of which head `h` has `h * head_size..(h + 1) * head_size`.
 #[derive(Debug, Clone, Copy)]
@@ -48,69 +47,27 @@ pub(super) struct Run {
 pub(super) struct DropoutRows {
     pub(super) dropout: Dropout,
     /// Elements between the rows of one head.
-    row_stride: u64,
+    pub(super) row_stride: u64,
     /// The element of (query 0 of the run, this head, key 0 of the run).
     start: u64,
 }
 
 impl DropoutRows {
     /// The element of query `query` and key `key`, both counted within the run.
-    #[inline(always)]
-    fn element(&self, query: usize, key: usize) -> u64 {
+    pub(super) fn element(&self, query: usize, key: usize) -> u64 {
         self.start + query as u64 * self.row_stride + key as u64
     }
-}
-
-/// A tile of scores: where it lies in its run, and how many keys each of its rows sees.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tile {
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) first_query: usize,
-    pub(super) first_key: usize,
-    /// `Some(lk - lq)` if causal.
-    pub(super) causal_shift: Option<isize>,
-    pub(super) dropout: Option<DropoutRows>,
-}
-
-impl Tile {
-    /// Keys of the tile that row `row` of the tile sees; they are its first columns.
-    #[inline(always)]
-    pub(super) fn visible(&self, row: usize) -> usize {
-        match self.causal_shift {
-            None => self.cols,
-            Some(shift) => {
-                let seen = (self.first_query + row + 1) as isize + shift - self.first_key as isize;
-                seen.clamp(0, self.cols as isize) as usize
-            }
-        }
-    }
-
-    /// The dropout factors of the first `len` keys of row `row`, written to `buffer`; `None` without dropout.
-    #[inline(always)]
-    pub(super) fn factors<'b, F: Float>(
-        &self,
-        row: usize,
-        len: usize,
-        buffer: &'b mut [F],
-    ) -> Option<&'b [F]> {
-        let rows = self.dropout.as_ref()?;
-        let factors = &mut buffer[..len];
-        rows.dropout.factors(rows.element(self.first_query + row, self.first_key), factors);
-        Some(factors)
-    }
-}
-
-/// Elements of `len` per tile: as even as steps of [`TILE_STEP`] allow and at most `most`.
-pub(super) fn tile_len(len: usize, most: usize) -> usize {
-    let tiles = len.div_ceil(most).max(1);
-    len.div_ceil(tiles).next_multiple_of(TILE_STEP).min(most)
 }
 
 impl AttentionShape<'_> {
     /// H, the columns of queries, keys, values and outputs.
     pub fn width(&self) -> usize {
         self.heads * self.head_size
+    }
+
+    /// The columns of one head.
+    pub(super) fn columns(&self, head: usize) -> Range<usize> {
+        head * self.head_size..(head + 1) * self.head_size
     }
 
     /// Elements between two rows of probabilities in the stream of random numbers: the length of the longest run of keys,
@@ -128,12 +85,18 @@ impl AttentionShape<'_> {
         rows * self.heads as u64 * self.dropout_row_len() as u64
     }
 
-    pub(super) fn dropout_rows(&self, dropout: &Dropout, run: &Run, head: usize) -> DropoutRows {
-        let row_len = self.dropout_row_len() as u64;
-        DropoutRows {
-            dropout: *dropout,
-            row_stride: self.heads as u64 * row_len,
-            start: (run.queries.start * self.heads + head) as u64 * row_len,
+    /// What tells where the random numbers of a run and head begin.
+    pub(super) fn dropout_rows(
+        &self,
+        dropout: Option<Dropout>,
+    ) -> impl Fn(&Run, usize) -> Option<DropoutRows> + Send + Sync {
+        let (row_len, heads) = (self.dropout_row_len() as u64, self.heads);
+        move |run, head| {
+            dropout.map(|dropout| DropoutRows {
+                dropout,
+                row_stride: heads as u64 * row_len,
+                start: (run.queries.start * heads + head) as u64 * row_len,
+            })
         }
     }
 
@@ -173,93 +136,8 @@ impl AttentionShape<'_> {
         starts.last().map_or(0, |&last| usize::try_from(last).unwrap_or(0))
     }
 
-    /// Multiply-adds of one product with all scores.
-    pub(super) fn work(&self, runs: &[Run]) -> usize {
-        runs.iter().map(|run| run.queries.len() * run.keys.len() * self.width()).sum()
-    }
-
     pub(super) fn causal_shift(&self, run: &Run) -> Option<isize> {
         self.causal.then(|| run.keys.len() as isize - run.queries.len() as isize)
-    }
-}
-
-/// The columns of one head in `rows` rows from `first` on.
-pub(super) fn head_matrix<'a, F: Float>(
-    x: &Rows<'a, F>,
-    rows: Range<usize>,
-    head: usize,
-    head_size: usize,
-) -> Result<Matrix<'a, F>> {
-    let data = if rows.is_empty() { &[] } else { x.from(rows.start, head * head_size) };
-    Matrix::strided(data, [rows.len(), head_size], [x.stride(), 1])
-}
-
-/// A row-major matrix whose rows are `stride` apart.
-pub(super) fn strided_mut<F: Float>(
-    data: &mut [F],
-    rows: usize,
-    cols: usize,
-    stride: usize,
-) -> Result<MatrixMut<'_, F>> {
-    MatrixMut::strided(data, [rows, cols], [stride, 1])
-}
-
-/// What the running softmax of some rows knows.
-struct Softmax<'a, F> {
-    /// Largest score so far, per row.
-    largest: &'a mut [F],
-    /// Sum of exp(score - largest) so far, per row.
-    sum: &'a mut [F],
-    /// Weighted sum of values so far, [rows, head_size].
-    values: &'a mut [F],
-}
-
-multiversion! {
-    /// Replaces the scores of a tile by exp(score - largest) times the dropout factors, and brings the earlier sums to the new
-    /// maximum. `factors` is a buffer for one row.
-    fn softmax_tile<F: Float>(
-        tile: &Tile, scores: &mut [F], stride: usize, state: &mut Softmax<'_, F>, factors: &mut [F],
-    ) {
-        let head_size = state.values.len() / tile.rows;
-        for row in 0..tile.rows {
-            let visible = tile.visible(row);
-            let (live, dead) = scores[row * stride..row * stride + tile.cols].split_at_mut(visible);
-            dead.fill(F::ZERO);
-            if live.is_empty() {
-                continue;
-            }
-            let before = state.largest[row];
-            let here = simd::max(live);
-            // A NaN among the scores stays: the comparison is false.
-            let largest = if before > here { before } else { here };
-            for score in live.iter_mut() {
-                *score = (*score - largest).exp();
-            }
-            let correction = (before - largest).exp();
-            state.sum[row] = state.sum[row] * correction + simd::sum(live);
-            state.largest[row] = largest;
-            for value in &mut state.values[row * head_size..(row + 1) * head_size] {
-                *value *= correction;
-            }
-            if let Some(factors) = tile.factors(row, visible, factors) {
-                for (score, &factor) in live.iter_mut().zip(factors) {
-                    *score *= factor;
-                }
-            }
-        }
-    }
-
-    /// out = values / sum; returns the logarithm of the sum of exp(score). A row without keys gives zeros and -infinity.
-    fn finish_row<F: Float>(largest: F, sum: F, values: &[F], out: &mut [F]) -> F {
-        if sum == F::ZERO {
-            out.fill(F::ZERO);
-            return F::NEG_INFINITY;
-        }
-        let factor = F::ONE / sum;
-        for (out, &value) in out.iter_mut().zip(values) {
-            *out = value * factor;
-        }
-        largest + sum.ln()
     }
 }
 
@@ -292,89 +170,201 @@ pub fn attention_forward<F: Float>(
     check_len(NAME, "o", queries * shape.width(), o.len())?;
     check_len(NAME, "lse", queries * heads, lse.len())?;
 
-    let mut tasks = Vec::new();
-    for run in &runs {
-        let step = tile_len(run.queries.len(), QUERY_TILE);
-        for first in (0..run.queries.len()).step_by(step.max(1)) {
-            let block = first..(first + step).min(run.queries.len());
-            tasks.extend((0..heads).map(|head| (run, block.clone(), head)));
-        }
-    }
+    let items: Vec<_> =
+        runs.iter().flat_map(|run| (0..heads).map(move |head| (run, head))).collect();
+    let work = |(run, _): &(&Run, usize)| 2 * run.queries.len() * run.keys.len() * head_size;
+    let dropout_rows = shape.dropout_rows(dropout);
     let (o, lse) = (SharedRows::new(o, shape.width()), SharedRows::new(lse, heads));
-    for_each_run_task(2 * shape.work(&runs), tasks, |(run, block, head)| {
-        let key_step = tile_len(run.keys.len(), KEY_TILE);
-        let rows = block.len();
-        let len = rows * key_step + key_step + rows * (head_size + 2);
-        with_scratch::<F, _>(len, |mut rest| {
-            let scores = take(&mut rest, rows * key_step);
-            let factors = take(&mut rest, key_step);
-            let mut state = Softmax {
-                largest: take(&mut rest, rows),
-                sum: take(&mut rest, rows),
-                values: take(&mut rest, rows * head_size),
-            };
-            forward_block(
-                &shape,
-                [&q, &k, &v],
-                (run, block.clone(), head),
-                dropout.map(|dropout| shape.dropout_rows(&dropout, run, head)),
-                (scores, factors, key_step),
-                &mut state,
-            )
-            .expect("extents were checked above");
-            for row in 0..rows {
-                let t = run.queries.start + block.start + row;
-                let values = &state.values[row * head_size..(row + 1) * head_size];
-                // SAFETY: a task is the only one with its query rows and head, so no other segment shares an element.
-                let (o, lse) = unsafe {
-                    let columns = head * head_size..(head + 1) * head_size;
-                    (o.segment(t, columns), lse.segment(t, head..head + 1))
-                };
-                lse[0] = finish_row(state.largest[row], state.sum[row], values, o);
-            }
-        });
+    for_each_weighed(&items, work, |&(run, head), next| {
+        let item = Item {
+            shape: &shape,
+            inputs: [&q, &k, &v],
+            run,
+            head,
+            dropout: dropout_rows(run, head),
+            o: &o,
+            lse: &lse,
+        };
+        item.run(next.copied());
     });
     Ok(())
 }
 
-/// The running softmax and weighted values of one block of queries of one head.
-fn forward_block<F: Float>(
-    shape: &AttentionShape<'_>,
-    [q, k, v]: [&Rows<'_, F>; 3],
-    (run, block, head): (&Run, Range<usize>, usize),
+/// One head of one run; nobody else uses its part of the outputs meanwhile.
+struct Item<'a, 'o, F> {
+    shape: &'a AttentionShape<'a>,
+    inputs: [&'a Rows<'a, F>; 3],
+    run: &'a Run,
+    head: usize,
     dropout: Option<DropoutRows>,
-    (scores, factors, key_step): (&mut [F], &mut [F], usize),
-    state: &mut Softmax<'_, F>,
-) -> Result {
-    let head_size = shape.head_size;
-    state.largest.fill(F::NEG_INFINITY);
-    state.sum.fill(F::ZERO);
-    state.values.fill(F::ZERO);
-    let rows = run.queries.start + block.start..run.queries.start + block.end;
-    let queries = head_matrix(q, rows, head, head_size)?;
-    for first_key in (0..run.keys.len()).step_by(key_step.max(1)) {
-        let cols = key_step.min(run.keys.len() - first_key);
-        let tile = Tile {
-            rows: block.len(),
-            cols,
-            first_query: block.start,
-            first_key,
-            causal_shift: shape.causal_shift(run),
-            dropout,
-        };
-        if tile.visible(tile.rows - 1) == 0 {
-            break;
+    o: &'a SharedRows<'o, F>,
+    lse: &'a SharedRows<'o, F>,
+}
+
+/// The memory in which a block of queries is computed.
+struct Room<'a, F> {
+    panels: &'a mut [F],
+    scores: &'a mut [F],
+    state: Softmax<'a, F>,
+}
+
+impl<F: Float> Item<'_, '_, F> {
+    fn run(&self, next: Option<(&Run, usize)>) {
+        let Run { queries, keys } = self.run;
+        let (columns, head_size) = (self.shape.columns(self.head), self.shape.head_size);
+        let query_step = tile_len(queries.len(), QUERY_TILE).max(1);
+        let key_step = tile_len(keys.len(), KEY_TILE).max(1);
+        let width = query_step.next_multiple_of(LANES);
+        let panels_len = packed_len::<F>(head_size, query_step).next_multiple_of(LANES);
+        let len = ALIGN_SLACK + panels_len + key_step * width + 3 * width;
+        let tiles = [queries.len().div_ceil(query_step), keys.len().div_ceil(key_step)];
+        let steps = steps_of::<F>(key_step) + steps_of::<F>(query_step);
+        let mut ahead = Ahead::new(tiles[0] * tiles[1] * steps);
+        if let Some((run, head)) = next {
+            let columns = self.shape.columns(head);
+            let [q, k, v] = self.inputs;
+            ahead.want(q, run.queries.clone(), columns.clone());
+            ahead.want(k, run.keys.clone(), columns.clone());
+            ahead.want(v, run.keys.clone(), columns);
         }
-        let rows = run.keys.start + first_key..run.keys.start + first_key + cols;
-        let keys = head_matrix(k, rows.clone(), head, head_size)?;
-        let mut product = strided_mut(scores, tile.rows, cols, key_step)?;
-        gemm_serial(F::from_f64(shape.scale), queries, keys.t(), F::ZERO, &mut product)?;
-        softmax_tile(&tile, scores, key_step, state, factors);
-        let weights = Matrix::strided(scores, [tile.rows, cols], [key_step, 1])?;
-        let mut values = strided_mut(state.values, tile.rows, head_size, head_size)?;
-        gemm_serial(F::ONE, weights, head_matrix(v, rows, head, head_size)?, F::ONE, &mut values)?;
+        with_scratch::<F, _>(len, |buffer| {
+            let mut rest = align(buffer);
+            let mut room = Room {
+                panels: take(&mut rest, panels_len),
+                scores: take(&mut rest, key_step * width),
+                state: Softmax {
+                    largest: take(&mut rest, width),
+                    sum: take(&mut rest, width),
+                    correction: take(&mut rest, width),
+                },
+            };
+            let [q, k, v] = self.inputs;
+            for first in (0..queries.len()).step_by(query_step) {
+                let block = first..(first + query_step).min(queries.len());
+                let rows = q.part(queries.start + first, columns.start);
+                pack_queries(&rows, [block.len(), head_size], room.panels);
+                self.block(block, [k, v], key_step, &mut room, &mut ahead);
+            }
+        });
     }
-    Ok(())
+
+    /// Outputs and logarithms of one block of queries, counted within the run, which are packed.
+    fn block(
+        &self,
+        queries: Range<usize>,
+        [k, v]: [&Rows<'_, F>; 2],
+        key_step: usize,
+        Room { panels, scores, state }: &mut Room<'_, F>,
+        ahead: &mut Ahead<'_>,
+    ) {
+        let (columns, head_size) = (self.shape.columns(self.head), self.shape.head_size);
+        let first_row = self.run.queries.start;
+        let rows = first_row + queries.start..first_row + queries.end;
+        let key_count = self.run.keys.len();
+        let mut keep;
+        let mut known = false;
+        for first_key in (0..key_count).step_by(key_step) {
+            let tile = Tile {
+                queries: rows.len(),
+                keys: key_step.min(key_count - first_key),
+                first_query: queries.start,
+                first_key,
+                causal_shift: self.shape.causal_shift(self.run),
+            }
+            .trimmed();
+            if tile.keys == 0 {
+                break;
+            }
+            let scale = F::from_f64(self.shape.scale);
+            let first = self.run.keys.start + first_key;
+            let keys = k.part(first, columns.start);
+            scores_of(&tile, scale, &keys, head_size, panels, scores, ahead);
+            let keep = match &self.dropout {
+                None => &[][..],
+                Some(rows) => {
+                    keep = [0u16; KEEP_LEN];
+                    let keep = &mut keep[..tile.keep_len()];
+                    tile.decide(rows, keep);
+                    keep
+                }
+            };
+            softmax_tile(&tile, scores, keep, state, !known);
+            if known {
+                let corrections = &state.correction[..rows.len()];
+                multiply_rows(self.o, rows.start, columns.clone(), corrections);
+            }
+            // SAFETY: the tile has a row of `stride` scores for every key; the other blocks are checked to lie within their
+            // matrices, and nobody else uses this head's part of `o`.
+            unsafe {
+                product(
+                    [rows.len(), head_size, tile.keys],
+                    F::ONE,
+                    scores.as_ptr(),
+                    [1, tile.stride()],
+                    v.block(first..first + tile.keys, columns.clone()),
+                    [v.stride(), panel_cols::<F>()],
+                    if known { F::ONE } else { F::ZERO },
+                    self.o.block(rows.clone(), columns.clone()),
+                    self.o.stride(),
+                    ahead,
+                );
+            }
+            known = true;
+        }
+        let (largest, sum) = (&mut state.largest[..rows.len()], &mut state.sum[..rows.len()]);
+        if !known {
+            sum.fill(F::ZERO);
+        }
+        let scale = self.dropout.map_or(1.0, |rows| rows.dropout.scale());
+        finish_softmax(F::from_f64(scale), largest, sum);
+        multiply_rows(self.o, rows.start, columns.clone(), sum);
+        for (row, (&factor, &log)) in rows.zip(sum.iter().zip(largest.iter())) {
+            // SAFETY: nobody else uses this head's parts of `lse` and `o`; the segments are gone at once.
+            unsafe {
+                self.lse.segment(row, self.head..self.head + 1)[0] = log;
+                if factor == F::ZERO {
+                    self.o.segment(row, columns.clone()).fill(F::ZERO);
+                }
+            }
+        }
+    }
+}
+
+/// Packs the transposed first rows and columns of `x`: a query or a row of gradients becomes a column.
+pub(super) fn pack_queries<F: Float>(x: &Rows<'_, F>, [rows, cols]: [usize; 2], out: &mut [F]) {
+    let matrix = Matrix::strided(x.from(0, 0), [cols, rows], [1, x.stride()]);
+    pack_panels(matrix.expect("the rows were checked"), out);
+}
+
+/// Writes `factor` times the inner products of a tile: a row for every key, whose `cols` numbers are in `x`, and a column for every
+/// packed query.
+pub(super) fn scores_of<F: Float>(
+    tile: &Tile,
+    factor: F,
+    x: &Rows<'_, F>,
+    cols: usize,
+    panels: &[F],
+    scores: &mut [F],
+    ahead: &mut Ahead<'_>,
+) {
+    assert!(panels.len() >= packed_len::<F>(cols, tile.queries));
+    assert!(scores.len() >= tile.keys * tile.stride());
+    let panel = panel_cols::<F>();
+    // SAFETY: the block was checked to lie within its matrix; the lengths of the others were just checked.
+    unsafe {
+        product(
+            [tile.keys, tile.queries, cols],
+            factor,
+            x.block(0..tile.keys, 0..cols),
+            [x.stride(), 1],
+            panels.as_ptr(),
+            [panel, cols * panel],
+            F::ZERO,
+            scores.as_mut_ptr(),
+            tile.stride(),
+            ahead,
+        );
+    }
 }
 
 /// The probabilities themselves, for inspection: one vector per run, [heads, queries, keys], without dropout.
@@ -400,25 +390,54 @@ pub fn attention_probabilities<F: Float>(
             all.push(out);
             continue;
         }
-        for (head, scores) in out.chunks_exact_mut(rows * cols).enumerate() {
-            let queries = head_matrix(&q, run.queries.clone(), head, shape.head_size)?;
-            let keys = head_matrix(&k, run.keys.clone(), head, shape.head_size)?;
-            let mut product = MatrixMut::new(scores, rows, cols)?;
-            gemm_serial(F::from_f64(shape.scale), queries, keys.t(), F::ZERO, &mut product)?;
-            let causal_shift = shape.causal_shift(run);
-            let tile =
-                Tile { rows, cols, first_query: 0, first_key: 0, causal_shift, dropout: None };
-            let (mut largest, mut sum) = (vec![F::NEG_INFINITY; rows], vec![F::ZERO; rows]);
-            let mut state = Softmax { largest: &mut largest, sum: &mut sum, values: &mut [] };
-            softmax_tile(&tile, scores, cols, &mut state, &mut []);
-            for (row, &sum) in scores.chunks_exact_mut(cols).zip(&sum) {
-                let factor = if sum == F::ZERO { F::ZERO } else { F::ONE / sum };
-                row.iter_mut().for_each(|p| *p *= factor);
-            }
+        for (head, out) in out.chunks_exact_mut(rows * cols).enumerate() {
+            probabilities(&shape, &q, &k, run, head, out);
         }
         all.push(out);
     }
     Ok(all)
+}
+
+/// Writes the probabilities [queries, keys] of one head of a run that has both.
+fn probabilities<F: Float>(
+    shape: &AttentionShape<'_>,
+    q: &Rows<'_, F>,
+    k: &Rows<'_, F>,
+    run: &Run,
+    head: usize,
+    out: &mut [F],
+) {
+    let first = head * shape.head_size;
+    let tile = Tile {
+        queries: run.queries.len(),
+        keys: run.keys.len(),
+        first_query: 0,
+        first_key: 0,
+        causal_shift: shape.causal_shift(run),
+    };
+    let mut panels = vec![F::ZERO; packed_len::<F>(shape.head_size, tile.queries)];
+    let mut scores = vec![F::ZERO; tile.keys * tile.stride()];
+    let [mut largest, mut sum, mut correction] = [(); 3].map(|()| vec![F::ZERO; tile.stride()]);
+    let mut ahead = Ahead::new(1);
+    pack_queries(&q.part(run.queries.start, first), [tile.queries, shape.head_size], &mut panels);
+    let scale = F::from_f64(shape.scale);
+    scores_of(
+        &tile,
+        scale,
+        &k.part(run.keys.start, first),
+        shape.head_size,
+        &panels,
+        &mut scores,
+        &mut ahead,
+    );
+    let mut state = Softmax { largest: &mut largest, sum: &mut sum, correction: &mut correction };
+    softmax_tile(&tile, &mut scores, &[], &mut state, true);
+    finish_softmax(F::ONE, &mut largest, &mut sum);
+    for (query, row) in out.chunks_exact_mut(tile.keys).enumerate() {
+        for (key, p) in row.iter_mut().enumerate() {
+            *p = scores[key * tile.stride() + query] * sum[query];
+        }
+    }
 }
 
 #[cfg(test)]
@@ -516,15 +535,6 @@ mod tests {
                 assert!((o[(start + i) * 6 + head * 3] - expected).abs() < 1e-12);
             }
         }
-    }
-
-    #[test]
-    fn tiles_are_even_and_bounded() {
-        assert_eq!(
-            [1, 16, 100, 128, 129, 300].map(|len| tile_len(len, 128)),
-            [16, 16, 112, 128, 80, 112]
-        );
-        assert_eq!(tile_len(0, 128), 0);
     }
 
     #[test]

@@ -3,15 +3,15 @@
 
 use std::ops::Range;
 
-use super::attention::{
-    AttentionShape, DropoutRows, KEY_TILE, QUERY_TILE, Run, Tile, head_matrix, strided_mut,
-    tile_len,
+use super::attention::{AttentionShape, DropoutRows, Run, pack_queries, scores_of};
+use super::attention_ahead::{Ahead, product, steps_of};
+use super::attention_tile::{
+    KEEP_LEN, KEY_TILE, QUERY_TILE, Tile, gradient_tile, inner_products, tile_len,
 };
-use super::gemm::{Matrix, gemm_serial};
+use super::gemm::{ALIGN_SLACK, align, packed_len, panel_cols};
 use super::philox::Dropout;
-use super::runs::{Rows, SharedRows, for_each_run_task};
+use super::runs::{Rows, SharedRows, for_each_weighed};
 use super::scratch::{take, with_scratch};
-use super::simd::{self, multiversion};
 use super::{Float, Result, check_len};
 
 /// Where [`attention_backward`] writes the gradients. Everything is overwritten.
@@ -87,46 +87,6 @@ pub struct AttentionSaved<'a, F> {
 
 const NAME: &str = "attention_backward";
 
-multiversion! {
-    /// From scores and from the gradients of the weights: `scores` becomes the weights (probabilities after dropout), `dscores`
-    /// the gradient of the scores, `p (factor * dweight - delta)`.
-    fn backward_tile<F: Float>(
-        tile: &Tile,
-        scores: &mut [F],
-        dscores: &mut [F],
-        stride: usize,
-        lse: &[F],
-        delta: &[F],
-        factors: &mut [F],
-    ) {
-        for row in 0..tile.rows {
-            let visible = tile.visible(row);
-            let (p, dead) = scores[row * stride..row * stride + tile.cols].split_at_mut(visible);
-            dead.fill(F::ZERO);
-            let (ds, dead) = dscores[row * stride..row * stride + tile.cols].split_at_mut(visible);
-            dead.fill(F::ZERO);
-            let (lse, delta) = (lse[row], delta[row]);
-            if let Some(factors) = tile.factors(row, visible, factors) {
-                for ((p, ds), &factor) in p.iter_mut().zip(ds).zip(factors) {
-                    let probability = (*p - lse).exp();
-                    *ds = probability * (*ds * factor - delta);
-                    *p = probability * factor;
-                }
-            } else {
-                for (p, ds) in p.iter_mut().zip(ds) {
-                    let probability = (*p - lse).exp();
-                    *ds = probability * (*ds - delta);
-                    *p = probability;
-                }
-            }
-        }
-    }
-
-    fn inner_product<F: Float>(a: &[F], b: &[F]) -> F {
-        simd::dot(a, b)
-    }
-}
-
 /// Gradients of [`super::attention::attention_forward`] from `do_` [Tq, H]. `dropout` is the one of the forward pass.
 ///
 /// # Errors
@@ -149,145 +109,223 @@ pub fn attention_backward<F: Float>(
     check_len(NAME, "lse", queries * shape.heads, saved.lse.len())?;
     check_len(NAME, "do", queries * width, do_.len())?;
     let gradients = gradients.into_rows(queries, keys, width)?;
-    let tasks: Vec<_> =
+    let items: Vec<_> =
         runs.iter().flat_map(|run| (0..shape.heads).map(move |head| (run, head))).collect();
-    for_each_run_task(5 * shape.work(&runs), tasks, |(run, head)| {
-        let task = HeadTask {
+    let work = |(run, _): &(&Run, usize)| 5 * run.queries.len() * run.keys.len() * shape.head_size;
+    let dropout_rows = shape.dropout_rows(dropout);
+    for_each_weighed(&items, work, |&(run, head), next| {
+        let item = Item {
             shape: &shape,
             saved: &saved,
+            o: Rows::new(saved.o, width),
             do_: Rows::new(do_, width),
-            dropout: dropout.map(|dropout| shape.dropout_rows(&dropout, run, head)),
+            dropout: dropout_rows(run, head),
             run,
             head,
         };
-        task.run(&gradients).expect("extents were checked above");
+        item.run(&gradients, next.map(|&(run, head)| (run, head)));
     });
     Ok(())
 }
 
-/// One head of one run.
-struct HeadTask<'a, F> {
+/// One head of one run; nobody else uses its part of the gradients meanwhile.
+struct Item<'a, F> {
     shape: &'a AttentionShape<'a>,
     saved: &'a AttentionSaved<'a, F>,
+    o: Rows<'a, F>,
     do_: Rows<'a, F>,
     dropout: Option<DropoutRows>,
     run: &'a Run,
     head: usize,
 }
 
-impl<F: Float> HeadTask<'_, F> {
+/// What a block of queries brings to every tile.
+struct QueryBlock<'a, F> {
+    /// Rows of the block.
+    rows: Range<usize>,
+    /// Its queries.
+    q: Rows<'a, F>,
+    /// The gradients of its outputs.
+    do_: Rows<'a, F>,
+    /// Both packed.
+    packed: [&'a [F]; 2],
+    /// Logarithms of the sums of exp(score).
+    lse: &'a [F],
+    /// Inner products of outputs and their gradients.
+    delta: &'a [F],
+}
+
+impl<F: Float> Item<'_, F> {
     fn columns(&self) -> Range<usize> {
-        self.head * self.shape.head_size..(self.head + 1) * self.shape.head_size
+        self.shape.columns(self.head)
     }
 
-    /// Writes the segments of rows `rows` of this head from `values` [rows, head_size].
-    fn write(&self, out: &SharedRows<'_, F>, rows: Range<usize>, values: &[F]) {
-        for (row, values) in rows.zip(values.chunks_exact(self.shape.head_size)) {
-            // SAFETY: runs do not overlap and each (run, head) has one task, so no other segment shares an element.
-            unsafe { out.segment(row, self.columns()) }.copy_from_slice(values);
+    /// Writes zeros to rows of this head.
+    fn clear(&self, out: &SharedRows<'_, F>, rows: Range<usize>) {
+        for row in rows {
+            // SAFETY: nobody else uses this head's part, and the segment is gone at once.
+            unsafe { out.segment(row, self.columns()) }.fill(F::ZERO);
         }
     }
 
-    fn run(&self, [dq, dk, dv]: &[SharedRows<'_, F>; 3]) -> Result {
+    fn run(&self, gradients: &[SharedRows<'_, F>; 3], next: Option<(&Run, usize)>) {
         let Run { queries, keys } = self.run;
+        let causal_shift = self.shape.causal_shift(self.run);
+        // Tiles that are not seen are passed over, so then everything is a sum that begins with zero.
+        let cleared = causal_shift.is_some() || queries.is_empty() || keys.is_empty();
+        if cleared {
+            let [dq, dk, dv] = gradients;
+            self.clear(dq, queries.clone());
+            self.clear(dk, keys.clone());
+            self.clear(dv, keys.clone());
+        }
+        if queries.is_empty() || keys.is_empty() {
+            return;
+        }
         let head_size = self.shape.head_size;
         let query_step = tile_len(queries.len(), QUERY_TILE);
         let key_step = tile_len(keys.len(), KEY_TILE);
-        let tile_size = query_step * key_step;
-        let len = 2 * tile_size
-            + key_step
-            + 2 * queries.len()
-            + (queries.len() + 2 * key_step) * head_size;
-        with_scratch::<F, _>(len, |mut rest| {
-            let mut tile = TileBuffers {
-                scores: take(&mut rest, tile_size),
-                dscores: take(&mut rest, tile_size),
-                factors: take(&mut rest, key_step),
-                stride: key_step,
-            };
-            let lse = take(&mut rest, queries.len());
-            let delta = take(&mut rest, queries.len());
-            let dq_all = take(&mut rest, queries.len() * head_size);
-            let dk_part = take(&mut rest, key_step * head_size);
-            let dv_part = take(&mut rest, key_step * head_size);
-            for (i, t) in queries.clone().enumerate() {
-                let o = &self.saved.o[t * self.shape.width()..][self.columns()];
-                delta[i] = inner_product(o, self.do_.segment(t, self.columns()));
-                lse[i] = self.saved.lse[t * self.shape.heads + self.head];
+        let (tile_len, panels_len) =
+            (query_step * key_step, packed_len::<F>(head_size, query_step).next_multiple_of(16));
+        let len = ALIGN_SLACK + 2 * (tile_len + panels_len + query_step);
+        with_scratch::<F, _>(len, |buffer| {
+            let mut rest = align(buffer);
+            let scores = take(&mut rest, tile_len);
+            let dscores = take(&mut rest, tile_len);
+            let packed_queries = take(&mut rest, panels_len);
+            let packed_outputs = take(&mut rest, panels_len);
+            let lse = take(&mut rest, query_step);
+            let delta = take(&mut rest, query_step);
+            let tiles = [queries.len().div_ceil(query_step), keys.len().div_ceil(key_step)];
+            let steps = 4 * steps_of::<F>(key_step) + steps_of::<F>(query_step);
+            let mut ahead = Ahead::new(tiles[0] * tiles[1] * steps);
+            if let Some((run, head)) = next {
+                let columns = self.shape.columns(head);
+                for x in [&self.saved.q, &self.do_, &self.o] {
+                    ahead.want(x, run.queries.clone(), columns.clone());
+                }
+                for x in [&self.saved.k, &self.saved.v] {
+                    ahead.want(x, run.keys.clone(), columns.clone());
+                }
             }
-            dq_all.fill(F::ZERO);
-            for first_key in (0..keys.len()).step_by(key_step.max(1)) {
-                let cols = key_step.min(keys.len() - first_key);
-                let part = keys.start + first_key..keys.start + first_key + cols;
-                let dk_part = &mut dk_part[..cols * head_size];
-                let dv_part = &mut dv_part[..cols * head_size];
-                dk_part.fill(F::ZERO);
-                dv_part.fill(F::ZERO);
-                for first_query in (0..queries.len()).step_by(query_step.max(1)) {
-                    let place = Tile {
-                        rows: query_step.min(queries.len() - first_query),
-                        cols,
+            let first_column = self.columns().start;
+            let k = self.saved.k.part(keys.start, first_column);
+            let v = self.saved.v.part(keys.start, first_column);
+            for first_query in (0..queries.len()).step_by(query_step) {
+                let count = query_step.min(queries.len() - first_query);
+                let rows = queries.start + first_query..queries.start + first_query + count;
+                let q = self.saved.q.part(rows.start, first_column);
+                let do_ = self.do_.part(rows.start, first_column);
+                pack_queries(&q, [count, head_size], packed_queries);
+                pack_queries(&do_, [count, head_size], packed_outputs);
+                let o = self.o.part(rows.start, first_column);
+                inner_products(&o, &do_, head_size, &mut delta[..count]);
+                for (lse, row) in lse.iter_mut().zip(rows.clone()) {
+                    *lse = self.saved.lse[row * self.shape.heads + self.head];
+                }
+                let block = QueryBlock {
+                    rows,
+                    q,
+                    do_,
+                    packed: [packed_queries, packed_outputs],
+                    lse,
+                    delta,
+                };
+                for first_key in (0..keys.len()).step_by(key_step) {
+                    let tile = Tile {
+                        queries: count,
+                        keys: key_step.min(keys.len() - first_key),
                         first_query,
                         first_key,
-                        causal_shift: self.shape.causal_shift(self.run),
-                        dropout: self.dropout,
-                    };
-                    let rows = first_query..first_query + place.rows;
-                    if place.visible(place.rows - 1) > 0 {
-                        let dq = &mut dq_all[rows.start * head_size..rows.end * head_size];
-                        let row_values = (&lse[rows.clone()], &delta[rows]);
-                        self.tile(&place, &mut tile, row_values, [dq, dk_part, dv_part])?;
+                        causal_shift,
                     }
+                    .trimmed();
+                    if tile.keys == 0 {
+                        break;
+                    }
+                    let add = [cleared || first_key > 0, cleared || first_query > 0];
+                    let (k, v) = (k.part(first_key, 0), v.part(first_key, 0));
+                    self.tile(
+                        &tile,
+                        &block,
+                        [&k, &v],
+                        [scores, dscores],
+                        add,
+                        gradients,
+                        &mut ahead,
+                    );
                 }
-                self.write(dk, part.clone(), dk_part);
-                self.write(dv, part, dv_part);
             }
-            self.write(dq, queries.clone(), dq_all);
-            Ok(())
-        })
+        });
     }
 
-    /// Adds the contributions of one tile.
+    /// The contributions of one tile; `add` says whether the gradients of queries and of keys are there already.
     fn tile(
         &self,
-        place: &Tile,
-        buffers: &mut TileBuffers<'_, F>,
-        (lse, delta): (&[F], &[F]),
-        [dq, dk, dv]: [&mut [F]; 3],
-    ) -> Result {
-        let head_size = self.shape.head_size;
+        tile: &Tile,
+        block: &QueryBlock<'_, F>,
+        [k, v]: [&Rows<'_, F>; 2],
+        [scores, dscores]: [&mut [F]; 2],
+        [add_queries, add_keys]: [bool; 2],
+        [dq, dk, dv]: &[SharedRows<'_, F>; 3],
+        ahead: &mut Ahead<'_>,
+    ) {
+        let (head_size, columns) = (self.shape.head_size, self.columns());
         let scale = F::from_f64(self.shape.scale);
-        let Tile { rows, cols, first_query, first_key, .. } = *place;
-        let stride = buffers.stride;
-        let queries =
-            self.run.queries.start + first_query..self.run.queries.start + first_query + rows;
-        let keys = self.run.keys.start + first_key..self.run.keys.start + first_key + cols;
-        let q = head_matrix(&self.saved.q, queries.clone(), self.head, head_size)?;
-        let k = head_matrix(&self.saved.k, keys.clone(), self.head, head_size)?;
-        let v = head_matrix(&self.saved.v, keys, self.head, head_size)?;
-        let do_ = head_matrix(&self.do_, queries, self.head, head_size)?;
-        let mut scores = strided_mut(buffers.scores, rows, cols, stride)?;
-        gemm_serial(scale, q, k.t(), F::ZERO, &mut scores)?;
-        let mut dweights = strided_mut(buffers.dscores, rows, cols, stride)?;
-        gemm_serial(F::ONE, do_, v.t(), F::ZERO, &mut dweights)?;
-        backward_tile(place, buffers.scores, buffers.dscores, stride, lse, delta, buffers.factors);
-        let weights = Matrix::strided(buffers.scores, [rows, cols], [stride, 1])?;
-        let dscores = Matrix::strided(buffers.dscores, [rows, cols], [stride, 1])?;
-        let mut dv = strided_mut(dv, cols, head_size, head_size)?;
-        gemm_serial(F::ONE, weights.t(), do_, F::ONE, &mut dv)?;
-        let mut dq = strided_mut(dq, rows, head_size, head_size)?;
-        gemm_serial(scale, dscores, k, F::ONE, &mut dq)?;
-        let mut dk = strided_mut(dk, cols, head_size, head_size)?;
-        gemm_serial(scale, dscores.t(), q, F::ONE, &mut dk)
+        let kept_scale = F::from_f64(self.dropout.map_or(1.0, |rows| rows.dropout.scale()));
+        let first = self.run.keys.start + tile.first_key;
+        let (rows, keys) = (block.rows.clone(), first..first + tile.keys);
+        scores_of(tile, scale, k, head_size, block.packed[0], scores, ahead);
+        scores_of(tile, kept_scale, v, head_size, block.packed[1], dscores, ahead);
+        let mut keep;
+        let keep = match &self.dropout {
+            None => &[][..],
+            Some(rows) => {
+                keep = [0u16; KEEP_LEN];
+                let keep = &mut keep[..tile.keep_len()];
+                tile.decide(rows, keep);
+                keep
+            }
+        };
+        gradient_tile(tile, scores, dscores, keep, block.lse, block.delta);
+        let (stride, panel) = (tile.stride(), panel_cols::<F>());
+        let start = |add| if add { F::ONE } else { F::ZERO };
+        let mut gradient = |factor, weights: &[F], x: &Rows<'_, F>, out: &SharedRows<'_, F>| {
+            // SAFETY: the tile has a row of `stride` numbers for every key; the blocks were checked to lie within their matrices,
+            // and nobody else uses this head's part of the gradients.
+            unsafe {
+                product(
+                    [tile.keys, head_size, tile.queries],
+                    factor,
+                    weights.as_ptr(),
+                    [stride, 1],
+                    x.block(0..tile.queries, 0..head_size),
+                    [x.stride(), panel],
+                    start(add_keys),
+                    out.block(keys.clone(), columns.clone()),
+                    out.stride(),
+                    ahead,
+                );
+            }
+        };
+        gradient(kept_scale, scores, &block.do_, dv);
+        gradient(scale, dscores, &block.q, dk);
+        // SAFETY: as above.
+        unsafe {
+            product(
+                [tile.queries, head_size, tile.keys],
+                scale,
+                dscores.as_ptr(),
+                [1, stride],
+                k.block(0..tile.keys, 0..head_size),
+                [k.stride(), panel],
+                start(add_queries),
+                dq.block(rows.clone(), columns.clone()),
+                dq.stride(),
+                ahead,
+            );
+        }
     }
-}
-
-/// Room for one tile.
-struct TileBuffers<'a, F> {
-    scores: &'a mut [F],
-    dscores: &'a mut [F],
-    factors: &'a mut [F],
-    stride: usize,
 }
 
 #[cfg(test)]

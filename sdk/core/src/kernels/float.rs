@@ -33,6 +33,7 @@ pub trait Float:
     + SubAssign
     + MulAssign
     + DivAssign
+    + super::lanes::ByLevel
     + 'static
 {
     /// 0.

@@ -14,7 +14,11 @@ use rayon::prelude::*;
 pub mod activation;
 pub mod adafactor;
 pub mod attention;
+mod attention_ahead;
 pub mod attention_backward;
+#[cfg(test)]
+mod attention_reference;
+mod attention_tile;
 pub mod conv1d;
 pub mod crf;
 pub mod cross_entropy;
@@ -23,6 +27,7 @@ pub mod embedding;
 pub mod float;
 pub mod gemm;
 pub mod gru;
+pub(crate) mod lanes;
 pub mod linear;
 pub mod lstm;
 pub mod norm;
@@ -187,7 +192,9 @@ pub(crate) mod testing {
     //! What the kernels' tests share.
 
     use super::Float;
+    use super::gemm::FORCED;
     use super::philox;
+    use super::simd::{self, Level};
 
     /// Reproducible values in [-1, 1).
     pub fn random<F: Float>(len: usize, seed: u64) -> Vec<F> {
@@ -205,6 +212,17 @@ pub(crate) mod testing {
     pub fn with_one_and_three_threads<R: Send>(f: impl Fn() -> R + Send + Sync) -> (R, R) {
         let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
         (pool(1).install(&f), pool(3).install(&f))
+    }
+
+    /// Runs `f` with every instruction set that the machine has, in products and in `by_level!` kernels of this thread.
+    pub fn at_every_level(f: impl Fn()) {
+        for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
+            if level <= simd::level() {
+                FORCED.set(Some(level));
+                f();
+                FORCED.set(None);
+            }
+        }
     }
 
     /// Compares to the last bit.

@@ -6,6 +6,10 @@
 //! nothing has a state, and dropout makes its decisions again in the backward pass instead of
 //! storing a mask.
 
+mod keep;
+
+pub(crate) use keep::KEEP_LANES;
+
 use super::simd::multiversion;
 use super::{Float, Result, blocks, check_range, for_each_task};
 
@@ -48,15 +52,26 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     rounds(counter.map(|word| [u64::from(word)]), key).map(|lane| lane[0] as u32)
 }
 
+/// The keys of the ten rounds.
+#[inline(always)]
+fn round_keys(seed: [u32; 2]) -> [[u32; 2]; 10] {
+    let mut key = seed;
+    std::array::from_fn(|_| {
+        let now = key;
+        key = [key[0].wrapping_add(WEYL_0), key[1].wrapping_add(WEYL_1)];
+        now
+    })
+}
+
 /// The ten rounds on `N` counters side by side. Words stand in the low halves of 64-bit lanes,
 /// where vector units multiply 32 by 32 bits without shuffling; the high halves hold remains of
 /// products and are ignored.
 #[inline(always)]
-fn rounds<const N: usize>(c: [[u64; N]; 4], mut key: [u32; 2]) -> [[u64; N]; 4] {
+fn rounds<const N: usize>(c: [[u64; N]; 4], seed: [u32; 2]) -> [[u64; N]; 4] {
     const LOW: u64 = 0xffff_ffff;
     let [mut c0, mut c1, mut c2, mut c3] = c;
-    for _ in 0..10 {
-        let (key_0, key_1) = (u64::from(key[0]), u64::from(key[1]));
+    for key in round_keys(seed) {
+        let [key_0, key_1] = key.map(u64::from);
         for lane in 0..N {
             let product_0 = u64::from(MULTIPLIER_0) * (c0[lane] & LOW);
             let product_1 = u64::from(MULTIPLIER_1) * (c2[lane] & LOW);
@@ -65,7 +80,6 @@ fn rounds<const N: usize>(c: [[u64; N]; 4], mut key: [u32; 2]) -> [[u64; N]; 4] 
             c2[lane] = (product_0 >> 32) ^ c3[lane] ^ key_1;
             c3[lane] = product_0;
         }
-        key = [key[0].wrapping_add(WEYL_0), key[1].wrapping_add(WEYL_1)];
     }
     [c0, c1, c2, c3]
 }

@@ -43,6 +43,35 @@ pub(crate) fn for_each_run_task<T: Send>(work: usize, tasks: Vec<T>, f: impl Fn(
     }
 }
 
+/// Multiply-adds of one task of [`for_each_weighed`]: some ten microseconds.
+const TASK_WORK: usize = 1 << 19;
+
+/// Calls `f` for every item, whose multiply-adds `work` tells, and the item that follows on the same thread, if one is known:
+/// neighbours share tasks until these are worth a thread's while, and little work altogether stays on the calling thread.
+pub(crate) fn for_each_weighed<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> usize,
+    f: impl Fn(&T, Option<&T>) + Send + Sync,
+) {
+    let mut tasks = Vec::new();
+    let (mut begin, mut total, mut sum) = (0, 0usize, 0usize);
+    for (i, item) in items.iter().enumerate() {
+        let work = work(item);
+        total = total.saturating_add(work);
+        sum = sum.saturating_add(work);
+        if sum >= TASK_WORK {
+            tasks.push(&items[begin..=i]);
+            (begin, sum) = (i + 1, 0);
+        }
+    }
+    tasks.push(&items[begin..]);
+    for_each_run_task(total, tasks, |items| {
+        for (i, item) in items.iter().enumerate() {
+            f(item, items.get(i + 1));
+        }
+    });
+}
+
 /// The rows of each run, cut from `data` [rows, cols]; the runs lie end to end and cover it.
 pub(crate) fn split_runs<'a, F>(
     data: &'a mut [F],
@@ -92,6 +121,21 @@ impl<'a, F: Float> Rows<'a, F> {
         &self.data[row * self.stride + col..]
     }
 
+    /// The same matrix without the rows before `row` and the columns before `col`.
+    pub(crate) fn part(&self, row: usize, col: usize) -> Self {
+        Self { data: self.from(row, col), stride: self.stride }
+    }
+
+    /// The first element of `rows` x `cols`, all of which can be read through it.
+    ///
+    /// # Panics
+    /// If there is no element or one lies outside the data.
+    pub(crate) fn block(&self, rows: Range<usize>, cols: Range<usize>) -> *const F {
+        assert!(!rows.is_empty() && !cols.is_empty(), "empty block");
+        let start = rows.start * self.stride + cols.start;
+        self.data[start..(rows.end - 1) * self.stride + cols.end].as_ptr()
+    }
+
     /// The columns `cols` of `row`.
     #[inline(always)]
     pub(crate) fn segment(&self, row: usize, cols: Range<usize>) -> &'a [F] {
@@ -120,6 +164,24 @@ impl<'a, F: Float> SharedRows<'a, F> {
     pub(crate) fn new(data: &'a mut [F], stride: usize) -> Self {
         let (len, data) = (data.len(), data.as_mut_ptr());
         Self { data, len, stride, offset: 0, marker: PhantomData }
+    }
+
+    /// Elements from one row to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The first element of `rows` x `cols`. Reading and writing these elements through it is sound as long as no other reference
+    /// to one of them is used.
+    ///
+    /// # Panics
+    /// If there is no element or one lies outside the matrix.
+    pub(crate) fn block(&self, rows: Range<usize>, cols: Range<usize>) -> *mut F {
+        assert!(!rows.is_empty() && !cols.is_empty(), "empty block");
+        let start = rows.start * self.stride + self.offset + cols.start;
+        let end = (rows.end - 1) * self.stride + self.offset + cols.end;
+        assert!(start < end && end <= self.len, "block outside matrix");
+        self.data.wrapping_add(start)
     }
 
     /// The same elements, with column 0 `columns` further to the right.

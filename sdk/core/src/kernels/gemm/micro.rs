@@ -57,10 +57,11 @@ pub(super) struct Kernel<F> {
 #[cfg(test)]
 thread_local! {
     /// The level that tests on this thread force.
-    pub(super) static FORCED: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
+    pub(crate) static FORCED: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
 }
 
-fn level() -> Level {
+/// The level of this processor, or the one that a test forces.
+pub(crate) fn level() -> Level {
     #[cfg(test)]
     if let Some(level) = FORCED.get() {
         return level.min(simd::level());

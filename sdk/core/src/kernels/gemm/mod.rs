@@ -39,9 +39,12 @@ mod tests;
 use blocked::{Product, Right};
 
 pub use batch::{Matrices, gemm_batch};
+#[cfg(test)]
+pub(crate) use micro::FORCED;
+pub(crate) use micro::level;
 pub(crate) use pack::{ALIGN_SLACK, align};
 pub use packed::PackedMatrix;
-pub(crate) use small::{Panels, pack_panels, packed_len, panel_cols, small, small_raw};
+pub(crate) use small::{Panels, pack_panels, packed_len, panel_cols, small, small_raw, tile_rows};
 
 /// A matrix that is read: element (r, c) is `data[r * row_stride + c * col_stride]`.
 #[derive(Debug, Clone, Copy)]

@@ -43,7 +43,7 @@ impl<F: Float> Lines<F> {
     }
 
     /// out[p * width + line] = element (line, p) for `lines` lines, at most `width`, and `k` steps;
-    /// zero for lines up to `width` that there are not.
+    /// for lines up to `width` that there are not, zero or what stood there, which no product reads.
     ///
     /// # Safety
     /// The lines' elements can be read, `k * width` elements can be written at `out`, and they do
@@ -72,8 +72,9 @@ impl<F: Float> Lines<F> {
             if self.k_stride == 1 && kernel.wide && width.is_multiple_of(16) {
                 // Only kernels of `f32` are wide.
                 let data = self.data.cast::<f32>();
-                for first in (0..width).step_by(16) {
-                    let lines = lines.saturating_sub(first).min(16);
+                // Products read as many vectors of a step as their lines fill.
+                for first in (0..lines).step_by(16) {
+                    let lines = (lines - first).min(16);
                     let source = data.wrapping_add(first * self.line_stride);
                     let out = out.cast::<f32>().add(first);
                     avx512::transpose(source, self.line_stride, lines, k, out, width);

@@ -11,6 +11,11 @@ pub(crate) fn panel_cols<F: Float>() -> usize {
     Kernel::<F>::best().cols
 }
 
+/// Most rows of a tile on this processor.
+pub(crate) fn tile_rows<F: Float>() -> usize {
+    Kernel::<F>::best().rows
+}
+
 /// Elements that [`pack_panels`] writes for a matrix [k, n].
 pub(crate) fn packed_len<F: Float>(k: usize, n: usize) -> usize {
     n.next_multiple_of(panel_cols::<F>()) * k
