@@ -66,7 +66,7 @@ static ALLOCATOR: Counting = Counting;
 const WIDTH: usize = 32;
 const INNER: usize = 64;
 const WORDS: usize = 500;
-const LAYERS: usize = 2;
+const LAYERS: usize = 1;
 
 struct Dense {
     weight: Param,
