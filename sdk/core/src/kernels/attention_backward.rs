@@ -260,6 +260,7 @@ impl<F: Float> Item<'_, F> {
     }
 
     /// The contributions of one tile; `add` says whether the gradients of queries and of keys are there already.
+    #[allow(clippy::too_many_arguments, reason = "a tile brings all matrices together")]
     fn tile(
         &self,
         tile: &Tile,

@@ -18,11 +18,8 @@ const SECONDS: f64 = 0.2;
 fn main() {
     let asked: Vec<usize> =
         std::env::args().skip(1).map(|text| text.parse().expect("a length")).collect();
-    let lengths = if asked.is_empty() {
-        vec![8, 13, 20, 32, 50, 64, 128, 256, 384, 512]
-    } else {
-        asked
-    };
+    let lengths =
+        if asked.is_empty() { vec![8, 13, 20, 32, 50, 64, 128, 256, 384, 512] } else { asked };
     println!("d len p | forward ms GFLOP/s | backward ms GFLOP/s");
     for head_size in [32, 64] {
         for &len in &lengths {

@@ -21,7 +21,7 @@ pub(crate) fn packed_len<F: Float>(k: usize, n: usize) -> usize {
     n.next_multiple_of(panel_cols::<F>()) * k
 }
 
-/// Packs B [k, n] of any strides: panel j holds columns `j * panel_cols` on, row after row, zero
+/// Packs B [k, n] of any strides: panel j holds columns `j * panel_cols` on, row after row, unspecified
 /// beyond `n`. The products are fastest if `out` starts at a cache line ([`super::align`]).
 ///
 /// # Panics
