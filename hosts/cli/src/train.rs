@@ -141,12 +141,17 @@ impl Train {
         for argument in &self.set {
             options::set(&mut value, argument)?;
         }
-        // Only both together must be valid: `--set` may complete or correct the file. What is wrong in the file is told of the file.
-        TrainConfig::from_value(value, "--set").map_err(|error| match &self.config {
-            Some(path) => {
-                TrainConfig::from_value(file, &path.display().to_string()).err().unwrap_or(error)
+        // Only both together must be valid: `--set` may complete or correct the file.
+        TrainConfig::from_value(value.clone(), "--set").map_err(|error| {
+            let Some(path) = &self.config else { return error };
+            // What the file would be refused for by itself is told of the file.
+            let origin = path.display().to_string();
+            let whole = TrainConfig::from_value(value, &origin).err();
+            let alone = TrainConfig::from_value(file, &origin).err();
+            match (whole, alone) {
+                (Some(whole), Some(alone)) if whole.to_string() == alone.to_string() => alone,
+                _ => error,
             }
-            None => error,
         })
     }
 

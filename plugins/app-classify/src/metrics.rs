@@ -122,7 +122,15 @@ impl Metric for MultiLabel {
         let classes = logits.extent(1)?;
         self.counts.resize(classes, [0.0; 3]);
         let probabilities = logits.sigmoid()?.to_vec::<f32>()?;
-        let targets = batch.get("labels")?.cast(DType::F32)?.to_vec::<f32>()?;
+        let targets = batch.get("labels")?;
+        if targets.shape() != logits.shape() {
+            return Err(Error::bad_input(format!(
+                "multi-label: expected labels of shape {:?} as the logits, found {:?}",
+                logits.shape(),
+                targets.shape()
+            )));
+        }
+        let targets = targets.cast(DType::F32)?.to_vec::<f32>()?;
         for (row, target) in probabilities.chunks_exact(classes).zip(targets.chunks_exact(classes))
         {
             let mut exact = true;

@@ -7,7 +7,7 @@
 //! | a number per row | `mse` |
 #![forbid(unsafe_code)]
 
-use easytransfer_plugin::{Call, DType, Loss, Map, NoOptions, Result, Tensor, nn, out_of_range};
+use easytransfer_plugin::{Call, Loss, Map, NoOptions, Result, Tensor, nn, out_of_range};
 use serde::Deserialize;
 use std::ffi::CStr;
 
@@ -96,7 +96,7 @@ impl Loss for MeanSquaredError {
                 let rows = logits.extent(0)?;
                 let per_row = squares.reshape(&[rows, logits.len() / rows.max(1)])?;
                 let per_row = per_row.mean(&[1], false)?;
-                let weights = weights.cast(DType::F32)?;
+                let weights = weights.cast(logits.dtype())?;
                 per_row.mul(&weights)?.sum(&[], false)?.div(&weights.sum(&[], false)?)
             }
         }

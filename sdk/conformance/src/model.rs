@@ -81,7 +81,11 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     checks.check("gradient along a direction equals finite differences", || direction(component));
     checks.check("no rows are no panic", || {
         let mut trial = Trial::new(component, DType::F32)?;
-        let (batch, mut outputs) = (batch(&[])?, Map::new()?);
+        let (mut batch, mut outputs) = (Map::new()?, Map::new()?);
+        for name in ["ids", "positions", "segments"] {
+            batch.put(name, &Tensor::from_slice::<i64>(&[], &[0])?)?;
+        }
+        batch.put("starts", &Tensor::from_slice(&[0i64], &[1])?)?;
         let call = Call::inference(trial.want());
         no_panic(no_grad(|| trial.model.forward(&call, &batch, &mut outputs)))
     });

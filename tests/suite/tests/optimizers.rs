@@ -29,6 +29,8 @@ fn optimizer_steps_equal_the_reference() {
                 let param = root.param(name, &shape_of(name), Init::Zeros).unwrap();
                 let start = Tensor::from_slice(&floats(&golden["start"][name]), param.shape());
                 param.assign(&start.unwrap()).unwrap();
+                // Without it, vectors would not decay, as is usual in fine-tuning.
+                param.set_decay(true);
                 (name, param)
             })
             .into();

@@ -132,7 +132,7 @@ fn command_of_a_moved_distribution_finds_its_plugins() {
     for id in xtask::stage::ids(&Context::here()).expect("the plugins of the tree") {
         assert!(text.contains(&format!("{id} ")), "{id} is missing: {text}");
     }
-    let place = folder.join("lib/easytransfer/plugins").display().to_string();
+    let place = folder.join("bin/../lib/easytransfer/plugins").display().to_string();
     assert!(text.contains(&place) && !text.contains("cannot be used"), "{text}");
     let licences = fs::read_to_string(folder.join("THIRD-PARTY.txt")).expect("the licences");
     for part in
