@@ -39,7 +39,6 @@ static HOST: et_host = et_host {
 
 /// The host table of this engine. It lives until the process ends.
 pub fn host() -> *const et_host {
-    crate::threads::start();
     &HOST
 }
 

@@ -43,6 +43,5 @@ mod sync;
 pub mod tables;
 pub mod tape;
 pub mod tensor;
-pub mod threads;
 pub mod tokenizer;
 pub mod workers;

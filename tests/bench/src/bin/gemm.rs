@@ -107,7 +107,6 @@ fn main() {
             }
         }
     }
-    easytransfer_core::threads::start();
     let wanted = |name: &str| only.is_empty() || only == name;
     for sizes in LAYERS.into_iter().filter(|[k, n]| wanted(&format!("{k}x{n}"))) {
         for &m in &rows {

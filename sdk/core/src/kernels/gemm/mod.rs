@@ -6,7 +6,7 @@
 //! | bias and activation in the same pass | [`gemm_fused`] |
 //! | a right side that is used again and again (weights) | [`PackedMatrix`] with [`gemm_packed`] |
 //! | many products of one shape | [`gemm_batch`] |
-//! | many small products inside a task | `pack_panels` once, then `small` (or `small_raw` on pointers) |
+//! | many small products inside a task | `pack_panels` once, then `small_raw` |
 //!
 //! The instruction set (AVX-512, AVX2 with FMA, or what the target has) is chosen at run time. The
 //! sum over k is never split among threads and its parts depend on k alone: results depend neither
@@ -16,10 +16,8 @@
 //!
 //! ```text
 //! pack_panels(b: Matrix [k, n], out: &mut [F])         out.len() >= packed_len::<F>(k, n)
-//! Panels::packed(&out, k, n)   Panels::rows(b)          the latter: contiguous rows, no packing
-//! small(alpha, a: Matrix [m, k], panels, beta, &mut c)  C = alpha A B + beta C
 //! small_raw([m, n, k], alpha, a, [a_row, a_k], b, [b_k, b_panel], beta, c, c_row)
-//!                                                       b packed: [NR, k * NR]; not: [row stride, NR]
+//!                                                       C = alpha A B + beta C; b packed: [NR, k * NR]; not: [row stride, NR]
 //! align(&mut buffer)                                    from the next cache line on; allow ALIGN_SLACK more
 //! ```
 
@@ -44,7 +42,7 @@ pub(crate) use micro::FORCED;
 pub(crate) use micro::level;
 pub(crate) use pack::{ALIGN_SLACK, align};
 pub use packed::PackedMatrix;
-pub(crate) use small::{Panels, pack_panels, packed_len, panel_cols, small, small_raw, tile_rows};
+pub(crate) use small::{pack_panels, packed_len, panel_cols, small_raw, tile_rows};
 
 /// A matrix that is read: element (r, c) is `data[r * row_stride + c * col_stride]`.
 #[derive(Debug, Clone, Copy)]

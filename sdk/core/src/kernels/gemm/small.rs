@@ -2,9 +2,9 @@
 
 use crate::kernels::Float;
 
+use super::Matrix;
 use super::micro::{Kernel, Tile};
 use super::pack::Lines;
-use super::{Matrix, MatrixMut};
 
 /// Columns of a packed panel on this processor.
 pub(crate) fn panel_cols<F: Float>() -> usize {
@@ -40,73 +40,11 @@ pub(crate) fn pack_panels<F: Float>(b: Matrix<'_, F>, out: &mut [F]) {
     }
 }
 
-/// B of [`small`]: packed panels, or rows used where they are.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Panels<'a, F> {
-    data: &'a [F],
-    k: usize,
-    n: usize,
-    k_stride: usize,
-    panel_stride: usize,
-}
-
-impl<'a, F: Float> Panels<'a, F> {
-    /// What [`pack_panels`] wrote for a matrix [k, n].
-    ///
-    /// # Panics
-    /// If `data` is shorter than [`packed_len`].
-    pub(crate) fn packed(data: &'a [F], k: usize, n: usize) -> Self {
-        assert!(data.len() >= packed_len::<F>(k, n), "too few elements for packed panels");
-        let k_stride = panel_cols::<F>();
-        Self { data, k, n, k_stride, panel_stride: k * k_stride }
-    }
-
-    /// A matrix whose rows are contiguous, unpacked: pays where few rows of A meet it.
-    ///
-    /// # Panics
-    /// If neighbours in a row are not neighbours in memory.
-    pub(crate) fn rows(b: Matrix<'a, F>) -> Self {
-        assert!(b.col_stride == 1 || b.cols <= 1, "rows must be contiguous");
-        let panel_stride = panel_cols::<F>();
-        Self { data: b.data, k: b.rows, n: b.cols, k_stride: b.row_stride, panel_stride }
-    }
-}
-
-/// C = alpha A B + beta C on the calling thread. With `beta` zero, C is not read. Each element is one
-/// sum over k in ascending order.
-///
-/// # Panics
-/// If the shapes do not fit each other or C's rows are not contiguous.
-#[inline]
-pub(crate) fn small<F: Float>(
-    alpha: F,
-    a: Matrix<'_, F>,
-    b: Panels<'_, F>,
-    beta: F,
-    c: &mut MatrixMut<'_, F>,
-) {
-    assert!(a.cols == b.k && a.rows == c.rows && b.n == c.cols, "shapes of a product do not fit");
-    assert!(c.col_stride == 1 || c.cols <= 1, "rows of the result must be contiguous");
-    let (strides, c_row) = ([a.row_stride, a.col_stride], c.row_stride);
-    let b_strides = [b.k_stride, b.panel_stride];
-    // SAFETY: all matrices lie within their slices, the shapes fit, and C is borrowed exclusively.
-    unsafe {
-        small_raw(
-            [a.rows, b.n, b.k],
-            alpha,
-            a.data.as_ptr(),
-            strides,
-            b.data.as_ptr(),
-            b_strides,
-            beta,
-            c.data.as_mut_ptr(),
-            c_row,
-        );
-    }
-}
-
-/// [`small`] for pointers: A [m, k] with strides [row, k]; B with the strides [k, panel], a panel
-/// being [`panel_cols`] columns; C's rows are contiguous and `c_row` apart.
+/// C = alpha A B + beta C on the calling thread. With `beta` zero, C is not read. A [m, k] has the
+/// strides [row, k]. B has the strides [k, panel], a panel being [`panel_cols`] columns: [panel_cols, k *
+/// panel_cols] if [`pack_panels`] wrote it, [row stride, panel_cols] for contiguous rows used where
+/// they are, which pays where few rows of A meet it. C's rows are contiguous and `c_row` apart. Each
+/// element is one sum over k in ascending order.
 ///
 /// # Safety
 /// All elements of A and B can be read (a packed B includes its padding) and those of C written, and
