@@ -2386,6 +2386,52 @@ typedef struct et_plugin_metric {
 } et_plugin_metric;
 
 /**
+ * `et.profile/1`: records which operation took how long. Operations of the engine record themselves while a recording runs; spans
+ * add what a plugin or a host does. One recording per process.
+ */
+typedef struct et_host_profile {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * 1 while a recording runs, else 0. [any-thread] since 0.1
+   */
+  int32_t (*is_on)(void);
+  /**
+   * Starts a recording that keeps at most `capacity` events (0 for the host's default); an earlier recording is forgotten.
+   * [any-thread] since 0.1
+   */
+  void (*start)(size_t capacity);
+  /**
+   * Ends the recording; what it holds stays until the next start. [any-thread] since 0.1
+   */
+  void (*stop)(void);
+  /**
+   * Opens a span on the calling thread and returns its number, 0 while no recording runs. Both texts are copied.
+   * [any-thread] since 0.1
+   */
+  uint64_t (*begin)(struct et_str category, struct et_str name);
+  /**
+   * Adds a number to an open span of the calling thread; the key is copied. Ignores 0. [any-thread] since 0.1
+   */
+  void (*note)(uint64_t span, struct et_str key, double value);
+  /**
+   * Closes a span of the calling thread, and those that were opened inside it. Ignores 0. [any-thread] since 0.1
+   */
+  void (*end)(uint64_t span);
+  /**
+   * The recording as a JSON array of the Trace Event Format, which chrome://tracing and Perfetto read. [any-thread] since 0.1
+   */
+  struct et_error *(*trace)(struct et_buffer **out);
+  /**
+   * The recording in sums, as a JSON object: `seconds`, `events`, `dropped`, and `ops` by falling own time with `name`,
+   * `category`, `calls`, `self_ms`, `total_ms` and `flop`. [any-thread] since 0.1
+   */
+  struct et_error *(*summary)(struct et_buffer **out);
+} et_host_profile;
+
+/**
  * `et.session/1`. The model under training is called "model"; models loaded by a strategy have the name it gave. All slots are
  * [one-at-a-time], called from inside the strategy's hooks.
  */

@@ -16,6 +16,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import numpy as np
 import torch
 from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers.utils import logging
 
 ROWS, LR, WARMUP, DECAY, NORM, WINDOW = 32, 5e-5, 0.1, 0.01, 1.0, 100
 
@@ -134,6 +135,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(a.model)
     say({"ready": {"torch": torch.__version__}})
     # What a library prints must not look like an answer.

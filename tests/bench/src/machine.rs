@@ -1,7 +1,7 @@
 //! What the machine can do, measured: the most multiplications and additions, and the memory's bandwidth.
 
 use std::hint::black_box;
-use std::sync::Barrier;
+use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::Instant;
 
@@ -107,24 +107,29 @@ unsafe fn fma_256(rounds: usize, x: f32) -> f32 {
     sums.into_iter().map(|sum| _mm256_cvtss_f32(sum)).sum()
 }
 
-/// Bytes per second that so many threads move between memory and processor, in GB/s: `a[i] = b[i] + s c[i]` over arrays that no cache
-/// holds, counting two reads and one write.
+/// Bytes per second that so many threads move between memory and processor, in GB/s: the better of `a[i] = s a[i]` (a read and a write)
+/// and `a[i] = b[i] + s c[i]` (two reads and a write) over arrays that no cache holds.
 pub fn memory_gbps(threads: usize) -> f64 {
     const LEN: usize = 1 << 24;
-    let arrays: Vec<std::sync::Mutex<[Vec<f32>; 3]>> = (0..threads)
-        .map(|_| std::sync::Mutex::new([vec![1.0; LEN], vec![2.0; LEN], vec![3.0; LEN]]))
-        .collect();
-    let rates: Vec<f64> = (0..5)
-        .map(|_| {
-            let seconds = together(threads, |index| {
-                let [a, b, c] = &mut *arrays[index].lock().expect("no panic");
-                for ((a, b), c) in a.iter_mut().zip(&*b).zip(&*c) {
-                    *a = b + 0.5 * c;
-                }
-                black_box(a);
-            });
-            (threads * LEN * 3 * 4) as f64 / seconds / 1e9
-        })
-        .collect();
-    median(rates)
+    let array = || vec![1.0f32; LEN];
+    let arrays: Vec<Mutex<[Vec<f32>; 3]>> =
+        (0..threads).map(|_| Mutex::new([array(), array(), array()])).collect();
+    let rate = |values: usize, pass: fn(&mut [Vec<f32>; 3])| {
+        let rates: Vec<f64> = (0..5)
+            .map(|_| {
+                let seconds = together(threads, |index| {
+                    pass(black_box(&mut *arrays[index].lock().expect("no panic")));
+                });
+                (threads * LEN * values * 4) as f64 / seconds / 1e9
+            })
+            .collect();
+        median(rates)
+    };
+    let scale = rate(2, |[a, _, _]| a.iter_mut().for_each(|a| *a *= 0.999));
+    let triad = rate(3, |[a, b, c]| {
+        for ((a, b), c) in a.iter_mut().zip(&*b).zip(&*c) {
+            *a = b + 0.5 * c;
+        }
+    });
+    scale.max(triad)
 }
