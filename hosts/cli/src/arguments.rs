@@ -104,9 +104,9 @@ pub struct Computing {
 enum LayerPrecision {
     /// Single precision
     F32,
-    /// bfloat16: half the memory, and twice the speed where the processor has AVX512_BF16
+    /// bfloat16: packed weights take half the memory of f32; meant for processors with AVX512_BF16
     Bf16,
-    /// 8 bits, weights with a scale per output, activations with one per token: a quarter of the memory, fastest with AVX512_VNNI
+    /// 8 bits, weights with a scale per output, activations with one per token; meant for processors with AVX512_VNNI
     Int8,
 }
 

@@ -4,17 +4,16 @@
 //!
 //! PYTHON is the interpreter of a venv with `tests/parity/requirements.txt`, `onnx` and `onnxruntime`; DIR holds what
 //! `PYTHON tests/bench/peer_predict.py prepare DIR` made. Their time is that of the better of two graphs: as exported, and fused for
-//! Transformers. Their f32 stands beside our f32 and bf16, their dynamic quantisation beside our int8. Plugins are found as the command
-//! finds them, beside this program.
+//! Transformers. Their f32 stands beside our f32 and bf16, their dynamic quantisation beside our int8.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use easytransfer::{EmbedOptions, Embedder, Precision, Runtime, RuntimeOptions};
+use easytransfer::{EmbedOptions, Embedder, Precision, Runtime};
 use easytransfer_bench::median;
-use easytransfer_tests::places;
+use easytransfer_tests::{linked, places};
 use serde_json::{Value, json};
 
 /// Rows of a batch of theirs.
@@ -230,7 +229,7 @@ fn main() {
         "bert-base" => folder.join("bert-base-weights"),
         _ => places::shared().join("models/all-MiniLM-L6-v2"),
     };
-    let runtime = Runtime::new(RuntimeOptions::default()).expect("the engine starts");
+    let runtime = linked::runtime();
     let peer = Peer::start(python, &folder, &model);
     let mut bench = Bench { encoder, runtime, peer, rounds: number("--rounds", "5") };
     let lines = number("--lines", "256");

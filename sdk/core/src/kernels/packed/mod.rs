@@ -177,7 +177,10 @@ pub(crate) fn linear_packed_with(
         };
     let fit = (BLOCK_BYTES / (4 * groups)).min(BLOCK_OUTPUTS / outputs);
     let most = (fit / 8 * 8).max(16);
-    if rows >= 16 * threads || threads == 1 {
+    // A thread that has all panels to itself reads the whole weight: for few rows that costs more than anything else, the more so
+    // with f32, whose weights do not fit the cache.
+    let enough = if weight.precision() == Precision::F32 { 64 } else { 16 };
+    if threads == 1 || rows >= enough * threads || panels < threads {
         // By rows: each task quantises its own.
         let even = rows.div_ceil(rows.div_ceil(most).next_multiple_of(threads));
         let step = even.next_multiple_of(8);
