@@ -45,16 +45,23 @@ const COMMON: [(&str, &str); 2] = [
     ("plugin.toml", include_str!("../templates/plugin.toml.in")),
 ];
 
-/// What the workspace would say. The empty table keeps Cargo from looking for one further up.
+/// What the workspace would say, so that both share what is compiled in one target directory. The empty table keeps Cargo from looking
+/// for one further up.
 const OUTSIDE: &str = "
 [lints.rust]
 unexpected_cfgs = { level = \"warn\", check-cfg = [\"cfg(et_static)\"] }
 
 [profile.release]
+strip = \"symbols\"
+codegen-units = 16
+incremental = true
+
+[profile.plugin]
+inherits = \"release\"
 opt-level = \"z\"
 lto = \"fat\"
 codegen-units = 1
-strip = true
+incremental = false
 
 [workspace]";
 
@@ -62,7 +69,7 @@ strip = true
 pub fn run(context: &Context, kind: &str, name: &str, out: Option<&Path>) -> Result<(), Failure> {
     let folder = write(context, kind, name, out)?;
     println!("written: {}", process::shown(context, &folder));
-    println!("next: edit src/lib.rs, then run `cargo test` and `cargo build --release` there");
+    println!("next: edit src/lib.rs, then run `cargo test --release` and `cargo build --profile plugin` there");
     if out.is_none() {
         println!("then `cargo xtask stage` puts it where programs find it");
     }

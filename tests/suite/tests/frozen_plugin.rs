@@ -54,7 +54,7 @@ fn frozen_plugins_compute_and_train_on_todays_engine() {
             .collect();
         fs::write(&table, format!("text\tlabel\n{rows}")).unwrap();
         let output = place.join("run");
-        let config = r#"{"max_steps": 30, "lr": 0.001, "batch": {"rows": 16}, "loss": {"name": "frozen-mse"}, "app": {"problem": "regression"}}"#;
+        let config = r#"{"epochs": 8, "max_steps": 30, "lr": 0.001, "batch": {"rows": 16}, "loss": {"name": "frozen-mse"}, "app": {"problem": "regression"}}"#;
         let mut train = command(&places::staged().join("train"), &[&plugins]);
         train.args(["--scratch", &demo("encoder"), table.to_str().unwrap(), "-"]);
         train.args([output.to_str().unwrap(), config]);

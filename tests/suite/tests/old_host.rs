@@ -159,7 +159,6 @@ fn plugins_use_what_an_older_host_has_or_say_what_it_lacks() {
     let logits = Tensor::from_slice(&[0.5f32, -1.0, 2.0, 0.0, 0.25, -0.5], &[2, 3]).unwrap();
     outputs.put("logits", &logits).unwrap();
     batch.put("labels", &Tensor::from_slice(&[2i64, 0], &[2]).unwrap()).unwrap();
-    let before = live_handles();
     let mut copies = 0;
     for (name, folder) in plugins(&scratch) {
         let mut run = |cut: Option<Cut>| {
@@ -182,6 +181,7 @@ fn plugins_use_what_an_older_host_has_or_say_what_it_lacks() {
             // A size of 0 stands for a host without the interface.
             for size in (0..=size).step_by(size_of::<usize>()) {
                 let cut = if size == 0 { 0 } else { cut_table(table, size) };
+                let before = live_handles();
                 let result = run(Some(Cut { id: id.to_owned(), table: cut }));
                 let what = format!("{name} with {size} bytes of {id:?}");
                 match result {
