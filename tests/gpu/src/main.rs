@@ -16,7 +16,7 @@ mod speed;
 
 use std::process::ExitCode;
 
-use easytransfer::{Precision, Runtime, RuntimeOptions, engine_report};
+use easytransfer::{EnginePrecision, Runtime, RuntimeOptions, engine_report};
 
 fn argument<'a>(arguments: &'a [String], name: &str, default: &'a str) -> &'a str {
     let at = arguments.iter().position(|argument| argument == name);
@@ -25,10 +25,10 @@ fn argument<'a>(arguments: &'a [String], name: &str, default: &'a str) -> &'a st
 
 fn run(arguments: &[String]) -> Result<usize, String> {
     let precision = match argument(arguments, "--precision", "f32") {
-        "f32" => Precision::F32,
-        "tf32" => Precision::Tf32,
-        "bf16" => Precision::Bf16,
-        "f16" => Precision::F16,
+        "f32" => EnginePrecision::F32,
+        "tf32" => EnginePrecision::Tf32,
+        "bf16" => EnginePrecision::Bf16,
+        "f16" => EnginePrecision::F16,
         other => {
             return Err(format!("--precision: expected f32, tf32, bf16 or f16, found {other}"));
         }

@@ -2,7 +2,7 @@
 
 use easytransfer::plugin::nn::{self, Attention};
 use easytransfer::plugin::{Activation, DType, Pool, Result};
-use easytransfer::{Precision, Rng, Tensor};
+use easytransfer::{EnginePrecision, Rng, Tensor};
 
 use crate::compare::{check, numbers};
 
@@ -19,17 +19,17 @@ fn integers(values: &[i64]) -> Result<Tensor> {
 }
 
 /// Runs all checks; answers how many failed.
-pub fn run(precision: Precision) -> Result<usize> {
+pub fn run(precision: EnginePrecision) -> Result<usize> {
     // What products may lose; everything else stays f32.
     let (product, exact) = match precision {
-        Precision::F32 => (1e-5, 1e-5),
-        Precision::Tf32 => (2e-3, 1e-5),
-        Precision::Bf16 | Precision::F16 => (1e-2, 1e-5),
+        EnginePrecision::F32 => (1e-5, 1e-5),
+        EnginePrecision::Tf32 => (2e-3, 1e-5),
+        EnginePrecision::Bf16 | EnginePrecision::F16 => (1e-2, 1e-5),
     };
     let mut failed = 0;
     failed += linear(product)?;
     failed += norms(exact)?;
-    failed += attention(if precision == Precision::F32 { 1e-5 } else { product })?;
+    failed += attention(if precision == EnginePrecision::F32 { 1e-5 } else { product })?;
     failed += rows(exact)?;
     failed += fine(exact, product)?;
     Ok(failed)
@@ -129,7 +129,7 @@ fn attention(tolerance: f64) -> Result<usize> {
     // Thirds of one matrix, as a fused projection gives them.
     let x = inputs(&[&[50, 3 * 64]]);
     failed += check("attention over thirds", 2.0 * tolerance, &x, &|x| {
-        let part = |i| x[0].narrow(1, 64 * i, 64);
+        let part = |i: usize| x[0].narrow(1, 64 * i, 64);
         let options = Attention { heads: 2, scale: None, dropout: 0.0, causal: false };
         nn::attention(&part(0)?, &part(1)?, &part(2)?, &integers(&[0, 20, 50])?, options, None)
     })?;
