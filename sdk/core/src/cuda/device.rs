@@ -83,6 +83,8 @@ pub(crate) fn failed(doing: &str, error: impl std::fmt::Debug) -> Error {
             format!("{doing}: the card is out of memory{held}; use smaller batches"),
         );
     }
+    // What follows the first line is a backtrace.
+    let text = text.lines().next().unwrap_or_default();
     Error::new(easytransfer_abi::ET_ERR_UNKNOWN, format!("{doing}: {text}"))
 }
 
