@@ -437,7 +437,8 @@ int64_t et_live_handles(void);
 /**
  * Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are used.
  * `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" |
- * "hash-required"}. `*out` is for `et_runtime_release`. Errors: BAD_INPUT for options. [any-thread] since 0.1
+ * "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16"}; the first runtime of a process decides
+ * on the device for all. `*out` is for `et_runtime_release`. Errors: BAD_INPUT for options. [any-thread] since 0.1
  */
 et_error *et_runtime_new(const char *options,
                          struct et_runtime **out);
@@ -583,7 +584,8 @@ int64_t et_live_handles(void);
 /**
  * Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are used.
  * `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" |
- * "hash-required"}. `*out` is for `et_runtime_release`. Errors: BAD_INPUT for options. [any-thread] since 0.1
+ * "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16"}; the first runtime of a process decides
+ * on the device for all. `*out` is for `et_runtime_release`. Errors: BAD_INPUT for options. [any-thread] since 0.1
  */
 et_error *et_runtime_new(const char *options,
                          struct et_runtime **out);

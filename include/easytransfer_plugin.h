@@ -133,6 +133,11 @@ extern "C" {
 #define ET_PLUGIN_MAGIC 5641118439936382021
 
 /**
+ * First field of the record of a loadable engine: "ETENGINE" in little-endian order.
+ */
+#define ET_ENGINE_MAGIC 4994009607405130821
+
+/**
  * Any failure without a better code.
  */
 #define ET_ERR_UNKNOWN 1
@@ -2015,6 +2020,54 @@ typedef struct et_host_log {
    */
   void (*write)(int32_t level, struct et_str target, struct et_str message);
 } et_host_log;
+
+/**
+ * The record that the one exported symbol of an engine library, `const et_engine_record *et_engine_entry(void)`, returns. The fields up to `version`
+ * are frozen for all time: the loader reads them before anything else.
+ */
+typedef struct et_engine_record {
+  /**
+   * `ET_ENGINE_MAGIC`.
+   */
+  uint64_t magic;
+  /**
+   * `ET_ABI_MAJOR` the engine was built for.
+   */
+  uint32_t abi_major;
+  /**
+   * `ET_ABI_MINOR` the engine offers.
+   */
+  uint32_t abi_minor;
+  /**
+   * Bytes filled by the engine.
+   */
+  size_t struct_size;
+  /**
+   * What it computes on: "cuda" or "cpu".
+   */
+  const char *id;
+  /**
+   * Version of the engine, for instance "0.1.0"; the loader wants its own.
+   */
+  const char *version;
+  /**
+   * The host table of the engine, there before `open`; lives until the process ends.
+   */
+  const struct et_host *host;
+  /**
+   * Starts the engine on device number `device`. `options` is JSON: {"precision": "f32" | "tf32" | "bf16" | "f16", "deterministic": false}. Called once, before
+   * any tensor is made. Errors: UNIMPLEMENTED for what the device cannot do, FAILED_PRECONDITION when it is open already. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*open)(int32_t device, struct et_str options);
+  /**
+   * Adds a table to those that `get_interface` of the engine's host finds; it lives until the process ends. [any-thread] since 0.1
+   */
+  void (*provide)(const char *id, const void *table);
+  /**
+   * What the engine did so far, as JSON: {"device": "..", "launches": 0, "host_fallbacks": {"op": 0}, "bytes_in_use": 0, "bytes_peak": 0}. [any-thread] since 0.1
+   */
+  struct et_error *(*report)(struct et_buffer **out);
+} et_engine_record;
 
 /**
  * The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The fields up to `version`

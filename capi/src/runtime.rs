@@ -1,6 +1,6 @@
 //! The runtime: one engine and the plugins found for it.
 
-use crate::error::{check_out, give, guard, host, shared, take_back};
+use crate::error::{check_out, give, guard, shared, take_back};
 use crate::text::{et_text, optional, required};
 use easytransfer_facade as facade;
 use facade::plugin::Error;
@@ -27,13 +27,17 @@ pub extern "C" fn et_version() -> *const c_char {
 /// back. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn et_live_handles() -> i64 {
-    // SAFETY: the slot takes no arguments.
-    host().live_handles.map_or(0, |count| unsafe { count() })
+    // SAFETY: the table lives until the process ends, and the slot takes no arguments.
+    unsafe { facade::engine_host().as_ref() }
+        .and_then(|host| host.live_handles)
+        // SAFETY: as above.
+        .map_or(0, |count| unsafe { count() })
 }
 
 /// Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are used.
 /// `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" |
-/// "hash-required"}. `*out` is for `et_runtime_release`. Errors: BAD_INPUT for options. [any-thread] since 0.1
+/// "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16"}; the first runtime of a process decides
+/// on the device for all. `*out` is for `et_runtime_release`. Errors: BAD_INPUT for options. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_new(
     options: *const c_char,
@@ -60,7 +64,7 @@ pub unsafe extern "C" fn et_runtime_release(runtime: *mut et_runtime) {
 /// The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_host(runtime: *const et_runtime) -> *const et_host {
-    if runtime.is_null() { std::ptr::null() } else { host() }
+    if runtime.is_null() { std::ptr::null() } else { facade::engine_host() }
 }
 
 /// Loads a plugin by its manifest or its folder. Errors: BAD_INPUT saying what was required and found. [any-thread] since 0.1

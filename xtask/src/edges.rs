@@ -11,6 +11,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sdk/abi", &[]),
     ("sdk/plugin", &["sdk/abi"]),
     ("sdk/core", &["sdk/abi"]),
+    ("sdk/engine", &["sdk/core", "sdk/abi"]),
     ("sdk/loader", &["sdk/abi"]),
     ("sdk/train", &["sdk/plugin", "sdk/loader"]),
     ("sdk/easytransfer", &["sdk/train", "sdk/loader", "sdk/core", "sdk/plugin", "sdk/abi"]),

@@ -14,6 +14,7 @@ pub mod demo;
 pub mod diff;
 pub mod dist;
 pub mod edges;
+pub mod engine;
 pub mod header;
 pub mod licences;
 pub mod new_plugin;

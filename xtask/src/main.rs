@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 use xtask::{
-    Context, Failure, bench, check, demo, dist, edges, header, licences, new_plugin, stage, test,
+    Context, Failure, bench, check, demo, dist, edges, engine, header, licences, new_plugin, stage,
+    test,
 };
 
 const HELP: &str = "\
@@ -18,6 +19,11 @@ usage: cargo xtask COMMAND
                              loss, model, optimizer, metric, strategy or op
   bench [NAME...] [--python PYTHON] [-- OPTIONS]
                              runs benches against their peers (installed into target/bench-venv unless PYTHON has them)
+  engine cuda [--fetch-toolkit]
+                             builds libeasytransfer_engine_cuda.so beside the command; needs an nvcc (CUDA_HOME, PATH), or fetches one
+                             from PyPI into target/cuda-toolkit
+  engine kernels [--fetch-toolkit]
+                             compiles the CUDA kernels alone, for sm_80 and sm_90
   dist                       makes target/dist/easytransfer-VERSION-PLATFORM.tar.gz
 ";
 
@@ -32,6 +38,10 @@ fn main() -> ExitCode {
         ["edges"] => edges::run(&context),
         ["licences"] => licences::run(&context),
         ["bench", ref rest @ ..] => bench::run(&context, rest),
+        ["engine", "cuda"] => engine::run(&context, false),
+        ["engine", "cuda", "--fetch-toolkit"] => engine::run(&context, true),
+        ["engine", "kernels"] => engine::kernels(&context, false),
+        ["engine", "kernels", "--fetch-toolkit"] => engine::kernels(&context, true),
         ["dist"] => dist::run(&context),
         ["header"] => header::run(&context, false),
         ["header", "--verify"] => header::run(&context, true),

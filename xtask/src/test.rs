@@ -5,7 +5,7 @@
 //! `plugins/`, `hosts/c/` and `hosts/cpp/`) and the shared data through `ET_SHARED`.
 
 use crate::{
-    Context, Failure, licences,
+    Context, Failure, engine, licences,
     process::{self, cargo, has},
     programs, stage,
     tally::Tally,
@@ -27,6 +27,7 @@ pub fn run(context: &Context) -> Result<(), Failure> {
     if run.stage("build", Run::build) && run.stage("stage plugins", |run| stage::run(run.context)) {
         run.stage("build C and C++ programs", Run::programs);
     }
+    run.stage("CUDA kernels", Run::kernels);
     run.stage("tests", Run::tests);
     println!("{}", run.tally.line());
     if run.tally.failed == 0 { Ok(()) } else { Err(Failure(String::new())) }
@@ -123,6 +124,18 @@ impl Run<'_> {
                 }
                 self.tally.add(built.is_ok());
             }
+        }
+        Ok(())
+    }
+
+    /// Compiles the kernels of the CUDA engine where there is a toolkit, or where ET_CUDA_TOOLKIT=fetch says to get one.
+    fn kernels(&mut self) -> Result<(), Failure> {
+        match engine::wanted(self.context) {
+            Some(fetch) => {
+                engine::kernels(self.context, fetch)?;
+                self.tally.add(true);
+            }
+            None => self.skip("CUDA kernels", "no nvcc; ET_CUDA_TOOLKIT=fetch fetches one"),
         }
         Ok(())
     }

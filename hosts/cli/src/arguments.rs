@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use easytransfer::train::output::OutputFormat;
 use easytransfer::train::records::{Format, OnBadRow, ReadOptions, Schema};
-use easytransfer::{DataFile, Precision, Profile, Result, Runtime, RuntimeOptions};
+use easytransfer::{
+    DataFile, Device, EnginePrecision, Error, Precision, Profile, Result, Runtime, RuntimeOptions,
+    engine_use,
+};
 
 use crate::{device, print};
 
@@ -17,9 +20,9 @@ pub struct Common {
     /// A manifest, the folder of a plugin, or a folder of plugins; searched before ET_PLUGIN_PATH. May be repeated
     #[arg(long, value_name = "DIR", global = true)]
     plugins: Vec<PathBuf>,
-    /// What computes: cpu, or auto for the best that is there
-    #[arg(long, value_name = "DEVICE", global = true, default_value = "auto")]
-    device: String,
+    /// What computes: cpu, cuda, cuda:N, or auto for a CUDA device where there is one [default: auto, without a note]
+    #[arg(long, value_name = "DEVICE", global = true)]
+    device: Option<String>,
     /// Threads of the engine [default: RAYON_NUM_THREADS, else one per processor]
     #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -28,26 +31,73 @@ pub struct Common {
     profile: Option<PathBuf>,
     #[arg(skip)]
     recording: Cell<Option<Profile>>,
+    #[arg(skip)]
+    compute: Cell<EnginePrecision>,
+}
+
+/// Precisions of training.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum TrainPrecision {
+    /// Single precision
+    F32,
+    /// Matrix products with 10 bits of mantissa
+    Tf32,
+    /// Matrix products and attention in bfloat16
+    Bf16,
+    /// The same in half precision, backward in bfloat16
+    F16,
+}
+
+impl From<TrainPrecision> for EnginePrecision {
+    fn from(precision: TrainPrecision) -> Self {
+        match precision {
+            TrainPrecision::F32 => Self::F32,
+            TrainPrecision::Tf32 => Self::Tf32,
+            TrainPrecision::Bf16 => Self::Bf16,
+            TrainPrecision::F16 => Self::F16,
+        }
+    }
 }
 
 impl Common {
-    /// Checks the device and sets the number of threads. Must be called before the engine starts and while there is one thread.
+    /// Sets how the engine computes, before it starts.
+    pub fn compute_in(&self, precision: TrainPrecision) {
+        self.compute.set(precision.into());
+    }
+
+    /// Checks the device's name and sets the number of threads. Must be called before the engine starts and while there is one thread.
     pub fn apply(&self) -> Result<()> {
         if let Some(threads) = self.threads {
             // SAFETY: the program has started no thread yet, so nothing reads the environment meanwhile.
             unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
         }
-        device::require(&self.device)?;
+        self.chosen()?;
         let named =
             std::env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok());
         // Every command computes on this thread.
         easytransfer::include_this_thread(named.filter(|&threads| threads > 0))
     }
 
+    /// The device that was named.
+    fn chosen(&self) -> Result<Device> {
+        self.device.as_deref().map_or(Ok(Device::Auto), |name| {
+            device::parse(name).map_err(|text| Error::user(format!("--device: {text}")))
+        })
+    }
+
     /// Starts the engine and finds plugins.
     pub fn runtime(&self) -> Result<Runtime> {
-        let options = RuntimeOptions { plugins: self.plugins.clone(), ..RuntimeOptions::default() };
-        let runtime = Runtime::new(options)?;
+        let runtime = Runtime::new(RuntimeOptions {
+            plugins: self.plugins.clone(),
+            device: self.chosen()?,
+            precision: self.compute.get(),
+            ..RuntimeOptions::default()
+        })?;
+        if let Some((_, Some(why))) = engine_use()
+            && self.device.is_some()
+        {
+            print::message(&format!("note: --device auto: computing on the CPU: {why}"));
+        }
         if let Some(path) = &self.profile {
             self.recording.set(Some(runtime.profile(path, 0)?));
         }

@@ -1,16 +1,16 @@
-//! `easytransfer device`: what can compute here. This build computes on the CPU.
+//! `easytransfer device`: what can compute here.
 
-use std::path::PathBuf;
+use std::fmt::Write;
 
 use clap::Subcommand;
-use easytransfer::{Error, Result};
+use easytransfer::{Device as Chosen, Driver, Result, engine_places};
 
 use crate::print;
 
 /// Show what can compute here.
 #[derive(Subcommand)]
 pub enum Device {
-    /// List devices
+    /// List devices: the processor, the cards that the driver finds, and the engine that computes on them
     List,
 }
 
@@ -25,8 +25,47 @@ impl Device {
             .unwrap_or(1);
         let sets = instruction_sets();
         let sets = if sets.is_empty() { String::new() } else { format!(", {}", sets.join(" ")) };
-        print::text(&format!("cpu\t{} {threads} threads{sets}\n", std::env::consts::ARCH))
+        let mut text = format!("cpu\t{} {threads} threads{sets}\n", std::env::consts::ARCH);
+        text.push_str(&cards());
+        print::text(&text)
     }
+}
+
+/// One line per card, or one that says what is missing.
+fn cards() -> String {
+    let driver = match Driver::open() {
+        Ok(driver) => driver,
+        Err(error) => return format!("cuda\tnot usable: {error}\n"),
+    };
+    let mut text = String::new();
+    for card in &driver.cards {
+        let gib = card.memory as f64 / f64::from(1u32 << 30);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "cuda:{}\t{}, {gib:.0} GiB, compute capability {}.{}, driver for CUDA {}.{}",
+            card.number,
+            card.name,
+            card.capability.0,
+            card.capability.1,
+            driver.version.0,
+            driver.version.1
+        );
+    }
+    let places = engine_places();
+    let _ = match places.iter().find(|place| place.exists()) {
+        Some(found) => writeln!(text, "engine\t{}", found.display()),
+        None => {
+            let places: Vec<String> =
+                places.iter().map(|place| format!("`{}`", place.display())).collect();
+            writeln!(
+                text,
+                "engine\tnot usable: no usable CUDA engine: expected one of {}",
+                places.join(", ")
+            )
+        }
+    };
+    text
 }
 
 /// The instruction sets of this processor that matter for kernels.
@@ -50,30 +89,7 @@ fn instruction_sets() -> Vec<&'static str> {
     }
 }
 
-/// Checks that a device of this name is there. Errors: it is not, with the places that were searched for its engine.
-pub fn require(name: &str) -> Result<()> {
-    if matches!(name, "cpu" | "auto") {
-        return Ok(());
-    }
-    if name != "cuda" && !name.starts_with("cuda:") {
-        return Err(Error::user(format!("--device: expected `cpu` or `auto`, found `{name}`")));
-    }
-    let library = "libeasytransfer_engine_cuda.so";
-    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_path_buf()));
-    let places: Vec<PathBuf> = beside
-        .into_iter()
-        .flat_map(|folder| [folder.clone(), folder.join("../lib/easytransfer")])
-        .chain([PathBuf::from("/usr/lib/easytransfer")])
-        .collect();
-    if let Some(found) = places.iter().map(|place| place.join(library)).find(|path| path.exists()) {
-        return Err(Error::user(format!(
-            "--device {name}: this version opens no engine libraries, found `{}`; use `--device cpu`",
-            found.display()
-        )));
-    }
-    let places: Vec<String> = places.iter().map(|place| format!("`{}`", place.display())).collect();
-    Err(Error::user(format!(
-        "--device {name}: expected the CUDA engine `{library}` in {}, found none; this build has no CUDA engine, use `--device cpu`",
-        places.join(", ")
-    )))
+/// The device that the command line names. Without a name the best that is there.
+pub fn parse(name: &str) -> std::result::Result<Chosen, String> {
+    name.parse()
 }

@@ -13,7 +13,7 @@ use easytransfer::train::{checkpoint, config, options};
 use easytransfer::{Error, Result, TrainConfig, TrainJob, TrainResult};
 use serde_json::{Value, json};
 
-use crate::arguments::{Common, Label, Reading, named};
+use crate::arguments::{Common, Label, Reading, TrainPrecision, named};
 use crate::{interrupt, print};
 
 /// Train an app on labelled texts and write its bundle
@@ -53,6 +53,9 @@ pub struct Train {
     /// Column with the label in the validation data
     #[arg(long, value_name = "COLUMN", requires = "valid")]
     valid_label: Option<String>,
+    /// How a CUDA device computes; parameters and optimizer states stay f32
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: TrainPrecision,
     /// Start from random weights: the encoder's directory needs none
     #[arg(long, conflicts_with = "allow_missing")]
     from_scratch: bool,
@@ -88,6 +91,7 @@ impl Train {
             ("text_pair", &self.valid_text_pair),
             ("label", &self.valid_label),
         ]));
+        common.compute_in(self.precision);
         let runtime = common.runtime()?;
         if self.resume && !checkpoint::exists(&checkpoint_path(&self.output))? {
             let output = self.output.display();

@@ -6,6 +6,8 @@ pub const ET_ABI_MAJOR: u32 = 0;
 pub const ET_ABI_MINOR: u32 = 1;
 /// First eight bytes of a plugin record, "ETPLUGIN" in little-endian order.
 pub const ET_PLUGIN_MAGIC: u64 = 0x4e49_4755_4c50_5445;
+/// First field of the record of a loadable engine: "ETENGINE" in little-endian order.
+pub const ET_ENGINE_MAGIC: u64 = 0x454e_4947_4e45_5445;
 
 /// Any failure without a better code.
 pub const ET_ERR_UNKNOWN: i32 = 1;

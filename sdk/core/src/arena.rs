@@ -176,6 +176,34 @@ impl Arena {
         })
     }
 
+    /// True if the arena lies on a card.
+    #[cfg(feature = "cuda")]
+    pub fn is_on_card(&self) -> bool {
+        !self.grads.device().is_cpu()
+    }
+
+    /// [`Arena::write_grad`] on a card: `f(view, first)` puts the work that writes the view of `shape` on the stream.
+    #[cfg(feature = "cuda")]
+    pub fn write_view(
+        &self,
+        index: usize,
+        shape: &[usize],
+        f: &mut dyn FnMut(&Raw, bool) -> Result<()>,
+    ) -> Result<()> {
+        self.apply_scale()?;
+        let view = self.view(&self.grads, index, shape)?;
+        // Passes backwards run one after the other on the stream's thread; the caller holds the parameter's lock.
+        let first = !self.has_grad[index].swap(true, Ordering::AcqRel);
+        f(&view, first)
+    }
+
+    /// Starts and lengths of the parameters that have gradients.
+    #[cfg(feature = "cuda")]
+    fn present(&self) -> impl Iterator<Item = (usize, usize)> {
+        let present = self.spans.iter().enumerate().filter(|(index, _)| self.has_grad(*index));
+        present.map(|(_, span)| (span.start, span.len))
+    }
+
     /// Calls `f(slice)` to add to `rows` (ascending, each once) of `width` elements of the gradient of parameter `index`, and to no
     /// others. `F` must be the arena's type.
     pub fn add_to_rows<F: Real, R>(
@@ -244,6 +272,10 @@ impl Arena {
         if factor == 1.0 {
             return Ok(());
         }
+        #[cfg(feature = "cuda")]
+        if self.is_on_card() {
+            return crate::cuda::optim::scale(&self.grads, factor, self.present());
+        }
         with_real!(self.dtype(), F => storage::with_mut::<F, _>(&self.grads, |grads| {
             for (index, span) in self.spans.iter().enumerate() {
                 if self.has_grad(index) {
@@ -263,6 +295,13 @@ impl Arena {
 
     /// Adds a gradient of the right shape and type, or writes it if it is the first.
     pub fn accumulate(&self, index: usize, grad: &Raw) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if self.is_on_card() {
+            let grad = storage::beside(&grad.contiguous()?, &self.grads)?;
+            return self.write_view(index, grad.dims(), &mut |view, first| {
+                crate::cuda::activation::store(&grad, !first, view)
+            });
+        }
         let grad = grad.contiguous()?;
         with_real!(self.dtype(), F => {
             let grad = storage::read::<F>(&grad)?;
@@ -281,6 +320,11 @@ impl Arena {
     /// Sum of the squares of all present gradients, in the order of the arena.
     pub fn grad_square_sum(&self) -> Result<f64> {
         let factor = self.pending_scale();
+        #[cfg(feature = "cuda")]
+        if self.is_on_card() {
+            let sum = crate::cuda::optim::square_sum(&self.grads, self.present())?;
+            return Ok(sum * factor * factor);
+        }
         with_real!(self.dtype(), F => {
             let grads = storage::read::<F>(&self.grads)?;
             let present = self.spans.iter().enumerate().filter(|(index, _)| self.has_grad(*index));

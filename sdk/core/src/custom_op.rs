@@ -9,6 +9,8 @@ use easytransfer_abi::{
     ET_DEVICE_CPU, ET_ERR_PANIC, ET_OP_ACCEPTS_STRIDED, ET_OP_HAS_BACKWARD, et_error, et_op_call,
     et_plugin_op, et_tensor, et_view,
 };
+#[cfg(feature = "cuda")]
+use easytransfer_abi::{ET_DEVICE_CUDA, ET_OP_HAS_CUDA};
 use half::{bf16, f16};
 
 use crate::error::{Error, Result, fail};
@@ -288,6 +290,96 @@ fn infer(table: &Table, state: State, parts: &[ViewParts]) -> Result<Vec<(DType,
     Ok(outputs)
 }
 
+/// Calls the plugin's code on host memory; tensors on a card are copied for it.
+fn forward_on_host(table: &Table, state: State, values: &[Value]) -> Result<Vec<Raw>> {
+    let hosts = values
+        .iter()
+        .map(|value| storage::to_host(Raw::clone(value)).map(Value::new))
+        .collect::<Result<Vec<Value>>>()?;
+    let parts = hosts.iter().map(|v| ViewParts::new(v)).collect::<Result<Vec<_>>>()?;
+    let shapes = infer(table, state, &parts)?;
+    let mut outputs = Vec::with_capacity(shapes.len());
+    let mut output_parts = Vec::with_capacity(shapes.len());
+    for (dtype, shape) in &shapes {
+        outputs.push(Output::new(*dtype, shape.iter().product())?);
+        let mut strides = vec![1i64; shape.len()];
+        for axis in (0..shape.len().saturating_sub(1)).rev() {
+            strides[axis] = strides[axis + 1] * shape[axis + 1] as i64;
+        }
+        output_parts.push(ViewParts {
+            shape: shape.iter().map(|&extent| extent as i64).collect(),
+            strides,
+            dtype: dtype_code(*dtype)?,
+        });
+    }
+    {
+        let mut in_views = Vec::with_capacity(parts.len());
+        for (part, value) in parts.iter().zip(&hosts) {
+            in_views.push(part.view(address(value)?));
+        }
+        let out_views: Vec<et_view> = output_parts
+            .iter()
+            .zip(&mut outputs)
+            .map(|(part, out)| part.view(out.data()))
+            .collect();
+        let in_pointers: Vec<*const et_view> = in_views.iter().map(ptr::from_ref).collect();
+        let out_pointers: Vec<*const et_view> = out_views.iter().map(ptr::from_ref).collect();
+        let call = et_op_call {
+            struct_size: size_of::<et_op_call>(),
+            state: state.get(),
+            inputs: in_pointers.as_ptr(),
+            inputs_len: in_pointers.len(),
+            outputs: out_pointers.as_ptr(),
+            outputs_len: out_pointers.len(),
+            stream: ptr::null_mut(),
+        };
+        // SAFETY: the views describe live memory of `values` and `outputs`, and all arrays outlive the call.
+        let error = unsafe { (table.forward)(&call) };
+        // SAFETY: plugins return errors made by this engine.
+        unsafe { answer(&table.name, "forward", error) }?;
+    }
+    outputs.into_iter().zip(shapes).map(|(output, (_, shape))| output.into_tensor(shape)).collect()
+}
+
+/// Calls the plugin's code on the card's memory, with the stream on which it must put its work.
+#[cfg(feature = "cuda")]
+fn forward_on_card(table: &Table, state: State, values: &[Value]) -> Result<Vec<Raw>> {
+    use crate::cuda::memory;
+    let parts = values.iter().map(|v| ViewParts::new(v)).collect::<Result<Vec<_>>>()?;
+    let outputs = infer(table, state, &parts)?
+        .into_iter()
+        .map(|(dtype, shape)| memory::empty(dtype, shape))
+        .collect::<Result<Vec<Raw>>>()?;
+    let output_parts = outputs.iter().map(ViewParts::new).collect::<Result<Vec<_>>>()?;
+    let view = |part: &ViewParts, tensor: &Raw| -> Result<et_view> {
+        let data = memory::address(tensor)? as *mut c_void;
+        let device_id = crate::cuda::device::number();
+        Ok(et_view { device_type: ET_DEVICE_CUDA, device_id, ..part.view(data) })
+    };
+    let inputs = parts.iter().zip(values).map(|(part, value)| view(part, value));
+    let inputs = inputs.collect::<Result<Vec<et_view>>>()?;
+    let results = output_parts.iter().zip(&outputs).map(|(part, value)| view(part, value));
+    let results = results.collect::<Result<Vec<et_view>>>()?;
+    let in_pointers: Vec<*const et_view> = inputs.iter().map(ptr::from_ref).collect();
+    let out_pointers: Vec<*const et_view> = results.iter().map(ptr::from_ref).collect();
+    let call = et_op_call {
+        struct_size: size_of::<et_op_call>(),
+        state: state.get(),
+        inputs: in_pointers.as_ptr(),
+        inputs_len: in_pointers.len(),
+        outputs: out_pointers.as_ptr(),
+        outputs_len: out_pointers.len(),
+        stream: crate::cuda::device::bound_stream()?,
+    };
+    // SAFETY: the views describe memory of `values` and `outputs`, which is freed in the order of the stream; the arrays outlive
+    // the call.
+    let error = unsafe { (table.forward)(&call) };
+    // SAFETY: plugins return errors made by this engine.
+    unsafe { answer(&table.name, "forward", error) }?;
+    // Types that live in host memory go there.
+    outputs.into_iter().map(storage::at_home).collect()
+}
+
 /// Runs a custom operation and records it.
 ///
 /// # Errors
@@ -318,53 +410,16 @@ pub unsafe fn apply(
         .iter()
         .map(|input| if strided { Ok(input.save()) } else { super::nn::dense(input.value()) })
         .collect::<Result<Vec<Value>>>()?;
-    let parts = values.iter().map(|v| ViewParts::new(v)).collect::<Result<Vec<_>>>()?;
-    let shapes = infer(&table, state, &parts)?;
-    let mut outputs = Vec::with_capacity(shapes.len());
-    let mut output_parts = Vec::with_capacity(shapes.len());
-    for (dtype, shape) in &shapes {
-        outputs.push(Output::new(*dtype, shape.iter().product())?);
-        let mut strides = vec![1i64; shape.len()];
-        for axis in (0..shape.len().saturating_sub(1)).rev() {
-            strides[axis] = strides[axis + 1] * shape[axis + 1] as i64;
-        }
-        output_parts.push(ViewParts {
-            shape: shape.iter().map(|&extent| extent as i64).collect(),
-            strides,
-            dtype: dtype_code(*dtype)?,
-        });
-    }
+    #[cfg(feature = "cuda")]
+    let outputs = if table.flags & ET_OP_HAS_CUDA != 0
+        && values.iter().all(|value| !value.device().is_cpu())
     {
-        let mut in_views = Vec::with_capacity(parts.len());
-        for (part, value) in parts.iter().zip(&values) {
-            in_views.push(part.view(address(value)?));
-        }
-        let out_views: Vec<et_view> = output_parts
-            .iter()
-            .zip(&mut outputs)
-            .map(|(part, out)| part.view(out.data()))
-            .collect();
-        let in_pointers: Vec<*const et_view> = in_views.iter().map(ptr::from_ref).collect();
-        let out_pointers: Vec<*const et_view> = out_views.iter().map(ptr::from_ref).collect();
-        let call = et_op_call {
-            struct_size: size_of::<et_op_call>(),
-            state: state.get(),
-            inputs: in_pointers.as_ptr(),
-            inputs_len: in_pointers.len(),
-            outputs: out_pointers.as_ptr(),
-            outputs_len: out_pointers.len(),
-            stream: ptr::null_mut(),
-        };
-        // SAFETY: the views describe live memory of `values` and `outputs`, and all arrays outlive the call.
-        let error = unsafe { (table.forward)(&call) };
-        // SAFETY: plugins return errors made by this engine.
-        unsafe { answer(&name, "forward", error) }?;
-    }
-    let outputs = outputs
-        .into_iter()
-        .zip(shapes)
-        .map(|(output, (_, shape))| output.into_tensor(shape))
-        .collect::<Result<Vec<Raw>>>()?;
+        forward_on_card(&table, state, &values)?
+    } else {
+        forward_on_host(&table, state, &values)?
+    };
+    #[cfg(not(feature = "cuda"))]
+    let outputs = forward_on_host(&table, state, &values)?;
     let Some(backward) = table.backward else {
         // Without a backward function the outputs are constants.
         return Ok(outputs.into_iter().map(Tensor::new).collect());

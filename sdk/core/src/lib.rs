@@ -13,11 +13,29 @@
 //! | [`host`], [`handle`], [`error`] | the host table, opaque pointers, failures |
 //! | [`ops`], [`nn`], [`custom_op`] | fine-grained, fused and plugins' operations |
 //! | [`tables`] | all of that as C tables |
+//! | `cuda` | the same operations on a card, with the feature `cuda` |
 //!
 //! This is the only crate that names candle.
 
+/// Returns what `$run` gives if the tensor `$x` is on a card; nothing where the engine is built for the CPU.
+#[cfg(feature = "cuda")]
+macro_rules! on_card {
+    ($x:expr, $run:expr) => {
+        if $crate::cuda::holds($x) {
+            return $run;
+        }
+    };
+}
+#[cfg(not(feature = "cuda"))]
+macro_rules! on_card {
+    ($x:expr, $run:expr) => {};
+}
+pub(crate) use on_card;
+
 mod arena;
 pub mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod custom_op;
 pub mod data;
 pub mod error;

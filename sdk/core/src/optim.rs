@@ -135,6 +135,13 @@ fn lock_of(tensor: &Raw) -> usize {
 
 fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result<()> {
     let segments = segments(sealed, step.weight_decay);
+    #[cfg(feature = "cuda")]
+    if sealed.arena.is_on_card() && crate::cuda::optim::has(step.kind) {
+        let arena = &sealed.arena;
+        let grads = arena.unsettled_grads();
+        let scale = arena.pending_scale();
+        return crate::cuda::optim::step(step, scale, &segments, &arena.values, grads, states);
+    }
     let arena = &sealed.arena;
     // Adam reads scaled gradients and rows of gradients on its way; the others get whole ones.
     let reads_rows = matches!(step.kind, ET_OPTIM_ADAMW | ET_OPTIM_ADAM);

@@ -87,6 +87,12 @@ impl Inner {
             let fresh = with_real!(self.dtype, F => self.fresh::<F>()?);
             state.value = Value::Own(fresh);
         }
+        #[cfg(feature = "cuda")]
+        if let Value::Mapped(mapped) = &state.value
+            && crate::cuda::device::active().is_some()
+        {
+            state.value = Value::Own(storage::at_home(mapped.tensor().clone())?);
+        }
         Ok(match &state.value {
             Value::Own(raw) | Value::Arena { view: raw, .. } => raw.clone(),
             Value::Mapped(mapped) => mapped.tensor().clone(),
@@ -176,6 +182,11 @@ impl Leaf for Inner {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn accumulate_view(&self, f: &mut dyn FnMut(&Raw, bool) -> Result<()>) -> Result<bool> {
+        self.write_on_card(f)
+    }
+
     fn accumulate_rows_f32(
         &self,
         width: usize,
@@ -188,6 +199,23 @@ impl Leaf for Inner {
                 if self.dtype == DType::F32 && self.trainable.load(Ordering::Acquire) =>
             {
                 arena.add_to_rows::<f32, _>(index, width, rows, f)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Inner {
+    /// Lets `f` write the gradient on the card; false when it is not there.
+    fn write_on_card(&self, f: &mut dyn FnMut(&Raw, bool) -> Result<()>) -> Result<bool> {
+        let state = lock(&self.state);
+        match state.slot() {
+            Some((arena, index))
+                if arena.is_on_card() && self.trainable.load(Ordering::Acquire) =>
+            {
+                arena.write_view(index, &self.shape, f)?;
                 Ok(true)
             }
             _ => Ok(false),

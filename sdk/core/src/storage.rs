@@ -28,6 +28,9 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
     fn vec_mut(storage: &mut CpuStorage) -> Option<&mut Vec<Self>>;
     /// A storage made of a vector.
     fn wrap(data: Vec<Self>) -> CpuStorage;
+    /// Overwrites a contiguous tensor on the card.
+    #[cfg(feature = "cuda")]
+    fn overwrite(tensor: &candle_core::Tensor, data: &[Self]) -> Result<()>;
     /// A vector of `len` elements with arbitrary values, from the pool where there is one for this type.
     fn take(len: usize) -> Vec<Self> {
         vec![Self::default(); len]
@@ -52,6 +55,10 @@ macro_rules! element {
             }
             fn wrap(data: Vec<Self>) -> CpuStorage {
                 CpuStorage::$variant(data)
+            }
+            #[cfg(feature = "cuda")]
+            fn overwrite(tensor: &candle_core::Tensor, data: &[Self]) -> Result<()> {
+                crate::cuda::memory::overwrite(tensor, data)
             }
             $($take)?
         }
@@ -109,14 +116,52 @@ pub fn tensor_from_vec<T: Element>(
         fail!(ET_ERR_SHAPE, "{} values do not fill the shape {:?}", data.len(), shape.dims());
     }
     let storage = Storage::Cpu(T::wrap(data));
-    Ok(candle_core::Tensor::from_storage(storage, shape, BackpropOp::none(), false))
+    at_home(candle_core::Tensor::from_storage(storage, shape, BackpropOp::none(), false))
+}
+
+/// The tensor on the device where its type lives: the same one, unless a card is open.
+#[cfg(feature = "cuda")]
+pub(crate) fn at_home(tensor: candle_core::Tensor) -> Result<candle_core::Tensor> {
+    crate::cuda::memory::at_home(tensor)
+}
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn at_home(tensor: candle_core::Tensor) -> Result<candle_core::Tensor> {
+    Ok(tensor)
+}
+
+/// The tensor on the device of `other`: the same one, unless a card is open.
+#[cfg(feature = "cuda")]
+pub(crate) fn beside(
+    tensor: &candle_core::Tensor,
+    other: &candle_core::Tensor,
+) -> Result<candle_core::Tensor> {
+    crate::cuda::memory::beside(tensor, other)
+}
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn beside(
+    tensor: &candle_core::Tensor,
+    _other: &candle_core::Tensor,
+) -> Result<candle_core::Tensor> {
+    Ok(tensor.clone())
+}
+
+/// The tensor in host memory; waits for a card. The same one, unless a card is open.
+#[cfg(feature = "cuda")]
+pub(crate) fn to_host(tensor: candle_core::Tensor) -> Result<candle_core::Tensor> {
+    if tensor.device().is_cpu() { Ok(tensor) } else { crate::cuda::memory::to_host(&tensor) }
+}
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn to_host(tensor: candle_core::Tensor) -> Result<candle_core::Tensor> {
+    Ok(tensor)
 }
 
 /// The elements of a contiguous CPU tensor, locked for reading as long as this lives.
 pub struct Slice<'a, T> {
     guard: StorageRef<'a>,
     range: Range<usize>,
-    _element: std::marker::PhantomData<T>,
+    /// The elements, copied from a card.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a card's memory is copied"))]
+    copy: Option<Vec<T>>,
 }
 
 impl<T: Element> Deref for Slice<'_, T> {
@@ -127,7 +172,7 @@ impl<T: Element> Deref for Slice<'_, T> {
             Storage::Cpu(storage) => {
                 T::slice(storage).map_or(&[], |data| &data[self.range.clone()])
             }
-            _ => &[],
+            _ => self.copy.as_deref().unwrap_or(&[]),
         }
     }
 }
@@ -155,9 +200,14 @@ fn not_cpu() -> Error {
     Error::new(easytransfer_abi::ET_ERR_UNIMPLEMENTED, "this operation works on CPU tensors only")
 }
 
-/// Reads a contiguous CPU tensor without copying. Errors: `DTYPE`, `INVALID_ARGUMENT` when not contiguous, `UNIMPLEMENTED` on
-/// another device.
+/// Reads a contiguous tensor: without copying on the CPU, as a copy from a card. Errors: `DTYPE`, `INVALID_ARGUMENT` when not
+/// contiguous.
+#[cfg_attr(feature = "cuda", track_caller)]
 pub fn read<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
+    #[cfg(feature = "cuda")]
+    if !tensor.device().is_cpu() {
+        return read_card(tensor);
+    }
     let (guard, layout) = tensor.storage_and_layout();
     let range = range_of(layout)?;
     match &*guard {
@@ -169,7 +219,21 @@ pub fn read<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
         },
         _ => return Err(not_cpu()),
     }
-    Ok(Slice { guard, range, _element: std::marker::PhantomData })
+    Ok(Slice { guard, range, copy: None })
+}
+
+/// A copy of a card's tensor, for operations that have no kernel there.
+#[cfg(feature = "cuda")]
+#[track_caller]
+fn read_card<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
+    crate::cuda::device::count_fallback(std::panic::Location::caller().file());
+    if tensor.dtype() != T::DTYPE {
+        return Err(wrong_dtype::<T>(tensor.dtype()));
+    }
+    range_of(tensor.layout())?;
+    let copy = crate::cuda::memory::download::<T>(tensor)?;
+    let (guard, _) = tensor.storage_and_layout();
+    Ok(Slice { guard, range: 0..0, copy: Some(copy) })
 }
 
 /// As [`read`], for a matrix whose rows lie without gaps but may begin further apart than they are long, such as a third of the
@@ -179,6 +243,10 @@ pub fn read_rows<T: Element>(
 ) -> Result<Option<(Slice<'_, T>, usize)>> {
     let (dims, stride) = (tensor.dims(), tensor.stride());
     let &[rows, cols] = dims else { return Ok(None) };
+    // A copy from a card has no gaps; the caller makes the tensor contiguous first.
+    if !tensor.device().is_cpu() {
+        return Ok(None);
+    }
     if rows == 0 || cols == 0 || (cols > 1 && stride[1] != 1) || (rows > 1 && stride[0] < cols) {
         return Ok(None);
     }
@@ -194,7 +262,7 @@ pub fn read_rows<T: Element>(
         },
         _ => return Err(not_cpu()),
     }
-    Ok(Some((Slice { guard, range, _element: std::marker::PhantomData }, step)))
+    Ok(Some((Slice { guard, range, copy: None }, step)))
 }
 
 /// As [`read`], for any strides: the elements from the first of the tensor to the last in memory, its gaps included.
@@ -213,7 +281,7 @@ pub fn read_span<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T
         },
         _ => return Err(not_cpu()),
     }
-    Ok(Slice { guard, range, _element: std::marker::PhantomData })
+    Ok(Slice { guard, range, copy: None })
 }
 
 fn storage_dtype(storage: &CpuStorage) -> DType {
@@ -221,6 +289,7 @@ fn storage_dtype(storage: &CpuStorage) -> DType {
 }
 
 /// Calls `f` with the elements of a contiguous CPU tensor. Errors as for [`read`].
+#[cfg_attr(feature = "cuda", track_caller)]
 pub fn with<T: Element, R>(tensor: &candle_core::Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
     Ok(f(&read::<T>(tensor)?))
 }
@@ -270,6 +339,7 @@ fn visit<R>(
 
 /// Calls `f` with the elements of a contiguous CPU tensor for writing. All tensors that share the memory see the change; `f`
 /// must not touch any of them (their lock is held). Errors as for [`read`].
+#[cfg_attr(feature = "cuda", track_caller)]
 pub fn with_mut<T: Element, R>(
     tensor: &candle_core::Tensor,
     f: impl FnOnce(&mut [T]) -> R,
@@ -282,6 +352,18 @@ pub fn with_mut<T: Element, R>(
         } else {
             Err(wrong_dtype::<T>(tensor.dtype()))
         };
+    }
+    #[cfg(feature = "cuda")]
+    if !tensor.device().is_cpu() {
+        // An operation without a kernel there: changed in host memory between two copies.
+        crate::cuda::device::count_fallback(std::panic::Location::caller().file());
+        if tensor.dtype() != T::DTYPE {
+            return Err(wrong_dtype::<T>(tensor.dtype()));
+        }
+        let mut data = crate::cuda::memory::download::<T>(tensor)?;
+        let result = f(&mut data);
+        T::overwrite(tensor, &data)?;
+        return Ok(result);
     }
     visit(tensor, |storage, _| {
         let dtype = storage_dtype(storage);
@@ -440,7 +522,9 @@ pub unsafe fn map_f32(
     // storages), and never freed: `MappedTensor` holds one reference to the storage and takes the vector out with
     // `mem::forget` before it gives that reference up; `Value` recycles only storages with a single reference.
     let data = unsafe { Vec::from_raw_parts(ptr.cast_mut(), len, len) };
-    let tensor = tensor_from_vec(data, shape.to_vec())?;
+    let storage = Storage::Cpu(f32::wrap(data));
+    let tensor =
+        candle_core::Tensor::from_storage(storage, shape.to_vec(), BackpropOp::none(), false);
     Ok(MappedTensor { tensor, _owner: owner })
 }
 

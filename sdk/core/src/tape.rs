@@ -25,6 +25,10 @@ pub trait Leaf: Send + Sync {
     /// holds nothing yet and must be overwritten instead of added to. `Ok(false)` when there is no such memory; then `f` was
     /// not called.
     fn accumulate_f32(&self, f: &mut dyn FnMut(&mut [f32], bool)) -> Result<bool>;
+    /// The same for memory on a card: `f(view, first)` puts the work that writes the contiguous `view` on the stream.
+    fn accumulate_view(&self, _f: &mut dyn FnMut(&Raw, bool) -> Result<()>) -> Result<bool> {
+        Ok(false)
+    }
     /// Lets an operation add to some rows (ascending, each once) of `width` elements: calls `f(slice)`, in which those rows may be
     /// added to and others must be left alone. `Ok(false)` when the leaf cannot; then `f` was not called.
     fn accumulate_rows_f32(
@@ -229,6 +233,19 @@ impl Pass<'_> {
     pub fn leaf_f32(&mut self, index: usize, f: &mut dyn FnMut(&mut [f32], bool)) -> Result<bool> {
         match self.inputs.get(index) {
             Some(Some(Edge::Leaf(leaf))) => leaf.accumulate_f32(f),
+            _ => Ok(false),
+        }
+    }
+
+    /// If input `index` is a leaf with memory for its gradient on a card, lets `f(view, first)` write there and returns true.
+    #[cfg(feature = "cuda")]
+    pub fn leaf_view(
+        &mut self,
+        index: usize,
+        f: &mut dyn FnMut(&Raw, bool) -> Result<()>,
+    ) -> Result<bool> {
+        match self.inputs.get(index) {
+            Some(Some(Edge::Leaf(leaf))) => leaf.accumulate_view(f),
             _ => Ok(false),
         }
     }

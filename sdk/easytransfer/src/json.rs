@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use easytransfer_loader::Policy;
+use easytransfer_loader::engine::Precision as EnginePrecision;
 use easytransfer_train::dataset::DataOptions;
 use easytransfer_train::network::Start;
 use easytransfer_train::options::validate;
@@ -44,12 +45,15 @@ fn is_true(value: &Value, key: &str) -> bool {
     value[key].as_bool().unwrap_or(false)
 }
 
-/// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required"}`
+/// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto",
+/// "precision": "f32" | "tf32" | "bf16" | "f16"}`
 pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
     let schema = json!({"type": "object", "properties": {
         "plugins": {"type": "array", "items": {"type": "string"}, "default": [], "description": "where to look first"},
         "only_these": {"type": "boolean", "default": false, "description": "look nowhere else"},
-        "policy": {"type": "string", "enum": ["any", "hash-pinned", "hash-required"], "default": "hash-pinned"}
+        "policy": {"type": "string", "enum": ["any", "hash-pinned", "hash-required"], "default": "hash-pinned"},
+        "device": {"type": "string", "default": "cpu", "description": "what computes"},
+        "precision": {"type": "string", "enum": ["f32", "tf32", "bf16", "f16"], "default": "f32"}
     }});
     let value = checked(&schema, options, "runtime options")?;
     let places = value["plugins"].as_array().into_iter().flatten();
@@ -60,6 +64,16 @@ pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
             "any" => Policy::Any,
             "hash-required" => Policy::HashRequired,
             _ => Policy::HashPinned,
+        },
+        device: text(&value, "device").parse().map_err(|message| Error::Config {
+            origin: "runtime options".to_owned(),
+            message: format!("device: {message}"),
+        })?,
+        precision: match text(&value, "precision").as_str() {
+            "tf32" => EnginePrecision::Tf32,
+            "bf16" => EnginePrecision::Bf16,
+            "f16" => EnginePrecision::F16,
+            _ => EnginePrecision::F32,
         },
     })
 }

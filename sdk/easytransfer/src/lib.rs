@@ -19,6 +19,7 @@
 
 mod app;
 mod embed;
+mod engine;
 pub mod json;
 mod parts;
 mod profile;
@@ -26,6 +27,7 @@ mod runtime;
 
 pub use app::{App, AppOptions, DataFile, Evaluation};
 pub use embed::{EmbedOptions, Embedder};
+pub use engine::{engine_host, engine_report, engine_use};
 pub use parts::{Model, Optimizer};
 pub use profile::{Profile, ProfileOp, ProfileSummary};
 pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
@@ -33,6 +35,9 @@ pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
 pub use easytransfer_core::inference::Precision;
 pub use easytransfer_core::storage::keep_pages;
 pub use easytransfer_loader::Policy;
+pub use easytransfer_loader::engine::{
+    Device, Driver, EngineError, Precision as EnginePrecision, engine_places,
+};
 pub use easytransfer_plugin as plugin;
 pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
 pub use easytransfer_train as train;

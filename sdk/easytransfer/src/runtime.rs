@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use easytransfer_abi::et_plugin_record;
+use easytransfer_loader::engine::{Device, Precision};
 use easytransfer_loader::{Kind, LoadError, Policy, Registry, SearchPath};
 use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric};
 use easytransfer_train::components::Components;
@@ -21,6 +22,10 @@ pub struct RuntimeOptions {
     pub only_these: bool,
     /// Which libraries may be opened.
     pub policy: Policy,
+    /// What computes; the first runtime of a process decides for all.
+    pub device: Device,
+    /// How numbers are computed; the CPU engine has f32 only.
+    pub precision: Precision,
 }
 
 /// One engine and the plugins found for it. Cloning shares it.
@@ -75,13 +80,12 @@ impl Components for Registered {
 }
 
 impl Runtime {
-    /// Starts the CPU engine and reads the manifests of all plugins that can be found; libraries are opened when they are used.
+    /// Starts the engine of the device that was asked for and reads the manifests of all plugins that can be found; libraries are
+    /// opened when they are used. Errors: the device is not there (the text says what is missing), or an earlier runtime of
+    /// this process took another one.
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
-        let host = easytransfer_core::host::host();
+        let host = crate::engine::start(&options.device, options.precision)?;
         // SAFETY: the engine's table lives until the process ends.
-        unsafe { easytransfer_plugin::attach(host)? };
-        easytransfer_core::host::provide("et.session/1", easytransfer_plugin::host_table());
-        // SAFETY: as above.
         let registry = unsafe { Registry::new(host) }.with_policy(options.policy);
         let search = if options.only_these {
             SearchPath::only(&options.plugins)

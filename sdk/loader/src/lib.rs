@@ -1,4 +1,4 @@
-//! Finds, checks, opens and registers plugins. The only crate that opens shared libraries.
+//! Finds, checks, opens and registers plugins, and opens engines ([`engine`]). The only crate that opens shared libraries.
 //!
 //! The way of a plugin into the program:
 //! 1. [`SearchPath`] says where manifests are looked for, [`Registry::discover`] reads them. No library is opened.
@@ -16,6 +16,7 @@
 
 mod component;
 mod elf;
+pub mod engine;
 mod error;
 mod fields;
 mod handshake;

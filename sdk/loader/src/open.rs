@@ -98,7 +98,7 @@ fn entry_of(id: &str, file: &Path) -> Result<Entry, LoadError> {
 }
 
 /// The message of an error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -118,7 +118,7 @@ type Library = libloading::os::windows::Library;
 
 /// Opens a library and keeps it open: destructors and threads of a plugin, and pointers into it, outlive any attempt
 /// to tell when the last one is gone.
-fn open_forever(file: &Path) -> Result<ManuallyDrop<Library>, libloading::Error> {
+pub(crate) fn open_forever(file: &Path) -> Result<ManuallyDrop<Library>, libloading::Error> {
     #[cfg(unix)]
     // SAFETY: runs the library's constructors. That is what loading a plugin means; the policy decided that it may.
     let library = unsafe {

@@ -61,6 +61,14 @@ impl Workshop {
     /// # Panics
     /// If the compiler is missing or complains.
     pub fn compile(&self, source: &str, file: &str) -> PathBuf {
+        self.compile_with(source, file, &[])
+    }
+
+    /// [`Workshop::compile`] with further arguments for the compiler.
+    ///
+    /// # Panics
+    /// If the compiler is missing or complains.
+    pub fn compile_with(&self, source: &str, file: &str, more: &[String]) -> PathBuf {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let include = std::env::var_os("ET_INCLUDE_DIR")
             .map_or_else(|| here.join("../../include"), PathBuf::from);
@@ -74,6 +82,7 @@ impl Workshop {
         let result = Command::new(&compiler)
             .args([standard, "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-I"])
             .arg(include)
+            .args(more)
             // Lazy binding whatever the toolchain's default is: the loader must not depend on it.
             .args(if cfg!(target_os = "linux") { &["-Wl,-z,lazy"][..] } else { &[] })
             .arg(here.join("plugins").join(source))

@@ -153,8 +153,8 @@ fn bad_options_are_refused() {
         (&["--config", "missing.toml"], &["missing.toml"]),
         (&["--config", "encoder"], &["encoder", "directory"]),
         (
-            &["--device", "cuda"],
-            &["--device", "cuda", "libeasytransfer_engine_cuda.so", "--device cpu"],
+            &["--device", "gpu"],
+            &["--device", "`gpu`", "`cuda:N`"],
         ),
     ];
     for (more, needles) in cases {

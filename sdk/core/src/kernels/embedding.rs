@@ -21,7 +21,7 @@ multiversion! {
     }
 }
 
-fn check_ids(kernel: &'static str, ids: &[i64], rows: usize) -> Result {
+pub(crate) fn check_ids(kernel: &'static str, ids: &[i64], rows: usize) -> Result {
     // A negative id is a huge one without its sign.
     match ids.iter().position(|&id| id as u64 >= rows as u64) {
         None => Ok(()),

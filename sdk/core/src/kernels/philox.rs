@@ -248,6 +248,11 @@ impl Dropout {
         Ok(Self { counter, threshold, scale: 1.0 / (1.0 - p) })
     }
 
+    /// Where its numbers begin, and the smallest word that keeps an element.
+    pub fn parts(&self) -> (Counter, u32) {
+        (self.counter, self.threshold)
+    }
+
     /// What kept elements are multiplied by.
     pub fn scale(&self) -> f64 {
         self.scale

@@ -126,6 +126,12 @@ fn slices<F: Real>(x: &Value) -> Result<(Slice<'_, F>, usize)> {
 }
 
 fn typed<F: Direct>(q: &Tensor, k: &Tensor, v: &Tensor, plan: Plan) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::holds(q) && plan.head_size <= crate::cuda::attention::LARGEST_HEAD {
+        let dropout = plan.dropout;
+        return plan
+            .with_shape(|shape| crate::cuda::attention::attention(q, k, v, shape, dropout));
+    }
     let (queries, width) = (q.dims()[0], q.dims()[1]);
     let keys = k.dims()[0];
     let (vq, vk, vv) = (readable::<F>(q)?, readable::<F>(k)?, readable::<F>(v)?);

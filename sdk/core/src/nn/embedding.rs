@@ -4,6 +4,8 @@ use super::{Direct, by_dtype, dense, give_written, given, integers};
 use crate::error::{Result, fail};
 use crate::kernels::Float;
 use crate::kernels::elementwise::Store;
+#[cfg(feature = "cuda")]
+use crate::kernels::embedding::check_ids;
 use crate::kernels::embedding::{Lookup, SortedIds, embedding_forward};
 use crate::storage::{self, Value};
 use crate::tape::record1;
@@ -56,6 +58,13 @@ fn typed<F: Direct>(
 ) -> Result<Tensor> {
     let tables: Vec<&Tensor> =
         (0..tables.len()).map(|index| given(tables, index)).collect::<Result<_>>()?;
+    #[cfg(feature = "cuda")]
+    if crate::cuda::holds(tables[0]) {
+        for (table, ids) in tables.iter().zip(&ids) {
+            check_ids("embedding_forward", &storage::read::<i64>(ids)?, table.dims()[0])?;
+        }
+        return crate::cuda::embedding::embedding_sum(&tables, ids, positions, width);
+    }
     let mut y = storage::take::<F>(positions * width);
     {
         let dense = tables.iter().map(|t| dense(t.value())).collect::<Result<Vec<_>>>()?;

@@ -69,6 +69,10 @@ fn packed(
     let (Some(wanted), Some(packs)) = (inference::precision(), weight.packs()) else {
         return Ok(None);
     };
+    // A card has its own way.
+    if !x.value().device().is_cpu() {
+        return Ok(None);
+    }
     let (&[.., inputs], &[outputs, width]) = (x.dims(), weight.dims()) else { return Ok(None) };
     let is_f32 = |tensor: &Tensor| tensor.dtype() == DType::F32;
     if inputs != width
@@ -120,6 +124,7 @@ fn typed<F: Direct>(
     if let Some(bias) = bias {
         check_shape("linear", "the bias", bias, &[outputs])?;
     }
+    crate::on_card!(x, crate::cuda::linear::linear(x, weight, bias, activation));
     let shape = LinearShape { rows, inputs, outputs };
     let mut tracked = vec![x, weight];
     tracked.extend(bias);

@@ -81,6 +81,10 @@ fn typed_cross_entropy<F: Direct>(
     options: CrossEntropy,
     cols: usize,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::holds(logits) && cols > 0 && !weights.is_some_and(Tensor::is_tracked) {
+        return crate::cuda::loss::cross_entropy(logits, &labels, weights, options);
+    }
     let rows = logits.dims()[0];
     let vx = dense(logits.value())?;
     let vw = weights.map(|weights| dense(weights.value())).transpose()?;

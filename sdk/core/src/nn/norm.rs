@@ -73,6 +73,17 @@ fn typed_layer_norm<F: Direct>(
 ) -> Result<Tensor> {
     let (x, gamma, beta) = (given(inputs, 0)?, given(inputs, 1)?, given(inputs, 2)?);
     let residual = inputs[3].as_ref();
+    crate::on_card!(
+        x,
+        crate::cuda::norm::norm(crate::cuda::norm::Input {
+            x,
+            gamma,
+            beta: Some(beta),
+            residual,
+            epsilon,
+            dropout,
+        })
+    );
     let (rows, cols) = rows_cols("layer_norm", x)?;
     let mut tracked = vec![x, gamma, beta];
     tracked.extend(residual);
@@ -173,6 +184,17 @@ pub fn rms_norm(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result<Tensor> {
 }
 
 fn typed_rms_norm<F: Direct>(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result<Tensor> {
+    crate::on_card!(
+        x,
+        crate::cuda::norm::norm(crate::cuda::norm::Input {
+            x,
+            gamma,
+            beta: None,
+            residual: None,
+            epsilon,
+            dropout: None,
+        })
+    );
     let (rows, cols) = rows_cols("rms_norm", x)?;
     let (vx, vg) = (dense(x.value())?, dense(gamma.value())?);
     let (mut y, mut rstd) = (storage::take::<F>(rows * cols), storage::take::<F>(rows));
@@ -221,6 +243,7 @@ pub fn dropout(x: &Tensor, p: f64, rng: Option<&Rng>) -> Result<Tensor> {
 }
 
 fn typed_dropout<F: Direct>(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
+    crate::on_card!(x, crate::cuda::activation::dropout(x, dropout));
     let vx = dense(x.value())?;
     let mut y = storage::take::<F>(vx.elem_count());
     dropout_into(dropout, &storage::read::<F>(&vx)?, &mut y)?;

@@ -43,6 +43,18 @@ pub fn pool(x: &Tensor, starts: &Tensor, kind: Pool) -> Result<Tensor> {
 }
 
 fn typed_pool<F: Direct>(x: &Tensor, starts: Value, kind: Pool) -> Result<Tensor> {
+    crate::on_card!(
+        x,
+        crate::cuda::pool::pool(
+            x,
+            &starts,
+            match kind {
+                Pool::Mean => abi::ET_POOL_MEAN,
+                Pool::First => abi::ET_POOL_FIRST,
+                Pool::Max => abi::ET_POOL_MAX,
+            }
+        )
+    );
     let (rows, cols) = matrix("pool", x)?;
     let vx = dense(x.value())?;
     let batch = starts.elem_count() - 1;

@@ -26,6 +26,7 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
 }
 
 fn typed<F: Direct>(x: &Tensor, log: bool) -> Result<Tensor> {
+    crate::on_card!(x, crate::cuda::softmax::softmax(x, log));
     let op = if log { "log_softmax" } else { "softmax" };
     let (_, cols) = rows_cols(op, x)?;
     let vx = dense(x.value())?;

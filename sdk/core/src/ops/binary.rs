@@ -117,14 +117,14 @@ pub fn compare(op: i32, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     check_same_dtype("compare", a.dtype(), b.dtype())?;
     let shape = broadcast_shape("compare", a.dims(), b.dims())?;
     let (va, vb) = (stretch(a.value(), &shape)?, stretch(b.value(), &shape)?);
-    Ok(Tensor::new(match op {
+    Ok(Tensor::new(storage::at_home(match op {
         abi::ET_COMPARE_EQ => va.eq(&vb)?,
         abi::ET_COMPARE_NE => va.ne(&vb)?,
         abi::ET_COMPARE_LT => va.lt(&vb)?,
         abi::ET_COMPARE_LE => va.le(&vb)?,
         abi::ET_COMPARE_GT => va.gt(&vb)?,
         _ => va.ge(&vb)?,
-    }))
+    })?))
 }
 
 /// `a` where `condition` (U8) is not 0, else `b`, with broadcasting of all three. Errors: `DTYPE`, `SHAPE`.
@@ -139,7 +139,7 @@ pub fn select(condition: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     check_same_dtype("select", a.dtype(), b.dtype())?;
     let shape = broadcast_shape("select", a.dims(), b.dims())?;
     let shape = broadcast_shape("select", condition.dims(), &shape)?;
-    let condition = stretch(condition.value(), &shape)?;
+    let condition = storage::beside(&stretch(condition.value(), &shape)?, a.value())?;
     let y = condition.where_cond(&stretch(a.value(), &shape)?, &stretch(b.value(), &shape)?)?;
     let (shape_a, shape_b) = (a.dims().to_vec(), b.dims().to_vec());
     let condition = Value::new(condition);

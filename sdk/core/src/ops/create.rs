@@ -68,7 +68,7 @@ pub fn read(x: &Tensor, bytes: &mut [u8]) -> Result<()> {
             bytes.len()
         );
     }
-    let value = value.contiguous()?;
+    let value = storage::to_host(value.contiguous()?)?;
     match value.dtype() {
         DType::U8 => bytes.copy_from_slice(bytes_of::<u8>(&storage::read(&value)?)),
         DType::U32 => bytes.copy_from_slice(bytes_of::<u32>(&storage::read(&value)?)),
@@ -103,7 +103,7 @@ fn generate(
         }
         _ => {
             let wide: Vec<f64> = places.map(value).collect();
-            Ok(Raw::from_vec(wide, shape, &Device::Cpu)?.to_dtype(dtype)?)
+            storage::at_home(Raw::from_vec(wide, shape, &Device::Cpu)?.to_dtype(dtype)?)
         }
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor as Raw};
 
 use super::{check_same_dtype, reduce_to};
 use crate::error::{Result, fail};
-use crate::storage::Value;
+use crate::storage::{self, Value};
 use crate::tape::record1;
 use crate::tensor::{Tensor, axis_of, shape_len};
 
@@ -132,13 +132,13 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());
     }
-    let y = x.value().to_dtype(dtype)?;
+    let y = storage::at_home(x.value().to_dtype(dtype)?)?;
     if !dtype.is_float() {
         return Ok(Tensor::new(y));
     }
     let back = x.dtype();
     Ok(record1("cast", &[x], y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        pass.give(0, Value::new(grad.to_dtype(back)?))
+        pass.give(0, Value::new(storage::at_home(grad.to_dtype(back)?)?))
     }))
 }

@@ -130,6 +130,7 @@ pub fn unary(op: i32, x: &Tensor) -> Result<Tensor> {
 }
 
 fn activate<F: Real>(name: &'static str, activation: Activation, x: &Tensor) -> Result<Tensor> {
+    crate::on_card!(x, crate::cuda::activation::activate(name, activation, x));
     let v = Value::new(x.value().contiguous()?);
     let mut y = storage::take::<F>(v.elem_count());
     activation_forward(activation, &storage::read::<F>(&v)?, &mut y)?;

@@ -1,0 +1,192 @@
+//! The device that this process computes on, and what it did.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use candle_core::{CudaDevice, Device};
+use cudarc::driver::{CudaContext, CudaStream, result, sys};
+
+use super::launch::Kernels;
+use super::lt::Products;
+use crate::error::{Error, Result, fail};
+use crate::sync::lock;
+
+/// How matrix products and attention compute. Everything else is f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// IEEE single precision.
+    F32,
+    /// Products of f32 with 10 bits of mantissa.
+    Tf32,
+    /// Products of bfloat16, sums in f32.
+    Bf16,
+    /// Products of half precision, sums in f32.
+    F16,
+}
+
+/// What [`open`] is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How products compute.
+    pub precision: Precision,
+}
+
+impl Options {
+    /// From JSON: `{"precision": "f32" | "tf32" | "bf16" | "f16"}`. Errors: `INVALID_ARGUMENT`.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let text = if text.is_empty() { "{}" } else { text };
+        let value: serde_json::Value = match serde_json::from_str(text) {
+            Ok(value) => value,
+            Err(error) => fail!(ET_ERR_INVALID_ARGUMENT, "options of the engine: {error}"),
+        };
+        let precision = match value["precision"].as_str().unwrap_or("f32") {
+            "f32" => Precision::F32,
+            "tf32" => Precision::Tf32,
+            "bf16" => Precision::Bf16,
+            "f16" => Precision::F16,
+            other => fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "options of the engine: precision must be f32, tf32, bf16 or f16, found {other:?}"
+            ),
+        };
+        Ok(Self { precision })
+    }
+}
+
+/// The opened device.
+pub(crate) struct Engine {
+    pub device: Device,
+    pub cuda: CudaDevice,
+    pub context: Arc<CudaContext>,
+    pub stream: Arc<CudaStream>,
+    pub(super) kernels: Kernels,
+    pub(super) products: Mutex<Products>,
+    pub precision: Precision,
+    name: String,
+    launches: AtomicU64,
+    fallbacks: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+static ENGINE: OnceLock<Engine> = OnceLock::new();
+
+/// An error of CUDA as one of ours; what is out of memory says how much was in use.
+pub(crate) fn failed(doing: &str, error: impl std::fmt::Debug) -> Error {
+    let text = format!("{error:?}");
+    if text.contains("OUT_OF_MEMORY") {
+        let held = ENGINE.get().and_then(|engine| engine.context.mem_get_info().ok());
+        let held = held.map_or_else(String::new, |(free, total)| {
+            format!("; {} of {} MiB are in use", (total - free) >> 20, total >> 20)
+        });
+        return Error::new(
+            easytransfer_abi::ET_ERR_UNKNOWN,
+            format!("{doing}: the card is out of memory{held}; use smaller batches"),
+        );
+    }
+    // What follows the first line is a backtrace.
+    let text = text.lines().next().unwrap_or_default();
+    Error::new(easytransfer_abi::ET_ERR_UNKNOWN, format!("{doing}: {text}"))
+}
+
+/// Opens device `number`. Errors: `FAILED_PRECONDITION` when one is open already, `UNKNOWN` with what CUDA says.
+pub fn open(number: usize, options: Options) -> Result<()> {
+    if ENGINE.get().is_some() {
+        fail!(ET_ERR_FAILED_PRECONDITION, "the engine is open already; a process has one device");
+    }
+    let cuda = CudaDevice::new_with_stream(number)
+        .map_err(|error| failed(&format!("open device {number}"), error))?;
+    // SAFETY: all work of this process goes to the one stream of this device, in whose order memory is made, used and freed.
+    unsafe { cuda.disable_event_tracking() };
+    let stream = cuda.cuda_stream();
+    let context = stream.context().clone();
+    keep_memory(&context).map_err(|error| failed("set up the memory pool", error))?;
+    if options.precision == Precision::Tf32 {
+        candle_core::cuda::set_gemm_reduced_precision_f32(true);
+    }
+    let name = context.name().map_err(|error| failed("name of the device", error))?;
+    let engine = Engine {
+        device: Device::Cuda(cuda.clone()),
+        cuda,
+        kernels: Kernels::new(),
+        products: Mutex::new(Products::new(&stream, options.precision)?),
+        context,
+        stream,
+        precision: options.precision,
+        name,
+        launches: AtomicU64::new(0),
+        fallbacks: Mutex::new(BTreeMap::new()),
+    };
+    if ENGINE.set(engine).is_err() {
+        fail!(ET_ERR_FAILED_PRECONDITION, "the engine is open already; a process has one device");
+    }
+    Ok(())
+}
+
+/// Lets the driver's pool keep freed memory for the next allocation instead of giving it back at every synchronisation.
+fn keep_memory(context: &CudaContext) -> std::result::Result<(), result::DriverError> {
+    context.bind_to_thread()?;
+    let mut pool: sys::CUmemoryPool = std::ptr::null_mut();
+    let mut threshold = u64::MAX;
+    // SAFETY: the pool and the value are local places of the types that the attribute has.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()?;
+        sys::cuMemPoolSetAttribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            (&raw mut threshold).cast(),
+        )
+        .result()
+    }
+}
+
+/// The engine, once a device is open.
+pub(crate) fn active() -> Option<&'static Engine> {
+    ENGINE.get()
+}
+
+/// The engine. Errors: `FAILED_PRECONDITION` when no device is open, which a CUDA tensor makes impossible.
+pub(crate) fn engine() -> Result<&'static Engine> {
+    match ENGINE.get() {
+        Some(engine) => Ok(engine),
+        None => fail!(ET_ERR_FAILED_PRECONDITION, "no CUDA device is open"),
+    }
+}
+
+/// Number of the device.
+pub(crate) fn number() -> i32 {
+    ENGINE.get().map_or(0, |engine| engine.context.ordinal() as i32)
+}
+
+/// The stream for code of others (a `CUstream`), with the device's context bound to this thread.
+pub(crate) fn bound_stream() -> Result<*mut std::ffi::c_void> {
+    let engine = engine()?;
+    engine.context.bind_to_thread().map_err(|error| failed("bind the device", error))?;
+    Ok(engine.stream.cu_stream().cast())
+}
+
+impl Engine {
+    pub(super) fn count_launch(&self) {
+        self.launches.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a copy to the host that an operation without a kernel made.
+pub(crate) fn count_fallback(what: &'static str) {
+    if let Some(engine) = ENGINE.get() {
+        *lock(&engine.fallbacks).entry(what).or_default() += 1;
+    }
+}
+
+/// What the engine did, as JSON; see `report` of `et_engine_record`.
+pub fn report() -> String {
+    let Some(engine) = ENGINE.get() else { return "{}".to_owned() };
+    let (free, total) = engine.context.mem_get_info().unwrap_or((0, 0));
+    serde_json::json!({
+        "device": engine.name,
+        "precision": format!("{:?}", engine.precision).to_lowercase(),
+        "launches": engine.launches.load(Ordering::Relaxed),
+        "host_fallbacks": *lock(&engine.fallbacks),
+        "bytes_in_use": total - free,
+    })
+    .to_string()
+}

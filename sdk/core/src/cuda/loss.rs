@@ -1,0 +1,112 @@
+//! Cross entropy from logits; probabilities are never stored and nothing waits for the loss.
+
+use candle_core::Tensor as Raw;
+
+use super::launch::{Launch, Module::Rows};
+use super::memory::{floats, on_card, upload};
+use crate::error::{Result, fail};
+use crate::kernels::cross_entropy::CrossEntropy;
+use crate::nn::dense;
+use crate::storage::{self, Value};
+use crate::tape::record1;
+use crate::tensor::Tensor;
+
+/// Weighted mean cross entropy of logits [N, C] f32; `labels` [N] I64 are in host memory. The gradient flows to the logits: row
+/// weights that are tracked take another way. Errors: `INVALID_ARGUMENT` for a label that is no class.
+pub(crate) fn cross_entropy(
+    logits: &Tensor,
+    labels: &Value,
+    weights: Option<&Tensor>,
+    options: CrossEntropy,
+) -> Result<Tensor> {
+    let (rows, cols) = (logits.dims()[0], logits.dims()[1]);
+    let labels = {
+        let labels = storage::read::<i64>(labels)?;
+        let bad = labels
+            .iter()
+            .position(|&label| label != options.ignore_index && label as u64 >= cols as u64);
+        if let Some(position) = bad {
+            fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "cross_entropy_forward: targets: {} at position {position} is out of range, expected 0 to {}",
+                labels[position],
+                cols.saturating_sub(1)
+            );
+        }
+        upload(&labels, rows)?
+    };
+    let vx = dense(logits.value())?;
+    let vw = weights.map(|weights| on_card(&weights.value().contiguous()?)).transpose()?;
+    let (log_sums, losses) = (floats(rows)?, floats(rows)?);
+    let (loss, inverse) = (floats(())?, floats(())?);
+    let smoothing = options.label_smoothing as f32;
+    if rows > 0 {
+        let launch = Launch::new(Rows, "et_cross_entropy_rows")
+            .rows(rows)
+            .u64(rows)
+            .u64(cols)
+            .i64(options.ignore_index)
+            .f32(smoothing)
+            .tensor(&vx)
+            .tensor(&labels)
+            .maybe(vw.as_ref())
+            .tensor(&log_sums)
+            .tensor(&losses);
+        // SAFETY: the logits have rows * cols elements, everything else rows; labels are classes or ignored.
+        unsafe { launch.run() }?;
+    }
+    let launch = Launch::new(Rows, "et_cross_entropy_mean")
+        .u64(rows)
+        .i64(options.ignore_index)
+        .tensor(&labels)
+        .maybe(vw.as_ref())
+        .tensor(&losses)
+        .tensor(&loss)
+        .tensor(&inverse);
+    // SAFETY: labels, weights and losses have rows elements, the results one; the grid is one block.
+    unsafe { launch.run() }?;
+    let saved = Saved { rows, cols, options, vx, labels, vw, log_sums, inverse };
+    let mut tracked = vec![logits];
+    tracked.extend(weights);
+    Ok(record1("cross_entropy", &tracked, loss, move |pass| {
+        let Some(grad) = pass.grad(0) else { return Ok(()) };
+        if !pass.wants(0) {
+            return Ok(());
+        }
+        let dx = saved.gradient(&on_card(&grad)?)?;
+        pass.give(0, dx)
+    }))
+}
+
+struct Saved {
+    rows: usize,
+    cols: usize,
+    options: CrossEntropy,
+    vx: Value,
+    labels: Raw,
+    vw: Option<Raw>,
+    log_sums: Raw,
+    inverse: Raw,
+}
+
+impl Saved {
+    fn gradient(&self, dloss: &Raw) -> Result<Raw> {
+        let dx = floats((self.rows, self.cols))?;
+        let launch = Launch::new(Rows, "et_cross_entropy_backward")
+            .grid(self.rows, 1)
+            .u64(self.rows)
+            .u64(self.cols)
+            .i64(self.options.ignore_index)
+            .f32(self.options.label_smoothing as f32)
+            .tensor(&self.vx)
+            .tensor(&self.labels)
+            .maybe(self.vw.as_ref())
+            .tensor(&self.log_sums)
+            .tensor(dloss)
+            .tensor(&self.inverse)
+            .tensor(&dx);
+        // SAFETY: the logits and their gradient have rows * cols elements, labels, weights and sums rows, the rest one.
+        unsafe { launch.run() }?;
+        Ok(dx)
+    }
+}

@@ -1,0 +1,163 @@
+//! Layer norm with residual and dropout, and RMS norm.
+
+use candle_core::Tensor as Raw;
+
+use super::activation::{chunk_rows, finish_columns};
+use super::launch::{Dropout, Launch, Module::Norm};
+use super::linear::give_written;
+use super::memory::floats;
+use crate::error::Result;
+use crate::kernels::philox;
+use crate::nn::{dense, rows_cols};
+use crate::storage::Value;
+use crate::tape::record1;
+use crate::tensor::Tensor;
+
+/// What one call normalises: `gamma (s - mean) rstd + beta` with s = residual + dropout(x). Without `beta` it is RMS norm.
+pub(crate) struct Input<'a> {
+    pub x: &'a Tensor,
+    pub gamma: &'a Tensor,
+    pub beta: Option<&'a Tensor>,
+    pub residual: Option<&'a Tensor>,
+    pub epsilon: f64,
+    pub dropout: Option<philox::Dropout>,
+}
+
+/// Shapes were checked; everything is f32.
+pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
+    let Input { x, gamma, beta, residual, epsilon, dropout } = input;
+    let name = if beta.is_some() { "layer_norm" } else { "rms_norm" };
+    let (rows, cols) = rows_cols(name, x)?;
+    let rms = beta.is_none();
+    let mut tracked = vec![x, gamma];
+    tracked.extend(beta);
+    tracked.extend(residual);
+    let (vx, vg) = (dense(x.value())?, dense(gamma.value())?);
+    let vb = beta.map(|beta| dense(beta.value())).transpose()?;
+    let vr = residual.map(|residual| dense(residual.value())).transpose()?;
+    let shape = x.dims().to_vec();
+    let y = floats(shape.clone())?;
+    let rstd = Value::new(floats(rows)?);
+    let mean = if rms { None } else { Some(Value::new(floats(rows)?)) };
+    let sum = if vr.is_some() || dropout.is_some() {
+        Some(Value::new(floats(shape.clone())?))
+    } else {
+        None
+    };
+    let launch = Launch::new(Norm, "et_norm_forward")
+        .rows(rows)
+        .u64(rows)
+        .u64(cols)
+        .flag(dropout.is_some())
+        .flag(rms)
+        .value(Dropout::from(dropout))
+        .f32(epsilon as f32)
+        .tensor(&vx)
+        .maybe(vr.as_deref())
+        .tensor(&vg)
+        .maybe(vb.as_deref())
+        .tensor(&y)
+        .maybe(sum.as_deref())
+        .maybe(mean.as_deref())
+        .tensor(&rstd);
+    if cols > 0 {
+        // SAFETY: x, y, residual and sum have rows * cols elements, gamma and beta cols, mean and rstd rows.
+        unsafe { launch.run() }?;
+    }
+    let summed = sum.unwrap_or(vx);
+    let saved = Saved { rows, cols, rms, dropout, summed, mean, rstd, gamma: vg };
+    let residual_at = 2 + usize::from(beta.is_some());
+    Ok(record1(name, &tracked, y, move |pass| {
+        let Some(grad) = pass.grad(0) else { return Ok(()) };
+        let grad = grad.contiguous()?;
+        if pass.wants(1) || (!rms && pass.wants(2)) {
+            let (gammas, betas, parts) = saved.columns(&grad)?;
+            give_written(pass, 1, &[cols], |out, add| {
+                finish_columns(&gammas, parts, cols, add, out)
+            })?;
+            if !rms {
+                give_written(pass, 2, &[cols], |out, add| {
+                    finish_columns(&betas, parts, cols, add, out)
+                })?;
+            }
+        }
+        let (want_x, want_residual) = (pass.wants(0), pass.wants(residual_at));
+        // Without dropout x and the residual have one gradient.
+        let shared = saved.dropout.is_none();
+        let dx =
+            if want_x || (shared && want_residual) { Some(floats(shape.clone())?) } else { None };
+        let dresidual = if want_residual && !shared { Some(floats(shape)?) } else { None };
+        if dx.is_some() || dresidual.is_some() {
+            saved.rows(&grad, dx.as_ref(), dresidual.as_ref())?;
+        }
+        if want_residual {
+            let own = if shared { dx.clone() } else { dresidual };
+            if let Some(own) = own {
+                pass.give(residual_at, own)?;
+            }
+        }
+        match dx {
+            Some(dx) if want_x => pass.give(0, dx),
+            _ => Ok(()),
+        }
+    }))
+}
+
+struct Saved {
+    rows: usize,
+    cols: usize,
+    rms: bool,
+    dropout: Option<philox::Dropout>,
+    summed: Value,
+    mean: Option<Value>,
+    rstd: Value,
+    gamma: Value,
+}
+
+impl Saved {
+    fn rows(&self, dy: &Raw, dx: Option<&Raw>, dresidual: Option<&Raw>) -> Result<()> {
+        if self.cols == 0 {
+            return Ok(());
+        }
+        let launch = Launch::new(Norm, "et_norm_backward")
+            .rows(self.rows)
+            .u64(self.rows)
+            .u64(self.cols)
+            .flag(self.dropout.is_some())
+            .flag(self.rms)
+            .value(Dropout::from(self.dropout))
+            .tensor(dy)
+            .tensor(&self.summed)
+            .maybe(self.mean.as_deref())
+            .tensor(&self.rstd)
+            .tensor(&self.gamma)
+            .maybe(dx)
+            .maybe(dresidual);
+        // SAFETY: dy, summed, dx and dresidual have rows * cols elements, gamma cols, mean and rstd rows.
+        unsafe { launch.run() }
+    }
+
+    /// Partial sums for gamma and beta, and how many rows they have.
+    fn columns(&self, dy: &Raw) -> Result<(Raw, Raw, usize)> {
+        let chunk = chunk_rows(self.rows);
+        let parts = self.rows.div_ceil(chunk);
+        let room = (parts.max(1), self.cols);
+        let (gammas, betas) = (floats(room)?, floats(room)?);
+        let launch = Launch::new(Norm, "et_norm_columns")
+            .block(32, 8)
+            .grid(self.cols.div_ceil(32), parts)
+            .u64(self.rows)
+            .u64(self.cols)
+            .u64(chunk)
+            .flag(self.rms)
+            .tensor(dy)
+            .tensor(&self.summed)
+            .maybe(self.mean.as_deref())
+            .tensor(&self.rstd)
+            .tensor(&gammas)
+            .tensor(&betas);
+        // SAFETY: as above; the partial sums have one row per row of blocks.
+        unsafe { launch.run() }?;
+        Ok((gammas, betas, parts))
+    }
+}

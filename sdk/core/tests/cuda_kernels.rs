@@ -1,0 +1,104 @@
+//! The CUDA kernels without a card: their sources also compile for the host, where `cuda_emulator.hpp` runs their threads as fibers.
+//!
+//! Two things are tested: the kernels against plain loops in double precision (`cuda_kernels.cpp`), and their arithmetic against
+//! the CPU engine's. There random numbers must agree to the last bit, elementary functions (CUDA's own on the card, the C library's
+//! here) to a few ulp.
+
+use std::path::Path;
+use std::process::Command;
+
+use easytransfer_core::kernels::activation::{Activation, activation_backward, activation_forward};
+use easytransfer_core::kernels::philox::{Counter, Dropout, fill_words};
+
+/// What `tests/NAME.cpp` prints, and whether it ended well; `None` without a C++ compiler.
+fn run(name: &str) -> Option<(String, bool)> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(format!("{name}.cpp"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let output = Command::new(&compiler)
+        .args(["-std=c++17", "-O1", "-Wall", "-Wno-unknown-pragmas", "-x", "c++"])
+        .arg(&source)
+        .arg("-o")
+        .arg(&program)
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => {
+            println!("not run: {compiler}: {error}");
+            return None;
+        }
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(&program).output().expect("it was just built");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout);
+    Some((format!("{text}{errors}"), output.status.success()))
+}
+
+/// Equal up to `tolerance` times the larger one, or up to the smallest normal numbers.
+fn assert_near(found: u32, expected: f32, tolerance: f32, what: &str) {
+    let found = f32::from_bits(found);
+    let bound = tolerance * found.abs().max(expected.abs()) + 1e-30;
+    assert!((found - expected).abs() <= bound, "{what}: found {found}, expected {expected}");
+}
+
+#[test]
+fn kernels_agree_with_plain_loops() {
+    let Some((text, good)) = run("cuda_kernels") else { return };
+    assert!(good && text.matches("ok    ").count() > 100, "{text}");
+}
+
+#[test]
+fn kernels_compute_what_the_cpu_computes() {
+    let Some((text, good)) = run("cuda_arithmetic") else { return };
+    assert!(good, "{text}");
+    let mut next = text.lines().map(|line| line.parse::<u32>().expect("a number"));
+    let mut take = |what: &str| next.next().unwrap_or_else(|| panic!("{what}: nothing printed"));
+    let (seed, stream) = (0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321);
+    for offset in [0u64, 1, 2, 3, 4, 63, (1 << 34) - 2] {
+        let mut words = [0u32; 12];
+        fill_words(Counter::new(seed, stream, offset), &mut words);
+        for (i, word) in words.into_iter().enumerate() {
+            assert_eq!(take("words"), word, "offset {offset} word {i}");
+        }
+    }
+    let mut factors = [0f32; 64];
+    Dropout::new(0.1, Counter::new(7, 3, 10)).unwrap().write_factors(0, &mut factors);
+    assert!(factors.contains(&0.0));
+    for (i, factor) in factors.into_iter().enumerate() {
+        assert_eq!(take("dropout"), factor.to_bits(), "factor {i}");
+    }
+    let all = [
+        Activation::None,
+        Activation::Relu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Tanh,
+        Activation::Sigmoid,
+        Activation::Silu,
+    ];
+    for activation in all {
+        for i in -160..=160 {
+            let x = [0.05f32 * i as f32];
+            let (mut y, mut dx) = ([0f32], [0f32]);
+            activation_forward(activation, &x, &mut y).unwrap();
+            activation_backward(activation, &x, &[1.0], &mut dx).unwrap();
+            let what = format!("{} at {}", activation.name(), x[0]);
+            // What is subtracted from 1 keeps the absolute, not the relative error of its parts.
+            assert_near(take("value"), y[0], 2e-6, &what);
+            let (found, expected) = (f32::from_bits(take("derivative")), dx[0]);
+            assert!((found - expected).abs() <= 1e-6, "slope of {what}: {found}, {expected}");
+        }
+    }
+    let scores = (0..4).flat_map(|part| (0..9).map(move |i| (i * 37 + part * 11) % 23 - 11));
+    let sum: f64 = scores.map(|score: i32| f64::from(score).exp()).sum();
+    assert_near(take("softmax"), sum.ln() as f32, 1e-6, "log of the sum of exponentials");
+    let (p, g) = (0.7f64, -0.3 * 0.5 + 0.01 * 0.7);
+    let m = 0.1 + (g - 0.1) * 0.1;
+    let v = 0.02 * 0.999 + g * g * 0.001;
+    let p = p * 0.999 - 0.01 * (m / (v.sqrt() * 1.5 + 1e-8));
+    for (expected, what) in [(p, "parameter"), (m, "first moment"), (v, "second moment")] {
+        assert_near(take(what), expected as f32, 1e-6, what);
+    }
+    assert_eq!(next.next(), None, "more was printed than is compared");
+}

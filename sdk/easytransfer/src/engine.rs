@@ -1,0 +1,105 @@
+//! Which engine a process uses: chosen before the first plugin is loaded, since plugins keep its tables.
+
+use std::sync::{Mutex, PoisonError};
+
+use easytransfer_abi::et_host;
+use easytransfer_loader::engine::{self, Device, Engine, EngineError, Precision};
+use easytransfer_train::{Error, Result};
+
+/// An engine that was started.
+#[derive(Clone)]
+struct Started {
+    device: Device,
+    precision: Precision,
+    /// `None` for the engine that is linked in.
+    engine: Option<Engine>,
+    /// Why `Auto` took the CPU.
+    passed_over: Option<EngineError>,
+}
+
+static STARTED: Mutex<Option<Started>> = Mutex::new(None);
+
+fn started() -> std::sync::MutexGuard<'static, Option<Started>> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refused(device: &Device, error: &EngineError) -> Error {
+    Error::user(format!("--device {device}: {error}"))
+}
+
+/// Starts the engine for a device, attaches this library to it, and returns its host table. A second call for another device
+/// fails; `Auto` agrees with whatever runs.
+pub(crate) fn start(device: &Device, precision: Precision) -> Result<*const et_host> {
+    let mut slot = started();
+    let mut passed_over = None;
+    let engine = match (&*slot, device) {
+        (Some(running), Device::Auto) => running.engine,
+        (Some(running), wanted) if running.device == *wanted && running.precision == precision => {
+            running.engine
+        }
+        (Some(running), wanted) => {
+            return Err(Error::user(format!(
+                "--device {wanted}: this process already computes on {} in {}; one process has one engine, start another process",
+                running.device,
+                running.precision.name()
+            )));
+        }
+        (None, Device::Cpu) => None,
+        (None, Device::Cuda(number)) => {
+            Some(engine::open_cuda(*number, precision).map_err(|error| refused(device, &error))?)
+        }
+        (None, Device::Library(path)) => {
+            Some(engine::open_library(path, precision).map_err(|error| refused(device, &error))?)
+        }
+        (None, Device::Auto) => match engine::open_cuda(0, precision) {
+            Ok(engine) => Some(engine),
+            // A card that is there but refuses is a fault that `auto` must not hide.
+            Err(error @ EngineError::Open(_)) => return Err(refused(device, &error)),
+            Err(error) => {
+                passed_over = Some(error);
+                None
+            }
+        },
+    };
+    if engine.is_none() && precision != Precision::F32 && slot.is_none() {
+        return Err(Error::user(format!(
+            "--precision {}: the CPU engine trains in f32 only; use `f32`, or a CUDA device",
+            precision.name()
+        )));
+    }
+    let host = engine.map_or_else(easytransfer_core::host::host, |engine| engine.host());
+    // SAFETY: the engine's table lives until the process ends.
+    unsafe { easytransfer_plugin::attach(host)? };
+    let session = easytransfer_plugin::host_table();
+    match engine {
+        Some(engine) => engine.provide("et.session/1", session),
+        None => easytransfer_core::host::provide("et.session/1", session),
+    }
+    if slot.is_none() {
+        let device = match (device, engine) {
+            (Device::Auto, Some(_)) => Device::Cuda(0),
+            (Device::Auto, None) => Device::Cpu,
+            (device, _) => device.clone(),
+        };
+        *slot = Some(Started { device, precision, engine, passed_over });
+    }
+    Ok(host)
+}
+
+/// The device that computes and, when `Device::Auto` passed over CUDA, why; `None` before the first runtime.
+pub fn engine_use() -> Option<(Device, Option<EngineError>)> {
+    started().as_ref().map(|running| (running.device.clone(), running.passed_over.clone()))
+}
+
+/// What a loaded engine did so far, as JSON; `None` for the engine that is linked in.
+pub fn engine_report() -> Option<String> {
+    started().as_ref()?.engine?.report().ok()
+}
+
+/// The table of the engine in use; before the first runtime that of the engine that is linked in.
+pub fn engine_host() -> *const et_host {
+    started()
+        .as_ref()
+        .and_then(|running| running.engine)
+        .map_or_else(easytransfer_core::host::host, |engine| engine.host())
+}

@@ -1,0 +1,96 @@
+//! The engine as a library of its own: the record behind `et_engine_entry`, nothing else.
+//!
+//! With the feature `cuda` this is `libeasytransfer_engine_cuda.so`, which the loader opens when a CUDA device is asked for. Without
+//! it, it is the CPU engine once more, which proves on any machine that an engine can be loaded.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::OnceLock;
+
+use easytransfer_abi::{
+    ET_ABI_MAJOR, ET_ABI_MINOR, ET_ENGINE_MAGIC, et_buffer, et_engine_record, et_error, et_str,
+};
+use easytransfer_core::data::Buffer;
+use easytransfer_core::error::Result;
+use easytransfer_core::handle::{guard, guard_value, out, str_from};
+
+/// The record, which holds pointers to constants and functions only.
+struct Record(et_engine_record);
+
+// SAFETY: nothing that the record points to ever changes.
+unsafe impl Send for Record {}
+// SAFETY: as above.
+unsafe impl Sync for Record {}
+
+static RECORD: OnceLock<Record> = OnceLock::new();
+
+/// The record of this engine; it lives until the process ends. [any-thread]
+#[unsafe(no_mangle)]
+pub extern "C" fn et_engine_entry() -> *const et_engine_record {
+    let record = RECORD.get_or_init(|| {
+        Record(et_engine_record {
+            magic: ET_ENGINE_MAGIC,
+            abi_major: ET_ABI_MAJOR,
+            abi_minor: ET_ABI_MINOR,
+            struct_size: size_of::<et_engine_record>(),
+            id: if cfg!(feature = "cuda") { c"cuda" } else { c"cpu" }.as_ptr(),
+            version: concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast(),
+            host: easytransfer_core::host::host(),
+            open: Some(open),
+            provide: Some(provide),
+            report: Some(report),
+        })
+    });
+    &record.0
+}
+
+#[cfg(feature = "cuda")]
+fn start(device: i32, options: &str) -> Result<()> {
+    use easytransfer_core::cuda;
+    cuda::open(device.max(0) as usize, cuda::Options::from_json(options)?)
+}
+
+/// The CPU has one device and one precision.
+#[cfg(not(feature = "cuda"))]
+fn start(device: i32, options: &str) -> Result<()> {
+    use easytransfer_core::error::Error;
+    if device != 0 || !(options.is_empty() || options.contains("\"f32\"")) {
+        return Err(Error::new(
+            easytransfer_abi::ET_ERR_UNIMPLEMENTED,
+            format!("the CPU engine has device 0 and f32 only, found {device} and {options}"),
+        ));
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn open(device: i32, options: et_str) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the boundary's contract: readable text.
+        start(device, unsafe { str_from(options) }?)
+    })
+}
+
+unsafe extern "C" fn provide(id: *const c_char, table: *const c_void) {
+    guard_value((), || {
+        if !id.is_null() {
+            // SAFETY: not NULL, and NUL-terminated by the boundary's contract.
+            let id = unsafe { CStr::from_ptr(id) }.to_string_lossy();
+            easytransfer_core::host::provide(&id, table);
+        }
+        Ok(())
+    });
+}
+
+#[cfg(feature = "cuda")]
+fn text() -> String {
+    easytransfer_core::cuda::device::report()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn text() -> String {
+    "{\"device\": \"cpu\"}".to_owned()
+}
+
+unsafe extern "C" fn report(result: *mut *mut et_buffer) -> *mut et_error {
+    // SAFETY: the boundary's contract: a writable out pointer.
+    guard(|| unsafe { out(result, Buffer::new(text().into_bytes())) })
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds what run.sh needs and puts it into one folder: the command, gpu-check, the plugins, the CUDA engine, and an encoder with data
+# where they are given. Runs where there is Rust; needs no card.
+#
+# usage: tests/gpu/build.sh CARRY [--fetch-toolkit] [ENCODER TRAIN.tsv]
+set -euo pipefail
+carry=$1
+shift
+fetch=()
+if [ "${1:-}" = --fetch-toolkit ]; then
+  fetch=(--fetch-toolkit)
+  shift
+fi
+cd "$(dirname "$0")/../.."
+release=${CARGO_TARGET_DIR:-target}/release
+cargo build --release --workspace
+cargo xtask stage
+# The lent card's architecture; 80 makes a library for every card from Ampere on.
+CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90} cargo xtask engine cuda "${fetch[@]}"
+mkdir -p "$carry"
+cp "$release/easytransfer" "$release/gpu-check" "$release/libeasytransfer_engine_cuda.so" "$carry/"
+cp -r "$release/plugins" "$carry/"
+if [ $# -ge 2 ]; then
+  rm -rf "$carry/encoder"
+  mkdir "$carry/encoder"
+  cp -L "$1"/{config.json,tokenizer*.json,vocab.txt,special_tokens_map.json} "$carry/encoder/" 2>/dev/null || true
+  python3 tests/gpu/halve.py "$1/model.safetensors" "$carry/encoder/model.safetensors"
+  head -n 2001 "$2" >"$carry/train.tsv"
+fi
+# PTX and weights pack well; run.sh unpacks.
+tar -C "$carry" -cf - --exclude carry.tar.xz . | xz -T0 -6 >"$carry/carry.tar.xz"
+du -sh "$carry" "$carry/carry.tar.xz"

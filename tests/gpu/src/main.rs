@@ -1,0 +1,70 @@
+//! `gpu-check`: what a loaded engine computes, against f64 on the host, and how fast.
+//!
+//! ```text
+//! gpu-check ops    [--device D] [--precision P]   every operation's value and gradients
+//! gpu-check optim  [--device D]                   ten steps of every optimizer over an arena
+//! gpu-check speed  [--device D] [--precision P]   training steps and forward passes of BERT-base, tokens per second
+//! ```
+//!
+//! An engine keeps f64 in host memory and computes it with the CPU's kernels, so one process holds both sides. With `--device cpu` the same
+//! program checks itself.
+
+mod compare;
+mod ops;
+mod optim;
+mod speed;
+
+use std::process::ExitCode;
+
+use easytransfer::{EnginePrecision, Runtime, RuntimeOptions, engine_report};
+
+fn argument<'a>(arguments: &'a [String], name: &str, default: &'a str) -> &'a str {
+    let at = arguments.iter().position(|argument| argument == name);
+    at.and_then(|at| arguments.get(at + 1)).map_or(default, String::as_str)
+}
+
+fn run(arguments: &[String]) -> Result<usize, String> {
+    let precision = match argument(arguments, "--precision", "f32") {
+        "f32" => EnginePrecision::F32,
+        "tf32" => EnginePrecision::Tf32,
+        "bf16" => EnginePrecision::Bf16,
+        "f16" => EnginePrecision::F16,
+        other => {
+            return Err(format!("--precision: expected f32, tf32, bf16 or f16, found {other}"));
+        }
+    };
+    let options = RuntimeOptions {
+        device: argument(arguments, "--device", "cuda").parse()?,
+        precision,
+        ..RuntimeOptions::default()
+    };
+    let runtime = Runtime::new(options).map_err(|error| error.to_string())?;
+    let failed = match arguments.first().map(String::as_str) {
+        Some("ops") => ops::run(precision).map_err(|error| error.to_string())?,
+        Some("optim") => optim::run().map_err(|error| error.to_string())?,
+        Some("speed") => {
+            speed::run(&runtime).map_err(|error| error.to_string())?;
+            0
+        }
+        _ => return Err("expected ops, optim or speed".to_owned()),
+    };
+    if let Some(report) = engine_report() {
+        println!("engine {report}");
+    }
+    Ok(failed)
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(failed) => {
+            println!("{failed} failed");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("gpu-check: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
