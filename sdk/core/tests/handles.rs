@@ -46,7 +46,7 @@ fn live_handles_return_to_where_they_were() {
     assert_eq!(live(), before);
 
     // One that is kept is counted, whichever thread gives it back.
-    struct Sent(common::T);
+    struct Sent(#[expect(dead_code, reason = "held for its drop")] common::T);
     unsafe impl Send for Sent {}
     let kept = Sent(f32s(&[1], &[1.0]));
     assert_eq!(live(), before + 1);

@@ -90,7 +90,19 @@ fn each_thing_that_can_be_missing_is_named() {
 #[test]
 fn precision_needs_a_card() {
     let place = Place::new("precision");
-    let outcome = place.easytransfer(&["--device", "cpu", "--precision", "bf16", "plugin", "list"]);
+    let outcome = place.easytransfer(&[
+        "train",
+        "--precision",
+        "bf16",
+        "--app",
+        "text-classify",
+        "--encoder",
+        "none",
+        "--train",
+        "none",
+        "--output",
+        "none",
+    ]);
     assert_eq!(outcome.code, 2);
     assert!(outcome.stderr.contains("--precision bf16"), "{}", outcome.stderr);
 }

@@ -23,7 +23,7 @@ pub struct At {
 }
 
 /// A part of every component here: holds a handle, and panics in the callback that was asked for.
-pub struct Fragile {
+struct Fragile {
     at: String,
     _held: Tensor,
 }
@@ -48,7 +48,7 @@ impl Drop for Fragile {
 
 const SCHEMA: &CStr = c"{\"type\":\"object\"}";
 
-pub struct FragileModel(Fragile);
+struct FragileModel(Fragile);
 impl Model for FragileModel {
     const NAME: &'static CStr = c"fragile-model";
     const SCHEMA: &'static CStr = SCHEMA;
@@ -68,7 +68,7 @@ impl Model for FragileModel {
     }
 }
 
-pub struct FragileLoss(Fragile);
+struct FragileLoss(Fragile);
 impl Loss for FragileLoss {
     const NAME: &'static CStr = c"fragile-loss";
     const SCHEMA: &'static CStr = SCHEMA;
@@ -83,7 +83,7 @@ impl Loss for FragileLoss {
     }
 }
 
-pub struct FragileOptimizer(Fragile);
+struct FragileOptimizer(Fragile);
 impl Optimizer for FragileOptimizer {
     const NAME: &'static CStr = c"fragile-optimizer";
     const SCHEMA: &'static CStr = SCHEMA;
@@ -105,7 +105,7 @@ impl Optimizer for FragileOptimizer {
     }
 }
 
-pub struct FragileMetric(Fragile);
+struct FragileMetric(Fragile);
 impl Metric for FragileMetric {
     const NAME: &'static CStr = c"fragile-metric";
     const SCHEMA: &'static CStr = SCHEMA;
@@ -124,7 +124,7 @@ impl Metric for FragileMetric {
     }
 }
 
-pub struct FragileStrategy(Fragile);
+struct FragileStrategy(Fragile);
 impl Strategy for FragileStrategy {
     const NAME: &'static CStr = c"fragile-strategy";
     const SCHEMA: &'static CStr = SCHEMA;
@@ -178,7 +178,7 @@ impl Strategy for FragileStrategy {
     }
 }
 
-pub struct FragileApp(Fragile);
+struct FragileApp(Fragile);
 impl App for FragileApp {
     const NAME: &'static CStr = c"fragile-app";
     const SCHEMA: &'static CStr = SCHEMA;
