@@ -69,7 +69,9 @@ incremental = false
 pub fn run(context: &Context, kind: &str, name: &str, out: Option<&Path>) -> Result<(), Failure> {
     let folder = write(context, kind, name, out)?;
     println!("written: {}", process::shown(context, &folder));
-    println!("next: edit src/lib.rs, then run `cargo test --release` and `cargo build --profile plugin` there");
+    println!(
+        "next: edit src/lib.rs, then run `cargo test --release` and `cargo build --profile plugin` there"
+    );
     if out.is_none() {
         println!("then `cargo xtask stage` puts it where programs find it");
     }

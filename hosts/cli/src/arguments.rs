@@ -106,9 +106,8 @@ impl Common {
 
     /// Writes the trace, also after a command that failed, and prints the sums to standard error.
     pub fn finish(&self) -> Result<()> {
-        match self.recording.take() {
-            Some(recording) => print::message(recording.finish()?.to_string().trim_end()),
-            None => (),
+        if let Some(recording) = self.recording.take() {
+            print::message(recording.finish()?.to_string().trim_end());
         }
         Ok(())
     }

@@ -89,11 +89,11 @@ fn predictions(component: &ComponentRef) -> Outcome {
     let folder = Folder::new()?;
     let tokenizer = folder.tokenizer()?;
     let mut rows = Vec::new();
-    for at in 0..TEXTS.len() {
+    for (at, text) in TEXTS.iter().enumerate() {
         let mut row = Row::new()?;
         app.features(&tokenizer, &record(&columns, at, false), &mut row)?;
         if row.tokens_len() == 0 {
-            return failed(format!("{:?} became no tokens", TEXTS[at]));
+            return failed(format!("{text:?} became no tokens"));
         }
         rows.push(row);
     }

@@ -269,8 +269,12 @@ pub fn read_rows<T: Element>(
 pub fn read_span<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
     let (guard, layout) = tensor.storage_and_layout();
     let start = layout.start_offset();
-    let last: usize =
-        layout.dims().iter().zip(layout.stride()).map(|(&len, &step)| len.saturating_sub(1) * step).sum();
+    let last: usize = layout
+        .dims()
+        .iter()
+        .zip(layout.stride())
+        .map(|(&len, &step)| len.saturating_sub(1) * step)
+        .sum();
     let len = if layout.shape().elem_count() == 0 { 0 } else { last + 1 };
     let range = start..start + len;
     match &*guard {

@@ -72,7 +72,8 @@ pub(crate) fn start(device: &Device, precision: Precision) -> Result<*const et_h
     unsafe { easytransfer_plugin::attach(host)? };
     let session = easytransfer_plugin::host_table();
     match engine {
-        Some(engine) => engine.provide("et.session/1", session),
+        // SAFETY: the session's table is a static of its interface.
+        Some(engine) => unsafe { engine.provide("et.session/1", session) },
         None => easytransfer_core::host::provide("et.session/1", session),
     }
     if slot.is_none() {

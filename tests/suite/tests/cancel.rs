@@ -54,7 +54,8 @@ fn cancelled_runs_leave_a_checkpoint_and_go_on_to_the_same_bytes() {
     let metrics = fs::read_to_string(whole.join("logs/metrics.jsonl")).unwrap();
 
     // Before and after the first evaluation, at an evaluation, and twice in a row.
-    let cases: [(&str, &Path, &[(&str, &str)]); 5] = [
+    type Case<'a> = (&'a str, &'a Path, &'a [(&'a str, &'a str)]);
+    let cases: [Case<'_>; 5] = [
         ("c-1", &c, &[("1", "cancelled after 1 calls")]),
         ("c-4-7", &c, &[("4", "cancelled after 4 calls"), ("7", "cancelled after 3 calls")]),
         ("cpp-throw", &cpp, &[("5", "threw enough after 5 calls")]),

@@ -152,10 +152,7 @@ fn bad_options_are_refused() {
         (&["--config", "type.toml"], &["type.toml", "batch.rows", "many"]),
         (&["--config", "missing.toml"], &["missing.toml"]),
         (&["--config", "encoder"], &["encoder", "directory"]),
-        (
-            &["--device", "gpu"],
-            &["--device", "`gpu`", "`cuda:N`"],
-        ),
+        (&["--device", "gpu"], &["--device", "`gpu`", "`cuda:N`"]),
     ];
     for (more, needles) in cases {
         refused(&place, &before, &format!("{more:?}"), &place.train("out", more), needles);

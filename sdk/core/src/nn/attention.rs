@@ -129,8 +129,7 @@ fn typed<F: Direct>(q: &Tensor, k: &Tensor, v: &Tensor, plan: Plan) -> Result<Te
     #[cfg(feature = "cuda")]
     if crate::cuda::holds(q) && plan.head_size <= crate::cuda::attention::LARGEST_HEAD {
         let dropout = plan.dropout;
-        return plan
-            .with_shape(|shape| crate::cuda::attention::attention(q, k, v, shape, dropout));
+        return plan.with_shape(|shape| crate::cuda::attention::attention(q, k, v, shape, dropout));
     }
     let (queries, width) = (q.dims()[0], q.dims()[1]);
     let keys = k.dims()[0];

@@ -226,11 +226,14 @@ impl Engine {
         unsafe { self.take(open(device as i32, text)) }.map_err(EngineError::Open)
     }
 
-    /// Adds a table to those that the engine's `get_interface` finds; `table` lives until the process ends.
-    pub fn provide(&self, id: &str, table: *const c_void) {
+    /// Adds a table to those that the engine's `get_interface` finds.
+    ///
+    /// # Safety
+    /// `table` is a complete table of the interface `id` and lives until the process ends.
+    pub unsafe fn provide(&self, id: &str, table: *const c_void) {
         // An id holds no NUL; one that did would be found by nobody.
         if let (Some(provide), Ok(id)) = (self.record.provide, CString::new(id)) {
-            // SAFETY: the id is NUL-terminated, the table lives as long as this function demands.
+            // SAFETY: the id is NUL-terminated, and the table is what this function demands.
             unsafe { provide(id.as_ptr(), table) };
         }
     }

@@ -226,7 +226,8 @@ fn main() -> Result<()> {
     println!("| operation | pass | µs | GFLOP/s | of peak | GB/s | of memory |");
     println!("|---|---|---|---|---|---|---|");
     let none = Activation::None;
-    let makers: Vec<(&str, Box<dyn Fn() -> Result<Case>>)> = vec![
+    type Maker = Box<dyn Fn() -> Result<Case>>;
+    let makers: Vec<(&str, Maker)> = vec![
         ("linear", Box::new(move || linear(4096, 384, 384, none))),
         ("linear", Box::new(|| linear(4096, 384, 1536, Activation::Gelu))),
         ("linear", Box::new(move || linear(4096, 1536, 384, none))),

@@ -70,24 +70,23 @@ unsafe fn products<const R: usize>(
             (_mm_loadu_si128(weights), _mm_loadu_si128(weights.add(1)))
         };
         let weights = [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)];
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: as above.
             let x = unsafe { *x.add(r * groups + group) };
             let x = _mm256_cvtepu8_epi16(_mm_set1_epi32(x as i32));
-            for half in 0..2 {
-                let products = _mm256_madd_epi16(x, weights[half]);
-                sums[r][half] = _mm256_add_epi32(sums[r][half], products);
+            for (sum, weights) in sums.iter_mut().zip(weights) {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(x, weights));
             }
         }
     }
     let mut exact = [[0i32; 8]; R];
-    for r in 0..R {
-        for half in 0..2 {
+    for (exact, sums) in exact.iter_mut().zip(sums) {
+        for (exact, sum) in exact.chunks_exact_mut(4).zip(sums) {
             let mut lanes = [0i32; 8];
             // SAFETY: `lanes` has 32 bytes.
-            unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums[r][half]) };
-            for output in 0..4 {
-                exact[r][4 * half + output] = lanes[2 * output] + lanes[2 * output + 1];
+            unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sum) };
+            for (exact, pair) in exact.iter_mut().zip(lanes.chunks_exact(2)) {
+                *exact = pair[0] + pair[1];
             }
         }
     }
