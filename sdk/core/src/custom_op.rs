@@ -322,23 +322,39 @@ fn forward_on_host(table: &Table, state: State, values: &[Value]) -> Result<Vec<
             .zip(&mut outputs)
             .map(|(part, out)| part.view(out.data()))
             .collect();
-        let in_pointers: Vec<*const et_view> = in_views.iter().map(ptr::from_ref).collect();
-        let out_pointers: Vec<*const et_view> = out_views.iter().map(ptr::from_ref).collect();
-        let call = et_op_call {
-            struct_size: size_of::<et_op_call>(),
-            state: state.get(),
-            inputs: in_pointers.as_ptr(),
-            inputs_len: in_pointers.len(),
-            outputs: out_pointers.as_ptr(),
-            outputs_len: out_pointers.len(),
-            stream: ptr::null_mut(),
-        };
-        // SAFETY: the views describe live memory of `values` and `outputs`, and all arrays outlive the call.
-        let error = unsafe { (table.forward)(&call) };
-        // SAFETY: plugins return errors made by this engine.
-        unsafe { answer(&table.name, "forward", error) }?;
+        // SAFETY: the views describe live memory of `values` and `outputs`.
+        unsafe { call_forward(table, state, &in_views, &out_views, ptr::null_mut()) }?;
     }
     outputs.into_iter().zip(shapes).map(|(output, (_, shape))| output.into_tensor(shape)).collect()
+}
+
+/// Calls the plugin's forward function. Errors: the plugin's.
+///
+/// # Safety
+/// The views describe memory that the plugin may read (inputs) and write (outputs): that of the host when `stream` is NULL, else that of
+/// the stream's card.
+unsafe fn call_forward(
+    table: &Table,
+    state: State,
+    inputs: &[et_view],
+    outputs: &[et_view],
+    stream: *mut c_void,
+) -> Result<()> {
+    let inputs: Vec<*const et_view> = inputs.iter().map(ptr::from_ref).collect();
+    let outputs: Vec<*const et_view> = outputs.iter().map(ptr::from_ref).collect();
+    let call = et_op_call {
+        struct_size: size_of::<et_op_call>(),
+        state: state.get(),
+        inputs: inputs.as_ptr(),
+        inputs_len: inputs.len(),
+        outputs: outputs.as_ptr(),
+        outputs_len: outputs.len(),
+        stream,
+    };
+    // SAFETY: the views are what this function demands, and all arrays outlive the call.
+    let error = unsafe { (table.forward)(&call) };
+    // SAFETY: plugins return errors made by this engine.
+    unsafe { answer(&table.name, "forward", error) }
 }
 
 /// Calls the plugin's code on the card's memory, with the stream on which it must put its work.
@@ -360,22 +376,9 @@ fn forward_on_card(table: &Table, state: State, values: &[Value]) -> Result<Vec<
     let inputs = inputs.collect::<Result<Vec<et_view>>>()?;
     let results = output_parts.iter().zip(&outputs).map(|(part, value)| view(part, value));
     let results = results.collect::<Result<Vec<et_view>>>()?;
-    let in_pointers: Vec<*const et_view> = inputs.iter().map(ptr::from_ref).collect();
-    let out_pointers: Vec<*const et_view> = results.iter().map(ptr::from_ref).collect();
-    let call = et_op_call {
-        struct_size: size_of::<et_op_call>(),
-        state: state.get(),
-        inputs: in_pointers.as_ptr(),
-        inputs_len: in_pointers.len(),
-        outputs: out_pointers.as_ptr(),
-        outputs_len: out_pointers.len(),
-        stream: crate::cuda::device::bound_stream()?,
-    };
-    // SAFETY: the views describe memory of `values` and `outputs`, which is freed in the order of the stream; the arrays outlive
-    // the call.
-    let error = unsafe { (table.forward)(&call) };
-    // SAFETY: plugins return errors made by this engine.
-    unsafe { answer(&table.name, "forward", error) }?;
+    let stream = crate::cuda::device::bound_stream()?;
+    // SAFETY: the views describe memory of `values` and `outputs`, which is freed in the order of the stream.
+    unsafe { call_forward(table, state, &inputs, &results, stream) }?;
     // Types that live in host memory go there.
     outputs.into_iter().map(storage::at_home).collect()
 }

@@ -164,6 +164,22 @@ pub struct Slice<'a, T> {
     copy: Option<Vec<T>>,
 }
 
+impl<'a, T: Element> Slice<'a, T> {
+    /// Some elements of a storage in host memory. Errors: as for [`read`].
+    fn of(guard: StorageRef<'a>, range: Range<usize>) -> Result<Self> {
+        match &*guard {
+            Storage::Cpu(storage) => match T::slice(storage) {
+                // A storage that was emptied by `Value` is never reachable, but a slice of it must fail and not panic.
+                Some(data) if range.end <= data.len() => {}
+                Some(_) => fail!(ET_ERR_FAILED_PRECONDITION, "the memory of this tensor is gone"),
+                None => return Err(wrong_dtype::<T>(storage_dtype(storage))),
+            },
+            _ => return Err(not_cpu()),
+        }
+        Ok(Self { guard, range, copy: None })
+    }
+}
+
 impl<T: Element> Deref for Slice<'_, T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
@@ -210,16 +226,7 @@ pub fn read<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
     }
     let (guard, layout) = tensor.storage_and_layout();
     let range = range_of(layout)?;
-    match &*guard {
-        Storage::Cpu(storage) => match T::slice(storage) {
-            // A storage that was emptied by `Value` is never reachable, but a slice of it must fail and not panic.
-            Some(data) if range.end <= data.len() => {}
-            Some(_) => fail!(ET_ERR_FAILED_PRECONDITION, "the memory of this tensor is gone"),
-            None => return Err(wrong_dtype::<T>(storage_dtype(storage))),
-        },
-        _ => return Err(not_cpu()),
-    }
-    Ok(Slice { guard, range, copy: None })
+    Slice::of(guard, range)
 }
 
 /// A copy of a card's tensor, for operations that have no kernel there.
@@ -254,15 +261,7 @@ pub fn read_rows<T: Element>(
     let step = if rows > 1 { stride[0] } else { cols };
     let start = layout.start_offset();
     let range = start..start + (rows - 1) * step + cols;
-    match &*guard {
-        Storage::Cpu(storage) => match T::slice(storage) {
-            Some(data) if range.end <= data.len() => {}
-            Some(_) => fail!(ET_ERR_FAILED_PRECONDITION, "the memory of this tensor is gone"),
-            None => return Err(wrong_dtype::<T>(storage_dtype(storage))),
-        },
-        _ => return Err(not_cpu()),
-    }
-    Ok(Some((Slice { guard, range, copy: None }, step)))
+    Ok(Some((Slice::of(guard, range)?, step)))
 }
 
 /// As [`read`], for any strides: the elements from the first of the tensor to the last in memory, its gaps included.
@@ -277,15 +276,7 @@ pub fn read_span<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T
         .sum();
     let len = if layout.shape().elem_count() == 0 { 0 } else { last + 1 };
     let range = start..start + len;
-    match &*guard {
-        Storage::Cpu(storage) => match T::slice(storage) {
-            Some(data) if range.end <= data.len() => {}
-            Some(_) => fail!(ET_ERR_FAILED_PRECONDITION, "the memory of this tensor is gone"),
-            None => return Err(wrong_dtype::<T>(storage_dtype(storage))),
-        },
-        _ => return Err(not_cpu()),
-    }
-    Ok(Slice { guard, range, copy: None })
+    Slice::of(guard, range)
 }
 
 fn storage_dtype(storage: &CpuStorage) -> DType {
