@@ -1,7 +1,7 @@
-//! `cargo run --release -p easytransfer-bench --bin finetune -- PYTHON [--lines N] [--seeds 1,2,3]`: full fine-tuning of all-MiniLM-L6-v2 on
-//! SST-2 for one epoch, ours and PyTorch's in turn with the same settings, two threads each.
+//! `cargo run --release -p easytransfer-bench --bin finetune -- PYTHON [--lines N] [--seeds 1,2,3] [--lr RATE] [--sides ours,torch]`: full
+//! fine-tuning of all-MiniLM-L6-v2 on SST-2 for one epoch, ours and PyTorch's in turn with the same settings, two threads each.
 //!
-//! PYTHON is the interpreter of a venv with `tests/parity/requirements.txt`. Prints a line per run and the ratios.
+//! PYTHON is the interpreter of a venv with `tests/parity/requirements.txt`. Prints a line per run, and the ratios where both sides ran.
 
 use easytransfer_bench::median;
 use easytransfer_tests::places;
@@ -34,7 +34,7 @@ struct Outcome {
     peak_mib: f64,
 }
 
-fn ours(lines: Option<usize>, seed: &str, folder: &Path) -> Outcome {
+fn ours(lines: Option<usize>, seed: &str, lr: &str, folder: &Path) -> Outcome {
     let data = places::shared().join("data/sst-2");
     let mut train = data.join("train.tsv");
     if let Some(lines) = lines {
@@ -55,8 +55,8 @@ fn ours(lines: Option<usize>, seed: &str, folder: &Path) -> Outcome {
         .arg(data.join("dev.tsv"))
         .arg("--output")
         .arg(&output)
-        .args(["--set", "epochs=1", "--set", "lr=5e-5", "--set", "batch.window=3200"])
-        .args(["--set", &format!("seed={seed}"), "--set", "app.max_length=128"])
+        .args(["--set", "epochs=1", "--set", "batch.window=3200", "--set", "app.max_length=128"])
+        .args(["--set", &format!("lr={lr}"), "--set", &format!("seed={seed}")])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -76,11 +76,11 @@ fn ours(lines: Option<usize>, seed: &str, folder: &Path) -> Outcome {
     }
 }
 
-fn torch(python: &str, lines: Option<usize>, seed: &str) -> Outcome {
+fn torch(python: &str, lines: Option<usize>, seed: &str, lr: &str) -> Outcome {
     let mut command = Command::new(python);
     command
         .arg(places::root().join("tests/bench/peer_finetune.py"))
-        .args(["--seed", seed, "--threads", "2"])
+        .args(["--seed", seed, "--lr", lr, "--threads", "2"])
         .env("ET_SHARED", places::shared())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
@@ -102,30 +102,40 @@ fn main() {
     };
     let lines = value("--lines").and_then(|n| n.parse().ok());
     let seeds = value("--seeds").unwrap_or_else(|| "1".to_owned());
+    let lr = value("--lr").unwrap_or_else(|| "5e-5".to_owned());
+    let sides = value("--sides").unwrap_or_else(|| "ours,torch".to_owned());
     let folder = std::env::temp_dir().join(format!("et-finetune-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
-    let (mut ratios, mut accuracies, mut peaks) = (Vec::new(), [0.0, 0.0], Vec::new());
     println!("| seed | side | dev accuracy | seconds | peak MiB |\n|---|---|---|---|---|");
-    let count = seeds.split(',').count() as f64;
+    let mut runs: Vec<(&str, Vec<Outcome>)> =
+        sides.split(',').map(|side| (side, Vec::new())).collect();
     for seed in seeds.split(',') {
-        let (a, b) = (ours(lines, seed, &folder), torch(python, lines, seed));
-        for (side, run) in [("ours", &a), ("PyTorch", &b)] {
+        for (side, outcomes) in &mut runs {
+            let run = match *side {
+                "ours" => ours(lines, seed, &lr, &folder),
+                "torch" => torch(python, lines, seed, &lr),
+                other => panic!("--sides: expected ours and torch, found {other}"),
+            };
             println!(
                 "| {seed} | {side} | {:.4} | {:.1} | {:.0} |",
                 run.accuracy, run.seconds, run.peak_mib
             );
+            outcomes.push(run);
         }
-        ratios.push(b.seconds / a.seconds);
-        peaks.push(b.peak_mib / a.peak_mib);
-        accuracies[0] += a.accuracy / count;
-        accuracies[1] += b.accuracy / count;
     }
-    println!(
-        "\nPyTorch's time over ours, median: {:.2}; memory: {:.2}; mean accuracy: ours {:.4}, PyTorch {:.4}",
-        median(ratios),
-        median(peaks),
-        accuracies[0],
-        accuracies[1]
-    );
+    for (side, outcomes) in &runs {
+        let sum: f64 = outcomes.iter().map(|run| run.accuracy).sum();
+        println!("\nmean accuracy, {side}: {:.4}", sum / outcomes.len() as f64);
+    }
+    if let [(_, a), (_, b)] = &runs[..] {
+        let ratio = |figure: fn(&Outcome) -> f64| {
+            median(a.iter().zip(b).map(|(a, b)| figure(b) / figure(a)).collect())
+        };
+        println!(
+            "\nsecond side over first, median of the seeds: time {:.2}, memory {:.2}",
+            ratio(|run| run.seconds),
+            ratio(|run| run.peak_mib)
+        );
+    }
     std::fs::remove_dir_all(folder).expect("the folder goes");
 }
