@@ -346,7 +346,7 @@ impl Registry {
             name,
             Path::new("(registry)"),
             format!("no {kind} has this name"),
-            format!("the name of a {kind} that a plugin offers"),
+            "a name that some plugin offers",
             found,
             remedy,
         ))

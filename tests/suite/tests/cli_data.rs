@@ -107,7 +107,8 @@ fn data_that_do_not_fit_into_memory_train() {
     place.write("small.tsv", rows(4_000));
     place.write("large.tsv", large);
     let run = |data: &'static str, more: &[&'static str]| {
-        let more = [&["--train", data, "--set", "max_steps=3", "--set", "app.max_length=16"], more];
+        let few = ["--valid", "small.tsv", "--set", "max_steps=3", "--set", "app.max_length=16"];
+        let more = [&["--train", data][..], &few, more];
         peak(&place, &place.train_arguments("run", &more.concat()))
     };
     let small = run("small.tsv", &["--set", "data_memory=1"]);
