@@ -2229,7 +2229,7 @@ typedef struct et_plugin_optimizer {
    */
   const char *name;
   /**
-   * JSON Schema of the options.
+   * JSON Schema of the options; its key "default_lr" is the peak learning rate of runs that set none.
    */
   const char *schema;
   /**
@@ -2355,7 +2355,8 @@ typedef struct et_plugin_app {
    */
   struct et_error *(*columns)(void *instance, struct et_buffer **out);
   /**
-   * Sees every training record before training, to learn the labels. `record` is a JSON object from role to value. Errors: BAD_INPUT. [one-at-a-time] since 0.1
+   * Sees every training record before training, to learn the labels and to refuse what `features` would refuse. `record` is a JSON object from role to value.
+   * Errors: BAD_INPUT. [one-at-a-time] since 0.1
    */
   struct et_error *(*observe)(void *instance, struct et_str record);
   /**
@@ -2368,7 +2369,8 @@ typedef struct et_plugin_app {
   struct et_error *(*state)(void *instance, struct et_buffer **out);
   /**
    * What the host must know, as JSON: {"loss": {"name": ..., "options": {}} or null, "metrics": [{"name": ..., "options": {}}], "best": "accuracy", "best_is": "max",
-   * "want": 2, "labels": [...], "config": {entries for config.json}}. [one-at-a-time] since 0.1
+   * "want": 2, "labels": [...], "config": {entries for config.json}, "longest": most tokens of a record's features after `build`, 0 if not known}.
+   * [one-at-a-time] since 0.1
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**

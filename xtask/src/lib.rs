@@ -10,6 +10,7 @@ use std::{
 
 pub mod bench;
 pub mod check;
+pub mod cmake;
 pub mod demo;
 pub mod diff;
 pub mod dist;

@@ -5,7 +5,7 @@
 //! `plugins/`, `hosts/c/` and `hosts/cpp/`) and the shared data through `ET_SHARED`.
 
 use crate::{
-    Context, Failure, engine, licences,
+    Context, Failure, cmake, engine, licences,
     process::{self, cargo, has},
     programs, stage,
     tally::Tally,
@@ -39,7 +39,8 @@ struct Run<'a> {
     is_ci: bool,
 }
 
-fn is_ci() -> bool {
+/// Whether this is a run of CI, where what cannot run is a failure.
+pub fn is_ci() -> bool {
     env::var_os("CI").is_some_and(|value| value == "true" || value == "1")
 }
 
@@ -68,13 +69,25 @@ impl Run<'_> {
         self.tally.skipped += 1;
     }
 
-    /// In CI, as root, installs the compilers and valgrind where they are missing.
+    /// In CI, as root, installs the compilers, pkg-config and valgrind where they are missing; fetches CMake where there is none.
     fn tools(&mut self) -> Result<(), Failure> {
-        let tools = [("gcc", "gcc"), ("g++", "g++"), ("clang", "clang"), ("valgrind", "valgrind")];
-        let missing: Vec<&str> =
-            tools.iter().filter(|(tool, _)| !has(tool)).map(|(_, package)| *package).collect();
+        self.packages();
+        match cmake::fetched(self.context) {
+            Ok(_) => Ok(()),
+            Err(failure) if self.is_ci => Err(failure),
+            Err(failure) => {
+                self.skip("the test of a CMake project", &failure.0);
+                Ok(())
+            }
+        }
+    }
+
+    fn packages(&self) {
+        // Each package is called like its program.
+        let tools = ["gcc", "g++", "clang", "valgrind", "pkg-config"];
+        let missing: Vec<&str> = tools.into_iter().filter(|tool| !has(tool)).collect();
         if missing.is_empty() {
-            return Ok(());
+            return;
         }
         println!("missing: {}", missing.join(", "));
         let is_root =
@@ -89,7 +102,6 @@ impl Run<'_> {
                 println!("could not install them: {failure}");
             }
         }
-        Ok(())
     }
 
     fn shared(&mut self) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ use crate::{device, print};
 
 /// Where plugins are and what computes.
 #[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Common {
     /// A manifest, the folder of a plugin, or a folder of plugins; searched before ET_PLUGIN_PATH. May be repeated
     #[arg(long, value_name = "DIR", global = true)]
@@ -122,7 +123,7 @@ pub struct Reading {
     /// Column with the second text of a pair
     #[arg(long, value_name = "COLUMN")]
     text_pair: Option<String>,
-    /// Names and types of the columns of a file without a header line: content:str:1,label:str:1
+    /// Names, types (str, int, float, base64) and lengths of the columns of a file without a header line: content:str:1,label:str:1
     #[arg(long, value_name = "NAME:TYPE:LENGTH,…")]
     schema: Option<String>,
     /// Format of the data

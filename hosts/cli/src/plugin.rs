@@ -42,7 +42,7 @@ fn list(runtime: &Runtime) -> Result<()> {
     let plugins = runtime.plugins();
     if plugins.is_empty() {
         return Err(Error::user(
-            "no plugins were found; name a folder with --plugins or in ET_PLUGIN_PATH",
+            "no plugins were found beside the command, in --plugins or in ET_PLUGIN_PATH; name their folder (in the source tree: `cargo xtask stage`)",
         ));
     }
     let mut text = String::new();
@@ -109,6 +109,9 @@ fn write_plugin(
         let (known, prefix) = (schema(runtime, kind, name)?, prefix(kind, name));
         let help = options::help(&known, &prefix);
         text.push_str(&format!("\n{kind} {name}\n"));
+        if let Some(lr) = known["default_lr"].as_f64() {
+            text.push_str(&format!("  learning rate {lr}, unless the run sets lr\n"));
+        }
         text.push_str(if help.is_empty() { "  no options\n" } else { &help });
     }
     Ok(())

@@ -8,7 +8,6 @@ use easytransfer::train::bundle::MANIFEST;
 use easytransfer::train::dataset::DataOptions;
 use easytransfer::train::network::Start;
 use easytransfer::train::progress::ProgressMode;
-use easytransfer::train::trainer::checkpoint_path;
 use easytransfer::train::{checkpoint, config, options};
 use easytransfer::{Error, Result, TrainConfig, TrainJob, TrainResult};
 use serde_json::{Value, json};
@@ -93,7 +92,7 @@ impl Train {
         ]));
         common.compute_in(self.precision);
         let runtime = common.runtime()?;
-        if self.resume && !checkpoint::exists(&checkpoint_path(&self.output))? {
+        if self.resume && !checkpoint::exists(&checkpoint::path(&self.output))? {
             let output = self.output.display();
             if self.output.join(MANIFEST).exists() {
                 return Err(Error::user(format!(
@@ -127,10 +126,15 @@ impl Train {
             cancel: interrupt::flag(),
         });
         if let Err(Error::Cancelled) = result {
-            print::message(&format!(
-                "cancelled; the checkpoint is `{}`, go on with the same command and --resume",
-                checkpoint_path(&self.output).display()
-            ));
+            let at = checkpoint::path(&self.output);
+            print::message(&if checkpoint::exists(&at)? {
+                format!(
+                    "cancelled; the checkpoint is `{}`, go on with the same command and --resume",
+                    at.display()
+                )
+            } else {
+                "cancelled before the first step".to_owned()
+            });
         }
         print::text(&self.summary(&result?))
     }

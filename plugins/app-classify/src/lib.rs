@@ -103,6 +103,7 @@ impl App for Classify {
     }
 
     fn observe(&mut self, record: &Record) -> Result<()> {
+        texts_of(record)?;
         match record.get("label") {
             Some(value) => self.labels.observe(value),
             None => Err(Error::bad_input("label: missing in a training record")),
@@ -152,13 +153,12 @@ impl App for Classify {
             labels: names.to_vec(),
             config,
             sequence_classification: true,
+            longest: self.max_length,
         }
     }
 
     fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()> {
-        let text = text_of(record, "text")?
-            .ok_or_else(|| Error::bad_input("text: missing in a record"))?;
-        let pair = text_of(record, "text_pair")?;
+        let (text, pair) = texts_of(record)?;
         let encoding = tokenizer.encode(&text, pair.as_deref(), self.max_length)?;
         row.put_tokens("ids", encoding.ids())?;
         row.put_tokens("segments", encoding.segments())?;
@@ -227,6 +227,13 @@ impl App for Classify {
         };
         Ok(records)
     }
+}
+
+/// The text of a record and the second one of a pair.
+fn texts_of(record: &Record) -> Result<(String, Option<String>)> {
+    let text = text_of(record, "text")?
+        .ok_or_else(|| Error::bad_input("text: expected a string, found nothing"))?;
+    Ok((text, text_of(record, "text_pair")?))
 }
 
 /// A text value; numbers are texts too.

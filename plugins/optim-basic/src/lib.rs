@@ -122,30 +122,30 @@ macro_rules! optimizers {
 
 optimizers! {
     /// AdamW, decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW`. The default for fine-tuning.
-    AdamW = c"adamw", ET_OPTIM_ADAMW, decay 0.01, epsilon 1e-8, schema cr#"{"type":"object","additionalProperties":false,"properties":{
+    AdamW = c"adamw", ET_OPTIM_ADAMW, decay 0.01, epsilon 1e-8, schema cr#"{"type":"object","default_lr":5e-5,"additionalProperties":false,"properties":{
 "weight_decay":{"type":"number","minimum":0,"default":0.01},
 "beta1":{"type":"number","minimum":0,"exclusiveMaximum":1,"default":0.9},
 "beta2":{"type":"number","minimum":0,"exclusiveMaximum":1,"default":0.999},
 "epsilon":{"type":"number","exclusiveMinimum":0,"default":1e-8}}}"#;
     /// Adam (Kingma and Ba 2015), weight decay as L2 in the gradient, as `torch.optim.Adam`.
-    Adam = c"adam", ET_OPTIM_ADAM, decay 0.0, epsilon 1e-8, schema cr#"{"type":"object","additionalProperties":false,"properties":{
+    Adam = c"adam", ET_OPTIM_ADAM, decay 0.0, epsilon 1e-8, schema cr#"{"type":"object","default_lr":5e-5,"additionalProperties":false,"properties":{
 "weight_decay":{"type":"number","minimum":0,"default":0},
 "beta1":{"type":"number","minimum":0,"exclusiveMaximum":1,"default":0.9},
 "beta2":{"type":"number","minimum":0,"exclusiveMaximum":1,"default":0.999},
 "epsilon":{"type":"number","exclusiveMinimum":0,"default":1e-8}}}"#;
     /// Stochastic gradient descent with optional (Nesterov) momentum, as `torch.optim.SGD`.
-    Sgd = c"sgd", ET_OPTIM_SGD, decay 0.0, epsilon 1e-8, schema cr#"{"type":"object","additionalProperties":false,"properties":{
+    Sgd = c"sgd", ET_OPTIM_SGD, decay 0.0, epsilon 1e-8, schema cr#"{"type":"object","default_lr":0.02,"additionalProperties":false,"properties":{
 "weight_decay":{"type":"number","minimum":0,"default":0},
 "momentum":{"type":"number","minimum":0,"exclusiveMaximum":1,"default":0},
 "nesterov":{"type":"boolean","default":false}}}"#;
     /// LAMB, one trust ratio per parameter (You et al. 2020): for large batches.
-    Lamb = c"lamb", ET_OPTIM_LAMB, decay 0.01, epsilon 1e-6, schema cr#"{"type":"object","additionalProperties":false,"properties":{
+    Lamb = c"lamb", ET_OPTIM_LAMB, decay 0.01, epsilon 1e-6, schema cr#"{"type":"object","default_lr":1e-3,"additionalProperties":false,"properties":{
 "weight_decay":{"type":"number","minimum":0,"default":0.01},
 "beta1":{"type":"number","minimum":0,"exclusiveMaximum":1,"default":0.9},
 "beta2":{"type":"number","minimum":0,"exclusiveMaximum":1,"default":0.999},
 "epsilon":{"type":"number","exclusiveMinimum":0,"default":1e-6}}}"#;
     /// Adafactor, factored second moments (Shazeer and Stern 2018), with the run's learning rate: for little memory.
-    Adafactor = c"adafactor", ET_OPTIM_ADAFACTOR, decay 0.0, epsilon 1e-30, schema cr#"{"type":"object","additionalProperties":false,"properties":{
+    Adafactor = c"adafactor", ET_OPTIM_ADAFACTOR, decay 0.0, epsilon 1e-30, schema cr#"{"type":"object","default_lr":5e-5,"additionalProperties":false,"properties":{
 "weight_decay":{"type":"number","minimum":0,"default":0},
 "decay_rate":{"type":"number","default":-0.8,"description":"exponent of the second moment's decay"},
 "clip_threshold":{"type":"number","exclusiveMinimum":0,"default":1},

@@ -123,7 +123,7 @@ pub struct et_plugin_optimizer {
     pub struct_size: usize,
     /// Name users write, for instance "adamw".
     pub name: *const c_char,
-    /// JSON Schema of the options.
+    /// JSON Schema of the options; its key "default_lr" is the peak learning rate of runs that set none.
     pub schema: *const c_char,
     /// Makes an instance for a sealed set, which outlives it. [one-at-a-time] since 0.1
     pub create: Option<
@@ -251,7 +251,8 @@ pub struct et_plugin_app {
     pub columns: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
-    /// Sees every training record before training, to learn the labels. `record` is a JSON object from role to value. Errors: BAD_INPUT. [one-at-a-time] since 0.1
+    /// Sees every training record before training, to learn the labels and to refuse what `features` would refuse. `record` is a JSON object from role to value.
+    /// Errors: BAD_INPUT. [one-at-a-time] since 0.1
     pub observe:
         Option<unsafe extern "C" fn(instance: *mut c_void, record: et_str) -> *mut et_error>,
     /// All records were seen; decides what follows from them. [one-at-a-time] since 0.1
@@ -261,7 +262,8 @@ pub struct et_plugin_app {
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
     /// What the host must know, as JSON: {"loss": {"name": ..., "options": {}} or null, "metrics": [{"name": ..., "options": {}}], "best": "accuracy", "best_is": "max",
-    /// "want": 2, "labels": [...], "config": {entries for config.json}}. [one-at-a-time] since 0.1
+    /// "want": 2, "labels": [...], "config": {entries for config.json}, "longest": most tokens of a record's features after `build`, 0 if not known}.
+    /// [one-at-a-time] since 0.1
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,

@@ -55,6 +55,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         }
     });
     checks.check("answers every record with one prediction", || predictions(component));
+    checks.check("no record has more tokens than it says", || longest(component));
 }
 
 fn new_app(component: &ComponentRef, state: &str) -> Outcome<LoadedApp> {
@@ -97,17 +98,9 @@ fn predictions(component: &ComponentRef) -> Outcome {
         }
         rows.push(row);
     }
-    let width = 8;
-    let info = ModelInfo {
-        hidden_size: width,
-        layers: 1,
-        vocab_size: tokenizer.vocab_len(),
-        max_positions: 64,
-        pooled: true,
-        ..ModelInfo::default()
-    };
     let params = Params::new(3)?;
-    app.build(&params.root()?, &info)?;
+    app.build(&params.root()?, &model(&tokenizer))?;
+    let width = WIDTH;
     // Another order and another number of rows, so that a prediction that is not of its row is noticed by its count.
     for picked in [vec![&rows[0], &rows[1], &rows[2], &rows[3]], vec![&rows[2]]] {
         let batch = Map::from_rows(&picked)?;
@@ -126,6 +119,41 @@ fn predictions(component: &ComponentRef) -> Outcome {
         if answers.iter().any(Record::is_empty) {
             return failed("a prediction is empty");
         }
+    }
+    Ok(())
+}
+
+/// Width of the model that apps are built on.
+const WIDTH: usize = 8;
+
+fn model(tokenizer: &Tokenizer) -> ModelInfo {
+    ModelInfo {
+        hidden_size: WIDTH,
+        layers: 1,
+        vocab_size: tokenizer.vocab_len(),
+        max_positions: 64,
+        pooled: true,
+        ..ModelInfo::default()
+    }
+}
+
+fn longest(component: &ComponentRef) -> Outcome {
+    let mut app = learned(component)?;
+    let folder = Folder::new()?;
+    let (tokenizer, params) = (folder.tokenizer()?, Params::new(3)?);
+    app.build(&params.root()?, &model(&tokenizer))?;
+    let longest = app.info()?.longest;
+    let mut long = record(&app.columns()?, 0, false);
+    for value in long.values_mut() {
+        *value = Value::from("word ".repeat(1000));
+    }
+    let mut row = Row::new()?;
+    app.features(&tokenizer, &long, &mut row)?;
+    if longest > 0 && row.tokens_len() > longest {
+        return failed(format!(
+            "expected at most {longest} (`longest` of its description), found {}",
+            row.tokens_len()
+        ));
     }
     Ok(())
 }

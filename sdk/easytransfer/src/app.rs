@@ -149,6 +149,7 @@ impl App {
             .into_iter()
             .map(|mut column| {
                 if let Some(Value::String(name)) = self.manifest.columns.get(&column.role) {
+                    column.names.retain(|known| known != name);
                     column.names.insert(0, name.clone());
                 }
                 column
@@ -207,7 +208,8 @@ impl App {
         Ok(Evaluation { rows: count.rows, skipped: count.skipped, metrics })
     }
 
-    /// Predictions for a file, written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output) while the file is
+    /// Predictions for a file, written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output; other endings need a
+    /// `format`) while the file is
     /// read. The output has the columns that were read, then the prediction. Answers with the number of rows.
     pub fn predict_file(
         &mut self,
@@ -217,7 +219,7 @@ impl App {
     ) -> Result<usize> {
         let reader = self.reader(data, false)?;
         let mut columns: Vec<String> = reader.columns().keys().cloned().collect();
-        let format = format.unwrap_or_else(|| OutputFormat::of(output));
+        let format = format.map_or_else(|| OutputFormat::of(output), Ok)?;
         let _scope = Scope::new(self.precision);
         let mut out = None;
         let mut count = Count::default();

@@ -124,15 +124,12 @@ impl LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Facts { plugin, file, problem, required, found, remedy } = self.facts();
-        let what = match self {
-            LoadError::NoSuchComponent(_) => "",
-            _ => "plugin ",
-        };
-        write!(
-            f,
-            "{what}{plugin:?} ({}): {problem}; required: {required}; found: {found}; remedy: {remedy}",
-            file.display()
-        )
+        // A name that nobody offers is in no file.
+        match self {
+            LoadError::NoSuchComponent(_) => write!(f, "{plugin:?}")?,
+            _ => write!(f, "plugin {plugin:?} ({})", file.display())?,
+        }
+        write!(f, ": {problem}; required: {required}; found: {found}; remedy: {remedy}")
     }
 }
 

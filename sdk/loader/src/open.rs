@@ -4,6 +4,7 @@ use crate::error::{Facts, LoadError};
 use crate::manifest::Manifest;
 use crate::policy::Policy;
 use easytransfer_abi::et_plugin_record;
+use std::io::Read;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
@@ -41,7 +42,7 @@ pub(crate) fn open(
         ))
     };
     let file = library.canonicalize().map_err(unreadable)?;
-    let bytes = std::fs::read(&file).map_err(unreadable)?;
+    let (bytes, looked_at) = read(&file).map_err(unreadable)?;
     policy.check(manifest, platform, &file, &bytes)?;
     if cfg!(target_os = "linux") {
         crate::elf::check(&bytes).map_err(|bad| {
@@ -57,6 +58,17 @@ pub(crate) fn open(
     }
     drop(bytes);
     let entry = entry_of(&manifest.id, &file)?;
+    let opened = std::fs::metadata(&file).map(|about| Identity::of(&about)).map_err(unreadable)?;
+    if opened != looked_at {
+        return Err(LoadError::Path(Facts::boxed(
+            &manifest.id,
+            &file,
+            "the library was replaced or written to while it was being loaded",
+            "the file whose format and hash were checked",
+            "another one under its name",
+            "load it again when whoever installs it is done",
+        )));
+    }
     // SAFETY: the symbol has the type that the contract gives it; a plugin that breaks this cannot be detected.
     let record = unsafe { entry() };
     if record.is_null() {
@@ -70,6 +82,43 @@ pub(crate) fn open(
         )));
     }
     Ok((file, record))
+}
+
+/// What tells a file from another one, and from itself after it was written to.
+///
+/// The dynamic linker opens the file by its path once more, because a library that is opened through a descriptor finds nothing beside
+/// itself (`$ORIGIN`) and has no name in a debugger. So a file that took the checked one's place in between is noticed before its entry
+/// function is called, but after its constructors ran. Who can do that can write the manifest with the hash just as well: hashes guard
+/// against damage and mixed-up files, not against somebody with the right to write there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    len: u64,
+    modified: Option<std::time::SystemTime>,
+    /// Device, inode and the time of the last change of either content or attributes, which nobody can set.
+    #[cfg(unix)]
+    inode: (u64, u64, i64, i64),
+}
+
+impl Identity {
+    fn of(about: &std::fs::Metadata) -> Identity {
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt;
+        Identity {
+            len: about.len(),
+            modified: about.modified().ok(),
+            #[cfg(unix)]
+            inode: (about.dev(), about.ino(), about.ctime(), about.ctime_nsec()),
+        }
+    }
+}
+
+/// The bytes of a file and which file they are from.
+fn read(path: &Path) -> std::io::Result<(Vec<u8>, Identity)> {
+    let mut file = std::fs::File::open(path)?;
+    let identity = Identity::of(&file.metadata()?);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok((bytes, identity))
 }
 
 fn entry_of(id: &str, file: &Path) -> Result<Entry, LoadError> {
@@ -129,4 +178,28 @@ pub(crate) fn open_forever(file: &Path) -> Result<ManuallyDrop<Library>, libload
     // SAFETY: as on Unix.
     let library = unsafe { Library::new(file) }?;
     Ok(ManuallyDrop::new(library))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Identity, read};
+
+    #[test]
+    fn identity_tells_a_file_from_what_takes_its_place() {
+        let folder =
+            std::env::temp_dir().join(format!("easytransfer-identity-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let (path, beside) = (folder.join("library.so"), folder.join("other.so"));
+        let now = || Identity::of(&std::fs::metadata(&path).unwrap());
+        std::fs::write(&path, b"first").unwrap();
+        let (bytes, first) = read(&path).unwrap();
+        assert_eq!((bytes.as_slice(), now()), (&b"first"[..], first));
+        std::fs::write(&beside, b"other").unwrap();
+        std::fs::rename(&beside, &path).unwrap();
+        let second = now();
+        assert_ne!(second, first);
+        std::fs::write(&path, b"longer than before").unwrap();
+        assert_ne!(now(), second);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

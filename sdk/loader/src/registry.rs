@@ -60,6 +60,8 @@ struct State {
     plugins: Vec<Plugin>,
     components: BTreeMap<(Kind, String), Component>,
     discovered: Vec<Listing>,
+    /// Where `discovered` was looked for.
+    searched: Vec<PathBuf>,
 }
 
 struct Plugin {
@@ -95,7 +97,9 @@ impl Registry {
     /// before. Opens no library. Every manifest is listed, also those that cannot be loaded, with the reason.
     pub fn discover(&self, search: &SearchPath) -> Vec<Listing> {
         let listings = search.list();
-        self.state().discovered.clone_from(&listings);
+        let mut state = self.state();
+        state.discovered.clone_from(&listings);
+        state.searched = search.places().map(|(_, place)| place.to_path_buf()).collect();
         listings
     }
 
@@ -318,8 +322,16 @@ impl Registry {
             [] => "none".to_owned(),
             names => names.join(", "),
         };
-        let mut found =
-            format!("{kind} names: {}; loaded plugins: {}", list(&known), list(&plugins));
+        let mut found = if state.discovered.is_empty() && plugins.is_empty() {
+            let places: Vec<String> =
+                state.searched.iter().map(|place| format!("`{}`", place.display())).collect();
+            format!(
+                "no plugin at all in {}",
+                list(&places.iter().map(String::as_str).collect::<Vec<_>>())
+            )
+        } else {
+            format!("{}; loaded plugins: {}", list(&known), list(&plugins))
+        };
         for listing in &state.discovered {
             if let Some(problem) = &listing.problem {
                 let reason = &problem.facts().problem;
@@ -328,13 +340,13 @@ impl Registry {
         }
         let remedy = match nearest(name, known.iter().copied()) {
             Some(near) => format!("did you mean {near:?}?"),
-            None => "install a plugin that provides it, or add its folder to ET_PLUGIN_PATH".into(),
+            None => "install a plugin that provides it, or add its folder to ET_PLUGIN_PATH (in the source tree: `cargo xtask stage`)".into(),
         };
         LoadError::NoSuchComponent(Facts::boxed(
             name,
             Path::new("(registry)"),
             format!("no {kind} has this name"),
-            format!("a {kind} of a plugin that is loaded or was discovered"),
+            "a name that some plugin offers",
             found,
             remedy,
         ))

@@ -65,6 +65,9 @@ pub struct AppInfo {
     pub config: Json<String, Value>,
     /// Whether the head is that of Hugging Face's sequence classification, so that a saved model is read back by it.
     pub sequence_classification: bool,
+    /// Most tokens that the features of a record have, special ones included, as known after [`App::build`]; 0 when there is no such
+    /// number. With it a run of batches limited by rows needs no pass over the data to count its steps.
+    pub longest: usize,
 }
 
 /// An app. Methods with `&self` may run while other threads make features.
@@ -82,7 +85,8 @@ pub trait App: Send + Sync + Sized + 'static {
     /// Columns that records need.
     fn columns(&self) -> Vec<Column>;
 
-    /// Sees every training record before training.
+    /// Sees every training record before training. Refuses what [`App::features`] would refuse: bad rows should be known before the
+    /// first step, and features are made when a row's turn comes.
     fn observe(&mut self, record: &Record) -> Result<()>;
 
     /// All records were seen.
@@ -280,8 +284,12 @@ impl LoadedApp {
 
     /// Sees a training record before training.
     pub fn observe(&mut self, record: &Record) -> Result<()> {
-        let record = serde_json::to_string(record)?;
-        invoke!(self.0, et_plugin_app.observe(borrow(&record)))
+        self.observe_json(&serde_json::to_string(record)?)
+    }
+
+    /// Sees a training record, as JSON text, before training.
+    pub fn observe_json(&mut self, record: &str) -> Result<()> {
+        invoke!(self.0, et_plugin_app.observe(borrow(record)))
     }
 
     /// All records were seen.
@@ -301,8 +309,12 @@ impl LoadedApp {
 
     /// Turns a record into features.
     pub fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()> {
-        let record = serde_json::to_string(record)?;
-        invoke!(self.0, et_plugin_app.features(tokenizer.as_raw(), borrow(&record), row.as_raw()))
+        self.features_json(tokenizer, &serde_json::to_string(record)?, row)
+    }
+
+    /// Turns a record, as JSON text, into features.
+    pub fn features_json(&self, tokenizer: &Tokenizer, record: &str, row: &mut Row) -> Result<()> {
+        invoke!(self.0, et_plugin_app.features(tokenizer.as_raw(), borrow(record), row.as_raw()))
     }
 
     /// Declares the parameters of the head.

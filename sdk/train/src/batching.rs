@@ -28,17 +28,106 @@ impl Default for BatchOptions {
     }
 }
 
-/// The batches of one epoch of training, as indices into `lengths` (tokens per row): rows are shuffled, sorted by length
-/// inside windows, packed up to the budget, and the batches are shuffled. Every row is in exactly one batch, and the
-/// plan depends on the arguments only. At most `u32::MAX` rows; later ones would not be reachable and are refused by
-/// whoever reads them.
-pub fn plan_batches(lengths: &[u32], options: &BatchOptions) -> Vec<Vec<u32>> {
-    let mut random = Counted::new(options.seed, options.epoch);
-    let mut rows: Vec<u32> = (0..u32::try_from(lengths.len()).unwrap_or(u32::MAX)).collect();
-    random.shuffle(&mut rows);
-    let mut batches = pack(rows, lengths, options);
-    random.shuffle(&mut batches);
-    batches
+/// The rows of one epoch of training in shuffled order, cut into windows whose batches depend on nothing outside of them. So a window's
+/// features can be made when its turn comes, and a run can go on from any batch without looking at those before.
+///
+/// Within a window, rows are sorted by length and packed up to the limits, and the batches are shuffled. Every row is in exactly one
+/// batch, and all of it depends on the arguments only. At most `u32::MAX` rows; more are refused by whoever reads them.
+#[derive(Debug)]
+pub struct Epoch {
+    order: Vec<u32>,
+    options: BatchOptions,
+    /// Number of batches before each window, and at the end the number of all.
+    before: Vec<usize>,
+}
+
+/// Rows of a window without sorting: as many as the default sorts.
+const UNSORTED_WINDOW: usize = 2048;
+
+/// Rows of a window: whole batches, so that a limit of rows leaves one incomplete batch per epoch at most.
+fn window_len(options: &BatchOptions) -> usize {
+    let window = match options.window {
+        0 | 1 => UNSORTED_WINDOW,
+        window => window as usize,
+    };
+    match options.max_rows as usize {
+        0 => window,
+        rows => window.next_multiple_of(rows),
+    }
+}
+
+/// Whether the number of batches depends on more than the number of rows, when no row has more than `longest` tokens (0 when that is
+/// not known).
+pub fn needs_lengths(options: &BatchOptions, longest: u32) -> bool {
+    let fullest = u64::from(options.max_rows) * u64::from(longest);
+    fullest == 0 || fullest > u64::from(options.max_tokens)
+}
+
+impl Epoch {
+    /// Shuffles `rows` rows. `lengths` are their lengths in tokens; none are needed when only the number of rows limits a batch
+    /// ([`needs_lengths`]).
+    pub fn new(rows: usize, lengths: Option<&[u32]>, options: &BatchOptions) -> Epoch {
+        let mut order: Vec<u32> = (0..u32::try_from(rows).unwrap_or(u32::MAX)).collect();
+        Counted::new(options.seed, options.epoch << 32).shuffle(&mut order);
+        let mut before = vec![0];
+        for window in order.chunks(window_len(options)) {
+            let count = match lengths {
+                Some(lengths) => {
+                    let lengths: Vec<u32> =
+                        window.iter().map(|&row| lengths[row as usize]).collect();
+                    pack_window(&lengths, options).len()
+                }
+                None => window.len().div_ceil((options.max_rows as usize).max(1)),
+            };
+            before.push(before[before.len() - 1] + count);
+        }
+        Epoch { order, options: options.clone(), before }
+    }
+
+    /// Number of batches.
+    pub fn batches(&self) -> usize {
+        self.before[self.before.len() - 1]
+    }
+
+    /// Number of windows.
+    pub fn windows(&self) -> usize {
+        self.before.len() - 1
+    }
+
+    /// The rows of a window.
+    pub fn window(&self, index: usize) -> &[u32] {
+        let len = window_len(&self.options);
+        &self.order[index * len..self.order.len().min((index + 1) * len)]
+    }
+
+    /// The window that holds a batch, and the batch's place in it. For the number of all batches, the place behind the last window.
+    pub fn place(&self, batch: usize) -> (usize, usize) {
+        let window = self.before.partition_point(|&before| before <= batch) - 1;
+        (window, batch - self.before[window])
+    }
+
+    /// The batches of a window, as places in [`Epoch::window`], from the lengths of its rows. Errors: there are others than were counted
+    /// without lengths, as (expected, found).
+    pub fn pack(
+        &self,
+        index: usize,
+        lengths: &[u32],
+    ) -> std::result::Result<Vec<Vec<u32>>, (usize, usize)> {
+        let mut batches = pack_window(lengths, &self.options);
+        let expected = self.before[index + 1] - self.before[index];
+        if batches.len() != expected {
+            return Err((expected, batches.len()));
+        }
+        // Stream 0 of an epoch is its order.
+        let stream = (self.options.epoch << 32) | (index as u64 + 1);
+        Counted::new(self.options.seed, stream).shuffle(&mut batches);
+        Ok(batches)
+    }
+}
+
+fn pack_window(lengths: &[u32], options: &BatchOptions) -> Vec<Vec<u32>> {
+    let window = if options.window > 1 { u32::MAX } else { 0 };
+    plan_sequential(lengths, &BatchOptions { window, ..options.clone() })
 }
 
 /// The batches for evaluation and prediction: windows in file order, sorted by length inside, longest first, so that
@@ -60,7 +149,7 @@ fn pack(mut rows: Vec<u32>, lengths: &[u32], options: &BatchOptions) -> Vec<Vec<
             rows.sort_by_key(|&row| std::cmp::Reverse(length(row)));
         }
     }
-    // Batches may cross a window's end, so that there is one incomplete batch per epoch at most, not one per window.
+    // Batches may cross a window's end, so that there is one incomplete batch at most, not one per window.
     let mut batch: Vec<u32> = Vec::new();
     let mut tokens = 0u64;
     for row in rows {
@@ -129,10 +218,27 @@ mod tests {
         assert_eq!(rows, (0..count as u32).collect::<Vec<_>>());
     }
 
+    /// All batches of an epoch, as rows.
+    fn batches(lengths: &[u32], options: &BatchOptions) -> Vec<Vec<u32>> {
+        let epoch = Epoch::new(lengths.len(), Some(lengths), options);
+        let mut all = Vec::new();
+        for index in 0..epoch.windows() {
+            assert_eq!(epoch.place(all.len()), (index, 0));
+            let window = epoch.window(index);
+            let of: Vec<u32> = window.iter().map(|&row| lengths[row as usize]).collect();
+            for batch in epoch.pack(index, &of).unwrap() {
+                all.push(batch.iter().map(|&place| window[place as usize]).collect());
+            }
+        }
+        assert_eq!(all.len(), epoch.batches());
+        assert_eq!(epoch.place(all.len()), (epoch.windows(), 0));
+        all
+    }
+
     #[test]
     fn each_row_once_within_the_budget() {
         let lengths = lengths(1000);
-        let batches = plan_batches(&lengths, &options());
+        let batches = batches(&lengths, &options());
         check_cover(&batches, 1000);
         for batch in &batches {
             let tokens: u32 = batch.iter().map(|&row| lengths[row as usize]).sum();
@@ -144,9 +250,29 @@ mod tests {
     }
 
     #[test]
-    fn plan_depends_on_seed_and_epoch_only() {
+    fn rows_alone_limit_batches_without_lengths() {
+        let lengths = lengths(1000);
+        for (rows, window) in [(16, 100), (48, 2048), (7, 0), (1000, 10)] {
+            let options =
+                BatchOptions { max_tokens: rows * 60, max_rows: rows, window, ..options() };
+            assert!(!needs_lengths(&options, 60) && needs_lengths(&options, 61));
+            let blind = Epoch::new(1000, None, &options);
+            let seeing = Epoch::new(1000, Some(&lengths), &options);
+            assert_eq!((&blind.order, &blind.before), (&seeing.order, &seeing.before));
+            assert_eq!(blind.batches(), 1000usize.div_ceil(rows as usize));
+        }
+        let unlimited = BatchOptions { max_rows: 0, ..options() };
+        assert!(needs_lengths(&unlimited, 1) && needs_lengths(&options(), 0));
+        // Rows that are longer than was said are noticed.
+        let options = BatchOptions { max_tokens: 32, max_rows: 16, ..options() };
+        let error = Epoch::new(16, None, &options).pack(0, &[3; 16]).unwrap_err();
+        assert_eq!(error, (1, 2));
+    }
+
+    #[test]
+    fn epoch_depends_on_seed_and_number_only() {
         let lengths = lengths(500);
-        let plan = |seed, epoch| plan_batches(&lengths, &BatchOptions { seed, epoch, ..options() });
+        let plan = |seed, epoch| batches(&lengths, &BatchOptions { seed, epoch, ..options() });
         assert_eq!(plan(1, 1), plan(1, 1));
         assert_ne!(plan(1, 1), plan(1, 2));
         assert_ne!(plan(1, 1), plan(2, 1));
@@ -154,11 +280,10 @@ mod tests {
 
     #[test]
     fn over_long_row_is_alone_and_empty_rows_count_one() {
-        let batches =
-            plan_batches(&[5, 900, 5, 0, 0], &BatchOptions { max_tokens: 11, ..options() });
+        let batches = batches(&[5, 900, 5, 0, 0], &BatchOptions { max_tokens: 11, ..options() });
         check_cover(&batches, 5);
         assert!(batches.contains(&vec![1]));
-        assert!(plan_batches(&[], &options()).is_empty());
+        assert_eq!(Epoch::new(0, Some(&[]), &options()).batches(), 0);
         let zeros = plan_sequential(&[0; 5], &BatchOptions { max_tokens: 2, ..options() });
         assert_eq!(zeros.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
     }
@@ -167,7 +292,7 @@ mod tests {
     fn windows_make_batches_even() {
         let lengths = lengths(2000);
         let spread = |window| -> u32 {
-            let batches = plan_batches(&lengths, &BatchOptions { window, ..options() });
+            let batches = batches(&lengths, &BatchOptions { window, ..options() });
             let spread = batches.iter().map(|batch| {
                 let of = |row: &u32| lengths[*row as usize];
                 batch.iter().map(of).max().unwrap() - batch.iter().map(of).min().unwrap()

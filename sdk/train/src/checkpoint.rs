@@ -4,7 +4,7 @@
 //! one `session-N.bin` for each optimizer that a strategy opened, and `best.bin` when some parameters were better than the present ones.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Params, RngState, Stream};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,9 @@ use crate::atomic::{AtomicDir, recover};
 use crate::bundle::write_json;
 use crate::error::{Error, Result};
 use crate::network::read_json;
+
+/// Version of the layout and of the order of batches.
+const FORMAT: u64 = 2;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -92,6 +95,11 @@ pub struct Parts<'a> {
     pub best: &'a mut Option<Buffer>,
 }
 
+/// Where a run keeps its checkpoint.
+pub fn path(output: &Path) -> PathBuf {
+    output.join("checkpoint")
+}
+
 fn write_bytes(directory: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = directory.join(name);
     std::fs::write(&path, bytes).map_err(|error| Error::io("write", path, error))
@@ -128,7 +136,7 @@ pub fn save(
         write_bytes(at, "best.bin", best.as_slice())?;
     }
     let state = State {
-        format: 1,
+        format: FORMAT,
         fingerprint: parts.fingerprint.clone(),
         progress: progress.clone(),
         rng: [rng.seed, rng.stream, rng.offset],
@@ -150,11 +158,18 @@ pub fn exists(target: &Path) -> Result<bool> {
 /// Reads a checkpoint back. Errors: it belongs to a run with other options or data, naming what differs.
 pub fn load(target: &Path, parts: &mut Parts<'_>) -> Result<(Progress, RngState, SessionState)> {
     let path = target.join("state.json");
-    let state: State =
-        serde_json::from_value(read_json(&path)?).map_err(|error| Error::Config {
-            origin: path.display().to_string(),
-            message: format!("{error}; remove the checkpoint to start anew"),
-        })?;
+    let fault = |message: String| Error::Config {
+        origin: path.display().to_string(),
+        message: format!("{message}; remove the checkpoint to start anew"),
+    };
+    let state = read_json(&path)?;
+    if state["format"] != FORMAT {
+        return Err(fault(format!(
+            "format: expected {FORMAT}, found {}; it was written by another version of easytransfer",
+            state["format"]
+        )));
+    }
+    let state: State = serde_json::from_value(state).map_err(|error| fault(error.to_string()))?;
     if let Some(difference) = difference(&state.fingerprint, parts.fingerprint, "") {
         return Err(Error::user(format!(
             "`{}`: the checkpoint belongs to another run: {difference}; use the same options and data to resume, or another --output to start anew",

@@ -48,8 +48,8 @@ pub struct TrainConfig {
     pub epochs: u64,
     /// Most optimizer steps, 0 for no limit.
     pub max_steps: u64,
-    /// Peak learning rate.
-    pub lr: f64,
+    /// Peak learning rate; by default that of the optimizer.
+    pub lr: Option<f64>,
     /// Seed of everything random.
     pub seed: u64,
     /// Batches.
@@ -80,6 +80,8 @@ pub struct TrainConfig {
     pub checkpoint_every: u64,
     /// Threads that make features.
     pub workers: usize,
+    /// MiB of records, and as many of features, of each data file that stay in memory.
+    pub data_memory: usize,
     /// Steps between lines of metrics.
     pub log_every: u64,
 }
@@ -91,7 +93,7 @@ pub fn schema() -> Value {
         "properties": {
             "epochs": {"type": "integer", "minimum": 1, "default": 3, "description": "passes over the training data"},
             "max_steps": {"type": "integer", "minimum": 0, "default": 0, "description": "most optimizer steps, 0 for no limit"},
-            "lr": {"type": "number", "exclusiveMinimum": 0, "default": 5e-5, "description": "peak learning rate"},
+            "lr": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": null, "description": "peak learning rate; null for that of the optimizer (adamw, adam, adafactor 5e-5, lamb 1e-3, sgd 0.02; `easytransfer plugin info NAME` says it)"},
             "seed": {"type": "integer", "minimum": 0, "default": 42, "description": "seed of everything random"},
             "batch": {"type": "object", "properties": {
                 "tokens": {"type": "integer", "minimum": 1, "default": 4096, "description": "most tokens in a batch"},
@@ -114,12 +116,13 @@ pub fn schema() -> Value {
                 "name": {"type": "string", "description": "any loss of a plugin; by default that of the app"}
             }, "required": ["name"]},
             "app": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the app"},
-            "strategy": {"type": "object", "default": {"finetune": {}}, "additionalProperties": true, "properties": {}, "description": "strategies by name with their options, in order"},
+            "strategy": {"type": "object", "default": {"finetune": {}}, "additionalProperties": true, "properties": {}, "description": "strategies by name with their options, in order; finetune when none is named"},
             "evaluate_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between evaluations, 0 for once an epoch"},
-            "best": {"type": ["string", "null"], "default": null, "description": "figure that decides which parameters are kept"},
+            "best": {"type": ["string", "null"], "default": null, "description": "figure that decides which parameters are kept; null for that of the app (accuracy for classes)"},
             "patience": {"type": "integer", "minimum": 0, "default": 0, "description": "evaluations without improvement before stopping, 0 for never"},
             "checkpoint_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between checkpoints, 0 for once an epoch"},
-            "workers": {"type": "integer", "minimum": 0, "default": 1, "description": "threads that make features"},
+            "workers": {"type": "integer", "minimum": 0, "default": 1, "description": "threads that make features, ahead of the step"},
+            "data_memory": {"type": "integer", "minimum": 0, "maximum": 1048576, "default": 512, "description": "MiB of records, and as many of features, of each data file that stay in memory; further records wait in a file beside the output, further features are made again in every epoch"},
             "log_every": {"type": "integer", "minimum": 1, "default": 10, "description": "steps between lines of metrics"}
         },
         "additionalProperties": false
@@ -145,6 +148,29 @@ impl TrainConfig {
             });
         }
         Ok(config)
+    }
+
+    /// The options with the peak learning rate that they came to, as bundles keep them.
+    pub fn resolved(&self, lr: f64) -> Result<Value> {
+        serde_json::to_value(TrainConfig { lr: Some(lr), ..self.clone() })
+            .map_err(|error| Error::other(format!("write the options: {error}")))
+    }
+
+    /// The options that decide what comes out: all but those of how it is computed.
+    pub fn deciding(&self, lr: f64) -> Result<Value> {
+        let mut value = self.resolved(lr)?;
+        if let Some(object) = value.as_object_mut() {
+            for key in ["workers", "data_memory", "recompute"] {
+                object.remove(key);
+            }
+        }
+        Ok(value)
+    }
+
+    /// The peak learning rate: what the user said, else `default_lr` of the optimizer's schema, else 5e-5.
+    pub fn peak_lr(&self, optimizer_schema: &Value) -> f64 {
+        let default = optimizer_schema["default_lr"].as_f64();
+        self.lr.or(default.filter(|lr| *lr > 0.0)).unwrap_or(5e-5)
     }
 
     /// The schedule.
@@ -204,6 +230,24 @@ mod tests {
         .unwrap();
         assert_eq!(config.optimizer.options["momentum"], json!(0.9));
         assert_eq!(config.loss.unwrap().name, "mse");
+    }
+
+    #[test]
+    fn rate_is_the_users_then_the_optimizers() {
+        let sgd = json!({"default_lr": 0.02});
+        let config = TrainConfig::default();
+        assert_eq!(config.peak_lr(&sgd), 0.02);
+        assert_eq!(config.peak_lr(&json!({})), 5e-5);
+        let config = TrainConfig::from_value(json!({"lr": 0.3}), "").unwrap();
+        assert_eq!(config.peak_lr(&sgd), 0.3);
+        assert!(TrainConfig::from_value(json!({"lr": 0}), "").is_err());
+    }
+
+    #[test]
+    fn what_does_not_decide_is_left_out() {
+        let of = |value| TrainConfig::from_value(value, "").unwrap().deciding(1.0).unwrap();
+        assert_eq!(of(json!({"workers": 3, "data_memory": 1})), of(json!({})));
+        assert_ne!(of(json!({"seed": 3})), of(json!({})));
     }
 
     #[test]

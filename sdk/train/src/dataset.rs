@@ -1,19 +1,17 @@
-//! Labelled or unlabelled data in memory: records by role, and their features.
+//! Labelled or unlabelled data: the records of a file by role, part by part.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use easytransfer_plugin::{Column, LoadedApp, Record, Row, Tokenizer, profile};
 use serde_json::{Map, Value};
 
 use crate::columns::{Role, resolve};
 use crate::error::{DataError, Error, Result};
-use crate::prefetch::Prefetch;
 use crate::records::{OnBadRow, ReadOptions, Reader};
 
-/// Records of one file, by role.
-pub struct Dataset {
+/// Some records of a file, by role.
+pub struct Part {
     /// The file.
     pub path: PathBuf,
     /// The records.
@@ -25,8 +23,6 @@ pub struct Dataset {
     /// Rows that were left out because they did not fit.
     pub skipped: u64,
     on_bad_row: OnBadRow,
-    /// Whether there may be more rows in the file than here.
-    is_part: bool,
 }
 
 /// How to read a data file for an app.
@@ -95,15 +91,14 @@ impl DatasetReader {
 
     /// The next records, at most `most`; `None` at the end of the file. Errors: a bad row, unless those are skipped; no records in
     /// the whole file.
-    pub fn part(&mut self, most: usize) -> Result<Option<Dataset>> {
-        let mut part = Dataset {
+    pub fn part(&mut self, most: usize) -> Result<Option<Part>> {
+        let mut part = Part {
             path: self.path.clone(),
             records: Vec::new(),
             lines: Vec::new(),
             columns: self.columns.clone(),
             skipped: 0,
             on_bad_row: self.on_bad_row,
-            is_part: true,
         };
         for row in self.reader.by_ref().take(most) {
             let row = row?;
@@ -131,133 +126,54 @@ impl DatasetReader {
     }
 }
 
-impl Dataset {
-    /// Reads all records of a file. Errors: see [`Reader`] and [`resolve`]; no records at all.
-    pub fn load(path: &Path, columns: &[Column], options: &DataOptions) -> Result<Dataset> {
-        let mut reader = DatasetReader::open(path, columns, options)?;
-        match reader.part(usize::MAX)? {
-            Some(part) => Ok(Dataset { is_part: false, ..part }),
-            None => Err(Error::other("the first part of a file has its first rows")),
-        }
-    }
-
-    /// The error for a record that an app refused.
-    pub fn fault(&self, index: usize, message: &str) -> Error {
-        let role = ["label", "text_pair", "text"]
-            .into_iter()
-            .find_map(|role| Some((role, message.find(&format!("{role}:"))?)));
-        // What the app says of the value, without who says it.
-        let said = role.map_or(message, |(role, at)| message[at + role.len() + 1..].trim());
-        let (expected, found) = said.rsplit_once(", found ").unwrap_or(("a usable value", said));
-        let expected = expected.rsplit_once("expected ").map_or(expected, |(_, rest)| rest);
-        let column = role.and_then(|(role, _)| self.columns.get(role)).and_then(Value::as_str);
-        let mut fault = DataError::new(&self.path).line(self.lines[index]);
-        if let Some(column) = column {
-            fault = fault.column(column);
-        }
-        fault
-            .expected(expected)
-            .found(found)
-            .remedy("correct the row or skip such rows with `--on-bad-row skip`")
-            .into()
-    }
-
-    /// Lets the app see every record.
-    pub fn observe(&mut self, app: &mut LoadedApp) -> Result<()> {
+impl Part {
+    /// Features of all records. Bad rows are skipped or end it, as the reading options say.
+    pub fn featurize(&mut self, app: &LoadedApp, tokenizer: &Tokenizer) -> Result<Vec<Row>> {
+        let span = profile::span("data", "features");
+        span.note("records", self.records.len() as f64);
+        let mut rows = Vec::with_capacity(self.records.len());
         let mut bad = Vec::new();
-        for index in 0..self.records.len() {
-            if let Err(error) = app.observe(&self.records[index]) {
-                if self.on_bad_row == OnBadRow::Stop {
-                    return Err(self.fault(index, error.message()));
+        for (index, record) in self.records.iter().enumerate() {
+            let mut row = Row::new()?;
+            match app.features(tokenizer, record, &mut row) {
+                Ok(()) => rows.push(row),
+                Err(error) if self.on_bad_row == OnBadRow::Stop => {
+                    return Err(fault(
+                        &self.path,
+                        &self.columns,
+                        self.lines[index],
+                        error.message(),
+                    ));
                 }
-                bad.push(index);
+                Err(_) => bad.push(index),
             }
         }
-        self.remove(&bad)?;
-        let path = self.path.display();
-        app.observed().map_err(|error| Error::from(error.context(format!("`{path}`"))))
-    }
-
-    fn remove(&mut self, bad: &[usize]) -> Result<()> {
         self.skipped += bad.len() as u64;
         for &index in bad.iter().rev() {
             self.records.remove(index);
             self.lines.remove(index);
         }
-        if self.records.is_empty() && !self.is_part {
-            return Err(Error::user(format!(
-                "`{}`: no row is left after skipping {} bad ones",
-                self.path.display(),
-                self.skipped
-            )));
-        }
-        Ok(())
-    }
-
-    /// Features of all records, made by `workers` threads; companions add theirs under their name and a slash. Bad rows are skipped or end it, as the reading options say.
-    pub fn featurize(
-        &mut self,
-        app: &Arc<LoadedApp>,
-        tokenizer: &Tokenizer,
-        companions: &[Featurizer],
-        workers: usize,
-    ) -> Result<Vec<Row>> {
-        let span = profile::span("data", "features");
-        span.note("records", self.records.len() as f64);
-        let records = Arc::new(std::mem::take(&mut self.records));
-        let mut all = vec![Featurizer {
-            prefix: String::new(),
-            app: app.clone(),
-            tokenizer: tokenizer.clone(),
-        }];
-        all.extend(companions.iter().cloned());
-        let jobs = {
-            let records = records.clone();
-            Prefetch::new(records.len(), workers, 1024, move |index| {
-                // Faults of the data travel as values, so that they can be skipped; the rest as errors.
-                let mut row = Row::new()?;
-                for featurizer in &all {
-                    let mut part = Row::new()?;
-                    if let Err(error) =
-                        featurizer.app.features(&featurizer.tokenizer, &records[index], &mut part)
-                    {
-                        return Ok(Err(error));
-                    }
-                    row.merge(&featurizer.prefix, &part)?;
-                }
-                Ok(Ok(row))
-            })
-        };
-        let mut rows = Vec::with_capacity(records.len());
-        let mut bad = Vec::new();
-        let mut failure = None;
-        for (index, row) in jobs.enumerate() {
-            match row? {
-                Ok(row) => rows.push(row),
-                Err(error) if self.on_bad_row == OnBadRow::Stop => {
-                    failure = Some((index, error));
-                    break;
-                }
-                Err(_) => bad.push(index),
-            }
-        }
-        // The workers are joined, so this is the only reference but for one that a panicking thread may have left.
-        self.records = Arc::try_unwrap(records).unwrap_or_else(|shared| shared.to_vec());
-        if let Some((index, error)) = failure {
-            return Err(self.fault(index, error.message()));
-        }
-        self.remove(&bad)?;
         Ok(rows)
     }
 }
 
-/// Makes features for one model.
-#[derive(Clone)]
-pub struct Featurizer {
-    /// Put before the names of the fields, for instance "teacher/".
-    pub prefix: String,
-    /// The app.
-    pub app: Arc<LoadedApp>,
-    /// The tokenizer.
-    pub tokenizer: Tokenizer,
+/// The error for a record that an app refused with `message`: `path` and `line` say where it is, `columns` how the file names the roles.
+pub fn fault(path: &Path, columns: &Map<String, Value>, line: u64, message: &str) -> Error {
+    let role = ["label", "text_pair", "text"]
+        .into_iter()
+        .find_map(|role| Some((role, message.find(&format!("{role}:"))?)));
+    // What the app says of the value, without who says it.
+    let said = role.map_or(message, |(role, at)| message[at + role.len() + 1..].trim());
+    let (expected, found) = said.rsplit_once(", found ").unwrap_or(("a usable value", said));
+    let expected = expected.rsplit_once("expected ").map_or(expected, |(_, rest)| rest);
+    let column = role.and_then(|(role, _)| columns.get(role)).and_then(Value::as_str);
+    let mut fault = DataError::new(path).line(line);
+    if let Some(column) = column {
+        fault = fault.column(column);
+    }
+    fault
+        .expected(expected)
+        .found(found)
+        .remedy("correct the row or skip such rows with `--on-bad-row skip`")
+        .into()
 }

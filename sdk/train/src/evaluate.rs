@@ -1,5 +1,7 @@
 //! Figures and predictions over a whole data set.
 
+use std::borrow::Borrow;
+
 use easytransfer_plugin::{Call, Choice, LoadedMetric, Map, Record, Row, no_grad, profile};
 use serde_json::{Map as Json, Value};
 
@@ -14,13 +16,13 @@ pub fn batch_options(tokens: u32) -> BatchOptions {
 }
 
 /// Lengths of rows in tokens.
-pub fn lengths(rows: &[Row]) -> Vec<u32> {
-    rows.iter().map(|row| u32::try_from(row.tokens_len()).unwrap_or(u32::MAX)).collect()
+pub fn lengths(rows: &[impl Borrow<Row>]) -> Vec<u32> {
+    rows.iter().map(|row| u32::try_from(row.borrow().tokens_len()).unwrap_or(u32::MAX)).collect()
 }
 
 /// A batch of some of the rows.
-pub fn collate(rows: &[Row], indices: &[u32]) -> Result<Map> {
-    let picked: Vec<&Row> = indices.iter().map(|&index| &rows[index as usize]).collect();
+pub fn collate(rows: &[impl Borrow<Row>], indices: &[u32]) -> Result<Map> {
+    let picked: Vec<&Row> = indices.iter().map(|&index| rows[index as usize].borrow()).collect();
     Ok(Map::from_rows(&picked)?)
 }
 
@@ -39,7 +41,7 @@ pub fn metrics(components: &dyn Components, choices: &[Choice]) -> Result<Vec<Lo
 /// Runs the network over all rows without a tape, batch by batch; `each` gets row indices, batch and outputs.
 pub fn run(
     network: &mut Network,
-    rows: &[Row],
+    rows: &[impl Borrow<Row>],
     tokens: u32,
     mut each: impl FnMut(&Network, &[u32], &Map, &Map) -> Result<()>,
 ) -> Result<()> {
@@ -53,27 +55,29 @@ pub fn run(
     Ok(())
 }
 
-/// Figures of the network on labelled rows, with the mean loss under "loss" when one is given.
-pub fn evaluate(
+/// Figures of the network on labelled rows, which come in windows, with the mean loss under "loss" when one is given.
+pub fn evaluate<R: Borrow<Row>>(
     components: &dyn Components,
     network: &mut Network,
-    rows: &[Row],
+    windows: impl IntoIterator<Item = Result<Vec<R>>>,
     tokens: u32,
     loss: Option<&mut easytransfer_plugin::LoadedLoss>,
 ) -> Result<Json<String, Value>> {
     let mut measure = Measure::new(components, network)?;
     let mut loss = loss;
     let (mut sum, mut count) = (0.0, 0.0);
-    run(network, rows, tokens, |_, indices, batch, outputs| {
-        measure.update(batch, outputs)?;
-        if let Some(loss) = loss.as_deref_mut() {
-            let value =
-                no_grad(|| loss.forward(&Call::inference(0), outputs, batch))?.to_scalar()?;
-            sum += value * indices.len() as f64;
-            count += indices.len() as f64;
-        }
-        Ok(())
-    })?;
+    for rows in windows {
+        run(network, &rows?, tokens, |_, indices, batch, outputs| {
+            measure.update(batch, outputs)?;
+            if let Some(loss) = loss.as_deref_mut() {
+                let value =
+                    no_grad(|| loss.forward(&Call::inference(0), outputs, batch))?.to_scalar()?;
+                sum += value * indices.len() as f64;
+                count += indices.len() as f64;
+            }
+            Ok(())
+        })?;
+    }
     let mut figures = Json::new();
     if count > 0.0 {
         figures.insert("loss".to_owned(), Value::from(sum / count));

@@ -7,88 +7,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use easytransfer_plugin as plugin;
 use easytransfer_plugin::{
-    Call, LoadedLoss, LoadedOptimizer, MODEL, Map, Params, Rng, Row, SessionHost, Stream, Tensor,
+    Call, LoadedLoss, LoadedOptimizer, MODEL, Map, Params, Rng, SessionHost, Stream, Tensor,
     no_grad,
 };
 use serde_json::{Map as Json, Value};
 
-use crate::batching::{BatchOptions, plan_batches};
+use crate::batches::{Source, must_measure};
 use crate::bundle;
 use crate::checkpoint::{Position, SessionState};
 use crate::components::Components;
 use crate::config::TrainConfig;
-use crate::dataset::{DataOptions, Dataset, Featurizer};
+use crate::dataset::DataOptions;
 use crate::error::{Error, Result};
 use crate::evaluate;
+use crate::features::{Features, Featurizer};
 use crate::nearest::nearest;
 use crate::network::Network;
-
-/// Rows that are served batch by batch without end, in another order every epoch.
-pub struct Source {
-    rows: Arc<Vec<Row>>,
-    lengths: Vec<u32>,
-    epoch: u64,
-    plan: Vec<Vec<u32>>,
-    next: usize,
-}
-
-impl Source {
-    /// Starts at the first batch of epoch 0.
-    pub fn new(rows: Arc<Vec<Row>>) -> Source {
-        let lengths = evaluate::lengths(&rows);
-        Source { rows, lengths, epoch: 0, plan: Vec::new(), next: 0 }
-    }
-
-    /// Where it stands.
-    fn position(&self) -> Position {
-        Position { epoch: self.epoch, next: self.next }
-    }
-
-    fn plan(&self, config: &TrainConfig, stream: u64, epoch: u64) -> Vec<Vec<u32>> {
-        let options = batch_options(config, epoch);
-        // A source of a strategy has an order of its own.
-        let options = BatchOptions { seed: options.seed.wrapping_add(stream), ..options };
-        plan_batches(&self.lengths, &options)
-    }
-
-    /// Goes to where the source of an interrupted run stood. Errors: the data has fewer batches.
-    fn resume(&mut self, config: &TrainConfig, stream: u64, position: Position) -> Result<()> {
-        if let Some(epoch) = position.epoch.checked_sub(1) {
-            self.plan = self.plan(config, stream, epoch);
-        }
-        (self.epoch, self.next) = (position.epoch, position.next);
-        if self.next > self.plan.len() {
-            return Err(Error::user(format!(
-                "expected at least {} batches as in the interrupted run, found {}; its data has changed",
-                self.next,
-                self.plan.len()
-            )));
-        }
-        Ok(())
-    }
-
-    fn next(&mut self, config: &TrainConfig, stream: u64) -> Result<Map> {
-        if self.next >= self.plan.len() {
-            self.plan = self.plan(config, stream, self.epoch);
-            self.epoch += 1;
-            self.next = 0;
-        }
-        let batch = evaluate::collate(&self.rows, &self.plan[self.next])?;
-        self.next += 1;
-        Ok(batch)
-    }
-}
-
-/// The batching of an epoch of training.
-pub fn batch_options(config: &TrainConfig, epoch: u64) -> BatchOptions {
-    BatchOptions {
-        max_tokens: config.batch.tokens,
-        max_rows: config.batch.rows,
-        window: config.batch.window,
-        seed: config.seed,
-        epoch,
-    }
-}
+use crate::record_store::{RecordStore, Storage};
+use crate::records::OnBadRow;
 
 /// What a fit consists of while it runs. Strategies reach it through [`SessionHost`].
 pub struct Fit<'a> {
@@ -107,9 +43,11 @@ pub struct Fit<'a> {
     /// Training rows, for strategies that draw batches themselves.
     pub train: Option<Source>,
     /// Validation rows.
-    pub valid: Option<Vec<Row>>,
+    pub valid: Option<Arc<Features>>,
     /// How the training file was read, for more files of its kind.
     pub data: DataOptions,
+    /// Where data waits.
+    pub storage: Storage,
     /// Further sources: a file until setup is over, rows afterwards.
     pub sources: BTreeMap<String, Source>,
     /// Files that `open_source` named, in order.
@@ -126,6 +64,8 @@ pub struct Fit<'a> {
     pub want: u32,
     /// Numbers that strategies logged since the last line of metrics.
     pub scalars: Json<String, Value>,
+    /// Peak learning rate.
+    pub lr: f64,
     /// Steps done.
     pub step: u64,
     /// Steps of the whole run.
@@ -137,30 +77,61 @@ pub struct Fit<'a> {
 }
 
 impl Fit<'_> {
-    /// The makers of features of the companions.
-    pub fn featurizers(&self) -> Vec<Featurizer> {
-        self.companions
-            .iter()
-            .map(|(name, network)| Featurizer {
-                prefix: format!("{name}/"),
-                app: network.app.clone(),
-                tokenizer: network.tokenizer.clone(),
-            })
-            .collect()
+    /// The makers of features of the network, and with `companions` of the models that strategies loaded.
+    fn featurizers(&self, companions: bool) -> Vec<Featurizer> {
+        let of = |prefix: String, network: &Network| Featurizer {
+            prefix,
+            app: network.app.clone(),
+            tokenizer: network.tokenizer.clone(),
+            longest: u32::try_from(network.app_info.longest).unwrap_or(u32::MAX),
+        };
+        let mut all = vec![of(String::new(), &self.network)];
+        if companions {
+            all.extend(self.companions.iter().map(|(name, other)| of(format!("{name}/"), other)));
+        }
+        all
+    }
+
+    /// Features of the training data. They are made when their turn comes, unless their lengths are needed to count the steps or bad
+    /// ones are to be left out.
+    pub fn training_features(&self, records: RecordStore) -> Result<Features> {
+        let skips = records.on_bad_row() == OnBadRow::Skip;
+        let mut features = Features::new(records, self.featurizers(true), self.storage.memory);
+        if skips || must_measure(self.config, &features) {
+            features.measure(self.config.workers, &self.storage)?;
+        } else if self.config.epochs == 1 {
+            // Each row's turn comes once.
+            features = features.keep_none();
+        }
+        Ok(features)
+    }
+
+    /// Features of other data, all of which are made once, so that bad rows are known before the first step.
+    pub fn checked_features(
+        &self,
+        records: RecordStore,
+        companions: bool,
+    ) -> Result<Arc<Features>> {
+        let makers = self.featurizers(companions);
+        let mut features = Features::new(records, makers, self.storage.memory);
+        features.measure(self.config.workers, &self.storage)?;
+        Ok(Arc::new(features))
+    }
+
+    /// Rows of the training and validation data that were left out.
+    pub fn skipped_rows(&self, training: &Features) -> u64 {
+        let valid = self.valid.as_ref().map_or(0, |valid| valid.records().skipped());
+        training.records().skipped() + valid
     }
 
     /// Reads the files that strategies opened.
     pub fn open_pending(&mut self) -> Result<()> {
         let columns = self.network.app.columns()?;
         for (name, path) in std::mem::take(&mut self.pending_sources) {
-            let mut dataset = Dataset::load(&path, &columns, &self.data)?;
-            let rows = dataset.featurize(
-                &self.network.app,
-                &self.network.tokenizer,
-                &self.featurizers(),
-                self.config.workers,
-            )?;
-            self.sources.insert(name, Source::new(Arc::new(rows)));
+            let records =
+                RecordStore::read(&path, &columns, &self.data, &self.storage, |_| Ok(()))?;
+            let features = self.checked_features(records, true)?;
+            self.sources.insert(name, Source::new(features));
         }
         Ok(())
     }
@@ -169,22 +140,20 @@ impl Fit<'_> {
     /// validation data.
     pub fn check_best(&mut self) -> Result<()> {
         let Some(best) = &self.config.best else { return Ok(()) };
-        let Some(rows) = self.valid.take() else {
+        let Some(valid) = &self.valid else {
             return Err(Error::user(format!(
                 "best: expected validation data to compute {best:?} on, found none; give it with --valid"
             )));
         };
         // A few rows tell the names, whatever the values are.
-        let few = &rows[..rows.len().min(32)];
+        let few = valid.rows(0..valid.len().min(32) as u32);
         let figures = evaluate::evaluate(
             self.components,
             &mut self.network,
-            few,
+            [few],
             self.config.batch.tokens,
             Some(&mut self.loss),
-        );
-        self.valid = Some(rows);
-        let figures = figures?;
+        )?;
         // Over few rows a figure may be undefined, which JSON writes as null.
         let known: Vec<&str> = figures
             .iter()
@@ -253,18 +222,16 @@ impl Fit<'_> {
 
     /// Figures on the validation rows.
     pub fn evaluate_valid(&mut self) -> Result<Json<String, Value>> {
-        let Some(rows) = self.valid.take() else {
+        let Some(valid) = &self.valid else {
             return Err(Error::user("evaluate: there is no validation data; give it with --valid"));
         };
-        let figures = evaluate::evaluate(
+        evaluate::evaluate(
             self.components,
             &mut self.network,
-            &rows,
+            valid.windows(self.config.workers),
             self.config.batch.tokens,
             Some(&mut self.loss),
-        );
-        self.valid = Some(rows);
-        figures
+        )
     }
 
     fn setup_only(&self, what: &str) -> plugin::Result<()> {

@@ -124,14 +124,18 @@ impl Network {
         start: Start,
         seed: u64,
     ) -> Result<Network> {
-        if !directory.is_dir() {
+        let config_path = directory.join("config.json");
+        if !config_path.exists() {
+            let found = match (directory.is_dir(), directory.exists()) {
+                (true, _) => "a directory without config.json",
+                (false, true) => "a file",
+                (false, false) => "nothing",
+            };
             return Err(Error::user(format!(
-                "`{}`: expected the directory of a model (config.json, weights, tokenizer files), found {}",
-                directory.display(),
-                if directory.exists() { "a file" } else { "nothing" }
+                "`{}`: expected the directory of a model (config.json, weights, tokenizer files), found {found}",
+                directory.display()
             )));
         }
-        let config_path = directory.join("config.json");
         let config = read_json(&config_path)?;
         let model_type = config["model_type"].as_str().ok_or_else(|| Error::Config {
             origin: config_path.display().to_string(),

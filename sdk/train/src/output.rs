@@ -24,12 +24,18 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// By the ending of the name: `.csv`, `.jsonl`, `.ndjson` or `.json`; TSV otherwise and for standard output.
-    pub fn of(path: &Path) -> OutputFormat {
-        match path.extension().and_then(|ending| ending.to_str()) {
-            Some("csv") => OutputFormat::Csv,
-            Some("jsonl" | "ndjson" | "json") => OutputFormat::JsonLines,
-            _ => OutputFormat::Tsv,
+    /// By the ending of the name: `.csv`; `.jsonl`, `.ndjson` or `.json`; `.tsv`, `.txt` or none (also for standard output) for TSV.
+    /// Errors: another ending.
+    pub fn of(path: &Path) -> Result<OutputFormat> {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        match ending.as_deref() {
+            Some("csv") => Ok(OutputFormat::Csv),
+            Some("jsonl" | "ndjson" | "json") => Ok(OutputFormat::JsonLines),
+            None | Some("tsv" | "txt") => Ok(OutputFormat::Tsv),
+            Some(other) => Err(Error::user(format!(
+                "`{}`: expected a name that ends in .tsv, .csv or .jsonl, found .{other}; use such a name, or say the format (--output-format)",
+                path.display()
+            ))),
         }
     }
 }
@@ -200,7 +206,7 @@ mod tests {
         let scratch = Scratch::new("output");
         let path = scratch.path().join(name);
         let columns = ["text", "label", "probabilities"].map(str::to_string).to_vec();
-        let mut output = Output::create(&path, OutputFormat::of(&path), columns).unwrap();
+        let mut output = Output::create(&path, OutputFormat::of(&path).unwrap(), columns).unwrap();
         for row in rows() {
             output.write(&row).unwrap();
         }

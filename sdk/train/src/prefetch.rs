@@ -79,8 +79,9 @@ impl<T: Send + 'static> Prefetch<T> {
     }
 }
 
-fn run<T>(job: &(dyn Fn(usize) -> Result<T> + Send + Sync), item: usize) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(|| job(item))).unwrap_or_else(|panic| {
+/// Runs the work on item number `item`; a panic becomes an error.
+pub(crate) fn caught<T>(item: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
             (Some(text), _) => text.to_string(),
             (None, Some(text)) => text.clone(),
@@ -111,7 +112,7 @@ fn work<T>(
             state.next_to_start += 1;
             state.next_to_start - 1
         };
-        let result = run(job, item);
+        let result = caught(item, || job(item));
         shared.lock().ready.insert(item, result);
         shared.ready.notify_one();
     }
@@ -129,7 +130,7 @@ impl<T: Send + 'static> Iterator for Prefetch<T> {
         if self.workers.is_empty() {
             state.next_to_return += 1;
             drop(state);
-            return Some(run(&*self.job, item));
+            return Some(caught(item, || (self.job)(item)));
         }
         loop {
             if let Some(result) = state.ready.remove(&item) {

@@ -100,7 +100,12 @@ impl Progress {
 
     /// Adds one step with so many rows and tokens.
     pub fn step(&mut self, rows: u64, tokens: u64) {
-        self.done += 1;
+        self.advance(1, rows, tokens);
+    }
+
+    /// Adds steps with so many rows and tokens.
+    pub fn advance(&mut self, steps: u64, rows: u64, tokens: u64) {
+        self.done += steps;
         self.rows += rows;
         self.tokens += tokens;
         let now = Instant::now();
@@ -148,6 +153,13 @@ impl Progress {
             Output::Plain(_) => self.line(elapsed),
         }
         self.output = Output::Silent;
+    }
+
+    /// Ends the display without a trace: what was shown was a courtesy to those who wait.
+    pub fn clear(self) {
+        if let Output::Bar(bar) = self.output {
+            bar.finish_and_clear();
+        }
     }
 
     fn counts(&self) -> Counts {

@@ -164,7 +164,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
         directory,
         "model.safetensors, model.safetensors.index.json or pytorch_model.bin",
         "none of them",
-        "give the directory of a Hugging Face model, or train from random weights with --from-scratch",
+        "give the directory of a Hugging Face model (`train --from-scratch` starts from random weights)",
     )
     .into())
 }

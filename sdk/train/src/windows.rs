@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use easytransfer_plugin::{LoadedApp, Record, Row, Tokenizer};
 
-use crate::dataset::{Dataset, DatasetReader};
+use crate::dataset::{DatasetReader, Part};
 use crate::error::{Error, Result};
 
 /// Records of the first window: few, so that the engine soon has something to do.
@@ -42,8 +42,8 @@ impl Windows {
     ) -> Result<Windows> {
         Windows::made_by(move |most| {
             let Some(mut part) = reader.part(most)? else { return Ok(None) };
-            let rows = part.featurize(&app, &tokenizer, &[], 0)?;
-            let Dataset { records, lines, skipped, .. } = part;
+            let rows = part.featurize(&app, &tokenizer)?;
+            let Part { records, lines, skipped, .. } = part;
             Ok(Some(Window { records, lines, rows, skipped }))
         })
     }

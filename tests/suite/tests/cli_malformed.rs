@@ -257,8 +257,16 @@ fn bad_models_are_refused() {
             &["no/out.tsv"],
         ),
         (
+            &["predict", "--model", "app", "--data", "dev.tsv", "--output", "out.parquet"],
+            &["out.parquet", "found .parquet", "--output-format"],
+        ),
+        (
             &["embed", "--encoder", "nowhere", "--data", "dev.tsv", "--output", "v.npy"],
-            &["nowhere"],
+            &["nowhere", "found nothing"],
+        ),
+        (
+            &["embed", "--encoder", ".", "--data", "dev.tsv", "--output", "v.npy"],
+            &["without config.json"],
         ),
         (
             &["embed", "--encoder", "encoder", "--data", "dev.tsv", "--output", "v.npy"],

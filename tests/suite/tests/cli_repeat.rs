@@ -155,6 +155,14 @@ fn resuming_with_other_options_names_the_option() {
             other.stderr
         );
     }
+    // Other rows, as many as before.
+    let rows = place.read_text("train.tsv").replacen("parcel", "letter", 1);
+    assert!(rows != place.read_text("train.tsv"));
+    place.write("other.tsv", rows);
+    let other = ["--resume", "--train", "other.tsv"];
+    let before = (place.listing("run"), before.1);
+    let other = place.train("run", &[&LONG[..], &other].concat());
+    assert!(other.code == 2 && other.stderr.contains("data was"), "{}", other.stderr);
     assert_eq!((place.listing("run"), place.read_text("run/logs/metrics.jsonl")), before);
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use easytransfer_tests::hosts::{self, Scratch, has, run};
 use easytransfer_tests::places;
-use xtask::{Context, dist};
+use xtask::{Context, cmake, dist, test::is_ci};
 
 /// The distribution, moved after it was laid out, so that nothing may remember where that was.
 fn unpacked(scratch: &Scratch) -> PathBuf {
@@ -59,11 +59,16 @@ fn compile(folder: &Path, package: &str, source: &str, program: &Path) {
     run(&mut command, b"").good(&format!("{command:?}"));
 }
 
+/// A test that cannot run here; in CI that is a failure.
+fn absent(why: &str) {
+    assert!(!is_ci(), "{why}");
+    println!("not run: {why}");
+}
+
 #[test]
 fn programs_build_against_a_moved_distribution_with_pkg_config() {
     if !has("pkg-config") {
-        println!("not run: pkg-config is not installed");
-        return;
+        return absent("pkg-config is not installed");
     }
     let scratch = Scratch::new("packaging-pkg-config");
     let folder = unpacked(&scratch);
@@ -91,10 +96,9 @@ fn programs_build_against_a_moved_distribution_with_pkg_config() {
 
 #[test]
 fn programs_build_against_a_moved_distribution_with_cmake() {
-    if !has("cmake") {
-        println!("not run: cmake is not installed");
-        return;
-    }
+    let Some(cmake) = cmake::installed(&Context::here()) else {
+        return absent("cmake is not installed; `cargo xtask test` fetches it");
+    };
     let scratch = Scratch::new("packaging-cmake");
     let folder = unpacked(&scratch);
     let project = scratch.path().join("project");
@@ -111,11 +115,11 @@ fn programs_build_against_a_moved_distribution_with_cmake() {
     );
     fs::write(project.join("CMakeLists.txt"), text).expect("write the project");
     let build = scratch.path().join("build");
-    let mut configure = Command::new("cmake");
+    let mut configure = Command::new(&cmake);
     configure.arg("-S").arg(&project).arg("-B").arg(&build);
     configure.arg(format!("-DCMAKE_PREFIX_PATH={}", folder.display()));
     run(&mut configure, b"").good("cmake");
-    run(Command::new("cmake").arg("--build").arg(&build), b"").good("cmake --build");
+    run(Command::new(&cmake).arg("--build").arg(&build), b"").good("cmake --build");
     let answers =
         ["shared_c", "shared_cpp", "static_c"].map(|name| quickstart(&folder, &build.join(name)));
     assert!(answers[0].lines().count() > 3, "{}", answers[0]);

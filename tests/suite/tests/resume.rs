@@ -8,11 +8,12 @@ use easytransfer::plugin::{
 };
 use easytransfer::train::dataset::DataOptions;
 use easytransfer::train::network::Start;
+use easytransfer::train::options;
 use easytransfer::train::progress::ProgressMode;
 use easytransfer::{Error, TrainConfig, TrainJob};
 use easytransfer_tests::command::Place;
 use easytransfer_tests::linked;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Adds the loss on batches from two sources, and steps an optimizer with momentum before the run's own.
 struct Draws(Option<SessionOptimizer>);
@@ -56,7 +57,15 @@ impl Strategy for Draws {
 
 easytransfer::plugin::export! { id: "tl-draws", strategies: [Draws] }
 
-fn job(place: &Place, output: &str) -> TrainJob {
+/// Batches limited by rows in one window; and limited by tokens, in short windows, with all data in files.
+fn batching() -> [Value; 2] {
+    [
+        json!({"batch": {"rows": 48}}),
+        json!({"batch": {"rows": 48, "tokens": 400, "window": 96}, "data_memory": 0}),
+    ]
+}
+
+fn job(place: &Place, output: &str, batching: &Value) -> TrainJob {
     let data = |split| DataOptions { split, targets: true, ..DataOptions::default() };
     TrainJob {
         app: "text-classify".to_owned(),
@@ -67,12 +76,12 @@ fn job(place: &Place, output: &str) -> TrainJob {
         output: place.at(output),
         train_data: data(None),
         valid_data: data(Some("valid")),
-        config: TrainConfig::from_value(
-            json!({"max_steps": 12, "lr": 1e-3, "log_every": 1, "strategy": {"draws": {}},
-                   "batch": {"rows": 48}, "evaluate_every": 4}),
-            "",
-        )
-        .unwrap(),
+        config: {
+            let mut config = json!({"max_steps": 12, "lr": 1e-3, "log_every": 1,
+                "strategy": {"draws": {}}, "evaluate_every": 4});
+            options::merge(&mut config, batching.clone());
+            TrainConfig::from_value(config, "").unwrap()
+        },
         resume: false,
         progress: ProgressMode::Silent,
         on_step: None,
@@ -92,20 +101,25 @@ fn sources_and_optimizers_of_a_strategy_resume_where_they_stood() {
     std::env::set_current_dir(place.at(".")).unwrap();
     let runtime = linked::runtime();
     runtime.register_plugin(PluginRecord::get()).unwrap();
-    runtime.train(job(&place, "whole")).unwrap();
+    for (index, batching) in batching().iter().enumerate() {
+        let whole = format!("whole-{index}");
+        runtime.train(job(&place, &whole, batching)).unwrap();
 
-    // The dev file has fewer batches than there are steps, so its source is in its second epoch at step 7.
-    for stop in [3, 7] {
-        let output = format!("stopped-{stop}");
-        let mut first = job(&place, &output);
-        first.on_step = Some(Box::new(move |info| info.step < stop));
-        assert!(matches!(runtime.train(first), Err(Error::Cancelled)));
-        assert!(!place.at(&output).join("easytransfer.json").exists());
-        let mut second = job(&place, &output);
-        second.resume = true;
-        runtime.train(second).unwrap();
-        assert!(weights(&place, &output) == weights(&place, "whole"), "stopped at {stop}");
-        assert_eq!(place.metrics(&output), place.metrics("whole"), "stopped at {stop}");
+        // The dev file has fewer batches than there are steps, so its source is in a later epoch at step 7.
+        for stop in [3, 7] {
+            let output = format!("stopped-{index}-{stop}");
+            let mut first = job(&place, &output, batching);
+            first.on_step = Some(Box::new(move |info| info.step < stop));
+            assert!(matches!(runtime.train(first), Err(Error::Cancelled)));
+            assert!(!place.at(&output).join("easytransfer.json").exists());
+            let mut second = job(&place, &output, batching);
+            second.resume = true;
+            // What does not decide anything may be another.
+            second.config.workers = 2;
+            runtime.train(second).unwrap();
+            assert!(weights(&place, &output) == weights(&place, &whole), "stopped at {stop}");
+            assert_eq!(place.metrics(&output), place.metrics(&whole), "stopped at {stop}");
+        }
     }
     std::env::set_current_dir(Path::new(&before)).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::validate::{display, range, type_names};
+use super::validate::{display, range, type_names, types};
 
 /// The column at which descriptions are broken.
 const WIDTH: usize = 96;
@@ -18,9 +18,12 @@ pub fn help(schema: &Value, prefix: &str) -> String {
 }
 
 fn write_group(text: &mut String, schema: &Map<String, Value>, prefix: &str) {
+    // In a group that may be absent as a whole nothing is required.
+    let is_needed = !types(schema).contains(&"null");
     let required: Vec<&str> = schema
         .get("required")
         .and_then(Value::as_array)
+        .filter(|_| is_needed)
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
@@ -87,6 +90,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn nothing_is_required_in_a_group_that_may_be_absent() {
+        let group = |kind| {
+            json!({"properties": {"loss": {"type": kind, "required": ["name"],
+                "properties": {"name": {"type": "string"}}}}})
+        };
+        assert!(help(&group(json!("object")), "").contains("[required]"));
+        assert!(!help(&group(json!(["object", "null"])), "").contains("[required]"));
+    }
 
     #[test]
     fn help_shows_type_range_default_and_text() {

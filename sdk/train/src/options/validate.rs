@@ -126,7 +126,7 @@ fn check_object(
     Ok(())
 }
 
-fn types(schema: &Map<String, Value>) -> Vec<&str> {
+pub(super) fn types(schema: &Map<String, Value>) -> Vec<&str> {
     match schema.get("type") {
         Some(Value::String(name)) => vec![name],
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
