@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("ET_SHARED", ROOT / ".." / "shared"))
@@ -26,6 +27,7 @@ def arguments():
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-rows", type=int, default=32)
     parser.add_argument("--lr", type=float, default=5e-5)
+    parser.add_argument("--pooling", choices=["model", "mean"], default="model", help="BERT's pooler, or the mean of the tokens")
     parser.add_argument("--warmup", type=float, default=0.1, help="part of all steps")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="not for biases and layer norms")
     parser.add_argument("--max-length", type=int, default=128)
@@ -35,6 +37,31 @@ def arguments():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--log-every", type=int, default=0)
     return parser.parse_args()
+
+
+class MeanClassifier(torch.nn.Module):
+    """A linear head over the mean of the tokens that are not padding."""
+
+    def __init__(self, bert):
+        super().__init__()
+        self.bert = bert
+        self.dropout = torch.nn.Dropout(bert.config.hidden_dropout_prob)
+        self.classifier = torch.nn.Linear(bert.config.hidden_size, 2)
+        torch.nn.init.normal_(self.classifier.weight, std=bert.config.initializer_range)
+        torch.nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, input_ids, attention_mask):
+        last = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        real = attention_mask.unsqueeze(-1).to(last.dtype)
+        mean = (last * real).sum(1) / real.sum(1)
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(mean)))
+
+
+def network(a):
+    options = dict(attn_implementation="sdpa", dtype=torch.float32)
+    if a.pooling == "mean":
+        return MeanClassifier(BertModel.from_pretrained(a.model, add_pooling_layer=False, **options))
+    return BertForSequenceClassification.from_pretrained(a.model, num_labels=2, **options)
 
 
 def read(path):
@@ -90,7 +117,7 @@ def main():
     features = tokenizer(texts, truncation=True, max_length=a.max_length, padding=False)["input_ids"]
     dev_features = tokenizer(dev_texts, truncation=True, max_length=a.max_length, padding=False)["input_ids"]
     tokenize_seconds = time.perf_counter() - started
-    model = BertForSequenceClassification.from_pretrained(a.model, num_labels=2, attn_implementation="sdpa", dtype=torch.float32)
+    model = network(a)
     decay, plain = [], []
     for name, parameter in model.named_parameters():
         (plain if name.endswith("bias") or "LayerNorm" in name else decay).append(parameter)

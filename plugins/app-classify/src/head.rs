@@ -1,9 +1,24 @@
-//! Classification heads as Hugging Face's sequence classification has them for each family.
+//! Classification heads: as Hugging Face's sequence classification has them for each family, or over a pooled vector.
 
 use easytransfer_plugin::{
     Activation, Call, Error, Init, Linear, LinearConfig, Map, ModelInfo, Pool, Result, Scope,
     Tensor, nn,
 };
+use serde::Deserialize;
+
+/// The vector of a text that the head sees.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// That of the model's family: a pooler, or the first token.
+    Model,
+    /// Mean over the text's tokens.
+    Mean,
+    /// The first token.
+    Cls,
+    /// Elementwise maximum over the text's tokens.
+    Max,
+}
 
 enum Form {
     /// dropout(pooled) -> classifier
@@ -12,6 +27,8 @@ enum Form {
     Dense { dense: Linear, activation: Activation, classifier: Linear },
     /// first -> pre_classifier -> relu -> dropout -> classifier
     DistilBert { dense: Linear, classifier: Linear },
+    /// dropout(pool(last)) -> classifier
+    Pool { pool: Pool, classifier: Linear },
 }
 
 /// A head: from the model's outputs to logits.
@@ -25,6 +42,7 @@ impl Head {
     pub fn new(
         scope: &Scope,
         model: &ModelInfo,
+        pooling: Pooling,
         outputs: usize,
         dropout: Option<f64>,
     ) -> Result<Self> {
@@ -42,7 +60,13 @@ impl Head {
                 classifier: linear("classifier.out_proj", outputs)?,
             })
         };
+        let pool = |pool| -> Result<Form> {
+            Ok(Form::Pool { pool, classifier: linear("classifier", outputs)? })
+        };
         let form = match model.head.as_str() {
+            _ if pooling == Pooling::Mean => pool(Pool::Mean)?,
+            _ if pooling == Pooling::Cls => pool(Pool::First)?,
+            _ if pooling == Pooling::Max => pool(Pool::Max)?,
             "roberta" => dense(Activation::Tanh)?,
             "electra" => dense(Activation::Gelu)?,
             "distilbert" => Form::DistilBert {
@@ -65,7 +89,8 @@ impl Head {
     /// Logits [B, outputs].
     pub fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &Map) -> Result<Tensor> {
         let drop = |x: &Tensor| nn::dropout(x, self.dropout, call.rng());
-        let first = || nn::pool(&outputs.get("last")?, &batch.get("starts")?, Pool::First);
+        let pool = |pool| nn::pool(&outputs.get("last")?, &batch.get("starts")?, pool);
+        let first = || pool(Pool::First);
         match &self.form {
             Form::Bert { classifier } => {
                 classifier.forward(&drop(&outputs.get("pooled")?)?, Activation::None)
@@ -77,6 +102,9 @@ impl Head {
             Form::DistilBert { dense, classifier } => {
                 let x = dense.forward(&first()?, Activation::Relu)?;
                 classifier.forward(&drop(&x)?, Activation::None)
+            }
+            Form::Pool { pool: kind, classifier } => {
+                classifier.forward(&drop(&pool(*kind)?)?, Activation::None)
             }
         }
     }

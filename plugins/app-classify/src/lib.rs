@@ -9,7 +9,7 @@ use easytransfer_plugin::{
     App, AppInfo, Call, Choice, Column, Error, Map, ModelInfo, Record, Result, Row, Scope,
     Tokenizer, abi, nn, out_of_range,
 };
-use head::Head;
+use head::{Head, Pooling};
 use labels::{Labels, Problem};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ pub struct Options {
     labels: Vec<String>,
     separator: String,
     max_length: usize,
+    pooling: Pooling,
     dropout: Option<f64>,
     threshold: f64,
 }
@@ -34,13 +35,15 @@ impl Default for Options {
             labels: Vec::new(),
             separator: ",".to_owned(),
             max_length: 128,
+            pooling: Pooling::Model,
             dropout: None,
             threshold: 0.5,
         }
     }
 }
 
-/// A classification head over an encoder, in the form that Hugging Face's sequence classification has for the encoder's family.
+/// A classification head over an encoder: in the form that Hugging Face's sequence classification has for the encoder's family, or over
+/// the tokens' mean, first or maximum.
 ///
 /// Predictions: multi-class {"label", "score", "probabilities"}; multi-label {"labels", "probabilities"}; regression {"value"}.
 pub struct Classify {
@@ -57,6 +60,7 @@ impl App for Classify {
 "labels":{"type":"array","items":{"type":"string"},"default":[],"description":"names of the classes in order; by default those of the training data, sorted"},
 "separator":{"type":"string","default":",","description":"between the labels of a multi-label cell"},
 "max_length":{"type":"integer","minimum":3,"default":128,"description":"tokens, special tokens included; longer texts are cut"},
+"pooling":{"type":"string","enum":["model","mean","cls","max"],"default":"model","description":"vector of a text before the head: as the model's family has it (a pooler or the first token), which transformers reads back with the head; or the mean, the first or the maximum of its tokens, of which the mean suits encoders of sentences"},
 "dropout":{"type":"number","minimum":0,"exclusiveMaximum":1,"description":"before the head; default: what the model's configuration says"},
 "threshold":{"type":"number","minimum":0,"maximum":1,"default":0.5,"description":"multi-label: probability from which a label is given"}}}"#;
     type Options = Options;
@@ -120,6 +124,7 @@ impl App for Classify {
 
     fn info(&self) -> AppInfo {
         let problem = self.options.problem;
+        let family = self.options.pooling == Pooling::Model;
         let (loss, metric, best, config_problem) = match problem {
             Problem::MultiClass => {
                 ("cross-entropy", "classification", "accuracy", "single_label_classification")
@@ -149,10 +154,10 @@ impl App for Classify {
             metrics: vec![metric],
             best: best.to_owned(),
             best_is: "max".to_owned(),
-            want: abi::ET_WANT_POOLED,
+            want: if family { abi::ET_WANT_POOLED } else { 0 },
             labels: names.to_vec(),
             config,
-            sequence_classification: true,
+            sequence_classification: family,
             longest: self.max_length,
         }
     }
@@ -170,7 +175,13 @@ impl App for Classify {
 
     fn build(&mut self, scope: &Scope, model: &ModelInfo) -> Result<()> {
         self.max_length = self.options.max_length.min(model.max_positions);
-        self.head = Some(Head::new(scope, model, self.labels.outputs(), self.options.dropout)?);
+        self.head = Some(Head::new(
+            scope,
+            model,
+            self.options.pooling,
+            self.labels.outputs(),
+            self.options.dropout,
+        )?);
         Ok(())
     }
 

@@ -12,13 +12,19 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Seconds per call of each of two functions, in rounds that alternate between them: medians over the rounds.
-pub fn alternate(
-    rounds: usize,
-    calls: usize,
-    mut a: impl FnMut(),
-    mut b: impl FnMut(),
-) -> (f64, f64) {
+/// Seconds per call of two functions.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair {
+    /// Median of the first.
+    pub first: f64,
+    /// Median of the second.
+    pub second: f64,
+    /// Median of the differences within a round, second less first: what slows both down for a while is not in it.
+    pub difference: f64,
+}
+
+/// Times two functions in rounds of `calls` calls each; the one that begins changes from round to round.
+pub fn alternate(rounds: usize, calls: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> Pair {
     let time = |f: &mut dyn FnMut()| {
         let start = Instant::now();
         for _ in 0..calls {
@@ -27,9 +33,15 @@ pub fn alternate(
         start.elapsed().as_secs_f64() / calls as f64
     };
     let (mut first, mut second) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        first.push(time(&mut a));
-        second.push(time(&mut b));
+    for round in 0..rounds {
+        if round % 2 == 0 {
+            first.push(time(&mut a));
+            second.push(time(&mut b));
+        } else {
+            second.push(time(&mut b));
+            first.push(time(&mut a));
+        }
     }
-    (median(first), median(second))
+    let differences = first.iter().zip(&second).map(|(a, b)| b - a).collect();
+    Pair { first: median(first), second: median(second), difference: median(differences) }
 }

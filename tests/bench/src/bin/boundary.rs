@@ -1,7 +1,7 @@
 //! `cargo run --release -p easytransfer-bench --bin boundary`: what a call through the C tables costs over a direct call.
 
 use easytransfer::plugin::{DType, Map, Row, Tensor};
-use easytransfer_bench::{alternate, median};
+use easytransfer_bench::{Pair, alternate, median};
 use easytransfer_core::{handle, ops, tensor};
 use easytransfer_tests::linked;
 use std::hint::black_box;
@@ -18,9 +18,11 @@ fn main() {
     println!("| op | direct ns | through the table ns | difference ns |");
     println!("|---|---|---|---|");
     let mut cost = Vec::new();
-    let mut line = |name: &str, (a, b): (f64, f64)| {
-        println!("| {name} | {:.1} | {:.1} | {:.1} |", a * 1e9, b * 1e9, (b - a) * 1e9);
-        cost.push(b - a);
+    let mut line = |name: &str, times: Pair| {
+        let [direct, table, difference] =
+            [times.first, times.second, times.difference].map(|seconds| seconds * 1e9);
+        println!("| {name} | {direct:.1} | {table:.1} | {difference:.1} |");
+        cost.push(times.difference);
     };
     for side in [1usize, 8, 32] {
         let through = Tensor::full(1.5, DType::F32, &[side, side]).expect("a tensor");
@@ -30,16 +32,16 @@ fn main() {
             unsafe { handle::borrow::<tensor::Tensor>(through.as_raw()) }.expect("a tensor");
         let add = easytransfer_plugin::abi::ET_BINARY_ADD;
         let times = alternate(
-            201,
-            5_000 / side,
+            2001,
+            500 / side,
             || kept(&ops::binary::binary(add, direct, direct).expect("a sum")),
             || kept(&through.add(&through).expect("a sum").as_raw()),
         );
         line(&format!("add {side}x{side}"), times);
         if side == 1 {
             let times = alternate(
-                201,
-                5_000,
+                2001,
+                500,
                 || kept(&direct.detach()),
                 || kept(&through.detach().expect("a tensor").as_raw()),
             );

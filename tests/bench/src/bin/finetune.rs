@@ -1,5 +1,5 @@
-//! `cargo run --release -p easytransfer-bench --bin finetune -- PYTHON [--lines N] [--seeds 1,2,3] [--lr RATE] [--sides ours,torch]`: full
-//! fine-tuning of all-MiniLM-L6-v2 on SST-2 for one epoch, ours and PyTorch's in turn with the same settings, two threads each.
+//! `cargo run --release -p easytransfer-bench --bin finetune -- PYTHON [--lines N] [--seeds 1,2,3] [--lr RATE] [--pooling model|mean]
+//! [--sides ours,torch]`: full fine-tuning of all-MiniLM-L6-v2 on SST-2 for one epoch, ours and PyTorch's in turn with the same settings, two threads each.
 //!
 //! PYTHON is the interpreter of a venv with `tests/parity/requirements.txt`. Prints a line per run, and the ratios where both sides ran.
 
@@ -28,13 +28,19 @@ fn watch(mut child: Child) -> (f64, String) {
     (peak, String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// What both sides are told.
+struct Settings {
+    lr: String,
+    pooling: String,
+}
+
 struct Outcome {
     accuracy: f64,
     seconds: f64,
     peak_mib: f64,
 }
 
-fn ours(lines: Option<usize>, seed: &str, lr: &str, folder: &Path) -> Outcome {
+fn ours(lines: Option<usize>, seed: &str, settings: &Settings, folder: &Path) -> Outcome {
     let data = places::shared().join("data/sst-2");
     let mut train = data.join("train.tsv");
     if let Some(lines) = lines {
@@ -56,7 +62,8 @@ fn ours(lines: Option<usize>, seed: &str, lr: &str, folder: &Path) -> Outcome {
         .arg("--output")
         .arg(&output)
         .args(["--set", "epochs=1", "--set", "batch.window=3200", "--set", "app.max_length=128"])
-        .args(["--set", &format!("lr={lr}"), "--set", &format!("seed={seed}")])
+        .args(["--set", &format!("lr={}", settings.lr), "--set", &format!("seed={seed}")])
+        .args(["--set", &format!("app.pooling={}", settings.pooling)])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -76,11 +83,12 @@ fn ours(lines: Option<usize>, seed: &str, lr: &str, folder: &Path) -> Outcome {
     }
 }
 
-fn torch(python: &str, lines: Option<usize>, seed: &str, lr: &str) -> Outcome {
+fn torch(python: &str, lines: Option<usize>, seed: &str, settings: &Settings) -> Outcome {
     let mut command = Command::new(python);
     command
         .arg(places::root().join("tests/bench/peer_finetune.py"))
-        .args(["--seed", seed, "--lr", lr, "--threads", "2"])
+        .args(["--seed", seed, "--lr", &settings.lr, "--pooling", &settings.pooling])
+        .args(["--threads", "2"])
         .env("ET_SHARED", places::shared())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
@@ -102,7 +110,10 @@ fn main() {
     };
     let lines = value("--lines").and_then(|n| n.parse().ok());
     let seeds = value("--seeds").unwrap_or_else(|| "1".to_owned());
-    let lr = value("--lr").unwrap_or_else(|| "5e-5".to_owned());
+    let settings = Settings {
+        lr: value("--lr").unwrap_or_else(|| "5e-5".to_owned()),
+        pooling: value("--pooling").unwrap_or_else(|| "model".to_owned()),
+    };
     let sides = value("--sides").unwrap_or_else(|| "ours,torch".to_owned());
     let folder = std::env::temp_dir().join(format!("et-finetune-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -112,8 +123,8 @@ fn main() {
     for seed in seeds.split(',') {
         for (side, outcomes) in &mut runs {
             let run = match *side {
-                "ours" => ours(lines, seed, &lr, &folder),
-                "torch" => torch(python, lines, seed, &lr),
+                "ours" => ours(lines, seed, &settings, &folder),
+                "torch" => torch(python, lines, seed, &settings),
                 other => panic!("--sides: expected ours and torch, found {other}"),
             };
             println!(

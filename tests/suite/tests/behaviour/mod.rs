@@ -77,6 +77,23 @@ fn training_then_predicting_gives_probabilities_that_sum_to_one() {
 }
 
 #[test]
+fn pooling_of_the_head_trains_and_loads_in_every_form() {
+    let mut answers = Vec::new();
+    for pooling in ["model", "mean", "cls", "max"] {
+        let folder = folder(&format!("pooling-{pooling}"));
+        let mut config = short();
+        config["app"] = json!({ "pooling": pooling });
+        let (bundle, _) = fit(&folder, &config);
+        let texts = r#"["where is my parcel, it should have been here on monday"]"#;
+        answers.push(face().predict(&bundle, texts).unwrap());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    for (index, answer) in answers.iter().enumerate() {
+        assert!(!answers[..index].contains(answer), "two poolings answer alike: {answer}");
+    }
+}
+
+#[test]
 fn same_seed_gives_the_same_bytes() {
     let folder = folder("seed");
     let read = |name: &str| {
