@@ -5,7 +5,7 @@
 //! microseconds before they sleep. The caller works too, and never waits for a member that has not begun. The team serves one
 //! caller at a time; others do their tasks themselves. Which thread does a task changes nothing in its result.
 //!
-//! A member that loses its processor in the middle of a task holds the caller up. So nobody waits with open eyes for longer than
+//! A member that loses its processor in the middle of a task holds the caller up, as does one that runs where the caller should. So nobody waits with open eyes for longer than
 //! [`PATIENCE`], and a caller that was held up does its next tasks alone, ever more of them while that goes on: where there are more
 //! threads than processors the team falls asleep. It has as many members as the process may use cores, by affinity and control
 //! group, less one for the caller; on one core there are none.
@@ -22,7 +22,11 @@ const PATIENCE: Duration = Duration::from_micros(200);
 const LOOKS: u32 = 64;
 
 /// Jobs that a caller does alone after it was held up for the first time, and at most.
-const ALONE: (u32, u32) = (16, 4096);
+const ALONE: (u32, u32) = (64, 8192);
+/// What a caller may lose in a job before that counts as being held up.
+const HELD_UP: Duration = Duration::from_micros(30);
+/// One job of so many is compared with the processor time of its caller.
+const SAMPLED: u64 = 8;
 
 thread_local! {
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
@@ -88,6 +92,19 @@ static TEAM: Team = Team::new();
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What the locks guard is whole between any two statements.
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Processor time that this thread has used, where the system tells.
+fn processor_time() -> Option<Duration> {
+    #[cfg(unix)]
+    {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the place may be written.
+        let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+        (done == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 impl Team {
@@ -193,11 +210,10 @@ impl Team {
         *lock(&self.sleeper) = None;
     }
 
-    /// Takes note of how long the caller worked and how long it then waited. Tasks are about as long as each other, so whoever waits
-    /// longer than it has worked waits for somebody who does not run.
-    fn judge(&self, worked: Duration, waited: Duration) {
+    /// Takes note of whether the caller was held up.
+    fn judge(&self, is_held_up: bool) {
         let next = self.alone_next.load(Ordering::Relaxed);
-        let next = if waited > worked + PATIENCE {
+        let next = if is_held_up {
             self.alone.store(next, Ordering::Relaxed);
             (2 * next).min(ALONE.1)
         } else {
@@ -224,6 +240,8 @@ impl Team {
             _ => return (0..count).for_each(f),
         };
         let begin = Instant::now();
+        let is_sampled = (self.epoch.load(Ordering::Relaxed) / 2).is_multiple_of(SAMPLED);
+        let used_before = if is_sampled { processor_time() } else { None };
         let job = Job { call: call::<F>, data: std::ptr::from_ref(&f).cast(), count };
         *lock(&self.job) = Some(job);
         self.next.store(0, Ordering::SeqCst);
@@ -241,7 +259,16 @@ impl Team {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         let worked = begin.elapsed();
         self.await_members();
-        self.judge(worked, begin.elapsed() - worked);
+        let all = begin.elapsed();
+        // Tasks are about as long as each other, so whoever waits longer than it has worked waits for somebody who does not run.
+        let mut is_held_up = all - worked > worked + HELD_UP;
+        // And a member may run where the caller should.
+        if let Some(before) = used_before
+            && let Some(after) = processor_time()
+        {
+            is_held_up |= all > after.saturating_sub(before) + HELD_UP;
+        }
+        self.judge(is_held_up);
         let panicked = self.panicked.swap(false, Ordering::SeqCst);
         drop(caller);
         if panicked {
