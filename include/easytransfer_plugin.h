@@ -598,6 +598,21 @@ extern "C" {
 #define ET_PHASE_FIT 64
 
 /**
+ * `set_recompute`: the backward pass finds all that it needs.
+ */
+#define ET_RECOMPUTE_NONE 0
+
+/**
+ * `set_recompute`: outputs of activations and layer norms are computed again.
+ */
+#define ET_RECOMPUTE_CHEAP 1
+
+/**
+ * `set_recompute`: the segments that models mark by `checkpoint` run again.
+ */
+#define ET_RECOMPUTE_LAYER 2
+
+/**
  * Plugin record flag: built with panic = abort, so a panic would end the process.
  */
 #define ET_PLUGIN_FLAG_PANIC_ABORT 1
@@ -1215,6 +1230,36 @@ typedef struct et_host_tensor {
 } et_host_tensor;
 
 /**
+ * A part of a model that can run twice, for `et_host_autograd.checkpoint`.
+ */
+typedef struct et_segment {
+  /**
+   * Bytes filled by the caller.
+   */
+  size_t struct_size;
+  /**
+   * First argument of the functions. It belongs to the host until `release`, and must keep alive whatever `run` uses, such as
+   * parameters. May be NULL.
+   */
+  void *state;
+  /**
+   * Computes `outputs_len` owned tensors from borrowed inputs. It depends on its inputs, on parameters and on `rng` alone (NULL when
+   * `checkpoint` got none), which lives for the call and must be used instead of the generator that `checkpoint` got. Called once, and
+   * perhaps once more while a backward pass runs. [callback-thread] since 0.1
+   */
+  struct et_error *(*run)(void *state,
+                          const struct et_tensor *const *inputs,
+                          size_t inputs_len,
+                          struct et_rng *rng,
+                          struct et_tensor **outputs,
+                          size_t outputs_len);
+  /**
+   * Frees the state; called once, whatever happens. May be NULL. [callback-thread] since 0.1
+   */
+  void (*release)(void *state);
+} et_segment;
+
+/**
  * A borrowed view of a tensor's memory for the time of one call. Fields mean what DLPack's DLTensor fields mean; strides count elements.
  */
 typedef struct et_view {
@@ -1389,6 +1434,24 @@ typedef struct et_host_autograd {
                                const struct et_tensor *const *inputs,
                                size_t inputs_len,
                                struct et_tensor **outputs);
+  /**
+   * Runs `segment` on `inputs` and writes `outputs_len` owned references to `outputs`: gradient checkpointing (Chen et al. 2016) of a layer. With
+   * ET_RECOMPUTE_LAYER only the inputs are kept, and `backward` runs the segment again with the same random numbers, to the same bits;
+   * else it is as if the caller had run it. `rng` may be NULL; it moves on by what the segment took. Segments may lie in
+   * segments. Errors: the segment's; FAILED_PRECONDITION when it used `rng` itself, and from `backward` when its second run differs from the
+   * first. [any-thread] since 0.1
+   */
+  struct et_error *(*checkpoint)(const struct et_segment *segment,
+                                 const struct et_tensor *const *inputs,
+                                 size_t inputs_len,
+                                 struct et_rng *rng,
+                                 struct et_tensor **outputs,
+                                 size_t outputs_len);
+  /**
+   * Chooses what operations of the whole process that are recorded from now on keep, an `ET_RECOMPUTE_` constant; ET_RECOMPUTE_NONE at
+   * first. For hosts. Errors: INVALID_ARGUMENT for other values. [any-thread] since 0.1
+   */
+  struct et_error *(*set_recompute)(int32_t level);
 } et_host_autograd;
 
 /**

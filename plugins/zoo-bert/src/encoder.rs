@@ -3,9 +3,10 @@
 use super::config::{Family, Shape};
 use easytransfer_plugin::nn::{self, Attention};
 use easytransfer_plugin::{
-    Activation, Call, Embedding, Init, LayerNorm, Linear, LinearConfig, Map, ModelInfo, Param,
-    Pool, Result, Scope, Tensor, abi,
+    Activation, Call, Embedding, Error, Init, LayerNorm, Linear, LinearConfig, Map, ModelInfo,
+    Param, Pool, Result, Rng, Scope, Tensor, abi, checkpoint,
 };
+use std::sync::Arc;
 
 /// A post-norm Transformer encoder over runs of tokens.
 pub struct Encoder {
@@ -16,11 +17,17 @@ pub struct Encoder {
     segments: Option<Embedding>,
     norm: LayerNorm,
     project: Option<Linear>,
-    layers: Vec<Layer>,
+    layers: Vec<Arc<Layer>>,
     pooler: Option<Linear>,
 }
 
+/// What a layer computes with; it runs again in the backward pass when the user asks for recomputation by layer.
 struct Layer {
+    attention: Attention,
+    activation: Activation,
+    /// Dropout between the attention output and its residual.
+    attention_output_dropout: f64,
+    dropout: f64,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -56,7 +63,20 @@ impl Encoder {
         for index in 0..shape.layers {
             let at = scope.child(&format!("{}.{index}", family.layers))?;
             let [query, key, value, out, out_norm, first, second, norm] = family.parts;
-            layers.push(Layer {
+            layers.push(Arc::new(Layer {
+                attention: Attention {
+                    heads: shape.heads,
+                    scale: None,
+                    dropout: shape.attention_dropout,
+                    causal: false,
+                },
+                activation: shape.activation,
+                attention_output_dropout: if family.attention_output_dropout {
+                    shape.dropout
+                } else {
+                    0.0
+                },
+                dropout: shape.dropout,
                 query: linear(&at.child(query)?, h, h)?,
                 key: linear(&at.child(key)?, h, h)?,
                 value: linear(&at.child(value)?, h, h)?,
@@ -65,7 +85,7 @@ impl Encoder {
                 intermediate: linear(&at.child(first)?, h, shape.intermediate_size)?,
                 output: linear(&at.child(second)?, shape.intermediate_size, h)?,
                 output_norm: LayerNorm::new(&at.child(norm)?, h, shape.epsilon)?,
-            });
+            }));
         }
         let pooler =
             if family.pooler { Some(linear(&scope.child("pooler.dense")?, h, h)?) } else { None };
@@ -131,7 +151,11 @@ impl Encoder {
             if hidden_states {
                 outputs.put(&format!("hidden_states/{index}"), &x)?;
             }
-            x = self.layer(layer, &x, &starts, call)?;
+            let layer = layer.clone();
+            [x] = checkpoint(&[&x, &starts], call.rng(), move |inputs, rng| match inputs {
+                [x, starts] => Ok([layer.forward(x, starts, rng)?]),
+                _ => Err(Error::invalid("a layer has two inputs")),
+            })?;
         }
         if hidden_states {
             outputs.put(&format!("hidden_states/{}", self.layers.len()), &x)?;
@@ -176,27 +200,23 @@ impl Encoder {
             None => Ok(x),
         }
     }
+}
 
-    fn layer(&self, layer: &Layer, x: &Tensor, starts: &Tensor, call: &Call<'_>) -> Result<Tensor> {
-        let rng = call.rng();
+impl Layer {
+    fn forward(&self, x: &Tensor, starts: &Tensor, rng: Option<&Rng>) -> Result<Tensor> {
         let context = nn::attention(
-            &layer.query.forward(x, Activation::None)?,
-            &layer.key.forward(x, Activation::None)?,
-            &layer.value.forward(x, Activation::None)?,
+            &self.query.forward(x, Activation::None)?,
+            &self.key.forward(x, Activation::None)?,
+            &self.value.forward(x, Activation::None)?,
             starts,
-            Attention {
-                heads: self.shape.heads,
-                scale: None,
-                dropout: self.shape.attention_dropout,
-                causal: false,
-            },
+            self.attention,
             rng,
         )?;
-        let dropout = if self.family.attention_output_dropout { self.shape.dropout } else { 0.0 };
-        let attended = layer.attention_output.forward(&context, Activation::None)?;
-        let x = layer.attention_norm.forward(&attended, Some(x), dropout, rng)?;
-        let inner = layer.intermediate.forward(&x, self.shape.activation)?;
-        let output = layer.output.forward(&inner, Activation::None)?;
-        layer.output_norm.forward(&output, Some(&x), self.shape.dropout, rng)
+        let attended = self.attention_output.forward(&context, Activation::None)?;
+        let dropout = self.attention_output_dropout;
+        let x = self.attention_norm.forward(&attended, Some(x), dropout, rng)?;
+        let inner = self.intermediate.forward(&x, self.activation)?;
+        let output = self.output.forward(&inner, Activation::None)?;
+        self.output_norm.forward(&output, Some(&x), self.dropout, rng)
     }
 }

@@ -206,6 +206,13 @@ pub const ET_PHASE_EPOCH: u32 = 32;
 /// The strategy drives the whole fit. At most one strategy of a run may claim it.
 pub const ET_PHASE_FIT: u32 = 64;
 
+/// `set_recompute`: the backward pass finds all that it needs.
+pub const ET_RECOMPUTE_NONE: i32 = 0;
+/// `set_recompute`: outputs of activations and layer norms are computed again.
+pub const ET_RECOMPUTE_CHEAP: i32 = 1;
+/// `set_recompute`: the segments that models mark by `checkpoint` run again.
+pub const ET_RECOMPUTE_LAYER: i32 = 2;
+
 /// Plugin record flag: built with panic = abort, so a panic would end the process.
 pub const ET_PLUGIN_FLAG_PANIC_ABORT: u32 = 1;
 

@@ -264,6 +264,33 @@ pub struct et_host_tensor {
     >,
 }
 
+/// A part of a model that can run twice, for `et_host_autograd.checkpoint`.
+#[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
+#[derive(Clone, Copy)]
+pub struct et_segment {
+    /// Bytes filled by the caller.
+    pub struct_size: usize,
+    /// First argument of the functions. It belongs to the host until `release`, and must keep alive whatever `run` uses, such as
+    /// parameters. May be NULL.
+    pub state: *mut c_void,
+    /// Computes `outputs_len` owned tensors from borrowed inputs. It depends on its inputs, on parameters and on `rng` alone (NULL when
+    /// `checkpoint` got none), which lives for the call and must be used instead of the generator that `checkpoint` got. Called once, and
+    /// perhaps once more while a backward pass runs. [callback-thread] since 0.1
+    pub run: Option<
+        unsafe extern "C" fn(
+            state: *mut c_void,
+            inputs: *const *const et_tensor,
+            inputs_len: usize,
+            rng: *mut et_rng,
+            outputs: *mut *mut et_tensor,
+            outputs_len: usize,
+        ) -> *mut et_error,
+    >,
+    /// Frees the state; called once, whatever happens. May be NULL. [callback-thread] since 0.1
+    pub release: Option<unsafe extern "C" fn(state: *mut c_void)>,
+}
+
 /// `et.autograd/1`: the tape.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
@@ -305,6 +332,24 @@ pub struct et_host_autograd {
             outputs: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
+    /// Runs `segment` on `inputs` and writes `outputs_len` owned references to `outputs`: gradient checkpointing (Chen et al. 2016) of a layer. With
+    /// ET_RECOMPUTE_LAYER only the inputs are kept, and `backward` runs the segment again with the same random numbers, to the same bits;
+    /// else it is as if the caller had run it. `rng` may be NULL; it moves on by what the segment took. Segments may lie in
+    /// segments. Errors: the segment's; FAILED_PRECONDITION when it used `rng` itself, and from `backward` when its second run differs from the
+    /// first. [any-thread] since 0.1
+    pub checkpoint: Option<
+        unsafe extern "C" fn(
+            segment: *const et_segment,
+            inputs: *const *const et_tensor,
+            inputs_len: usize,
+            rng: *mut et_rng,
+            outputs: *mut *mut et_tensor,
+            outputs_len: usize,
+        ) -> *mut et_error,
+    >,
+    /// Chooses what operations of the whole process that are recorded from now on keep, an `ET_RECOMPUTE_` constant; ET_RECOMPUTE_NONE at
+    /// first. For hosts. Errors: INVALID_ARGUMENT for other values. [any-thread] since 0.1
+    pub set_recompute: Option<unsafe extern "C" fn(level: i32) -> *mut et_error>,
 }
 
 /// Where and how `et_host_rng` stands: the numbers that follow depend on these three alone.

@@ -13,8 +13,8 @@ use easytransfer_abi::{
 use easytransfer_abi::{ET_DEVICE_CUDA, ET_OP_HAS_CUDA};
 use half::{bf16, f16};
 
-use crate::error::{Error, Result, fail};
-use crate::handle::{borrow, into_raw, release};
+use crate::error::{Result, fail};
+use crate::handle::{Handles, take_error};
 use crate::storage::{self, Element, Value};
 use crate::tape::{Paused, record, records};
 use crate::tensor::{Tensor, dtype_code, dtype_from_code, shape_len};
@@ -156,16 +156,8 @@ impl ViewParts {
 /// # Safety
 /// `error` is NULL or an owned error of this engine.
 unsafe fn answer(name: &str, step: &str, error: *mut et_error) -> Result<()> {
-    if error.is_null() {
-        return Ok(());
-    }
-    // SAFETY: by the contract this is an error that we own; it is released once.
-    let found = unsafe {
-        let found = borrow::<Error>(error).cloned();
-        release::<Error>(error);
-        found
-    };
-    let error = found.unwrap_or_else(|error| error);
+    // SAFETY: the caller's contract is the same.
+    let Err(error) = (unsafe { take_error(error) }) else { return Ok(()) };
     let step = if error.code == ET_ERR_PANIC { format!("{step} (panic)") } else { step.into() };
     Err(error.context(format!("op \"{name}\": {step}")))
 }
@@ -452,24 +444,6 @@ pub unsafe fn apply(
     }))
 }
 
-/// Handles that are released when this goes.
-struct Handles(Vec<*mut et_tensor>);
-
-impl Handles {
-    fn new(values: &[Value]) -> Self {
-        Self(values.iter().map(|value| into_raw(Tensor::new(Raw::clone(value)))).collect())
-    }
-}
-
-impl Drop for Handles {
-    fn drop(&mut self) {
-        for &handle in &self.0 {
-            // SAFETY: each is NULL or a reference that we own.
-            unsafe { release::<Tensor>(handle) };
-        }
-    }
-}
-
 fn call_backward(
     name: &str,
     backward: Backward,
@@ -478,35 +452,21 @@ fn call_backward(
     outputs: &[Value],
     grads: Vec<Option<Value>>,
 ) -> Result<Vec<Option<Tensor>>> {
-    let (in_handles, out_handles) = (Handles::new(inputs), Handles::new(outputs));
-    let grads = Handles(
-        grads
-            .into_iter()
-            .map(|grad| match grad {
-                Some(grad) => into_raw(Tensor::new(grad.into_inner())),
-                None => ptr::null_mut(),
-            })
-            .collect(),
-    );
-    let mut results = Handles(vec![ptr::null_mut(); inputs.len()]);
-    let constant = |handles: &Handles| handles.0.iter().map(|h| h.cast_const()).collect::<Vec<_>>();
-    let (ins, outs, gs) = (constant(&in_handles), constant(&out_handles), constant(&grads));
+    let of = |values: &[Value]| {
+        Handles::of(values.iter().map(|value| Some(Tensor::new(Raw::clone(value)))))
+    };
+    let (inputs, outputs) = (of(inputs), of(outputs));
+    let grads =
+        Handles::of(grads.into_iter().map(|grad| grad.map(|grad| Tensor::new(grad.into_inner()))));
+    let (ins, outs, gs) = (inputs.lent(), outputs.lent(), grads.lent());
+    let mut results = Handles::room(ins.len());
     let _paused = Paused::new();
     // SAFETY: all arrays have the lengths that the interface promises and outlive the call.
     let error = unsafe {
-        backward(state.get(), ins.as_ptr(), outs.as_ptr(), gs.as_ptr(), results.0.as_mut_ptr())
+        backward(state.get(), ins.as_ptr(), outs.as_ptr(), gs.as_ptr(), results.as_mut_ptr())
     };
     // SAFETY: plugins return errors made by this engine.
     unsafe { answer(name, "backward", error) }?;
-    results
-        .0
-        .iter()
-        .map(|&handle| {
-            if handle.is_null() {
-                return Ok(None);
-            }
-            // SAFETY: the plugin gave a reference to us, which `results` holds.
-            unsafe { borrow::<Tensor>(handle) }.map(|tensor| Some(tensor.clone()))
-        })
-        .collect()
+    // SAFETY: the plugin gave references to us.
+    unsafe { results.tensors() }.collect()
 }

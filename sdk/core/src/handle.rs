@@ -6,6 +6,7 @@
 //! a proof: the caller's contract is still to pass live handles only.
 
 mod block;
+mod tensors;
 
 use std::any::Any;
 use std::ffi::c_char;
@@ -17,6 +18,8 @@ use easytransfer_abi::{
 };
 
 use crate::error::{Error, Result, fail};
+
+pub(crate) use tensors::Handles;
 
 /// What the tag becomes when an object goes.
 const DEAD: u32 = 0xdead_0000;
@@ -263,6 +266,23 @@ pub unsafe fn put<V>(ptr: *mut V, value: V) -> Result<()> {
     // SAFETY: not NULL, and the caller says that it may be written.
     unsafe { ptr.write(value) };
     Ok(())
+}
+
+/// The error that a plugin returned, NULL for success, as ours.
+///
+/// # Safety
+/// `error` is NULL or an owned error of this engine.
+pub unsafe fn take_error(error: *mut et_error) -> Result<()> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: by the contract this is an error that we own; it is released once.
+    let found = unsafe {
+        let found = borrow::<Error>(error).cloned();
+        release::<Error>(error);
+        found
+    };
+    Err(found.unwrap_or_else(|error| error))
 }
 
 /// Borrowed text. Errors: `BAD_INPUT` when it is not UTF-8, `INVALID_ARGUMENT` when it is NULL with a length.

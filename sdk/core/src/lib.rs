@@ -6,6 +6,7 @@
 //! | [`kernels`] | pure functions over slices |
 //! | [`storage`] | the memory of tensors: slices of it, its pool, mapped files |
 //! | [`tensor`], [`tape`] | values, what they were computed from, and the pass backwards |
+//! | [`checkpoint`], [`recompute`] | what the backward pass computes again instead of finding it kept |
 //! | [`inference`] | precision and packed weights where nothing is recorded |
 //! | [`params`], [`optim`] | named parameters in an arena, and steps over it |
 //! | [`data`], [`rows`], [`stream`], [`config`], [`tokenizer`], [`rng`] | what carries data across the boundary |
@@ -33,6 +34,7 @@ macro_rules! on_card {
 pub(crate) use on_card;
 
 mod arena;
+pub mod checkpoint;
 pub mod config;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -50,6 +52,7 @@ pub mod ops;
 pub mod optim;
 mod param;
 pub mod params;
+mod plugin_segment;
 mod pool;
 pub mod profile;
 pub mod recompute;

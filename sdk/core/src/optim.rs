@@ -1,4 +1,4 @@
-//! Optimizer steps over the arena of a set. The arithmetic is in `kernels::optim` and `kernels::adafactor`.
+//! Optimizer steps over the arena of a set. The arithmetic is in `kernels::adam`, `kernels::sgd` and `kernels::adafactor`.
 
 use candle_core::StorageRef;
 use candle_core::Tensor as Raw;
@@ -12,7 +12,9 @@ use crate::data::Map;
 use crate::error::{Result, fail};
 use crate::handle::{borrow, guard, out};
 use crate::kernels::adafactor::{Adafactor, adafactor, adafactor_state_len};
-use crate::kernels::optim::{self as kernels, Adam, Decay, Segment, Sgd, TouchedRows};
+use crate::kernels::adam::{Adam, adam, adamw, lamb};
+use crate::kernels::optim::{Gradients, Segment, TouchedRows};
+use crate::kernels::sgd::{Sgd, sgd};
 use crate::params::{Params, Sealed};
 use crate::storage::{self, Real, tensor_from_vec};
 use crate::tensor::Tensor;
@@ -143,10 +145,8 @@ fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result
         return crate::cuda::optim::step(step, scale, &segments, &arena.values, grads, states);
     }
     let arena = &sealed.arena;
-    // Adam reads scaled gradients and rows of gradients on its way; the others get whole ones.
-    let reads_rows = matches!(step.kind, ET_OPTIM_ADAMW | ET_OPTIM_ADAM);
-    let touched = if reads_rows { arena.touched() } else { Vec::new() };
-    let grads = if reads_rows { arena.unsettled_grads() } else { arena.settled_grads()? };
+    // Scaled gradients and rows of gradients are read on the way.
+    let touched = arena.touched();
     let touched: Vec<Option<TouchedRows<'_>>> = touched
         .iter()
         .map(|touched| {
@@ -155,9 +155,9 @@ fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result
         })
         .collect();
     let grad_scale = arena.pending_scale();
-    let grads = storage::read::<F>(grads)?;
-    let values = &arena.values;
-    let adam = Adam {
+    let memory = storage::read::<F>(arena.unsettled_grads())?;
+    let g = Gradients { values: &memory, touched: &touched };
+    let adam_op = Adam {
         lr: step.lr,
         beta1: step.beta1,
         beta2: step.beta2,
@@ -165,7 +165,7 @@ fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result
         step: step.step,
         grad_scale,
     };
-    storage::with_mut::<F, _>(values, |p| match (step.kind, states) {
+    storage::with_mut::<F, _>(&arena.values, |p| match (step.kind, states) {
         (ET_OPTIM_SGD, [momentum]) => {
             let op = Sgd {
                 lr: step.lr,
@@ -173,9 +173,9 @@ fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result
                 dampening: 0.0,
                 nesterov: step.nesterov != 0,
                 step: step.step,
-                grad_scale: 1.0,
+                grad_scale,
             };
-            storage::with_mut::<F, _>(momentum, |m| kernels::sgd(op, &segments, p, &grads, m))
+            storage::with_mut::<F, _>(momentum, |m| sgd(op, &segments, g, p, m))
         }
         (ET_OPTIM_ADAFACTOR, [row_col]) => {
             let op = Adafactor {
@@ -185,18 +185,15 @@ fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result
                 clip_threshold: step.momentum,
                 beta1: None,
                 step: step.step,
-                grad_scale: 1.0,
+                grad_scale,
             };
-            storage::with_mut::<F, _>(row_col, |s| adafactor(op, &segments, p, &grads, s, &mut []))
+            storage::with_mut::<F, _>(row_col, |s| adafactor(op, &segments, g, p, s, &mut []))
         }
         (kind, [exp_avg, exp_avg_sq]) => storage::with_mut::<F, _>(exp_avg, |m| {
             storage::with_mut::<F, _>(exp_avg_sq, |v| match kind {
-                ET_OPTIM_LAMB => kernels::lamb(adam, &segments, p, &grads, m, v),
-                _ => {
-                    let decay =
-                        if kind == ET_OPTIM_ADAM { Decay::Gradient } else { Decay::Decoupled };
-                    kernels::adam_with_rows(decay, adam, &segments, &touched, p, &grads, m, v)
-                }
+                ET_OPTIM_LAMB => lamb(adam_op, &segments, g, p, m, v),
+                ET_OPTIM_ADAM => adam(adam_op, &segments, g, p, m, v),
+                _ => adamw(adam_op, &segments, g, p, m, v),
             })
         })
         .and_then(|result| result),

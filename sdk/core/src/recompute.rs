@@ -1,27 +1,61 @@
-//! Selective recomputation: values that backward needs and that are cheap to compute again from others that it needs anyhow.
+//! What is computed again in the backward pass instead of being kept.
 //!
-//! With [`set_recompute`] on, the output of a linear layer with an activation is computed again from the value before it, and the
-//! output of a layer norm from its normalised input; who saves such an output for its own backward saves the way to it instead. It
-//! costs one pass over memory each time and gives the same bits. Chen et al. (2016), "Training Deep Nets with Sublinear Memory
-//! Cost", drop whole segments instead; that needs to run a model's code again.
+//! [`Level::Cheap`] concerns values that backward needs and that are cheap to compute again from others that it needs anyhow: the
+//! output of a linear layer with an activation is computed again from the value before it, and the output of a layer norm from
+//! its normalised input; who saves such an output for its own backward saves the way to it instead. It costs one pass over memory
+//! each time. [`Level::Layer`] drops whole segments, which a model marks; see [`crate::checkpoint`]. Both give the same bits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
-use crate::error::Result;
+use easytransfer_abi::{ET_RECOMPUTE_CHEAP, ET_RECOMPUTE_LAYER, ET_RECOMPUTE_NONE};
+
+use crate::error::{Result, fail};
 use crate::storage::Value;
 use crate::tensor::Tensor;
 
-static ON: AtomicBool = AtomicBool::new(false);
+/// How much is computed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Level {
+    /// Nothing.
+    None = ET_RECOMPUTE_NONE,
+    /// Outputs of activations and layer norms.
+    Cheap = ET_RECOMPUTE_CHEAP,
+    /// The segments that a model marks.
+    Layer = ET_RECOMPUTE_LAYER,
+}
 
-/// Switches recomputation for operations of the whole process that are recorded from now on; off at first.
-pub fn set_recompute(on: bool) {
-    ON.store(on, Ordering::Relaxed);
+impl Level {
+    /// The level of a boundary's constant. Errors: `INVALID_ARGUMENT`.
+    pub fn from_code(code: i32) -> Result<Self> {
+        Ok(match code {
+            ET_RECOMPUTE_NONE => Self::None,
+            ET_RECOMPUTE_CHEAP => Self::Cheap,
+            ET_RECOMPUTE_LAYER => Self::Layer,
+            other => fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "set_recompute: expected an ET_RECOMPUTE_ constant, found {other}"
+            ),
+        })
+    }
+}
+
+static LEVEL: AtomicI32 = AtomicI32::new(ET_RECOMPUTE_NONE);
+
+/// Chooses what operations of the whole process that are recorded from now on keep; [`Level::None`] at first.
+pub fn set_recompute(level: Level) {
+    LEVEL.store(level as i32, Ordering::Relaxed);
 }
 
 /// True if operations should say how their outputs can be computed again.
-pub fn is_on() -> bool {
-    ON.load(Ordering::Relaxed)
+pub fn is_cheap() -> bool {
+    LEVEL.load(Ordering::Relaxed) == ET_RECOMPUTE_CHEAP
+}
+
+/// True if segments keep their inputs only.
+pub fn is_by_layer() -> bool {
+    LEVEL.load(Ordering::Relaxed) == ET_RECOMPUTE_LAYER
 }
 
 /// Computes a value again, to the same bits.

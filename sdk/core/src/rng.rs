@@ -46,6 +46,11 @@ impl Rng {
         Self(Mutex::new(Counter::new(seed, stream, 0)))
     }
 
+    /// A generator in some state.
+    pub fn at(state: et_rng_state) -> Self {
+        Self(Mutex::new(Counter::new(state.seed, state.stream, state.offset)))
+    }
+
     /// Takes `len` numbers: gives (seed, stream, offset of the first) and moves the offset by `len` rounded up to a
     /// multiple of 4, so that every use starts at a block of its own unless `bits` came between.
     pub fn reserve(&self, len: usize) -> (u64, u64, u64) {

@@ -53,6 +53,9 @@ pub enum Edge {
     },
     /// A leaf.
     Leaf(Arc<dyn Leaf>),
+    /// A value of a segment's first run, in which nothing was kept; see [`crate::checkpoint`]. It says that the value depends on
+    /// something tracked, and no gradient can go there.
+    Dropped,
 }
 
 /// The backward function of an operation: reads the gradients of its outputs and gives those of its inputs.
@@ -115,6 +118,7 @@ impl Drop for Node {
 
 thread_local! {
     static PAUSED: Cell<u32> = const { Cell::new(0) };
+    static DROPPING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// True if operations on this thread record themselves.
@@ -155,9 +159,47 @@ impl Drop for Paused {
     }
 }
 
+/// Sets a flag of this thread for as long as it lives, also when a panic passes.
+pub struct Switched<T: Copy + 'static> {
+    cell: &'static std::thread::LocalKey<Cell<T>>,
+    before: T,
+}
+
+impl<T: Copy + 'static> Switched<T> {
+    fn new(cell: &'static std::thread::LocalKey<Cell<T>>, value: T) -> Self {
+        Self { cell, before: cell.replace(value) }
+    }
+}
+
+impl<T: Copy + 'static> Drop for Switched<T> {
+    fn drop(&mut self) {
+        self.cell.set(self.before);
+    }
+}
+
+/// While the result lives, operations on this thread go the way of recorded ones, and what they would keep is dropped at once.
+pub fn dropping() -> Switched<bool> {
+    Switched::new(&DROPPING, true)
+}
+
+/// True while [`dropping`]'s result lives.
+pub fn is_dropping() -> bool {
+    DROPPING.get()
+}
+
+/// While the result lives, operations on this thread record themselves, whatever [`pause`] said before.
+pub fn recording() -> Switched<u32> {
+    Switched::new(&PAUSED, 0)
+}
+
 /// True if an operation on these inputs would be recorded.
 pub fn records(inputs: &[&Tensor]) -> bool {
     is_recording() && inputs.iter().any(|input| input.is_tracked())
+}
+
+/// True if an operation on these inputs should keep what its backward pass needs; else [`record`] drops that function, if it is given one.
+pub fn keeps(inputs: &[&Tensor]) -> bool {
+    records(inputs) && !is_dropping()
 }
 
 /// Makes the outputs of an operation, recorded if [`records`] says so. Integer outputs are never tracked.
@@ -170,14 +212,23 @@ pub fn record(
     if !records(inputs) {
         return outputs.into_iter().map(Tensor::new).collect();
     }
-    let edges = inputs.iter().map(|input| input.edge().cloned()).collect();
-    let node = Node::new(op, edges, outputs.len(), Box::new(backward));
+    let node = if is_dropping() {
+        drop(backward);
+        None
+    } else {
+        let edges = inputs.iter().map(|input| input.edge().cloned()).collect();
+        Some(Node::new(op, edges, outputs.len(), Box::new(backward)))
+    };
+    let edge_of = |index| match &node {
+        Some(node) => Edge::Node { node: node.clone(), index },
+        None => Edge::Dropped,
+    };
     outputs
         .into_iter()
         .enumerate()
         .map(|(index, value)| {
             if value.dtype().is_float() {
-                Tensor::from_edge(value, Edge::Node { node: node.clone(), index })
+                Tensor::from_edge(value, edge_of(index))
             } else {
                 Tensor::new(value)
             }
@@ -227,6 +278,17 @@ impl Pass<'_> {
             Some(Some(edge)) => give(edge, grad.into(), self.queue),
             _ => Ok(()),
         }
+    }
+
+    /// Where the gradient of input `index` goes.
+    pub fn edge(&self, index: usize) -> Option<&Edge> {
+        self.inputs.get(index)?.as_ref()
+    }
+
+    /// Gives a gradient to a value that is no input of this operation. Operations that were recorded after those still to be
+    /// visited, such as ones recorded in this pass, are visited next.
+    pub fn give_to(&mut self, edge: &Edge, grad: Value) -> Result<()> {
+        give(edge, grad, self.queue)
     }
 
     /// If input `index` is a leaf with memory for its gradient, lets `f(slice, first)` write there and returns true.
@@ -296,6 +358,11 @@ fn give(edge: &Edge, grad: Value, queue: &mut Queue) -> Result<()> {
             });
             Ok(())
         }
+        Edge::Dropped => fail!(
+            ET_ERR_FAILED_PRECONDITION,
+            "a gradient reached a value of a checkpoint's segment that is none of its outputs: return it from the segment, or \
+             train without recomputation by layer"
+        ),
     }
 }
 

@@ -54,6 +54,17 @@ impl Tensor {
         }))
     }
 
+    /// The same value, whose gradient goes to `edge`.
+    pub(crate) fn with_edge(&self, edge: Edge) -> Self {
+        Self(Arc::new(Inner {
+            value: self.0.value.clone(),
+            edge: Some(edge),
+            grad: None,
+            recipe: None,
+            packs: None,
+        }))
+    }
+
     /// The same value as a new leaf that keeps its gradient; see [`Tensor::leaf_grad`].
     pub fn leaf(&self) -> Self {
         let leaf = Arc::new(GradLeaf { grad: Mutex::new(None) });

@@ -2,9 +2,11 @@
 //! counts all allocations of the process; and one test, because tests run side by side.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use easytransfer_abi::{ET_DTYPE_F32, ET_INIT_NORMAL, ET_OPTIM_ADAMW, et_init, et_optim_step};
+use easytransfer_core::checkpoint::{Segment, checkpoint};
 use easytransfer_core::data::Map;
 use easytransfer_core::kernels::activation::Activation;
 use easytransfer_core::kernels::padding::Pool;
@@ -15,7 +17,7 @@ use easytransfer_core::nn::loss::cross_entropy;
 use easytransfer_core::nn::norm::{LayerNorm, dropout, layer_norm};
 use easytransfer_core::nn::runs::pool;
 use easytransfer_core::params::{Param, Params, Scope};
-use easytransfer_core::recompute::set_recompute;
+use easytransfer_core::recompute::{Level, set_recompute};
 use easytransfer_core::rng::Rng;
 use easytransfer_core::storage::tensor_from_vec;
 use easytransfer_core::tensor::Tensor;
@@ -28,10 +30,13 @@ struct Counting;
 
 static SMALL: AtomicUsize = AtomicUsize::new(0);
 static LARGE: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that are allocated and not freed.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 fn count(size: usize) {
     let counter = if size >= BIG { &LARGE } else { &SMALL };
     counter.fetch_add(1, Ordering::Relaxed);
+    LIVE.fetch_add(size, Ordering::Relaxed);
 }
 
 // SAFETY: everything is the system's allocator; counting touches no memory of it.
@@ -50,11 +55,13 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's contract is the same.
         unsafe { System.realloc(ptr, layout, size) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's contract is the same.
         unsafe { System.dealloc(ptr, layout) }
     }
@@ -66,7 +73,6 @@ static ALLOCATOR: Counting = Counting;
 const WIDTH: usize = 32;
 const INNER: usize = 64;
 const WORDS: usize = 500;
-const LAYERS: usize = 1;
 
 struct Dense {
     weight: Param,
@@ -95,7 +101,7 @@ struct Model {
     words: Param,
     places: Param,
     norm: Norm,
-    layers: Vec<Layer>,
+    layers: Vec<Arc<Layer>>,
     head: Dense,
     rng: Rng,
     state: Map,
@@ -143,14 +149,37 @@ impl Norm {
     }
 }
 
+impl Layer {
+    fn forward(&self, x: &Tensor, starts: &Tensor, rng: Option<&Rng>) -> Tensor {
+        let context = attention(Attention {
+            query: &self.query.forward(x, Activation::None),
+            key: &self.key.forward(x, Activation::None),
+            value: &self.value.forward(x, Activation::None),
+            starts,
+            key_starts: None,
+            heads: 4,
+            scale: 0.0,
+            dropout: 0.1,
+            rng,
+            causal: false,
+        })
+        .unwrap();
+        let attended = self.out.forward(&context, Activation::None);
+        let x = self.out_norm.forward(&attended, Some(x), rng);
+        let inner = self.first.forward(&x, Activation::Gelu);
+        let output = self.second.forward(&inner, Activation::None);
+        self.norm.forward(&output, Some(&x), rng)
+    }
+}
+
 impl Model {
-    fn new() -> Self {
+    fn new(layers: usize) -> Self {
         let params = Params::new(7, ET_DTYPE_F32).unwrap();
         let root = params.root();
-        let layers = (0..LAYERS)
+        let layers = (0..layers)
             .map(|index| {
                 let at = root.child(&format!("layer.{index}")).unwrap();
-                Layer {
+                Arc::new(Layer {
                     query: dense(&at, "query", WIDTH, WIDTH),
                     key: dense(&at, "key", WIDTH, WIDTH),
                     value: dense(&at, "value", WIDTH, WIDTH),
@@ -159,7 +188,7 @@ impl Model {
                     first: dense(&at, "first", INNER, WIDTH),
                     second: dense(&at, "second", WIDTH, INNER),
                     norm: norm(&at, "norm"),
-                }
+                })
             })
             .collect();
         let model = Self {
@@ -183,24 +212,10 @@ impl Model {
         let rng = Some(&self.rng);
         let mut x = dropout(&self.norm.forward(&sum, None, None), 0.1, rng).unwrap();
         for layer in &self.layers {
-            let context = attention(Attention {
-                query: &layer.query.forward(&x, Activation::None),
-                key: &layer.key.forward(&x, Activation::None),
-                value: &layer.value.forward(&x, Activation::None),
-                starts: &batch.starts,
-                key_starts: None,
-                heads: 4,
-                scale: 0.0,
-                dropout: 0.1,
-                rng,
-                causal: false,
-            })
-            .unwrap();
-            let attended = layer.out.forward(&context, Activation::None);
-            x = layer.out_norm.forward(&attended, Some(&x), rng);
-            let inner = layer.first.forward(&x, Activation::Gelu);
-            let output = layer.second.forward(&inner, Activation::None);
-            x = layer.norm.forward(&output, Some(&x), rng);
+            let layer = layer.clone();
+            let run: Segment =
+                Box::new(move |inputs, rng| Ok(vec![layer.forward(inputs[0], inputs[1], rng)]));
+            x = checkpoint(&[&x, &batch.starts], rng, run).unwrap().remove(0);
         }
         let first = pool(&x, &batch.starts, Pool::First).unwrap();
         let logits = self.head.forward(&first, Activation::None);
@@ -260,39 +275,43 @@ fn batch(rows: usize, len: usize, turn: usize) -> Batch {
     }
 }
 
-fn trained(recompute: bool, steps: u64) -> Vec<u32> {
-    set_recompute(recompute);
-    let model = Model::new();
+fn trained(level: Level, layers: usize, steps: u64) -> Vec<u32> {
+    set_recompute(level);
+    let model = Model::new(layers);
     for step in 1..=steps {
         model.step(step, &batch(6, 5 + step as usize % 7, step as usize));
     }
-    set_recompute(false);
+    set_recompute(Level::None);
     model.values()
 }
 
 /// Bytes that a forward pass keeps for the backward pass.
-fn kept(model: &Model, recompute: bool) -> usize {
-    set_recompute(recompute);
+fn kept(model: &Model, level: Level) -> usize {
+    set_recompute(level);
     let batch = batch(8, 48, 0);
-    storage::trim_pool();
+    let before = LIVE.load(Ordering::Relaxed) as isize - storage::pool_bytes() as isize;
     let loss = model.loss(&batch);
-    let during = storage::pool_bytes();
+    let after = LIVE.load(Ordering::Relaxed) as isize - storage::pool_bytes() as isize;
     tape::backward(&loss, None).unwrap();
-    set_recompute(false);
-    drop(loss);
-    // What came back in the pass was held before, less the gradients' own vectors, which both settings have.
-    storage::pool_bytes() - during
+    set_recompute(Level::None);
+    usize::try_from(after - before).unwrap()
 }
 
 #[test]
 fn a_steady_step_allocates_nothing_big_and_recomputation_changes_no_bit() {
     // One thread: working memory belongs to threads, and when each of several meets its first task is chance.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    pool.install(check);
+    pool.install(|| {
+        for level in [Level::None, Level::Layer] {
+            check_steady(level);
+        }
+        check_recomputation();
+    });
 }
 
-fn check() {
-    let model = Model::new();
+fn check_steady(level: Level) {
+    set_recompute(level);
+    let model = Model::new(1);
     // Nine kilobytes a tensor of WIDTH columns, so that every activation counts as big.
     let batches: Vec<Batch> = (0..8).map(|turn| batch(6, 12, turn)).collect();
     for step in 1..=4 {
@@ -305,10 +324,22 @@ fn check() {
     }
     let large = LARGE.load(Ordering::Relaxed) - large;
     let small = (SMALL.load(Ordering::Relaxed) - small) / STEPS as usize;
-    assert_eq!(large, 0, "allocations of {BIG} bytes or more in {STEPS} steps");
-    assert!(small < 2500, "{small} small allocations a step");
+    set_recompute(Level::None);
+    assert_eq!(large, 0, "{level:?}: allocations of {BIG} bytes or more in {STEPS} steps");
+    assert!(small < 2500, "{level:?}: {small} small allocations a step");
+}
 
-    assert!(trained(true, 6) == trained(false, 6), "recomputation changed a parameter");
-    let (all, less) = (kept(&model, false), kept(&model, true));
-    assert!(less < all, "recomputation keeps {less} bytes, without {all}");
+fn check_recomputation() {
+    let plain = trained(Level::None, 3, 6);
+    for level in [Level::Cheap, Level::Layer] {
+        assert!(trained(level, 3, 6) == plain, "{level:?} changed a parameter");
+    }
+    let model = Model::new(4);
+    let [all, cheap, layer] =
+        [Level::None, Level::Cheap, Level::Layer].map(|level| kept(&model, level));
+    assert!(cheap < all, "cheap recomputation keeps {cheap} bytes, without {all}");
+    // What a layer keeps is its input, of 8 * 48 tokens; besides there are the embeddings, the head and small things.
+    let input = 8 * 48 * WIDTH * 4;
+    assert!(layer < 4 * input + 5 * input, "recomputation by layer keeps {layer} bytes");
+    assert!(4 * layer < all, "recomputation by layer keeps {layer} bytes, without {all}");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use easytransfer_abi::et_plugin_record;
 use easytransfer_loader::engine::{Device, Precision};
 use easytransfer_loader::{Kind, LoadError, Policy, Registry, SearchPath};
-use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric};
+use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric, Recompute, set_recompute};
 use easytransfer_train::components::Components;
 use easytransfer_train::trainer::{TrainJob, TrainResult, train};
 use easytransfer_train::{Error, Result};
@@ -192,9 +192,9 @@ impl Runtime {
     /// Trains an app and writes its bundle.
     pub fn train(&self, job: TrainJob) -> Result<TrainResult> {
         // The engine is one per process, and so is this setting of it.
-        easytransfer_core::recompute::set_recompute(job.config.recompute);
+        set_recompute(job.config.recompute.into())?;
         let result = train(&*self.registry, job);
-        easytransfer_core::recompute::set_recompute(false);
+        set_recompute(Recompute::None)?;
         result
     }
 

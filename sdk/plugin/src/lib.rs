@@ -27,6 +27,7 @@
 //! What it deliberately does not do: it never links the engine; every operation goes through the host's C tables.
 
 mod app;
+mod checkpoint;
 mod component;
 mod data;
 mod error;
@@ -52,6 +53,7 @@ mod text;
 pub use easytransfer_abi as abi;
 
 pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Record};
+pub use checkpoint::{Recompute, checkpoint, set_recompute};
 pub use component::{Call, ComponentRef};
 pub use data::{Buffer, Map, Row};
 pub use error::{Error, Result};
@@ -69,7 +71,7 @@ pub use param::{Init, Param, Params, Scope, out_of_range};
 pub use service::{Encoding, Level, Rng, RngState, Stream, Tokenizer, log};
 pub use session::{MODEL, Session, SessionHost, SessionOptimizer, host_table};
 pub use strategy::{LoadedStrategy, Phases, Strategy, StrategyTable};
-pub use tensor::{DType, Element, Tensor, no_grad};
+pub use tensor::{DType, Element, Tensor, is_recording, no_grad};
 
 /// Schema of components without options.
 pub const NO_OPTIONS: &std::ffi::CStr =

@@ -440,6 +440,11 @@ impl std::fmt::Debug for Tensor {
     }
 }
 
+/// Whether operations on this thread record themselves.
+pub fn is_recording() -> bool {
+    ask!(tables().autograd, et_host_autograd.is_recording() or 0) != 0
+}
+
 /// Runs `f` with recording paused on this thread.
 pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     struct Resume;

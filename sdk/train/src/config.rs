@@ -1,5 +1,6 @@
 //! Options of a training run, as data: one JSON Schema, from which checks, `--help` and defaults follow.
 
+use easytransfer_plugin as plugin;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -41,6 +42,59 @@ pub struct ScheduleOptions {
     pub end: f64,
 }
 
+/// What the backward pass computes again instead of finding it kept. Written as text; read also from true (`Cheap`) and false (`None`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", from = "RecomputeOption")]
+pub enum Recompute {
+    /// Nothing.
+    #[default]
+    None,
+    /// Outputs of activations and layer norms.
+    Cheap,
+    /// Whole layers of models that mark them, see [`plugin::checkpoint`].
+    Layer,
+}
+
+/// What the options may hold.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RecomputeOption {
+    Switch(bool),
+    Name(RecomputeName),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RecomputeName {
+    None,
+    Cheap,
+    Layer,
+}
+
+impl From<RecomputeOption> for Recompute {
+    fn from(option: RecomputeOption) -> Self {
+        match option {
+            RecomputeOption::Switch(false) | RecomputeOption::Name(RecomputeName::None) => {
+                Self::None
+            }
+            RecomputeOption::Switch(true) | RecomputeOption::Name(RecomputeName::Cheap) => {
+                Self::Cheap
+            }
+            RecomputeOption::Name(RecomputeName::Layer) => Self::Layer,
+        }
+    }
+}
+
+impl From<Recompute> for plugin::Recompute {
+    fn from(level: Recompute) -> Self {
+        match level {
+            Recompute::None => Self::None,
+            Recompute::Cheap => Self::Cheap,
+            Recompute::Layer => Self::Layer,
+        }
+    }
+}
+
 /// Options of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
@@ -56,8 +110,8 @@ pub struct TrainConfig {
     pub batch: Batching,
     /// Batches whose gradients are averaged into one step.
     pub accumulate: u64,
-    /// Compute cheap values again in the backward pass instead of keeping them.
-    pub recompute: bool,
+    /// What is computed again in the backward pass instead of being kept.
+    pub recompute: Recompute,
     /// Largest Euclidean norm of all gradients together, 0 for no limit.
     pub clip: f64,
     /// Schedule.
@@ -101,7 +155,7 @@ pub fn schema() -> Value {
                 "window": {"type": "integer", "minimum": 0, "default": 2048, "description": "rows sorted by length together, 0 for none"}
             }},
             "accumulate": {"type": "integer", "minimum": 1, "default": 1, "description": "batches whose gradients make one step"},
-            "recompute": {"type": "boolean", "default": false, "description": "compute outputs of activations and layer norms again in the backward pass instead of keeping them: less memory, a little more time, the same bits"},
+            "recompute": {"type": ["string", "boolean"], "enum": ["none", "cheap", "layer", false, true], "default": "none", "description": "what the backward pass computes again instead of finding it kept, to the same bits: `cheap`, the outputs of activations and layer norms (a little more time); `layer`, all that lies within a layer, for models that mark their layers (a forward pass more, least memory); true means `cheap`, false `none`"},
             "clip": {"type": "number", "minimum": 0, "default": 1.0, "description": "largest norm of all gradients together, 0 for no limit"},
             "schedule": {"type": "object", "properties": {
                 "name": {"type": "string", "enum": ["constant", "linear", "polynomial", "cosine"], "default": "linear"},
@@ -198,7 +252,7 @@ impl Default for TrainConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::TrainConfig;
+    use super::{Recompute, TrainConfig};
     use serde_json::json;
 
     #[test]
@@ -248,6 +302,25 @@ mod tests {
         let of = |value| TrainConfig::from_value(value, "").unwrap().deciding(1.0).unwrap();
         assert_eq!(of(json!({"workers": 3, "data_memory": 1})), of(json!({})));
         assert_ne!(of(json!({"seed": 3})), of(json!({})));
+    }
+
+    #[test]
+    fn recompute_has_names_and_the_old_switch() {
+        for (value, level) in [
+            (json!("none"), Recompute::None),
+            (json!(false), Recompute::None),
+            (json!("cheap"), Recompute::Cheap),
+            (json!(true), Recompute::Cheap),
+            (json!("layer"), Recompute::Layer),
+        ] {
+            let config = TrainConfig::from_value(json!({"recompute": value}), "").unwrap();
+            assert_eq!(config.recompute, level);
+            let written = serde_json::to_value(&config).unwrap();
+            assert_eq!(TrainConfig::from_value(written, "").unwrap(), config);
+        }
+        let error = TrainConfig::from_value(json!({"recompute": "layers"}), "").unwrap_err();
+        assert!(error.to_string().contains("did you mean `layer`?"), "{error}");
+        assert!(TrainConfig::from_value(json!({"recompute": 1}), "").is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use crate::atomic;
 use crate::dtype::WeightType;
 use crate::error::{Error, Result, WeightError, excerpt};
 use crate::nearest::nearest;
@@ -69,6 +70,23 @@ pub fn write(path: &Path, out: &mut dyn Write, tensors: &[TensorBytes<'_>]) -> R
         out.write_all(tensor.data).map_err(io)?;
     }
     Ok(())
+}
+
+/// A single precision tensor to write: name, shape and its elements as [`TensorBytes::data`].
+pub type F32Bytes = (String, Vec<usize>, Vec<u8>);
+
+/// Writes single precision tensors to a file that is whole or not there. Errors: as [`write`].
+pub fn write_f32(path: &Path, tensors: &[F32Bytes]) -> Result<()> {
+    let entries: Vec<TensorBytes<'_>> = tensors
+        .iter()
+        .map(|(name, shape, data)| TensorBytes {
+            name,
+            dtype: WeightType::F32,
+            shape: shape.clone(),
+            data,
+        })
+        .collect();
+    atomic::write_file(path, |out| write(path, out, &entries))
 }
 
 /// What the header says about one tensor.

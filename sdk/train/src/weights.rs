@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 
 use easytransfer_plugin::{Buffer, DType, ModelInfo, Param, Params};
 
-use crate::atomic;
 use crate::dtype::WeightType;
 use crate::error::{Error, Result, WeightError};
 use crate::nearest::quoted_list;
-use crate::safetensors::{Header, ShardIndex, TensorBytes, write};
+use crate::safetensors::{F32Bytes, Header, ShardIndex, write_f32};
 use crate::torch_pickle::TorchFile;
 
 /// What happened to the names of a checkpoint.
@@ -224,7 +223,7 @@ pub fn save(
     params: &Params,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<()> {
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut tensors: Vec<F32Bytes> = Vec::new();
     for param in params.iter() {
         let Some(name) = name_of(&param.name()) else { continue };
         let values = param.merged()?.to_vec::<f32>()?;
@@ -237,17 +236,7 @@ pub fn save(
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         tensors.push((name, param.shape().to_vec(), bytes));
     }
-    let entries: Vec<TensorBytes<'_>> = tensors
-        .iter()
-        .map(|(name, shape, data)| TensorBytes {
-            name,
-            dtype: WeightType::F32,
-            shape: shape.clone(),
-            data,
-        })
-        .collect();
-    let path = directory.join("model.safetensors");
-    atomic::write_file(&path, |out| write(&path, out, &entries))
+    write_f32(&directory.join("model.safetensors"), &tensors)
 }
 
 #[cfg(test)]

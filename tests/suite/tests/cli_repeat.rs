@@ -73,6 +73,22 @@ fn same_seed_same_bytes_other_seed_other_bytes() {
 }
 
 #[test]
+fn what_is_computed_again_changes_no_byte() {
+    let place = Place::new("recompute");
+    for level in ["none", "cheap", "layer", "true"] {
+        place.train(level, &["--set", &format!("recompute={level}")]).good(level);
+    }
+    let model = |output: &str| place.read(&format!("{output}/model.safetensors"));
+    for level in ["cheap", "layer", "true"] {
+        assert!(model(level) == model("none"), "recompute={level} changes the result");
+        assert_eq!(place.metrics(level), place.metrics("none"), "recompute={level}");
+    }
+    let wrong = place.train("wrong", &["--set", "recompute=layers"]);
+    assert_eq!(wrong.code, 2, "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("did you mean `layer`?"), "{}", wrong.stderr);
+}
+
+#[test]
 fn killed_at_any_time_the_run_resumes_to_the_same_bytes() {
     let place = Place::new("kill");
     place.train("whole", &LONG).good("uninterrupted");

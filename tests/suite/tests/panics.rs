@@ -1,9 +1,12 @@
 //! A plugin that panics is an error in the host, and that instance is not used again.
 
 use easytransfer::plugin::abi::{ET_ERR_FAILED_PRECONDITION, ET_ERR_PANIC};
-use easytransfer::plugin::{Call, Loss, Map, NoOptions, Result, Tensor};
+use easytransfer::plugin::{
+    Call, Loss, Map, NoOptions, Recompute, Result, Tensor, checkpoint, set_recompute,
+};
 use easytransfer::{Runtime, RuntimeOptions};
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Panics in its second call.
 struct Fragile(u32);
@@ -62,4 +65,24 @@ fn panic_in_a_callback_is_an_error_and_poisons_the_instance() {
     // Another instance of the same component works.
     let mut other = runtime.loss("fragile", "").unwrap();
     assert!(other.forward(&call, &outputs, &batch).is_ok());
+}
+
+#[test]
+fn panic_in_the_second_run_of_a_checkpoint_is_an_error() {
+    let options = RuntimeOptions { only_these: true, ..RuntimeOptions::default() };
+    let _runtime = Runtime::new(options).unwrap();
+    let x = Tensor::from_slice(&[1f32, 2.0], &[2]).unwrap().leaf().unwrap();
+    set_recompute(Recompute::Layer).unwrap();
+    let runs = AtomicUsize::new(0);
+    let [y] = checkpoint(&[&x], None, move |inputs, _| {
+        assert_eq!(runs.fetch_add(1, Ordering::Relaxed), 0, "the second run");
+        Ok([inputs[0].tanh()?])
+    })
+    .unwrap();
+    let error = y.sum(&[], false).unwrap().backward().unwrap_err();
+    set_recompute(Recompute::None).unwrap();
+    assert_eq!(error.code(), ET_ERR_PANIC);
+    let text = error.message();
+    assert!(text.contains("checkpoint") && text.contains("the second run"), "{error}");
+    assert!(x.leaf_grad().unwrap().is_none());
 }

@@ -1,9 +1,10 @@
 //! Adafactor (Shazeer and Stern, 2018) with a given learning rate: `scale_parameter` and
 //! `relative_step` off.
 
-use super::optim::{Segment, check_segments, split};
+use super::optim::{Gradient, Gradients, Segment, check_segments, split};
+use super::scratch::with_scratch;
 use super::simd::{self, multiversion};
-use super::{Float, KernelError, Result, check_len, elementwise, for_each_task};
+use super::{Float, KernelError, Result, blocks, check_len, elementwise, for_each_task, map_tasks};
 
 /// Rates of Adafactor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,16 +48,15 @@ pub fn adafactor_state_len(segment: &Segment) -> usize {
 struct Part<'a, F> {
     segment: &'a Segment,
     p: &'a mut [F],
-    g: &'a [F],
+    g: Gradient<'a, F>,
     state: &'a mut [F],
     m: &'a mut [F],
 }
 
 multiversion! {
-    // Means of the squared gradient along rows and columns, mixed into the state.
-    fn factored_moments<F: Float>(scale: F, eps: F, mix: F, g: &[F], rows: &mut [F], cols: &mut [F]) {
-        let width = cols.len();
-        let mut sums = vec![F::ZERO; width];
+    // Means of the squared gradient along some rows, mixed into the state, and along columns, added to `sums`.
+    fn factored_moments<F: Float>(scale: F, eps: F, mix: F, g: &[F], rows: &mut [F], sums: &mut [F]) {
+        let width = sums.len();
         let square = |g: F| g * scale * (g * scale) + eps;
         for (row, mean) in g.chunks_exact(width).zip(rows.iter_mut()) {
             let fresh = simd::sum_by(width, |i| square(row[i])) / F::from_f64(width as f64);
@@ -65,27 +65,37 @@ multiversion! {
                 *sum += square(g);
             }
         }
-        let inverse = F::from_f64(1.0 / rows.len() as f64);
-        for (mean, &sum) in cols.iter_mut().zip(&sums) {
-            *mean += (sum * inverse - *mean) * mix;
-        }
     }
 
-    fn factored_update<F: Float>(scale: F, g: &[F], row_factors: &[F], col_factors: &[F], u: &mut [F]) {
+    // Updates of the elements from `first` on of a matrix.
+    fn factored_update<F: Float>(
+        scale: F, first: usize, g: &[F], row_factors: &[F], col_factors: &[F], u: &mut [F],
+    ) {
         let width = col_factors.len();
-        let rows = g.chunks_exact(width).zip(u.chunks_exact_mut(width));
-        for ((g, u), &factor) in rows.zip(row_factors) {
-            for i in 0..width {
-                u[i] = g[i] * scale * factor * col_factors[i];
+        let mut at = first;
+        let (mut g, mut u) = (g, u);
+        while !u.is_empty() {
+            let (row, column) = (at / width, at % width);
+            let len = u.len().min(width - column);
+            let (head, tail) = std::mem::take(&mut u).split_at_mut(len);
+            let (factor, col_factors) = (row_factors[row], &col_factors[column..column + len]);
+            for i in 0..len {
+                head[i] = g[i] * scale * factor * col_factors[i];
             }
+            (u, g, at) = (tail, &g[len..], at + len);
         }
     }
 
-    fn plain_update<F: Float>(scale: F, eps: F, mix: F, g: &[F], v: &mut [F], u: &mut [F]) {
-        for ((&g, v), u) in g.iter().zip(v).zip(u) {
+    fn plain_moments<F: Float>(scale: F, eps: F, mix: F, g: &[F], v: &mut [F]) {
+        for (&g, v) in g.iter().zip(v) {
             let g = g * scale;
             *v += (g * g + eps - *v) * mix;
-            *u = g / v.sqrt();
+        }
+    }
+
+    fn plain_update<F: Float>(scale: F, g: &[F], v: &[F], u: &mut [F]) {
+        for ((&g, &v), u) in g.iter().zip(v).zip(u) {
+            *u = g * scale / v.sqrt();
         }
     }
 
@@ -108,20 +118,21 @@ multiversion! {
 /// or not), one after the other; `m` is an arena like `p` if there is a `beta1`, else empty.
 ///
 /// # Errors
-/// If an arena's length is wrong, a segment lies outside, or a rate is out of range; nothing is
+/// If an arena's length is wrong, a segment or a row lies outside, or a rate is out of range; nothing is
 /// changed then.
-pub fn adafactor<F: Float>(
+pub fn adafactor<'a, F: Float>(
     op: Adafactor,
     segments: &[Segment],
+    g: impl Into<Gradients<'a, F>>,
     p: &mut [F],
-    g: &[F],
     state: &mut [F],
     m: &mut [F],
 ) -> Result {
     const NAME: &str = "adafactor";
-    check_len(NAME, "gradients", p.len(), g.len())?;
+    let g = g.into();
     check_len(NAME, "first moments", if op.beta1.is_some() { p.len() } else { 0 }, m.len())?;
     check_segments(NAME, segments, p.len())?;
+    g.check(NAME, segments, p.len())?;
     check_len(NAME, "state", segments.iter().map(adafactor_state_len).sum(), state.len())?;
     if op.step == 0 {
         let (argument, expected) = ("step", "at least 1");
@@ -137,46 +148,121 @@ pub fn adafactor<F: Float>(
     let mut moments = if m.is_empty() { Vec::new() } else { split(segments, m) }.into_iter();
     let mut rest = state;
     let mut tasks = Vec::new();
-    for (segment, p) in segments.iter().zip(split(segments, p)) {
+    for (index, (segment, p)) in segments.iter().zip(split(segments, p)).enumerate() {
         let (state, tail) = rest.split_at_mut(adafactor_state_len(segment));
         rest = tail;
         let m = moments.next().unwrap_or_default();
         if segment.active && segment.len > 0 {
-            let g = &g[segment.offset..segment.offset + segment.len];
-            tasks.push(Part { segment, p, g, state, m });
+            tasks.push(Part { segment, p, g: g.of(index, segment), state, m });
         }
     }
     for_each_task(tasks, |part| step(op, part));
     Ok(())
 }
 
-fn step<F: Float>(op: Adafactor, part: Part<'_, F>) {
-    let Part { segment, p, g, state, m } = part;
+/// What the update of an element is made of.
+enum Factors<'a, F> {
+    /// Of a matrix: a factor for each row and each column.
+    Matrix(Vec<F>, Vec<F>),
+    /// The second moments.
+    Plain(&'a [F]),
+}
+
+impl<F: Float> Factors<'_, F> {
+    /// Updates of the elements from `first` on, with their gradients times `scale`.
+    fn update(&self, scale: F, first: usize, g: &[F], u: &mut [F]) {
+        match self {
+            Self::Matrix(rows, cols) => factored_update(scale, first, g, rows, cols, u),
+            Self::Plain(v) => plain_update(scale, g, &v[first..first + g.len()], u),
+        }
+    }
+}
+
+/// Elements of which the update is made at a time.
+const BLOCK: usize = super::BLOCK_LEN;
+
+/// Calls `f` with a part of the gradient, completed by zeros, and room for as many updates.
+fn with_block<F: Float, R>(g: &Gradient<'_, F>, f: impl FnOnce(&[F], &mut [F]) -> R) -> R {
+    let len = g.values.len();
+    with_scratch::<F, _>(2 * len, |room| {
+        let (whole, updates) = room.split_at_mut(len);
+        f(g.whole(whole), updates)
+    })
+}
+
+/// Mixes the squared gradient into the second moments, whose means of rows and columns the state of a matrix holds.
+fn moments<F: Float>(op: Adafactor, segment: &Segment, g: &Gradient<'_, F>, state: &mut [F]) {
     let f = F::from_f64;
     let (scale, eps) = (f(op.grad_scale), f(op.eps));
     let mix = f((op.step as f64).powf(op.decay_rate));
-    let mut u = vec![F::ZERO; g.len()];
     if segment.cols == 0 {
-        plain_update(scale, eps, mix, g, state, &mut u);
+        return with_block(g, |g, _| plain_moments(scale, eps, mix, g, state));
+    }
+    let (rows, cols) = state.split_at_mut(segment.rows);
+    let width = cols.len();
+    let mut sums = vec![F::ZERO; width];
+    let step = (BLOCK / width).max(1);
+    for (number, rows) in rows.chunks_mut(step).enumerate() {
+        let part = g.part(number * step * width, rows.len() * width);
+        with_block(&part, |g, _| factored_moments(scale, eps, mix, g, rows, &mut sums));
+    }
+    let inverse = f(1.0 / segment.rows as f64);
+    for (mean, &sum) in cols.iter_mut().zip(&sums) {
+        *mean += (sum * inverse - *mean) * mix;
+    }
+}
+
+fn step<F: Float>(op: Adafactor, part: Part<'_, F>) {
+    let Part { segment, p, g, state, m } = part;
+    let f = F::from_f64;
+    let scale = f(op.grad_scale);
+    moments(op, segment, &g, state);
+    let factors = if segment.cols == 0 {
+        Factors::Plain(state)
     } else {
-        let (rows, cols) = state.split_at_mut(segment.rows);
-        factored_moments(scale, eps, mix, g, rows, cols);
+        let (rows, cols) = state.split_at(segment.rows);
         // 1 / sqrt(row col / mean(rows)), as a product of two factors.
         let mean = elementwise::sum(rows) / rows.len() as f64;
-        let row_factors: Vec<F> = rows.iter().map(|r| f((mean / r.to_f64()).sqrt())).collect();
-        let col_factors: Vec<F> = cols.iter().map(|c| f(1.0 / c.to_f64().sqrt())).collect();
-        factored_update(scale, g, &row_factors, &col_factors, &mut u);
-    }
-    let rms = (elementwise::square_sum(&u) / u.len() as f64).sqrt();
+        Factors::Matrix(
+            rows.iter().map(|r| f((mean / r.to_f64()).sqrt())).collect(),
+            cols.iter().map(|c| f(1.0 / c.to_f64().sqrt())).collect(),
+        )
+    };
+    // Updates are made twice, once for their size and once to be applied, because memory for all would cost more.
+    let ranges = blocks(p.len(), BLOCK);
+    let squares = map_tasks(ranges.clone(), |range| {
+        let g = g.part(range.start, range.len());
+        if g.is_still() {
+            return 0.0;
+        }
+        with_block(&g, |g, u| {
+            factors.update(scale, range.start, g, u);
+            elementwise::square_sum(u)
+        })
+    });
+    let rms = (squares.into_iter().sum::<f64>() / p.len() as f64).sqrt();
     let lr = op.lr * segment.lr_scale;
     // `max` would drop a NaN; the comparison keeps it.
     let ratio = rms / op.clip_threshold;
     let divisor = if ratio < 1.0 { 1.0 } else { ratio };
-    elementwise::scale(f(lr / divisor), &mut u);
-    if let Some(beta1) = op.beta1 {
-        mix_moment(f(beta1), m, &mut u);
-    }
-    apply(f(1.0 - lr * segment.weight_decay), p, &u);
+    let (rate, keep) = (f(lr / divisor), f(1.0 - lr * segment.weight_decay));
+    let mut moments = m.chunks_mut(BLOCK);
+    let tasks = ranges.into_iter().zip(p.chunks_mut(BLOCK));
+    let tasks = tasks.map(|(range, p)| (range, p, moments.next())).collect();
+    for_each_task(tasks, |(range, p, m)| {
+        let g = g.part(range.start, range.len());
+        if g.is_still() && m.is_none() && keep == F::ONE {
+            return;
+        }
+        with_block(&g, |g, u| {
+            factors.update(scale, range.start, g, u);
+            u.iter_mut().for_each(|u| *u *= rate);
+            if let (Some(beta1), Some(m)) = (op.beta1, m) {
+                mix_moment(f(beta1), m, u);
+            }
+            apply(keep, p, u);
+        });
+    });
 }
 
 #[cfg(test)]
@@ -198,7 +284,7 @@ mod tests {
         for t in 1..=3u64 {
             let g: Vec<f64> = random(17, 20 + t);
             let op = Adafactor { lr: 0.05, step: t, beta1: Some(0.9), ..Default::default() };
-            adafactor(op, &segments, &mut p, &g, &mut state, &mut m).unwrap();
+            adafactor(op, &segments, &g, &mut p, &mut state, &mut m).unwrap();
             let beta2 = 1.0 - (t as f64).powf(-0.8);
             for i in 0..3 {
                 let mean = (0..4).map(|j| g[4 * i + j].powi(2)).sum::<f64>() / 4.0;
@@ -234,8 +320,8 @@ mod tests {
         let frozen = Segment { active: false, ..segment(0, 3) };
         let (mut p, g) = ([1f32; 3], [1f32; 3]);
         let op = Adafactor::default();
-        assert!(adafactor(op, &[frozen], &mut p, &g, &mut [0.0; 2], &mut []).is_err());
-        adafactor(op, &[frozen], &mut p, &g, &mut [0.0; 3], &mut []).unwrap();
+        assert!(adafactor(op, &[frozen], &g, &mut p, &mut [0.0; 2], &mut []).is_err());
+        adafactor(op, &[frozen], &g, &mut p, &mut [0.0; 3], &mut []).unwrap();
         assert_eq!(p, [1.0; 3]);
     }
 
@@ -247,7 +333,7 @@ mod tests {
         let (start, g): (Vec<f32>, Vec<f32>) = (random(108_000, 1), random(108_000, 2));
         let (one, three) = with_one_and_three_threads(|| {
             let (mut p, mut state) = (start.clone(), vec![0f32; 3 * 420]);
-            adafactor(Adafactor::default(), &segments, &mut p, &g, &mut state, &mut []).unwrap();
+            adafactor(Adafactor::default(), &segments, &g, &mut p, &mut state, &mut []).unwrap();
             p
         });
         assert_same_bits(&one, &three);

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::attention_ahead::{Ahead, product, steps_of};
+use super::attention_shape::{DropoutRows, Run};
 use super::attention_tile::{
     KEEP_LEN, KEY_TILE, QUERY_TILE, Softmax, Tile, finish_softmax, multiply_rows, softmax_tile,
     tile_len,
@@ -14,139 +15,27 @@ use super::attention_tile::{
 use super::gemm::{ALIGN_SLACK, Matrix, align, pack_panels, packed_len, panel_cols};
 use super::lanes::LANES;
 use super::philox::Dropout;
-use super::runs::{Rows, SharedRows, for_each_weighed, run_ranges};
+use super::runs::{Rows, SharedRows, for_each_weighed};
 use super::scratch::{take, with_scratch};
-use super::{Float, KernelError, Result, check_len};
+use super::{Float, Result, check_len};
 
-/// What attention computes: H = `heads * head_size` columns, of which head `h` has `h * head_size..(h + 1) * head_size`.
-#[derive(Debug, Clone, Copy)]
-pub struct AttentionShape<'a> {
-    /// Number of heads, at least 1.
-    pub heads: usize,
-    /// Columns of one head, at least 1.
-    pub head_size: usize,
-    /// Cumulative lengths [B + 1] of the runs of queries; ends with Tq.
-    pub query_starts: &'a [i64],
-    /// Cumulative lengths [B + 1] of the runs of keys and values; ends with Tk. Queries of run `b` see the keys of run `b`.
-    pub key_starts: &'a [i64],
-    /// Whether query `i` of a run with `lq` queries and `lk` keys sees only the keys `j <= i + lk - lq`.
-    pub causal: bool,
-    /// Factor on the scores; usually `1 / sqrt(head_size)`.
-    pub scale: f64,
-}
+pub use super::attention_shape::AttentionShape;
 
-/// One run: its rows of queries and of keys.
-#[derive(Debug, Clone)]
-pub(super) struct Run {
-    pub(super) queries: Range<usize>,
-    pub(super) keys: Range<usize>,
-}
-
-/// Where the random numbers of one row of probabilities begin.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct DropoutRows {
-    pub(super) dropout: Dropout,
-    /// Elements between the rows of one head.
-    pub(super) row_stride: u64,
-    /// The element of (query 0 of the run, this head, key 0 of the run).
-    start: u64,
-}
-
-impl DropoutRows {
-    /// The element of query `query` and key `key`, both counted within the run.
-    pub(super) fn element(&self, query: usize, key: usize) -> u64 {
-        self.start + query as u64 * self.row_stride + key as u64
-    }
-}
-
-impl AttentionShape<'_> {
-    /// H, the columns of queries, keys, values and outputs.
-    pub fn width(&self) -> usize {
-        self.heads * self.head_size
-    }
-
-    /// The columns of one head.
-    pub(super) fn columns(&self, head: usize) -> Range<usize> {
-        head * self.head_size..(head + 1) * self.head_size
-    }
-
-    /// Elements between two rows of probabilities in the stream of random numbers: the length of the longest run of keys,
-    /// rounded up to a multiple of 4, so that every row begins with a block of Philox.
-    fn dropout_row_len(&self) -> usize {
-        let lengths = self.key_starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
-        (lengths.max().unwrap_or(0).max(0) as usize).next_multiple_of(4)
-    }
-
-    /// Elements of the stream that dropout uses: the caller's next offset is this much further on. The probability of head
-    /// `h`, query row `t` (of all Tq) and key `j` (of its run) uses element `(t * heads + h) * m + j`, where `m` is the length of the
-    /// longest run of keys, rounded up to a multiple of 4.
-    pub fn dropout_elements(&self) -> u64 {
-        let rows = self.query_starts.last().copied().unwrap_or(0).max(0) as u64;
-        rows * self.heads as u64 * self.dropout_row_len() as u64
-    }
-
-    /// What tells where the random numbers of a run and head begin.
-    pub(super) fn dropout_rows(
-        &self,
-        dropout: Option<Dropout>,
-    ) -> impl Fn(&Run, usize) -> Option<DropoutRows> + Send + Sync {
-        let (row_len, heads) = (self.dropout_row_len() as u64, self.heads);
-        move |run, head| {
-            dropout.map(|dropout| DropoutRows {
-                dropout,
-                row_stride: heads as u64 * row_len,
-                start: (run.queries.start * heads + head) as u64 * row_len,
-            })
-        }
-    }
-
-    /// The runs; fails unless the shape is sound for that many rows of queries and keys.
-    pub(super) fn runs(
-        &self,
-        kernel: &'static str,
-        queries: usize,
-        keys: usize,
-    ) -> Result<Vec<Run>> {
-        for (argument, found) in [("heads", self.heads), ("head_size", self.head_size)] {
-            if found == 0 {
-                return Err(KernelError::Value {
-                    kernel,
-                    argument,
-                    expected: "at least 1",
-                    found: 0.0,
-                });
-            }
-        }
-        if !self.scale.is_finite() {
-            return Err(KernelError::Value {
-                kernel,
-                argument: "scale",
-                expected: "a finite number",
-                found: self.scale,
-            });
-        }
-        check_len(kernel, "key_starts", self.query_starts.len(), self.key_starts.len())?;
-        let queries = run_ranges(kernel, "query_starts", self.query_starts, queries)?;
-        let keys = run_ranges(kernel, "key_starts", self.key_starts, keys)?;
-        Ok(queries.into_iter().zip(keys).map(|(queries, keys)| Run { queries, keys }).collect())
-    }
-
-    /// Rows that the starts promise, 0 if there are none.
-    pub(super) fn rows_of(starts: &[i64]) -> usize {
-        starts.last().map_or(0, |&last| usize::try_from(last).unwrap_or(0))
-    }
-
-    pub(super) fn causal_shift(&self, run: &Run) -> Option<isize> {
-        self.causal.then(|| run.keys.len() as isize - run.queries.len() as isize)
-    }
+/// Where [`attention_forward`] writes. Everything is overwritten.
+#[derive(Debug)]
+pub struct AttentionOutputs<'a, F> {
+    /// Output [Tq, H].
+    pub o: &'a mut [F],
+    /// Logarithms [Tq, heads] of the sums of the exponentials of a row's scores, which the backward pass needs.
+    pub lse: &'a mut [F],
+    /// Room for dropout's decisions, [`AttentionShape::decisions_len`] words, of which the backward pass then need not make them again.
+    pub decisions: Option<&'a mut [u16]>,
 }
 
 /// Attention: for each head, `o = dropout(softmax(scale q k^T)) v` within each run.
 ///
-/// `q` is [Tq, H], `k` and `v` are [Tk, H], each with its own row stride, so they may be thirds of one [T, 3 H] buffer. Writes
-/// `o` [Tq, H] and `lse` [Tq, heads], the logarithm of the sum of the exponentials of a row's scores, which the backward
-/// pass needs. A query without keys gives zeros (and -infinity in `lse`). For the random numbers of dropout see
-/// [`AttentionShape::dropout_elements`].
+/// `q` is [Tq, H], `k` and `v` are [Tk, H], each with its own row stride, so they may be thirds of one [T, 3 H] buffer. A query
+/// without keys gives zeros (and -infinity in `lse`). For the random numbers of dropout see [`AttentionShape::dropout_elements`].
 ///
 /// # Errors
 /// If the slices do not fit the shape, or the shape is not sound (no heads, bad starts, scale not finite).
@@ -156,11 +45,11 @@ pub fn attention_forward<F: Float>(
     k: Rows<'_, F>,
     v: Rows<'_, F>,
     dropout: Option<Dropout>,
-    o: &mut [F],
-    lse: &mut [F],
+    outputs: AttentionOutputs<'_, F>,
 ) -> Result {
     const NAME: &str = "attention_forward";
     let AttentionShape { heads, head_size, .. } = shape;
+    let AttentionOutputs { o, lse, decisions } = outputs;
     let queries = AttentionShape::rows_of(shape.query_starts);
     let keys = AttentionShape::rows_of(shape.key_starts);
     let runs = shape.runs(NAME, queries, keys)?;
@@ -169,6 +58,14 @@ pub fn attention_forward<F: Float>(
     v.check(NAME, "v", keys, shape.width())?;
     check_len(NAME, "o", queries * shape.width(), o.len())?;
     check_len(NAME, "lse", queries * heads, lse.len())?;
+    let decisions = match decisions {
+        Some(decisions) => {
+            let len = shape.decisions_len()?;
+            check_len(NAME, "decisions", len, decisions.len())?;
+            Some(SharedRows::new(decisions, len))
+        }
+        None => None,
+    };
 
     let items: Vec<_> =
         runs.iter().flat_map(|run| (0..heads).map(move |head| (run, head))).collect();
@@ -182,6 +79,7 @@ pub fn attention_forward<F: Float>(
             run,
             head,
             dropout: dropout_rows(run, head),
+            decisions: decisions.as_ref(),
             o: &o,
             lse: &lse,
         };
@@ -197,6 +95,7 @@ struct Item<'a, 'o, F> {
     run: &'a Run,
     head: usize,
     dropout: Option<DropoutRows>,
+    decisions: Option<&'a SharedRows<'o, u16>>,
     o: &'a SharedRows<'o, F>,
     lse: &'a SharedRows<'o, F>,
 }
@@ -210,7 +109,7 @@ struct Room<'a, F> {
 
 impl<F: Float> Item<'_, '_, F> {
     fn run(&self, next: Option<(&Run, usize)>) {
-        let Run { queries, keys } = self.run;
+        let Run { queries, keys, .. } = self.run;
         let (columns, head_size) = (self.shape.columns(self.head), self.shape.head_size);
         let query_step = tile_len(queries.len(), QUERY_TILE).max(1);
         let key_step = tile_len(keys.len(), KEY_TILE).max(1);
@@ -239,11 +138,15 @@ impl<F: Float> Item<'_, '_, F> {
                 },
             };
             let [q, k, v] = self.inputs;
+            let mut decisions = self.decisions.map(|all| {
+                // SAFETY: nobody else uses this head's words.
+                unsafe { all.segment(0, self.run.decisions(self.head)) }
+            });
             for first in (0..queries.len()).step_by(query_step) {
                 let block = first..(first + query_step).min(queries.len());
                 let rows = q.part(queries.start + first, columns.start);
                 pack_queries(&rows, [block.len(), head_size], room.panels);
-                self.block(block, [k, v], key_step, &mut room, &mut ahead);
+                self.block(block, [k, v], key_step, &mut room, &mut decisions, &mut ahead);
             }
         });
     }
@@ -255,6 +158,7 @@ impl<F: Float> Item<'_, '_, F> {
         [k, v]: [&Rows<'_, F>; 2],
         key_step: usize,
         Room { panels, scores, state }: &mut Room<'_, F>,
+        decisions: &mut Option<&mut [u16]>,
         ahead: &mut Ahead<'_>,
     ) {
         let (columns, head_size) = (self.shape.columns(self.head), self.shape.head_size);
@@ -282,8 +186,13 @@ impl<F: Float> Item<'_, '_, F> {
             let keep = match &self.dropout {
                 None => &[][..],
                 Some(rows) => {
-                    keep = [0u16; KEEP_LEN];
-                    let keep = &mut keep[..tile.keep_len()];
+                    let keep = match decisions {
+                        Some(rest) => take(rest, tile.keep_len()),
+                        None => {
+                            keep = [0u16; KEEP_LEN];
+                            &mut keep[..tile.keep_len()]
+                        }
+                    };
                     tile.decide(rows, keep);
                     keep
                 }
@@ -367,79 +276,6 @@ pub(super) fn scores_of<F: Float>(
     }
 }
 
-/// The probabilities themselves, for inspection: one vector per run, [heads, queries, keys], without dropout.
-///
-/// # Errors
-/// As [`attention_forward`].
-pub fn attention_probabilities<F: Float>(
-    shape: AttentionShape<'_>,
-    q: Rows<'_, F>,
-    k: Rows<'_, F>,
-) -> Result<Vec<Vec<F>>> {
-    const NAME: &str = "attention_probabilities";
-    let queries = AttentionShape::rows_of(shape.query_starts);
-    let keys = AttentionShape::rows_of(shape.key_starts);
-    let runs = shape.runs(NAME, queries, keys)?;
-    q.check(NAME, "q", queries, shape.width())?;
-    k.check(NAME, "k", keys, shape.width())?;
-    let mut all = Vec::with_capacity(runs.len());
-    for run in &runs {
-        let (rows, cols) = (run.queries.len(), run.keys.len());
-        let mut out = vec![F::ZERO; shape.heads * rows * cols];
-        if out.is_empty() {
-            all.push(out);
-            continue;
-        }
-        for (head, out) in out.chunks_exact_mut(rows * cols).enumerate() {
-            probabilities(&shape, &q, &k, run, head, out);
-        }
-        all.push(out);
-    }
-    Ok(all)
-}
-
-/// Writes the probabilities [queries, keys] of one head of a run that has both.
-fn probabilities<F: Float>(
-    shape: &AttentionShape<'_>,
-    q: &Rows<'_, F>,
-    k: &Rows<'_, F>,
-    run: &Run,
-    head: usize,
-    out: &mut [F],
-) {
-    let first = head * shape.head_size;
-    let tile = Tile {
-        queries: run.queries.len(),
-        keys: run.keys.len(),
-        first_query: 0,
-        first_key: 0,
-        causal_shift: shape.causal_shift(run),
-    };
-    let mut panels = vec![F::ZERO; packed_len::<F>(shape.head_size, tile.queries)];
-    let mut scores = vec![F::ZERO; tile.keys * tile.stride()];
-    let [mut largest, mut sum, mut correction] = [(); 3].map(|()| vec![F::ZERO; tile.stride()]);
-    let mut ahead = Ahead::new(1);
-    pack_queries(&q.part(run.queries.start, first), [tile.queries, shape.head_size], &mut panels);
-    let scale = F::from_f64(shape.scale);
-    scores_of(
-        &tile,
-        scale,
-        &k.part(run.keys.start, first),
-        shape.head_size,
-        &panels,
-        &mut scores,
-        &mut ahead,
-    );
-    let mut state = Softmax { largest: &mut largest, sum: &mut sum, correction: &mut correction };
-    softmax_tile(&tile, &mut scores, &[], &mut state, true);
-    finish_softmax(F::ONE, &mut largest, &mut sum);
-    for (query, row) in out.chunks_exact_mut(tile.keys).enumerate() {
-        for (key, p) in row.iter_mut().enumerate() {
-            *p = scores[key * tile.stride() + query] * sum[query];
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -484,7 +320,8 @@ mod tests {
         let rows = qkv.len() / (3 * h);
         let part = |third: usize| Rows::new(qkv.get(third * h..).unwrap_or(&[]), 3 * h);
         let (mut o, mut lse) = (vec![F::ONE; rows * h], vec![F::ONE; rows * shape.heads]);
-        attention_forward(shape, part(0), part(1), part(2), dropout, &mut o, &mut lse).unwrap();
+        let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: None };
+        attention_forward(shape, part(0), part(1), part(2), dropout, outputs).unwrap();
         o
     }
 
@@ -505,35 +342,6 @@ mod tests {
             dropout.write_factors(0, &mut factors);
             let expected = naive(&shape, &wide, |element| factors[element as usize]);
             assert_close(&forward(shape, &qkv, Some(dropout)), &expected, 3e-6);
-        }
-    }
-
-    #[test]
-    fn probabilities_give_the_output_and_respect_causality() {
-        let starts = [0i64, 4, 4, 9];
-        let (query_starts, key_starts) = (&starts[..], &starts[..]);
-        let shape = AttentionShape {
-            heads: 2,
-            head_size: 3,
-            query_starts,
-            key_starts,
-            causal: true,
-            scale: 0.7,
-        };
-        let qkv: Vec<f64> = random(9 * 18, 3);
-        let part = |third: usize| Rows::new(&qkv[third * 6..], 18);
-        let all = attention_probabilities(shape, part(0), part(1)).unwrap();
-        assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [32, 0, 50]);
-        let o = forward(shape, &qkv, None);
-        for (run, (start, len)) in [(0, (0, 4)), (2, (4, 5))] {
-            for (head, i) in (0..2).flat_map(|head| (0..len).map(move |i| (head, i))) {
-                let p = &all[run][(head * len + i) * len..][..len];
-                assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-                assert!(p[i + 1..].iter().all(|&p| p == 0.0));
-                let value = |j: usize| qkv[(start + j) * 18 + 12 + head * 3];
-                let expected: f64 = p.iter().enumerate().map(|(j, p)| p * value(j)).sum();
-                assert!((o[(start + i) * 6 + head * 3] - expected).abs() < 1e-12);
-            }
         }
     }
 
@@ -585,7 +393,9 @@ mod tests {
         let x = [0f32; 4];
         let run = |shape| {
             let rows = Rows::new(&x, 2);
-            attention_forward(shape, rows, rows, rows, None, &mut [0.0; 4], &mut [0.0; 2])
+            let (mut o, mut lse) = ([0.0; 4], [0.0; 2]);
+            let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: None };
+            attention_forward(shape, rows, rows, rows, None, outputs)
         };
         run(good).unwrap();
         assert!(run(AttentionShape { heads: 0, ..good }).is_err());

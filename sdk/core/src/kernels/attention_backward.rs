@@ -1,10 +1,11 @@
 //! Attention over runs, backward: the probabilities are made again, tile by tile, from the saved logarithms of their sums (Dao,
-//! "FlashAttention-2", 2023, algorithm 2), and dropout's decisions from their counters.
+//! "FlashAttention-2", 2023, algorithm 2), and dropout's decisions from their counters unless the forward pass kept them.
 
 use std::ops::Range;
 
-use super::attention::{AttentionShape, DropoutRows, Run, pack_queries, scores_of};
+use super::attention::{AttentionShape, pack_queries, scores_of};
 use super::attention_ahead::{Ahead, product, steps_of};
+use super::attention_shape::{DropoutRows, Run};
 use super::attention_tile::{
     KEEP_LEN, KEY_TILE, QUERY_TILE, Tile, gradient_tile, inner_products, tile_len,
 };
@@ -14,76 +15,7 @@ use super::runs::{Rows, SharedRows, for_each_weighed};
 use super::scratch::{take, with_scratch};
 use super::{Float, Result, check_len};
 
-/// Where [`attention_backward`] writes the gradients. Everything is overwritten.
-#[derive(Debug)]
-pub enum AttentionGradients<'a, F> {
-    /// Three matrices: [Tq, H], [Tk, H], [Tk, H].
-    Separate {
-        /// Gradient of the queries.
-        q: &'a mut [F],
-        /// Gradient of the keys.
-        k: &'a mut [F],
-        /// Gradient of the values.
-        v: &'a mut [F],
-    },
-    /// One matrix [T, 3 H] whose thirds are those of queries, keys and values; needs Tq = Tk.
-    Fused(&'a mut [F]),
-    /// Queries alone, [Tq, H], and one matrix [Tk, 2 H] for keys and values.
-    FusedKeyValue {
-        /// Gradient of the queries.
-        q: &'a mut [F],
-        /// Gradients of keys and values.
-        kv: &'a mut [F],
-    },
-}
-
-impl<'a, F: Float> AttentionGradients<'a, F> {
-    fn into_rows(
-        self,
-        queries: usize,
-        keys: usize,
-        width: usize,
-    ) -> Result<[SharedRows<'a, F>; 3]> {
-        let check = |argument, expected, found| check_len(NAME, argument, expected, found);
-        Ok(match self {
-            Self::Separate { q, k, v } => {
-                check("dq", queries * width, q.len())?;
-                check("dk", keys * width, k.len())?;
-                check("dv", keys * width, v.len())?;
-                [q, k, v].map(|data| SharedRows::new(data, width))
-            }
-            Self::Fused(data) => {
-                check("rows of keys (dq, dk and dv being one matrix)", queries, keys)?;
-                check("dqkv", queries * 3 * width, data.len())?;
-                let q = SharedRows::new(data, 3 * width);
-                let (k, v) = (q.shifted(width), q.shifted(2 * width));
-                [q, k, v]
-            }
-            Self::FusedKeyValue { q, kv } => {
-                check("dq", queries * width, q.len())?;
-                check("dkv", keys * 2 * width, kv.len())?;
-                let k = SharedRows::new(kv, 2 * width);
-                let v = k.shifted(width);
-                [SharedRows::new(q, width), k, v]
-            }
-        })
-    }
-}
-
-/// What the forward pass read and wrote, and the gradient of its output.
-#[derive(Debug, Clone, Copy)]
-pub struct AttentionSaved<'a, F> {
-    /// Queries [Tq, H].
-    pub q: Rows<'a, F>,
-    /// Keys [Tk, H].
-    pub k: Rows<'a, F>,
-    /// Values [Tk, H].
-    pub v: Rows<'a, F>,
-    /// Output [Tq, H] of the forward pass.
-    pub o: &'a [F],
-    /// Logarithms [Tq, heads] that the forward pass wrote.
-    pub lse: &'a [F],
-}
+pub use super::attention_gradients::{AttentionGradients, AttentionSaved};
 
 const NAME: &str = "attention_backward";
 
@@ -108,7 +40,10 @@ pub fn attention_backward<F: Float>(
     check_len(NAME, "o", queries * width, saved.o.len())?;
     check_len(NAME, "lse", queries * shape.heads, saved.lse.len())?;
     check_len(NAME, "do", queries * width, do_.len())?;
-    let gradients = gradients.into_rows(queries, keys, width)?;
+    if let Some(decisions) = saved.decisions {
+        check_len(NAME, "decisions", shape.decisions_len()?, decisions.len())?;
+    }
+    let gradients = gradients.into_rows(NAME, queries, keys, width)?;
     let items: Vec<_> =
         runs.iter().flat_map(|run| (0..shape.heads).map(move |head| (run, head))).collect();
     let work = |(run, _): &(&Run, usize)| 5 * run.queries.len() * run.keys.len() * shape.head_size;
@@ -169,7 +104,7 @@ impl<F: Float> Item<'_, F> {
     }
 
     fn run(&self, gradients: &[SharedRows<'_, F>; 3], next: Option<(&Run, usize)>) {
-        let Run { queries, keys } = self.run;
+        let Run { queries, keys, .. } = self.run;
         let causal_shift = self.shape.causal_shift(self.run);
         // Tiles that are not seen are passed over, so then everything is a sum that begins with zero.
         let cleared = causal_shift.is_some() || queries.is_empty() || keys.is_empty();
@@ -209,6 +144,7 @@ impl<F: Float> Item<'_, F> {
                 }
             }
             let first_column = self.columns().start;
+            let mut decisions = self.saved.decisions.map(|all| &all[self.run.decisions(self.head)]);
             let k = self.saved.k.part(keys.start, first_column);
             let v = self.saved.v.part(keys.start, first_column);
             for first_query in (0..queries.len()).step_by(query_step) {
@@ -245,10 +181,26 @@ impl<F: Float> Item<'_, F> {
                     }
                     let add = [cleared || first_key > 0, cleared || first_query > 0];
                     let (k, v) = (k.part(first_key, 0), v.part(first_key, 0));
+                    let mut made;
+                    let keep = match (&self.dropout, &mut decisions) {
+                        (None, _) => &[][..],
+                        (Some(_), Some(rest)) => {
+                            let (keep, after) = rest.split_at(tile.keep_len());
+                            *rest = after;
+                            keep
+                        }
+                        (Some(rows), None) => {
+                            made = [0u16; KEEP_LEN];
+                            let keep = &mut made[..tile.keep_len()];
+                            tile.decide(rows, keep);
+                            keep
+                        }
+                    };
                     self.tile(
                         &tile,
                         &block,
                         [&k, &v],
+                        keep,
                         [scores, dscores],
                         add,
                         gradients,
@@ -266,6 +218,7 @@ impl<F: Float> Item<'_, F> {
         tile: &Tile,
         block: &QueryBlock<'_, F>,
         [k, v]: [&Rows<'_, F>; 2],
+        keep: &[u16],
         [scores, dscores]: [&mut [F]; 2],
         [add_queries, add_keys]: [bool; 2],
         [dq, dk, dv]: &[SharedRows<'_, F>; 3],
@@ -278,16 +231,6 @@ impl<F: Float> Item<'_, F> {
         let (rows, keys) = (block.rows.clone(), first..first + tile.keys);
         scores_of(tile, scale, k, head_size, block.packed[0], scores, ahead);
         scores_of(tile, kept_scale, v, head_size, block.packed[1], dscores, ahead);
-        let mut keep;
-        let keep = match &self.dropout {
-            None => &[][..],
-            Some(rows) => {
-                keep = [0u16; KEEP_LEN];
-                let keep = &mut keep[..tile.keep_len()];
-                tile.decide(rows, keep);
-                keep
-            }
-        };
         gradient_tile(tile, scores, dscores, keep, block.lse, block.delta);
         let (stride, panel) = (tile.stride(), panel_cols::<F>());
         let start = |add| if add { F::ONE } else { F::ZERO };
@@ -332,7 +275,7 @@ impl<F: Float> Item<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::attention::attention_forward;
+    use crate::kernels::attention::{AttentionOutputs, attention_forward};
     use crate::kernels::philox::Counter;
     use crate::kernels::testing::{
         assert_close, assert_same_bits, dot, numeric_gradient, random, with_one_and_three_threads,
@@ -349,14 +292,22 @@ mod tests {
         let mut o = vec![F::ZERO; q.len()];
         let mut lse = vec![F::ZERO; q.len() / width * shape.heads];
         let [q, k, v] = [q, k, v].map(|x| Rows::new(x, width));
-        attention_forward(shape, q, k, v, dropout, &mut o, &mut lse).unwrap();
+        let mut words = vec![0xaaaau16; shape.decisions_len().unwrap()];
+        let decisions = Some(&mut words[..]);
+        let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions };
+        attention_forward(shape, q, k, v, dropout, outputs).unwrap();
         let keys = AttentionShape::rows_of(shape.key_starts) * width;
-        let mut gradient = vec![F::from_f64(f64::NAN); o.len() + 2 * keys];
-        let (dq, rest) = gradient.split_at_mut(o.len());
-        let (dk, dv) = rest.split_at_mut(keys);
-        let saved = AttentionSaved { q, k, v, o: &o, lse: &lse };
-        let gradients = AttentionGradients::Separate { q: dq, k: dk, v: dv };
-        attention_backward(shape, saved, dropout, do_, gradients).unwrap();
+        // With dropout's decisions as they were kept, and with decisions that are made again.
+        let [gradient, again] = [Some(&words[..]), None].map(|decisions| {
+            let mut gradient = vec![F::from_f64(f64::NAN); o.len() + 2 * keys];
+            let (dq, rest) = gradient.split_at_mut(o.len());
+            let (dk, dv) = rest.split_at_mut(keys);
+            let saved = AttentionSaved { q, k, v, o: &o, lse: &lse, decisions };
+            let gradients = AttentionGradients::Separate { q: dq, k: dk, v: dv };
+            attention_backward(shape, saved, dropout, do_, gradients).unwrap();
+            gradient
+        });
+        assert!(gradient == again, "kept decisions are not those that are made again");
         (o, gradient)
     }
 
@@ -454,8 +405,9 @@ mod tests {
             let rows_of = |i: usize| Rows::new(&fused[i * width..], 3 * width);
             let (mut o, mut lse) = (vec![0.0; n], vec![0.0; rows * 2]);
             let (q, k, v) = (rows_of(0), rows_of(1), rows_of(2));
-            attention_forward(shape, q, k, v, dropout, &mut o, &mut lse).unwrap();
-            let saved = AttentionSaved { q, k, v, o: &o, lse: &lse };
+            let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: None };
+            attention_forward(shape, q, k, v, dropout, outputs).unwrap();
+            let saved = AttentionSaved { q, k, v, o: &o, lse: &lse, decisions: None };
             let (mut dqkv, mut dq, mut dkv) = (vec![0.0; 3 * n], vec![0.0; n], vec![0.0; 2 * n]);
             let into = AttentionGradients::Fused(&mut dqkv);
             attention_backward(shape, saved, dropout, &do_, into).unwrap();
@@ -511,57 +463,5 @@ mod tests {
             both(shape, [&x[..n], &x[n..2 * n], &x[2 * n..3 * n]], dropout, &x[3 * n..]).1
         });
         assert_same_bits(&one, &three);
-    }
-
-    /// Prints the rates for BERT's shapes: `cargo test --release -- --ignored --nocapture attention_rate`.
-    #[test]
-    #[ignore = "a measurement, not a check"]
-    fn attention_rate() {
-        for (runs, len, heads, head_size) in [
-            (32, 128, 12, 32),
-            (32, 128, 12, 64),
-            (32, 64, 12, 32),
-            (32, 20, 12, 32),
-            (8, 512, 12, 64),
-        ] {
-            let starts: Vec<i64> = (0..=runs).map(|run| run * len).collect();
-            let shape = AttentionShape {
-                heads,
-                head_size,
-                query_starts: &starts,
-                key_starts: &starts,
-                causal: false,
-                scale: 0.2,
-            };
-            let rows = (runs * len) as usize;
-            let n = rows * shape.width();
-            let x: Vec<f32> = random(4 * n, 5);
-            let (qkv, do_) = x.split_at(3 * n);
-            let part = |i: usize| Rows::new(&qkv[i * shape.width()..], 3 * shape.width());
-            let (q, k, v) = (part(0), part(1), part(2));
-            let (mut o, mut lse, mut d) = (vec![0.0; n], vec![0.0; rows * heads], vec![0.0; 3 * n]);
-            for p in [0.0, 0.1] {
-                let dropout = (p > 0.0).then(|| Dropout::new(p, Counter::new(1, 2, 3)).unwrap());
-                let mut best = [f64::INFINITY; 2];
-                for _ in 0..7 {
-                    let start = std::time::Instant::now();
-                    attention_forward(shape, q, k, v, dropout, &mut o, &mut lse).unwrap();
-                    let middle = std::time::Instant::now();
-                    let saved = AttentionSaved { q, k, v, o: &o, lse: &lse };
-                    let into = AttentionGradients::Fused(&mut d);
-                    attention_backward(shape, saved, dropout, do_, into).unwrap();
-                    best[0] = best[0].min((middle - start).as_secs_f64());
-                    best[1] = best[1].min(middle.elapsed().as_secs_f64());
-                }
-                let work = runs as f64 * (len * len) as f64 * shape.width() as f64 * 2e-9;
-                println!(
-                    "{runs} x {len}, {heads} heads of {head_size}, dropout {p}: {:.2} ms ({:.0} GFLOP/s), {:.2} ms ({:.0} GFLOP/s)",
-                    best[0] * 1e3,
-                    2.0 * work / best[0],
-                    best[1] * 1e3,
-                    5.0 * work / best[1]
-                );
-            }
-        }
     }
 }

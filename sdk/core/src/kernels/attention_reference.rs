@@ -1,7 +1,7 @@
 //! Attention and its gradients by plain loops in `f64`, and the kernels compared with them at every instruction set, over lengths
 //! around the edges of vectors and tiles.
 
-use super::attention::{AttentionShape, attention_forward};
+use super::attention::{AttentionOutputs, AttentionShape, attention_forward};
 use super::attention_backward::{AttentionGradients, AttentionSaved, attention_backward};
 use super::philox::{Counter, Dropout};
 use super::runs::Rows;
@@ -84,9 +84,11 @@ fn check(heads: usize, head_size: usize, queries: &[usize], keys: &[usize], p: f
     let stale = |len| vec![f32::NAN; len];
     let (mut o, mut lse) = (stale(m), stale(m / head_size));
     let [q, k, v] = [&q, &k, &v].map(|x| Rows::new(x, width));
-    attention_forward(shape, q, k, v, dropout, &mut o, &mut lse).unwrap();
+    let mut words = vec![0u16; shape.decisions_len().unwrap()];
+    let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: Some(&mut words) };
+    attention_forward(shape, q, k, v, dropout, outputs).unwrap();
     let (mut dq, mut dk, mut dv) = (stale(m), stale(n), stale(n));
-    let saved = AttentionSaved { q, k, v, o: &o, lse: &lse };
+    let saved = AttentionSaved { q, k, v, o: &o, lse: &lse, decisions: Some(&words) };
     let into = AttentionGradients::Separate { q: &mut dq, k: &mut dk, v: &mut dv };
     attention_backward(shape, saved, dropout, &do_, into).unwrap();
     for (found, expected) in [&o, &dq, &dk, &dv].into_iter().zip(&expected) {

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::Float;
-use super::attention::DropoutRows;
+use super::attention_shape::DropoutRows;
 use super::lanes::{LANES, by_level};
 use super::philox::KEEP_LANES;
 use super::runs::{Rows, SharedRows};

@@ -2,7 +2,7 @@
 
 use super::activation::Activation;
 use super::elementwise::{Store, column_sum_serial, rows_per_partial_sum, store_partial_sums};
-use super::gemm::{Epilogue, Matrix, MatrixMut, PackedMatrix, gemm, gemm_fused, gemm_packed};
+use super::gemm::{Epilogue, Matrix, MatrixMut, gemm, gemm_fused};
 use super::{Float, Result, check_len, map_tasks};
 
 /// Sizes of a linear layer: x is [rows, inputs], weight [outputs, inputs], y [rows, outputs].
@@ -45,27 +45,6 @@ pub fn linear_forward<F: Float>(
     let (c, y) = targets(y, pre);
     let epilogue = Epilogue { bias, activation, y };
     gemm_fused(x, weight, F::ZERO, &mut MatrixMut::new(c, rows, outputs)?, epilogue)
-}
-
-/// [`linear_forward`] with the weight packed beforehand: `weight` is the transposed weight, [inputs,
-/// outputs].
-///
-/// # Errors
-/// If a slice does not fit the weight.
-pub fn linear_forward_packed<F: Float>(
-    rows: usize,
-    x: &[F],
-    weight: &PackedMatrix<F>,
-    bias: Option<&[F]>,
-    activation: Activation,
-    y: &mut [F],
-) -> Result {
-    const NAME: &str = "linear_forward";
-    check_len(NAME, "x", rows * weight.rows(), x.len())?;
-    check_len(NAME, "y", rows * weight.cols(), y.len())?;
-    let x = Matrix::new(x, rows, weight.rows())?;
-    let epilogue = Epilogue { bias, activation, y: None };
-    gemm_packed(x, weight, F::ZERO, &mut MatrixMut::new(y, rows, weight.cols())?, epilogue)
 }
 
 /// Where the product stays and where the activation's value goes besides.
@@ -225,11 +204,6 @@ mod tests {
         linear_forward(shape, &x, &w, Some(&b), Activation::Tanh, &mut again, Some(&mut pre))
             .unwrap();
         assert_close(&y, &expected, 1e-5);
-        assert_same_bits(&y, &again);
-        let packed = PackedMatrix::new(Matrix::new(&w, shape.outputs, shape.inputs).unwrap().t());
-        again.fill(f32::NAN);
-        linear_forward_packed(shape.rows, &x, &packed, Some(&b), Activation::Tanh, &mut again)
-            .unwrap();
         assert_same_bits(&y, &again);
         assert_close(&pre.iter().map(|v| Float::tanh(*v)).collect::<Vec<_>>(), &expected, 1e-5);
     }

@@ -1,10 +1,11 @@
 //! Layer norm (Ba, Kiros, Hinton, 2016) with residual and dropout, and RMS norm (Zhang and
-//! Sennrich, 2019).
+//! Sennrich, 2019), forward.
 
-use super::elementwise::{Store, rows_per_partial_sum, store_partial_sums};
 use super::philox::Dropout;
 use super::simd::{self, multiversion};
-use super::{Float, KernelError, Result, check_len, for_each_task, map_tasks, rows_per_block};
+use super::{Float, KernelError, Result, check_len, for_each_task, rows_per_block};
+
+pub use super::norm_backward::{NormGradients, layer_norm_backward, rms_norm_backward};
 
 /// What happens to the input of a layer norm before it is normalised: `residual + dropout(x)`.
 #[derive(Debug, Clone, Copy)]
@@ -29,19 +30,6 @@ pub struct NormOutput<'a, F> {
     pub mean: &'a mut [F],
     /// Reciprocal standard deviation of each row, [rows].
     pub rstd: &'a mut [F],
-}
-
-/// Where a norm's backward pass stores its results; `None` for what nobody needs.
-#[derive(Debug, Default)]
-pub struct NormGradients<'a, F> {
-    /// Gradient of `x`, through the dropout, [rows, cols].
-    pub x: Option<&'a mut [F]>,
-    /// Gradient of the residual, [rows, cols]. Without a dropout it equals the gradient of `x`.
-    pub residual: Option<&'a mut [F]>,
-    /// Gradient of gamma, [cols].
-    pub gamma: Option<(Store, &'a mut [F])>,
-    /// Gradient of beta, [cols]; must be `None` for RMS norm.
-    pub beta: Option<(Store, &'a mut [F])>,
 }
 
 /// dst = residual + dropout(x) for the elements from `start` on.
@@ -94,6 +82,21 @@ multiversion! {
         }
     }
 
+    // `normalise_rows` where the rows lie in `y` and nothing is kept.
+    fn normalise_in_place<F: Float>(gamma: &[F], beta: &[F], eps: F, y: &mut [F]) {
+        let cols = gamma.len();
+        let beta = &beta[..cols];
+        let scale = F::from_f64(1.0 / cols as f64);
+        for row in y.chunks_exact_mut(cols) {
+            let centre = simd::sum(row) * scale;
+            let variance = simd::sum_by(cols, |i| (row[i] - centre) * (row[i] - centre)) * scale;
+            let inverse = F::ONE / (variance + eps).sqrt();
+            for i in 0..cols {
+                row[i] = (row[i] - centre) * inverse * gamma[i] + beta[i];
+            }
+        }
+    }
+
     // The last line of `normalise_rows` for known means and deviations.
     fn normalise_rows_again<F: Float>(
         summed: &[F], mean: &[F], rstd: &[F], gamma: &[F], beta: &[F], y: &mut [F],
@@ -108,41 +111,6 @@ multiversion! {
         }
     }
 
-    // The gradient of the normalised input, row by row; the sums for gamma and beta on the way. An
-    // empty `mean` means RMS norm. `dsummed` may be shorter than the other slices only if it is
-    // empty (nobody needs it).
-    fn backward_rows<F: Float>(
-        dy: &[F], summed: &[F], mean: &[F], rstd: &[F], gamma: &[F],
-        dsummed: &mut [F], dgamma: &mut [F], dbeta: &mut [F],
-    ) {
-        let cols = gamma.len();
-        let (dgamma, dbeta) = (&mut dgamma[..cols], &mut dbeta[..cols]);
-        let scale = F::from_f64(1.0 / cols as f64);
-        for (r, &inverse) in rstd.iter().enumerate() {
-            let range = r * cols..(r + 1) * cols;
-            let (dy, row) = (&dy[range.clone()], &summed[range.clone()]);
-            let centre = if mean.is_empty() { F::ZERO } else { mean[r] };
-            for i in 0..cols {
-                dgamma[i] += dy[i] * ((row[i] - centre) * inverse);
-                dbeta[i] += dy[i];
-            }
-            if dsummed.is_empty() {
-                continue;
-            }
-            let dsummed = &mut dsummed[range];
-            let along = simd::sum_by(cols, |i| dy[i] * gamma[i] * ((row[i] - centre) * inverse)) * scale;
-            let level = if mean.is_empty() {
-                F::ZERO
-            } else {
-                simd::sum_by(cols, |i| dy[i] * gamma[i]) * scale
-            };
-            for i in 0..cols {
-                let normal = (row[i] - centre) * inverse;
-                dsummed[i] = inverse * (dy[i] * gamma[i] - level - normal * along);
-            }
-        }
-    }
-
     fn rms_rows<F: Float>(x: &[F], gamma: &[F], eps: F, y: &mut [F], rstd: &mut [F]) {
         let cols = gamma.len();
         let scale = F::from_f64(1.0 / cols as f64);
@@ -153,11 +121,6 @@ multiversion! {
             }
             *rstd = inverse;
         }
-    }
-
-    fn dropout_rows<F: Float>(start: usize, dropout: Dropout, dsummed: &[F], dx: &mut [F]) {
-        dropout.factors(start as u64, dx);
-        dx.iter_mut().zip(dsummed).for_each(|(dx, &g)| *dx *= g);
     }
 }
 
@@ -220,6 +183,41 @@ pub fn layer_norm_forward<F: Float>(
     Ok(())
 }
 
+/// The output of [`layer_norm_forward`], to the same bits, where no backward pass will need more.
+///
+/// # Errors
+/// If a slice does not fit.
+pub fn layer_norm_alone<F: Float>(
+    input: NormInput<'_, F>,
+    gamma: &[F],
+    beta: &[F],
+    eps: f64,
+    y: &mut [F],
+) -> Result {
+    const NAME: &str = "layer_norm_forward";
+    let NormInput { x, residual, dropout } = input;
+    let cols = gamma.len();
+    check_len(NAME, "beta", cols, beta.len())?;
+    check_len(NAME, "y", x.len(), y.len())?;
+    check_len(NAME, "x", x.len() / cols.max(1) * cols, x.len())?;
+    if let Some(residual) = residual {
+        check_len(NAME, "residual", x.len(), residual.len())?;
+    }
+    if x.is_empty() {
+        return Ok(());
+    }
+    let eps = F::from_f64(eps);
+    let block = rows_per_block(cols) * cols;
+    let tasks = y.chunks_mut(block).zip(x.chunks(block)).enumerate().collect();
+    for_each_task(tasks, |(i, (y, x)): (usize, (&mut [F], &[F]))| {
+        let start = i * block;
+        let residual = residual.map(|r| &r[start..start + x.len()]);
+        sum_rows(start, cols, x, residual, dropout, y);
+        normalise_in_place(gamma, beta, eps, y);
+    });
+    Ok(())
+}
+
 /// The output of [`layer_norm_forward`], to the same bits, from what that wrote besides (`summed` is `x` if there was neither
 /// residual nor dropout).
 ///
@@ -253,26 +251,6 @@ pub fn layer_norm_again<F: Float>(
     Ok(())
 }
 
-/// Gradients of [`layer_norm_forward`] from `dy` [rows, cols]. `summed`, `mean` and `rstd` are what
-/// the forward pass wrote (`summed` is `x` if there was neither residual nor dropout); `dropout` is
-/// that of the forward pass.
-///
-/// # Errors
-/// If a slice does not fit.
-#[allow(clippy::too_many_arguments, reason = "the saved values are separate tensors")]
-pub fn layer_norm_backward<F: Float>(
-    dy: &[F],
-    summed: &[F],
-    mean: &[F],
-    rstd: &[F],
-    gamma: &[F],
-    dropout: Option<Dropout>,
-    gradients: NormGradients<'_, F>,
-) -> Result {
-    check_len("layer_norm_backward", "mean", rstd.len(), mean.len())?;
-    backward("layer_norm_backward", dy, summed, Some(mean), rstd, gamma, dropout, gradients)
-}
-
 /// y = gamma x / sqrt(mean(x^2) + eps) for every row. The rows have `gamma.len()` columns; `rstd`
 /// has one element per row.
 ///
@@ -299,97 +277,10 @@ pub fn rms_norm_forward<F: Float>(
     Ok(())
 }
 
-/// Gradients of [`rms_norm_forward`] from `dy` [rows, cols]; `gradients.beta` and
-/// `gradients.residual` are not written.
-///
-/// # Errors
-/// If a slice does not fit.
-pub fn rms_norm_backward<F: Float>(
-    dy: &[F],
-    x: &[F],
-    rstd: &[F],
-    gamma: &[F],
-    gradients: NormGradients<'_, F>,
-) -> Result {
-    let gradients = NormGradients { beta: None, residual: None, ..gradients };
-    backward("rms_norm_backward", dy, x, None, rstd, gamma, None, gradients)
-}
-
-#[allow(clippy::too_many_arguments, reason = "the union of two kernels' arguments")]
-fn backward<F: Float>(
-    name: &'static str,
-    dy: &[F],
-    summed: &[F],
-    mean: Option<&[F]>,
-    rstd: &[F],
-    gamma: &[F],
-    dropout: Option<Dropout>,
-    gradients: NormGradients<'_, F>,
-) -> Result {
-    let (rows, cols) = (rstd.len(), gamma.len());
-    let n = rows * cols;
-    check_len(name, "dy", n, dy.len())?;
-    check_len(name, "summed input", n, summed.len())?;
-    let NormGradients { x: dx, residual: dresidual, gamma: dgamma, beta: dbeta } = gradients;
-    for (argument, wanted, found) in [
-        ("dx", n, dx.as_ref().map(|d| d.len())),
-        ("dresidual", n, dresidual.as_ref().map(|d| d.len())),
-        ("dgamma", cols, dgamma.as_ref().map(|(_, d)| d.len())),
-        ("dbeta", cols, dbeta.as_ref().map(|(_, d)| d.len())),
-    ] {
-        check_len(name, argument, wanted, found.unwrap_or(wanted))?;
-    }
-    let block_rows = rows_per_partial_sum(cols);
-    let block = (block_rows * cols).max(1);
-    // One slice per task, empty where a result is not wanted.
-    fn parts<F>(slice: Option<&mut [F]>, block: usize, tasks: usize) -> Vec<&mut [F]> {
-        let mut parts: Vec<&mut [F]> =
-            slice.map_or_else(Vec::new, |s| s.chunks_mut(block).collect());
-        parts.resize_with(tasks, Default::default);
-        parts
-    }
-    let count = n.div_ceil(block);
-    let tasks = parts(dx, block, count).into_iter().zip(parts(dresidual, block, count)).enumerate();
-    let partials = map_tasks(tasks.collect(), |(i, (dx, dresidual))| {
-        let range = i * block..n.min((i + 1) * block);
-        let row_range = i * block_rows..rows.min((i + 1) * block_rows);
-        let (mut dgamma, mut dbeta) = (vec![F::ZERO; cols], vec![F::ZERO; cols]);
-        let (dy, summed) = (&dy[range.clone()], &summed[range.clone()]);
-        let mean = mean.map_or(&[][..], |m| &m[row_range.clone()]);
-        let rstd = &rstd[row_range];
-        let mut scratch = Vec::new();
-        let target: &mut [F] = if !dresidual.is_empty() {
-            &mut *dresidual
-        } else if dropout.is_some() && !dx.is_empty() {
-            scratch.resize(dx.len(), F::ZERO);
-            &mut scratch
-        } else {
-            &mut *dx
-        };
-        backward_rows(dy, summed, mean, rstd, gamma, target, &mut dgamma, &mut dbeta);
-        if !dx.is_empty() {
-            let dsummed = if dresidual.is_empty() { &scratch[..] } else { &*dresidual };
-            match dropout {
-                Some(dropout) => dropout_rows(range.start, dropout, dsummed, dx),
-                None if !dresidual.is_empty() => dx.copy_from_slice(dsummed),
-                None => {}
-            }
-        }
-        (dgamma, dbeta)
-    });
-    let (gammas, betas): (Vec<_>, Vec<_>) = partials.into_iter().unzip();
-    if let Some((store, out)) = dgamma {
-        store_partial_sums(&gammas, store, out);
-    }
-    if let Some((store, out)) = dbeta {
-        store_partial_sums(&betas, store, out);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::elementwise::Store;
     use crate::kernels::philox::Counter;
     use crate::kernels::testing::{
         assert_close, assert_same_bits, dot, numeric_gradient, random, with_one_and_three_threads,
@@ -440,6 +331,34 @@ mod tests {
         let output = NormOutput { y: &mut y, summed: None, mean: &mut mean, rstd: &mut rstd };
         layer_norm_forward(input, &gamma, &beta, EPS, output).unwrap();
         assert_close(&y, &expected, 1e-6);
+    }
+
+    #[test]
+    fn layer_norm_alone_gives_the_same_bits() {
+        // More rows than a task takes.
+        let rows = 3 * rows_per_block(COLS) + 1;
+        let (x, residual): (Vec<f32>, Vec<f32>) = (random(rows * COLS, 1), random(rows * COLS, 2));
+        let (gamma, beta): (Vec<f32>, Vec<f32>) = (random(COLS, 3), random(COLS, 4));
+        let dropout = Dropout::new(0.4, Counter::new(1, 2, 3)).ok();
+        for (residual, dropout) in
+            [(None, None), (Some(&residual[..]), None), (Some(&residual[..]), dropout)]
+        {
+            let input = NormInput { x: &x, residual, dropout };
+            let (mut y, mut summed) = (vec![0f32; x.len()], vec![0f32; x.len()]);
+            let (mut mean, mut rstd) = (vec![0f32; rows], vec![0f32; rows]);
+            let output = NormOutput {
+                y: &mut y,
+                summed: Some(&mut summed),
+                mean: &mut mean,
+                rstd: &mut rstd,
+            };
+            layer_norm_forward(input, &gamma, &beta, EPS, output).unwrap();
+            let mut alone = vec![f32::NAN; x.len()];
+            layer_norm_alone(input, &gamma, &beta, EPS, &mut alone).unwrap();
+            assert_same_bits(&alone, &y);
+        }
+        let input = NormInput { x: &x, residual: None, dropout: None };
+        assert!(layer_norm_alone(input, &gamma, &beta, EPS, &mut [0.0; 3]).is_err());
     }
 
     #[test]

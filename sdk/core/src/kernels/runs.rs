@@ -159,7 +159,7 @@ unsafe impl<F: Send> Send for SharedRows<'_, F> {}
 // SAFETY: as above.
 unsafe impl<F: Send> Sync for SharedRows<'_, F> {}
 
-impl<'a, F: Float> SharedRows<'a, F> {
+impl<'a, F> SharedRows<'a, F> {
     /// Element (r, c) is `data[r * stride + c]`.
     pub(crate) fn new(data: &'a mut [F], stride: usize) -> Self {
         let (len, data) = (data.len(), data.as_mut_ptr());

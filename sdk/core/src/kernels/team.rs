@@ -4,17 +4,29 @@
 //! microseconds, so while a [`Scope`] lives, its thread shares its tasks with a team whose members look for work for some
 //! microseconds before they sleep. The caller works too, and never waits for a member that has not begun. The team serves one
 //! caller at a time; others do their tasks themselves. Which thread does a task changes nothing in its result.
+//!
+//! A member that loses its processor in the middle of a task holds the caller up, as does one that runs where the caller should. So nobody waits with open eyes for longer than
+//! [`PATIENCE`], and a caller that was held up does its next tasks alone, ever more of them while that goes on: where there are more
+//! threads than processors the team falls asleep. It has as many members as the process may use cores, by affinity and control
+//! group, less one for the caller; on one core there are none.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// How long a member looks for work before it sleeps.
+/// How long a member looks for work, and a caller for the end of its job, before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks at the shared state between two looks at the clock.
 const LOOKS: u32 = 64;
+
+/// Jobs that a caller does alone after it was held up for the first time, and at most.
+const ALONE: (u32, u32) = (64, 8192);
+/// What a caller may lose in a job before that counts as being held up.
+const HELD_UP: Duration = Duration::from_micros(30);
+/// One job of so many is compared with the processor time of its caller.
+const SAMPLED: u64 = 8;
 
 thread_local! {
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
@@ -63,29 +75,56 @@ struct Team {
     panicked: AtomicBool,
     /// Members that sleep or are about to.
     asleep: AtomicUsize,
+    /// True while the caller sleeps until the members are outside; then `sleeper` is its thread.
+    is_awaited: AtomicBool,
+    sleeper: Mutex<Option<Thread>>,
+    /// Jobs that are still to be done without members, and how many that will be the next time.
+    alone: AtomicU32,
+    alone_next: AtomicU32,
     members: OnceLock<Vec<Thread>>,
 }
 
 // SAFETY: the pointer of a job is followed only by members that the job's caller waits for.
 unsafe impl Send for Job {}
 
-static TEAM: Team = Team {
-    caller: Mutex::new(()),
-    epoch: AtomicU64::new(0),
-    job: Mutex::new(None),
-    next: AtomicUsize::new(0),
-    inside: AtomicUsize::new(0),
-    panicked: AtomicBool::new(false),
-    asleep: AtomicUsize::new(0),
-    members: OnceLock::new(),
-};
+static TEAM: Team = Team::new();
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What the locks guard is whole between any two statements.
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// Processor time that this thread has used, where the system tells.
+fn processor_time() -> Option<Duration> {
+    #[cfg(unix)]
+    {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the place may be written.
+        let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+        (done == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+    #[cfg(not(unix))]
+    None
+}
+
 impl Team {
+    const fn new() -> Self {
+        Self {
+            caller: Mutex::new(()),
+            epoch: AtomicU64::new(0),
+            job: Mutex::new(None),
+            next: AtomicUsize::new(0),
+            inside: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            asleep: AtomicUsize::new(0),
+            is_awaited: AtomicBool::new(false),
+            sleeper: Mutex::new(None),
+            alone: AtomicU32::new(0),
+            alone_next: AtomicU32::new(ALONE.0),
+            members: OnceLock::new(),
+        }
+    }
+
     /// Starts one member less than the engine has threads; one that the system refuses is done without.
     fn members(&'static self) -> &'static [Thread] {
         self.members.get_or_init(|| {
@@ -110,7 +149,13 @@ impl Team {
             if let Some(job) = job {
                 self.work(job);
             }
+            // Either this sees that the caller waits, or the caller sees the count before it sleeps.
             self.inside.fetch_sub(1, Ordering::SeqCst);
+            if self.is_awaited.load(Ordering::SeqCst)
+                && let Some(sleeper) = &*lock(&self.sleeper)
+            {
+                sleeper.unpark();
+            }
         }
     }
 
@@ -142,6 +187,95 @@ impl Team {
         epoch
     }
 
+    /// Waits until no member is inside.
+    fn await_members(&self) {
+        let begin = Instant::now();
+        loop {
+            for _ in 0..LOOKS {
+                if self.inside.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+            if begin.elapsed() > PATIENCE {
+                break;
+            }
+        }
+        *lock(&self.sleeper) = Some(std::thread::current());
+        self.is_awaited.store(true, Ordering::SeqCst);
+        while self.inside.load(Ordering::SeqCst) > 0 {
+            std::thread::park();
+        }
+        self.is_awaited.store(false, Ordering::SeqCst);
+        *lock(&self.sleeper) = None;
+    }
+
+    /// Takes note of whether the caller was held up.
+    fn judge(&self, is_held_up: bool) {
+        let next = self.alone_next.load(Ordering::Relaxed);
+        let next = if is_held_up {
+            self.alone.store(next, Ordering::Relaxed);
+            (2 * next).min(ALONE.1)
+        } else {
+            next.saturating_sub(1).max(ALONE.0)
+        };
+        self.alone_next.store(next, Ordering::Relaxed);
+    }
+
+    /// True if the present job should be done without members.
+    fn is_resting(&self) -> bool {
+        let less = |left: u32| left.checked_sub(1);
+        self.alone.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// See [`run`].
+    fn run<F: Fn(usize) + Sync>(&'static self, count: usize, f: F) {
+        unsafe fn call<F: Fn(usize)>(data: *const (), index: usize) {
+            // SAFETY: `data` is the `f` below.
+            unsafe { (*data.cast::<F>())(index) }
+        }
+        let members = self.members();
+        let caller = match self.caller.try_lock() {
+            Ok(caller) if count > 1 && !members.is_empty() && !self.is_resting() => caller,
+            _ => return (0..count).for_each(f),
+        };
+        let begin = Instant::now();
+        let is_sampled = (self.epoch.load(Ordering::Relaxed) / 2).is_multiple_of(SAMPLED);
+        let used_before = if is_sampled { processor_time() } else { None };
+        let job = Job { call: call::<F>, data: std::ptr::from_ref(&f).cast(), count };
+        *lock(&self.job) = Some(job);
+        self.next.store(0, Ordering::SeqCst);
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) > 0 {
+            members.iter().take(count - 1).for_each(Thread::unpark);
+        }
+        {
+            // Tasks of tasks stay where they are.
+            let nested = ACTIVE.replace(false);
+            self.work(job);
+            ACTIVE.set(nested);
+        }
+        *lock(&self.job) = None;
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        let worked = begin.elapsed();
+        self.await_members();
+        let all = begin.elapsed();
+        // Tasks are about as long as each other, so whoever waits longer than it has worked waits for somebody who does not run.
+        let mut is_held_up = all - worked > worked + HELD_UP;
+        // And a member may run where the caller should.
+        if let Some(before) = used_before
+            && let Some(after) = processor_time()
+        {
+            is_held_up |= all > after.saturating_sub(before) + HELD_UP;
+        }
+        self.judge(is_held_up);
+        let panicked = self.panicked.swap(false, Ordering::SeqCst);
+        drop(caller);
+        if panicked {
+            panic!("a task of a kernel panicked");
+        }
+    }
+
     /// Does tasks until none is left.
     fn work(&self, job: Job) {
         loop {
@@ -163,41 +297,7 @@ impl Team {
 /// # Panics
 /// If a call did.
 pub(crate) fn run<F: Fn(usize) + Sync>(count: usize, f: F) {
-    unsafe fn call<F: Fn(usize)>(data: *const (), index: usize) {
-        // SAFETY: `data` is the `f` below.
-        unsafe { (*data.cast::<F>())(index) }
-    }
-    let members = TEAM.members();
-    let caller = match TEAM.caller.try_lock() {
-        Ok(caller) if !members.is_empty() => caller,
-        _ => return (0..count).for_each(f),
-    };
-    let job = Job { call: call::<F>, data: std::ptr::from_ref(&f).cast(), count };
-    *lock(&TEAM.job) = Some(job);
-    TEAM.next.store(0, Ordering::SeqCst);
-    TEAM.epoch.fetch_add(1, Ordering::SeqCst);
-    if TEAM.asleep.load(Ordering::SeqCst) > 0 {
-        members.iter().take(count - 1).for_each(Thread::unpark);
-    }
-    {
-        // Tasks of tasks stay where they are.
-        let nested = ACTIVE.replace(false);
-        TEAM.work(job);
-        ACTIVE.set(nested);
-    }
-    *lock(&TEAM.job) = None;
-    TEAM.epoch.fetch_add(1, Ordering::SeqCst);
-    let mut looks = 0u32;
-    while TEAM.inside.load(Ordering::SeqCst) > 0 {
-        looks += 1;
-        // A member that was interrupted in its task needs a processor more than this loop does.
-        if looks > 20_000 { std::thread::yield_now() } else { std::hint::spin_loop() }
-    }
-    let panicked = TEAM.panicked.swap(false, Ordering::SeqCst);
-    drop(caller);
-    if panicked {
-        panic!("a task of a kernel panicked");
-    }
+    TEAM.run(count, f);
 }
 
 #[cfg(test)]
@@ -234,5 +334,53 @@ mod tests {
             done.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(done.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn a_caller_that_was_held_up_works_alone_for_a_while() {
+        let team: &'static Team = Box::leak(Box::new(Team::new()));
+        let me = std::thread::current().id();
+        let is_mine = || std::thread::current().id() == me;
+        for turn in 0..2 {
+            let others = AtomicUsize::new(0);
+            let deadline = Instant::now() + Duration::from_secs(5);
+            team.run(2, |_| {
+                if is_mine() {
+                    // A member takes the other task, if there is one.
+                    while others.load(Ordering::SeqCst) == 0 && Instant::now() < deadline {
+                        std::thread::yield_now();
+                    }
+                } else {
+                    others.fetch_add(1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(50) + 100 * PATIENCE);
+                }
+            });
+            if team.members().is_empty() {
+                return;
+            }
+            // The member slept in its task, and the caller slept until it was done.
+            assert_eq!(others.load(Ordering::SeqCst), 1);
+            assert!(!team.is_awaited.load(Ordering::SeqCst));
+            for _ in 0..ALONE.0 << turn {
+                team.run(3, |_| assert!(is_mine()));
+            }
+            assert_eq!(team.alone.load(Ordering::SeqCst), 0);
+        }
+    }
+
+    #[test]
+    fn more_callers_than_processors_come_through() {
+        let callers = (0..16).map(|_| {
+            std::thread::spawn(|| {
+                let done = AtomicUsize::new(0);
+                for _ in 0..200 {
+                    run(5, |_| {
+                        done.fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+                assert_eq!(done.load(Ordering::Relaxed), 1000);
+            })
+        });
+        callers.collect::<Vec<_>>().into_iter().for_each(|caller| caller.join().unwrap());
     }
 }

@@ -2,13 +2,13 @@
 
 use super::{Direct, by_dtype, dense, dropout_of, give_vec, given, run_starts};
 use crate::error::{Result, fail};
-use crate::kernels::attention::{AttentionShape, attention_forward};
+use crate::kernels::attention::{AttentionOutputs, AttentionShape, attention_forward};
 use crate::kernels::attention_backward::{AttentionGradients, AttentionSaved, attention_backward};
 use crate::kernels::philox::Dropout;
 use crate::kernels::runs::Rows;
 use crate::rng::Rng;
 use crate::storage::{self, Real, Slice, Value};
-use crate::tape::record1;
+use crate::tape::{keeps, record1};
 use crate::tensor::Tensor;
 
 /// Arguments of [`attention`], as in `et_attention`.
@@ -125,6 +125,25 @@ fn slices<F: Real>(x: &Value) -> Result<(Slice<'_, F>, usize)> {
     }
 }
 
+/// Memory of the pool for `len` words of 16 bits.
+fn take_words(len: usize) -> Vec<f32> {
+    storage::take::<f32>(len.div_ceil(2))
+}
+
+/// The first `len` words of such memory.
+fn words(memory: &[f32], len: usize) -> &[u16] {
+    assert!(len <= 2 * memory.len());
+    // SAFETY: the words lie within the slice, whose alignment is greater, and all bits are words.
+    unsafe { std::slice::from_raw_parts(memory.as_ptr().cast(), len) }
+}
+
+/// As [`words`], for writing.
+fn words_mut(memory: &mut [f32], len: usize) -> &mut [u16] {
+    assert!(len <= 2 * memory.len());
+    // SAFETY: as above, and all words are numbers.
+    unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), len) }
+}
+
 fn typed<F: Direct>(q: &Tensor, k: &Tensor, v: &Tensor, plan: Plan) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if crate::cuda::holds(q) && plan.head_size <= crate::cuda::attention::LARGEST_HEAD {
@@ -136,13 +155,23 @@ fn typed<F: Direct>(q: &Tensor, k: &Tensor, v: &Tensor, plan: Plan) -> Result<Te
     let (vq, vk, vv) = (readable::<F>(q)?, readable::<F>(k)?, readable::<F>(v)?);
     let mut o = storage::take::<F>(queries * width);
     let mut lse = storage::take::<F>(queries * plan.heads);
+    // One bit for every weight costs less than making its random number again.
+    let keeps = plan.dropout.is_some() && keeps(&[q, k, v]);
+    let words_len = if keeps { plan.with_shape(|shape| Ok(shape.decisions_len()?))? } else { 0 };
+    let mut decisions = keeps.then(|| take_words(words_len));
     {
         let ((q, sq), (k, sk), (v, sv)) = (slices::<F>(&vq)?, slices::<F>(&vk)?, slices::<F>(&vv)?);
         let (q, k, v) = (Rows::new(&q, sq), Rows::new(&k, sk), Rows::new(&v, sv));
-        plan.with_shape(|shape| {
-            Ok(attention_forward(shape, q, k, v, plan.dropout, &mut o, &mut lse)?)
-        })?;
+        let decisions = decisions.as_deref_mut().map(|memory| words_mut(memory, words_len));
+        let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions };
+        plan.with_shape(|shape| Ok(attention_forward(shape, q, k, v, plan.dropout, outputs)?))?;
     }
+    let decisions = decisions
+        .map(|memory| {
+            let len = memory.len();
+            storage::tensor_from_vec(memory, len).map(Value::new)
+        })
+        .transpose()?;
     let o = storage::tensor_from_vec(o, (queries, width))?;
     let saved_o = Value::new(o.clone());
     let lse = Value::new(storage::tensor_from_vec(lse, queries * plan.heads)?);
@@ -155,12 +184,14 @@ fn typed<F: Direct>(q: &Tensor, k: &Tensor, v: &Tensor, plan: Plan) -> Result<Te
             let ((q, sq), (k, sk), (v, sv)) =
                 (slices::<F>(&vq)?, slices::<F>(&vk)?, slices::<F>(&vv)?);
             let (o, lse) = (storage::read::<F>(&saved_o)?, storage::read::<F>(&lse)?);
+            let memory = decisions.as_deref().map(storage::read::<f32>).transpose()?;
             let saved = AttentionSaved {
                 q: Rows::new(&q, sq),
                 k: Rows::new(&k, sk),
                 v: Rows::new(&v, sv),
                 o: &o,
                 lse: &lse,
+                decisions: memory.as_deref().map(|memory| words(memory, words_len)),
             };
             let gradients = AttentionGradients::Separate { q: &mut dq, k: &mut dk, v: &mut dv };
             let grad = storage::read::<F>(&grad)?;

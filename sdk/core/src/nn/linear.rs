@@ -18,7 +18,7 @@ use crate::kernels::linear::{
 use crate::kernels::packed::linear_packed;
 use crate::recompute::{self, Recipe, Saved};
 use crate::storage::{self, Value};
-use crate::tape::{record1, records};
+use crate::tape::{keeps, record1, records};
 use crate::tensor::Tensor;
 
 /// The activation of an `ET_ACTIVATION_` constant. Errors: `INVALID_ARGUMENT`.
@@ -132,7 +132,7 @@ fn typed<F: Direct>(
     let vb = bias.map(|bias| dense(bias.value())).transpose()?;
     let mut y = storage::take::<F>(rows * outputs);
     let mut pre =
-        (activation != Activation::None && records(&tracked)).then(|| storage::take::<F>(y.len()));
+        (activation != Activation::None && keeps(&tracked)).then(|| storage::take::<F>(y.len()));
     {
         let bias = vb.as_deref().map(storage::read::<F>).transpose()?;
         let (x, weight) = (storage::read::<F>(&vx)?, storage::read::<F>(&vw)?);
@@ -153,7 +153,7 @@ fn typed<F: Direct>(
     let pre = pre.map(|pre| storage::tensor_from_vec(pre, rows * outputs)).transpose()?;
     let pre = pre.map(storage::Value::new);
     let y = storage::tensor_from_vec(y, dims.clone())?;
-    let recipe = pre.clone().filter(|_| recompute::is_on()).map(|pre| -> Recipe {
+    let recipe = pre.clone().filter(|_| recompute::is_cheap()).map(|pre| -> Recipe {
         Arc::new(move || {
             let mut y = storage::take::<F>(rows * outputs);
             activation_forward(activation, &storage::read::<F>(&pre)?, &mut y)?;

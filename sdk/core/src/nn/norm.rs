@@ -8,14 +8,14 @@ use super::{
 use crate::error::{Result, fail};
 use crate::kernels::elementwise::{Store, dropout_assign, dropout_into};
 use crate::kernels::norm::{
-    NormGradients, NormInput, NormOutput, layer_norm_again, layer_norm_backward,
+    NormGradients, NormInput, NormOutput, layer_norm_again, layer_norm_alone, layer_norm_backward,
     layer_norm_forward, rms_norm_backward, rms_norm_forward,
 };
 use crate::kernels::philox::Dropout;
 use crate::recompute::{self, Recipe};
 use crate::rng::Rng;
 use crate::storage::{self, Value};
-use crate::tape::{record1, records};
+use crate::tape::{keeps, record1};
 use crate::tensor::Tensor;
 
 /// Arguments of [`layer_norm`], as in `et_layer_norm`.
@@ -89,6 +89,18 @@ fn typed_layer_norm<F: Direct>(
     tracked.extend(residual);
     let (vx, vg, vb) = (dense(x.value())?, dense(gamma.value())?, dense(beta.value())?);
     let mut y = storage::take::<F>(rows * cols);
+    if !keeps(&tracked) {
+        {
+            let vr = residual.map(|residual| dense(residual.value())).transpose()?;
+            let residual = vr.as_deref().map(storage::read::<F>).transpose()?;
+            let (x, gamma, beta) =
+                (storage::read::<F>(&vx)?, storage::read::<F>(&vg)?, storage::read::<F>(&vb)?);
+            let input = NormInput { x: &x, residual: residual.as_deref(), dropout };
+            layer_norm_alone(input, &gamma, &beta, epsilon, &mut y)?;
+        }
+        let y = storage::tensor_from_vec(y, x.dims().to_vec())?;
+        return Ok(record1("layer_norm", &tracked, y, |_| Ok(())));
+    }
     let (mut mean, mut rstd) = (storage::take::<F>(rows), storage::take::<F>(rows));
     let mut sum =
         (residual.is_some() || dropout.is_some()).then(|| storage::take::<F>(rows * cols));
@@ -110,7 +122,7 @@ fn typed_layer_norm<F: Direct>(
     };
     let mean = Value::new(storage::tensor_from_vec(mean, rows)?);
     let rstd = Value::new(storage::tensor_from_vec(rstd, rows)?);
-    let recipe = (recompute::is_on() && records(&tracked)).then(|| -> Recipe {
+    let recipe = recompute::is_cheap().then(|| -> Recipe {
         let (summed, mean, rstd) = (summed.clone(), mean.clone(), rstd.clone());
         let (vg, shape) = (vg.clone(), shape.clone());
         Arc::new(move || {

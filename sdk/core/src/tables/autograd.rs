@@ -2,13 +2,17 @@
 
 use std::ffi::c_void;
 
-use easytransfer_abi::{et_error, et_host_autograd, et_plugin_op, et_tensor};
+use easytransfer_abi::{et_error, et_host_autograd, et_plugin_op, et_rng, et_segment, et_tensor};
 
 use super::tensor::tensors;
+use crate::checkpoint::Segment;
 use crate::custom_op;
 use crate::error::fail;
 use crate::handle::{borrow, borrow_optional, guard, guard_value, into_raw, out, out_optional};
+use crate::plugin_segment::PluginSegment;
 use crate::profile;
+use crate::recompute::{self, Level};
+use crate::rng::Rng;
 use crate::tape;
 use crate::tensor::Tensor;
 
@@ -23,6 +27,8 @@ pub static TABLE: et_host_autograd = et_host_autograd {
     resume: Some(resume),
     is_recording: Some(is_recording),
     apply_op: Some(apply_op),
+    checkpoint: Some(checkpoint),
+    set_recompute: Some(set_recompute),
 };
 
 /// The table, for those who link the engine.
@@ -92,6 +98,39 @@ unsafe extern "C" fn apply_op(
         }
         for (index, result) in results.into_iter().enumerate() {
             // SAFETY: the boundary's contract: room for as many outputs as the operation has.
+            unsafe { outputs.add(index).write(into_raw(result)) };
+        }
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn set_recompute(level: i32) -> *mut et_error {
+    guard(|| {
+        recompute::set_recompute(Level::from_code(level)?);
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn checkpoint(
+    segment: *const et_segment,
+    inputs: *const *const et_tensor,
+    inputs_len: usize,
+    rng: *mut et_rng,
+    outputs: *mut *mut et_tensor,
+    outputs_len: usize,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the boundary's contract: a filled structure or NULL, whose state belongs to us from now on.
+        let segment = unsafe { PluginSegment::read(segment, outputs_len) }?;
+        // SAFETY: the boundary's contract: `inputs_len` live tensors, a live generator or NULL.
+        let (inputs, rng) = unsafe { (tensors(inputs, inputs_len)?, borrow_optional::<Rng>(rng)?) };
+        if outputs.is_null() && outputs_len > 0 {
+            fail!(ET_ERR_INVALID_ARGUMENT, "checkpoint: the array for the outputs is NULL");
+        }
+        let run: Segment = Box::new(move |inputs, rng| segment.run(inputs, rng));
+        let results = crate::checkpoint::checkpoint(&inputs, rng, run)?;
+        for (index, result) in results.into_iter().enumerate() {
+            // SAFETY: the boundary's contract: room for `outputs_len` outputs, and the segment makes as many.
             unsafe { outputs.add(index).write(into_raw(result)) };
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! 64 columns, forward and backward, on two threads. `peer_attention.py` prints the same table for PyTorch.
 
 use easytransfer_bench::median;
-use easytransfer_core::kernels::attention::{AttentionShape, attention_forward};
+use easytransfer_core::kernels::attention::{AttentionOutputs, AttentionShape, attention_forward};
 use easytransfer_core::kernels::attention_backward::{
     AttentionGradients, AttentionSaved, attention_backward,
 };
@@ -51,14 +51,18 @@ fn case(head_size: usize, len: usize, p: f64) {
     let (q, k, v) = (part(0), part(1), part(2));
     let dropout = (p > 0.0).then(|| Dropout::new(p, Counter::new(1, 2, 0)).expect("p is below 1"));
     let (mut o, mut lse) = (vec![0.0; n], vec![0.0; rows * HEADS]);
+    let mut words = vec![0u16; shape.decisions_len().expect("sound")];
     let (mut dq, mut dk, mut dv) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
     let (mut forward, mut backward) = (Vec::new(), Vec::new());
     let begin = Instant::now();
     while forward.len() < 5 || begin.elapsed().as_secs_f64() < SECONDS {
         let start = Instant::now();
-        attention_forward(shape, q, k, v, dropout, &mut o, &mut lse).expect("sound");
+        let decisions = dropout.map(|_| &mut words[..]);
+        let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions };
+        attention_forward(shape, q, k, v, dropout, outputs).expect("sound");
         forward.push(start.elapsed().as_secs_f64());
-        let saved = AttentionSaved { q, k, v, o: &o, lse: &lse };
+        let decisions = dropout.map(|_| &words[..]);
+        let saved = AttentionSaved { q, k, v, o: &o, lse: &lse, decisions };
         let into = AttentionGradients::Separate { q: &mut dq, k: &mut dk, v: &mut dv };
         let start = Instant::now();
         attention_backward(shape, saved, dropout, &do_, into).expect("sound");

@@ -5,35 +5,22 @@ use std::path::PathBuf;
 
 use easytransfer::plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_POOLED};
 use easytransfer::plugin::{Call, LoadedModel, Map, Params, Row, no_grad};
-use easytransfer::train::dtype::WeightType;
+use easytransfer::train::Result;
 use easytransfer::train::network::read_json;
-use easytransfer::train::safetensors::{TensorBytes, write};
+use easytransfer::train::safetensors::{F32Bytes, write_f32};
 use easytransfer::train::weights::{self, Expect};
-use easytransfer::train::{Result, atomic};
 use easytransfer_tests::{linked, places};
 use serde_json::Value;
-
-type Tensor = (String, Vec<usize>, Vec<u8>);
 
 fn main() -> Result<()> {
     let output = PathBuf::from(std::env::args().nth(1).expect("usage: hidden_states OUTPUT"));
     let texts = std::fs::read_to_string(places::parity().join("texts.json")).expect("the texts");
     let texts: Vec<Value> = serde_json::from_str(&texts).expect("texts.json is JSON");
-    let tensors = states(&texts)?;
-    let entries: Vec<TensorBytes<'_>> = tensors
-        .iter()
-        .map(|(name, shape, data)| TensorBytes {
-            name,
-            dtype: WeightType::F32,
-            shape: shape.clone(),
-            data,
-        })
-        .collect();
-    atomic::write_file(&output, |out| write(&output, out, &entries))
+    write_f32(&output, &states(&texts)?)
 }
 
 /// `NAME.layerK` [T, h] for every text and layer, and `NAME.pooled` [h].
-fn states(texts: &[Value]) -> Result<Vec<Tensor>> {
+fn states(texts: &[Value]) -> Result<Vec<F32Bytes>> {
     let directory = places::shared().join("models/all-MiniLM-L6-v2");
     let runtime = linked::runtime();
     let component = runtime.components().find("et.model/1", "bert")?;
@@ -60,7 +47,7 @@ fn states(texts: &[Value]) -> Result<Vec<Tensor>> {
     let width = info.hidden_size;
     let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let name = |index: usize| texts[index]["name"].as_str().unwrap_or_default().to_owned();
-    let mut tensors: Vec<Tensor> = Vec::new();
+    let mut tensors: Vec<F32Bytes> = Vec::new();
     for layer in 0..=info.layers {
         let states = outputs.get(&format!("hidden_states/{layer}"))?.to_vec::<f32>()?;
         for (index, run) in starts.windows(2).enumerate() {

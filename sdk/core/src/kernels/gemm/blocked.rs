@@ -56,13 +56,6 @@ impl Blocks {
     }
 }
 
-/// B: to be packed, or packed block after block, panel after panel.
-#[derive(Clone, Copy)]
-pub(super) enum Right<F> {
-    Lines(Lines<F>),
-    Packed(*const F),
-}
-
 /// C = activation(alpha A B + beta C + bias); the value before the activation stays in C if `y` is
 /// given, which then receives the activation's.
 #[derive(Clone, Copy)]
@@ -71,7 +64,7 @@ pub(super) struct Product<F> {
     pub n: usize,
     pub k: usize,
     pub a: Lines<F>,
-    pub b: Right<F>,
+    pub b: Lines<F>,
     pub c: *mut F,
     pub c_row: usize,
     pub alpha: F,
@@ -115,7 +108,7 @@ enum Side {
 /// When one side is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pack {
-    /// Not at all: it is packed already, or used where it is.
+    /// Not at all: it is used where it is.
     Never,
     /// By every task for itself: A's tiles one by one, or B's panels, a task then having all rows.
     ByTask,
@@ -135,11 +128,10 @@ impl Plan {
         let (tiles, panels) = (m.div_ceil(kernel.rows), n.div_ceil(kernel.cols));
         let work = m.saturating_mul(n).saturating_mul(k);
         let threads = threads.min(work / THREAD_WORK).max(1);
-        let b = match product.b {
-            Right::Packed(_) => Pack::Never,
-            Right::Lines(b) if b.line_stride == 1 && tiles <= DIRECT_TILES => Pack::Never,
-            Right::Lines(_) if tiles <= OWN_TILES => Pack::ByTask,
-            Right::Lines(_) => Pack::Before,
+        let b = match tiles {
+            ..=DIRECT_TILES if product.b.line_stride == 1 => Pack::Never,
+            ..=OWN_TILES => Pack::ByTask,
+            _ => Pack::Before,
         };
         let col_parts = n.div_ceil(COLUMNS);
         // More row parts for balance, then more column parts if there are too few rows for that.
@@ -178,7 +170,7 @@ impl Plan {
 ///
 /// # Safety
 /// All elements that the product names can be read, those of C and y written, by nobody else
-/// meanwhile; a packed B was packed by the kernel that is the best now.
+/// meanwhile.
 pub(super) unsafe fn run<F: Float>(product: &Product<F>, threads: usize) {
     if product.m == 0 || product.n == 0 {
         return;
@@ -298,17 +290,13 @@ impl<F: Float> Job<'_, F> {
         let (plan, width) = (self.plan, self.kernel.cols);
         let steps = plan.blocks.range(block);
         let padded = plan.panels * width;
-        match self.product.b {
-            Right::Packed(b) => {
-                (b.wrapping_add(steps.start * padded + panel * width * steps.len()), width)
-            }
-            Right::Lines(_) if plan.b == Pack::Before => {
-                let start = steps.start - plan.blocks.range(group_start).start;
-                let at = start * padded + panel * width * steps.len();
-                (self.packed_b.cast_const().wrapping_add(at), width)
-            }
-            Right::Lines(b) => (b.from(panel * width, steps.start).data, b.k_stride),
+        if plan.b == Pack::Before {
+            let start = steps.start - plan.blocks.range(group_start).start;
+            let at = start * padded + panel * width * steps.len();
+            return (self.packed_b.cast_const().wrapping_add(at), width);
         }
+        let b = self.product.b;
+        (b.from(panel * width, steps.start).data, b.k_stride)
     }
 
     /// Where the packed tile of A begins.
@@ -322,31 +310,27 @@ impl<F: Float> Job<'_, F> {
     /// Tickets for packing one side of a group.
     fn pack_tickets(&self, side: Side) -> usize {
         let (when, lines, units) = self.side(side);
-        match lines {
-            Some(lines) if when == Pack::Before => {
-                if lines.line_stride == 1 {
-                    (self.plan.blocks.step * self.plan.blocks_at_once).div_ceil(PACK_STEPS)
-                } else {
-                    units.div_ceil(PACK_UNITS)
-                }
+        match when {
+            Pack::Before if lines.line_stride == 1 => {
+                (self.plan.blocks.step * self.plan.blocks_at_once).div_ceil(PACK_STEPS)
             }
+            Pack::Before => units.div_ceil(PACK_UNITS),
             _ => 0,
         }
     }
 
-    /// When it is packed, its lines unless packed already, and how many panels or tiles it has.
-    fn side(&self, side: Side) -> (Pack, Option<Lines<F>>, usize) {
-        match (side, self.product.b) {
-            (Side::A, _) => (self.plan.a, Some(self.product.a), self.plan.tiles),
-            (Side::B, Right::Lines(b)) => (self.plan.b, Some(b), self.plan.panels),
-            (Side::B, Right::Packed(_)) => (self.plan.b, None, self.plan.panels),
+    /// When it is packed, its lines, and how many panels or tiles it has.
+    fn side(&self, side: Side) -> (Pack, Lines<F>, usize) {
+        match side {
+            Side::A => (self.plan.a, self.product.a, self.plan.tiles),
+            Side::B => (self.plan.b, self.product.b, self.plan.panels),
         }
     }
 
     /// Packs the share of a ticket: some steps of all panels or tiles where neighbouring lines are
     /// neighbours in memory, some panels or tiles otherwise, so that memory is read in order.
     fn pack(&self, side: Side, blocks: Range<usize>, ticket: usize) {
-        let (_, Some(lines), units) = self.side(side) else { return };
+        let (_, lines, units) = self.side(side);
         let start = self.plan.blocks.range(blocks.start).start;
         let (from, units) = if lines.line_stride == 1 {
             let from = start + ticket * PACK_STEPS;
@@ -382,7 +366,7 @@ impl<F: Float> Job<'_, F> {
     /// # Safety
     /// As many elements as that are can be written at `out`, by this thread alone.
     unsafe fn pack_unit(&self, side: Side, steps: Range<usize>, unit: usize, out: *mut F) {
-        let (_, Some(lines), _) = self.side(side) else { return };
+        let (_, lines, _) = self.side(side);
         let (first, len, width) = match side {
             Side::B => (unit * self.kernel.cols, self.product.n, self.kernel.cols),
             // Rows of the next tile may fill up the step; nobody reads them.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a product of any size and strides | [`gemm`]; [`gemm_serial`] inside a task |
 //! | bias and activation in the same pass | [`gemm_fused`] |
-//! | a right side that is used again and again (weights) | [`PackedMatrix`] with [`gemm_packed`] |
+//! | a right side that is used again and again (weights in prediction) | [`super::packed`] |
 //! | many products of one shape | [`gemm_batch`] |
 //! | many small products inside a task | `pack_panels` once, then `small_raw` |
 //!
@@ -29,19 +29,17 @@ mod batch;
 mod blocked;
 mod micro;
 mod pack;
-mod packed;
 mod small;
 #[cfg(test)]
 mod tests;
 
-use blocked::{Product, Right};
+use blocked::Product;
 
 pub use batch::{Matrices, gemm_batch};
 #[cfg(test)]
 pub(crate) use micro::FORCED;
 pub(crate) use micro::level;
 pub(crate) use pack::{ALIGN_SLACK, align};
-pub use packed::PackedMatrix;
 pub(crate) use small::{pack_panels, packed_len, panel_cols, small_raw, tile_rows};
 
 /// A matrix that is read: element (r, c) is `data[r * row_stride + c * col_stride]`.
@@ -215,39 +213,7 @@ pub fn gemm_fused<F: Float>(
     c: &mut MatrixMut<'_, F>,
     epilogue: Epilogue<'_, F>,
 ) -> Result {
-    check_shapes(a, [b.rows, b.cols], c)?;
-    fused(a, Right::Lines(b.columns()), beta, c, epilogue)
-}
-
-/// [`gemm_fused`] with B packed beforehand.
-///
-/// # Errors
-/// If the shapes do not fit each other, or the rows of C are not contiguous.
-pub fn gemm_packed<F: Float>(
-    a: Matrix<'_, F>,
-    b: &PackedMatrix<F>,
-    beta: F,
-    c: &mut MatrixMut<'_, F>,
-    epilogue: Epilogue<'_, F>,
-) -> Result {
-    check_shapes(a, [b.rows(), b.cols()], c)?;
-    fused(a, Right::Packed(b.as_ptr()), beta, c, epilogue)
-}
-
-fn check_shapes<F: Float>(a: Matrix<'_, F>, b: [usize; 2], c: &MatrixMut<'_, F>) -> Result {
-    check_len("gemm", "rows of the second matrix", a.cols, b[0])?;
-    check_len("gemm", "rows of the result", a.rows, c.rows)?;
-    check_len("gemm", "columns of the result", b[1], c.cols)
-}
-
-/// The caller has checked the shapes and answers for `b`.
-fn fused<F: Float>(
-    a: Matrix<'_, F>,
-    b: Right<F>,
-    beta: F,
-    c: &mut MatrixMut<'_, F>,
-    epilogue: Epilogue<'_, F>,
-) -> Result {
+    check_shapes(a, b, c)?;
     if c.col_stride != 1 && c.cols > 1 {
         return Err(KernelError::Value {
             kernel: "gemm",
@@ -267,7 +233,7 @@ fn fused<F: Float>(
         n: c.cols,
         k: a.cols,
         a: a.t().columns(),
-        b,
+        b: b.columns(),
         c: c.data.as_mut_ptr(),
         c_row: c.row_stride,
         alpha: F::ONE,
@@ -282,6 +248,12 @@ fn fused<F: Float>(
     Ok(())
 }
 
+fn check_shapes<F: Float>(a: Matrix<'_, F>, b: Matrix<'_, F>, c: &MatrixMut<'_, F>) -> Result {
+    check_len("gemm", "rows of the second matrix", a.cols, b.rows)?;
+    check_len("gemm", "rows of the result", a.rows, c.rows)?;
+    check_len("gemm", "columns of the result", b.cols, c.cols)
+}
+
 fn any_layout<F: Float>(
     alpha: F,
     a: Matrix<'_, F>,
@@ -290,7 +262,7 @@ fn any_layout<F: Float>(
     c: &mut MatrixMut<'_, F>,
     threads: usize,
 ) -> Result {
-    check_shapes(a, [b.rows, b.cols], c)?;
+    check_shapes(a, b, c)?;
     let rows_contiguous = c.col_stride == 1 || c.cols <= 1;
     let cols_contiguous = c.row_stride == 1 || c.rows <= 1;
     // The transposed product gives the same bits. It serves columns that are contiguous, and columns
@@ -307,7 +279,7 @@ fn any_layout<F: Float>(
             n: shape[1],
             k: a.cols,
             a: a.t().columns(),
-            b: Right::Lines(b.columns()),
+            b: b.columns(),
             c: c.data.as_mut_ptr(),
             c_row,
             alpha,

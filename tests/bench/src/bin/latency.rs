@@ -1,0 +1,49 @@
+//! `cargo run --release -p easytransfer-bench --bin latency [-- --tokens 8] [--count 200] [--precision f32|bf16|int8]`: one text
+//! after the other to vectors by all-MiniLM-L6-v2, ours alone. The process does nothing else after the first text, so counters see
+//! the path of one text: `valgrind --tool=callgrind` of two runs with other counts differ by that many texts.
+
+use std::time::Instant;
+
+use easytransfer::{EmbedOptions, Precision};
+use easytransfer_tests::{linked, places};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let value = |flag: &str, default: &str| {
+        let at = arguments.iter().position(|argument| argument == flag);
+        at.and_then(|at| arguments.get(at + 1)).cloned().unwrap_or_else(|| default.to_owned())
+    };
+    let number =
+        |flag: &str, default: &str| value(flag, default).parse::<usize>().expect("a number");
+    let (tokens, count) = (number("--tokens", "8"), number("--count", "200"));
+    let name = value("--precision", "f32");
+    let precision = [Precision::F32, Precision::Bf16, Precision::Int8]
+        .into_iter()
+        .find(|precision| precision.name() == name)
+        .expect("f32, bf16 or int8");
+    let runtime = linked::runtime();
+    let options = EmbedOptions { precision, ..EmbedOptions::default() };
+    let mut embedder = runtime
+        .embedder(&places::shared().join("models/all-MiniLM-L6-v2"), options)
+        .expect("the encoder");
+    // Two of the tokens are special.
+    let text = vec!["good"; tokens.max(2) - 2].join(" ");
+    embedder.embed(&[&text]).expect("a vector");
+    let mut times: Vec<f64> = (0..count)
+        .map(|_| {
+            let begin = Instant::now();
+            embedder.embed(&[&text]).expect("a vector");
+            begin.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let percentile = |part: f64| match times.len() {
+        0 => f64::NAN,
+        len => 1e6 * times[((len - 1) as f64 * part) as usize],
+    };
+    println!(
+        "{tokens} tokens, {name}: p50 {:.0} us, p99 {:.0} us over {count} texts",
+        percentile(0.5),
+        percentile(0.99)
+    );
+}
