@@ -14,7 +14,11 @@
 //! Operations without a kernel here run on the CPU between two copies; [`device::report`] counts them.
 
 pub(crate) mod activation;
+mod adafactor;
 pub(crate) mod attention;
+pub(crate) mod conv;
+pub(crate) mod copies;
+pub(crate) mod crf;
 pub mod device;
 pub(crate) mod embedding;
 mod launch;
@@ -22,14 +26,17 @@ pub(crate) mod linear;
 pub(crate) mod loss;
 mod lt;
 pub(crate) mod memory;
+mod mixed;
 pub(crate) mod norm;
 pub(crate) mod optim;
+pub(crate) mod padding;
 pub(crate) mod pool;
+pub(crate) mod recurrent;
 pub(crate) mod softmax;
 
 pub use device::{Options, Precision, open};
 
-/// True if `x` is one that the kernels here take: f32 on the card. While a device is open that is every f32 tensor.
+/// True if `x` is one that the kernels here take: f32 on the card, however it is kept. While a device is open that is every f32 tensor.
 pub(crate) fn holds(x: &crate::tensor::Tensor) -> bool {
-    x.dtype() == candle_core::DType::F32 && !x.value().device().is_cpu()
+    x.dtype() == candle_core::DType::F32 && !x.stored().device().is_cpu()
 }
