@@ -5,6 +5,7 @@
 //! | [`device`] | the one device, its counters and its report |
 //! | [`memory`] | new tensors on it, copies to and from it, addresses |
 //! | [`launch`] | the kernels of `kernels/*.cu` and their arguments |
+//! | [`mixed`], [`copies`] | mixed precision: what is kept in 16 bits, and the weights that products read |
 //! | the rest | one file per family of operations |
 //!
 //! Where tensors live follows from their type: f32, bf16, f16 and the u8 of comparisons on the card; i64 and u32, which are
