@@ -85,6 +85,7 @@ fn typed_cross_entropy<F: Direct>(
     if crate::cuda::holds(logits) && cols > 0 && !weights.is_some_and(Tensor::is_tracked) {
         return crate::cuda::loss::cross_entropy(logits, &labels, weights, options);
     }
+    logits.widen()?;
     let rows = logits.dims()[0];
     let vx = dense(logits.value())?;
     let vw = weights.map(|weights| dense(weights.value())).transpose()?;
