@@ -145,8 +145,9 @@ pub(crate) fn linear(
     }
     let pre = {
         let bias = bias.map(|bias| Weight::new(bias)?.elements(kept)).transpose()?;
+        let weight = weight.elements(ahead)?;
         let y = empty(kept, dims)?;
-        extents.forward(&vx, &*weight.elements(ahead)?, bias.as_deref(), &y)?;
+        extents.forward(&vx, &weight, bias.as_deref(), &y)?;
         match &bias {
             // Without columns every output is the bias.
             Some(bias) if inputs == 0 => y.broadcast_add(bias)?,
@@ -185,7 +186,8 @@ pub(crate) fn linear(
         })?;
         let dy = convert(&dy, back)?;
         if pass.wants(1) {
-            let x = gradient(&*saved.value()?, back)?;
+            let x = saved.value()?;
+            let x = gradient(&x, back)?;
             give_written(pass, 1, &dims_w, |out, add| extents.weight_gradient(&x, &dy, out, add))?;
         }
         drop(saved);

@@ -105,7 +105,8 @@ pub(crate) fn recurrent(tensors: [&Tensor; 5], starts: &Value, layer: Layer) -> 
     let saved = Saved { layer, steps, values, gates, inner, y: Value::new(y.clone()) };
     Ok(record1(if lstm { "lstm" } else { "gru" }, &tensors, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        let (dinput, dhidden, before) = saved.gates(&*gradient(&grad, DType::F32)?)?;
+        let dy = gradient(&grad, DType::F32)?;
+        let (dinput, dhidden, before) = saved.gates(&dy)?;
         give_written(pass, 1, &[outputs, inputs], |out, add| {
             ahead.weight_gradient(&saved.values[0], &dinput, out, add)
         })?;
