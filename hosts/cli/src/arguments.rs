@@ -43,7 +43,7 @@ pub enum TrainPrecision {
     F32,
     /// Matrix products with 10 bits of mantissa
     Tf32,
-    /// Matrix products and attention in bfloat16
+    /// Matrix products and attention in bfloat16, and what lies between operations
     Bf16,
     /// The same in half precision, backward in bfloat16
     F16,

@@ -80,6 +80,9 @@ pub struct Arena {
     touched: Vec<Mutex<Option<Touched>>>,
     /// The bits of an f64 by which all gradients must still be multiplied: who reads them next does it on the way.
     pending_scale: AtomicU64,
+    /// The values in fewer bits, for products on a card.
+    #[cfg(feature = "cuda")]
+    pub copies: crate::cuda::copies::Copies,
 }
 
 /// Runs `$body` with `$type` being the element type that `$dtype` (F32 or F64) names.
@@ -122,7 +125,16 @@ impl Arena {
         let grads = tensor_from_vec(vec![F::default(); len], len)?;
         let pending_scale = AtomicU64::new(1f64.to_bits());
         let values = tensor_from_vec(values, len)?;
-        Ok(Self { values, grads, spans, has_grad, touched, pending_scale })
+        Ok(Self {
+            values,
+            grads,
+            spans,
+            has_grad,
+            touched,
+            pending_scale,
+            #[cfg(feature = "cuda")]
+            copies: Default::default(),
+        })
     }
 
     /// Elements, gaps included.

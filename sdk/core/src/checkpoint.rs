@@ -58,7 +58,8 @@ pub fn checkpoint(inputs: &[&Tensor], rng: Option<&Rng>, segment: Segment) -> Re
     let values: Vec<Value> = inputs.iter().map(|input| input.save()).collect();
     let edges = inputs.iter().map(|input| input.edge().cloned()).collect();
     let again = move |pass: &mut Pass<'_>| second_run(pass, values, first, segment);
-    let node = Node::new("checkpoint", edges, outputs.len(), Box::new(again));
+    let types = outputs.iter().map(Tensor::dtype).collect();
+    let node = Node::new("checkpoint", edges, types, false, Box::new(again));
     Ok(outputs
         .into_iter()
         .enumerate()

@@ -400,6 +400,7 @@ pub unsafe fn apply(
             inputs.len()
         );
     }
+    inputs.iter().try_for_each(|input| input.widen())?;
     let strided = table.flags & ET_OP_ACCEPTS_STRIDED != 0;
     let values = inputs
         .iter()

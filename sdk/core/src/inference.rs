@@ -72,12 +72,46 @@ struct Pack {
 pub(crate) struct Packs {
     version: AtomicU64,
     packs: Mutex<Vec<Pack>>,
+    /// Copies in fewer bits on a card, of a value that lies in no arena.
+    #[cfg(feature = "cuda")]
+    own: crate::cuda::copies::Copies,
+    /// The arena in which the value lies, and which of its parameters it is.
+    #[cfg(feature = "cuda")]
+    slot: Mutex<Option<(Arc<crate::arena::Arena>, usize)>>,
 }
 
 impl Packs {
     /// Says that the values have changed. Must be called after every write.
     pub(crate) fn invalidate(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
+        #[cfg(feature = "cuda")]
+        {
+            self.own.invalidate();
+            if let Some((arena, _)) = &*lock(&self.slot) {
+                arena.copies.invalidate();
+            }
+        }
+    }
+
+    /// Says that the value lies in an arena from now on.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn moved(&self, arena: Arc<crate::arena::Arena>, index: usize) {
+        *lock(&self.slot) = Some((arena, index));
+    }
+
+    /// The copy of the value, contiguous f32 on a card, in bf16 or f16.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn narrow(
+        &self,
+        value: &candle_core::Tensor,
+        dtype: candle_core::DType,
+    ) -> Result<candle_core::Tensor> {
+        match &*lock(&self.slot) {
+            Some((arena, index)) => {
+                arena.view(&arena.copies.get(&arena.values, dtype)?, *index, value.dims())
+            }
+            None => self.own.get(value, dtype),
+        }
     }
 
     /// The copy for a precision; `make` packs the present values. Errors: those of `make`.

@@ -124,9 +124,21 @@ pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
     if memory.windows(2).any(|pair| pair[0] == pair[1]) {
         fail!(ET_ERR_INVALID_ARGUMENT, "the optimizer's state tensors must not share memory");
     }
+    #[cfg(feature = "cuda")]
+    let copies = if writes_copies(&sealed, step) { arena.copies.current() } else { Vec::new() };
     let done = with_real!(arena.dtype(), F => run::<F>(&sealed, &states, step));
     sealed.params.iter().for_each(|param| param.written());
+    #[cfg(feature = "cuda")]
+    if done.is_ok() {
+        arena.copies.keep(&copies);
+    }
     done
+}
+
+/// True if the step's kernels write the copies of the values that are up to date.
+#[cfg(feature = "cuda")]
+fn writes_copies(sealed: &Sealed, step: &et_optim_step) -> bool {
+    sealed.arena.is_on_card() && crate::cuda::optim::has(step.kind)
 }
 
 /// Which lock guards a tensor's memory.
@@ -138,11 +150,20 @@ fn lock_of(tensor: &Raw) -> usize {
 fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result<()> {
     let segments = segments(sealed, step.weight_decay);
     #[cfg(feature = "cuda")]
-    if sealed.arena.is_on_card() && crate::cuda::optim::has(step.kind) {
+    if writes_copies(sealed, step) {
         let arena = &sealed.arena;
         let grads = arena.unsettled_grads();
         let scale = arena.pending_scale();
-        return crate::cuda::optim::step(step, scale, &segments, &arena.values, grads, states);
+        let copies = arena.copies.current();
+        return crate::cuda::optim::step(
+            step,
+            scale,
+            &segments,
+            &arena.values,
+            grads,
+            states,
+            &copies,
+        );
     }
     let arena = &sealed.arena;
     // Scaled gradients and rows of gradients are read on the way.

@@ -153,6 +153,10 @@ impl Inner {
 }
 
 impl Leaf for Inner {
+    fn dtype(&self) -> Option<DType> {
+        Some(self.dtype)
+    }
+
     fn accumulate(&self, grad: &Raw) -> Result<()> {
         self.check_fits("the gradient", grad)?;
         let state = lock(&self.state);
@@ -326,6 +330,7 @@ impl Param {
 
     /// Replaces the gradient. Errors: `SHAPE`, `DTYPE`, `FAILED_PRECONDITION` when frozen or not sealed.
     pub fn set_grad(&self, grad: &Tensor) -> Result<()> {
+        grad.widen()?;
         self.0.check_fits("the gradient", grad.value())?;
         let state = lock(&self.0.state);
         let (Some((arena, index)), true) = (state.slot(), self.is_trainable()) else {
@@ -343,6 +348,7 @@ impl Param {
 
     /// Copies a tensor's values into the parameter. Errors: `SHAPE`, `DTYPE`.
     pub fn assign(&self, value: &Tensor) -> Result<()> {
+        value.widen()?;
         self.0.check_fits("the new value", value.value())?;
         let flat = value.value().flatten_all()?;
         let mut state = lock(&self.0.state);
@@ -520,6 +526,8 @@ impl Param {
         state.sealed = true;
         if let Some((arena, index)) = slot {
             let view = arena.view(&arena.values, index, &self.0.shape)?;
+            #[cfg(feature = "cuda")]
+            self.0.packs.moved(arena.clone(), index);
             state.value = Value::Arena { arena, index, view };
         }
         Ok(())

@@ -155,6 +155,11 @@ pub(crate) fn to_host(tensor: candle_core::Tensor) -> Result<candle_core::Tensor
     Ok(tensor)
 }
 
+/// The f32 of elements that are kept in fewer bits.
+pub(crate) fn widen(half: &candle_core::Tensor) -> Result<candle_core::Tensor> {
+    Ok(half.to_dtype(DType::F32)?)
+}
+
 /// The elements of a contiguous CPU tensor, locked for reading as long as this lives.
 pub struct Slice<'a, T> {
     guard: StorageRef<'a>,

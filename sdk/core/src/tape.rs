@@ -19,6 +19,10 @@ use crate::tensor::Tensor;
 
 /// Where gradients end: a parameter or a leaf made by the user.
 pub trait Leaf: Send + Sync {
+    /// The type in which gradients must come; `None` takes them as they are.
+    fn dtype(&self) -> Option<DType> {
+        None
+    }
     /// Adds a gradient; it has the shape and type of the leaf's value.
     fn accumulate(&self, grad: &Raw) -> Result<()>;
     /// Lets an operation write into the gradient's memory itself: calls `f(slice, first)`, where `first` means that the slice
@@ -70,7 +74,10 @@ struct Recorded {
 pub struct Node {
     id: u64,
     op: &'static str,
-    outputs: usize,
+    /// Types of the outputs, in which gradients come.
+    outputs: Vec<DType>,
+    /// The backward function also reads gradients of f32 that are kept in bf16 or f16.
+    reads_narrow: bool,
     /// What the profiler knows of the call that recorded this.
     call: Option<Arc<profile::Call>>,
     /// `None` once the backward pass was here.
@@ -78,11 +85,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// Records an operation. `inputs[i]` is `None` where no gradient is wanted.
+    /// Records an operation with outputs of these types. `inputs[i]` is `None` where no gradient is wanted.
     pub fn new(
         op: &'static str,
         inputs: Vec<Option<Edge>>,
-        outputs: usize,
+        outputs: Vec<DType>,
+        reads_narrow: bool,
         backward: BackwardFn,
     ) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -90,6 +98,7 @@ impl Node {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             op,
             outputs,
+            reads_narrow,
             call: profile::current(),
             recorded: Mutex::new(Some(Recorded { inputs, backward })),
         })
@@ -212,17 +221,8 @@ pub fn record(
     if !records(inputs) {
         return outputs.into_iter().map(Tensor::new).collect();
     }
-    let node = if is_dropping() {
-        drop(backward);
-        None
-    } else {
-        let edges = inputs.iter().map(|input| input.edge().cloned()).collect();
-        Some(Node::new(op, edges, outputs.len(), Box::new(backward)))
-    };
-    let edge_of = |index| match &node {
-        Some(node) => Edge::Node { node: node.clone(), index },
-        None => Edge::Dropped,
-    };
+    let types = outputs.iter().map(Raw::dtype).collect();
+    let edge_of = edges_of(op, inputs, types, false, backward);
     outputs
         .into_iter()
         .enumerate()
@@ -236,6 +236,27 @@ pub fn record(
         .collect()
 }
 
+/// Notes an operation whose inputs are tracked; gives the edge of each of its outputs.
+fn edges_of(
+    op: &'static str,
+    inputs: &[&Tensor],
+    outputs: Vec<DType>,
+    reads_narrow: bool,
+    backward: impl FnOnce(&mut Pass<'_>) -> Result<()> + Send + 'static,
+) -> impl Fn(usize) -> Edge {
+    let node = if is_dropping() {
+        drop(backward);
+        None
+    } else {
+        let edges = inputs.iter().map(|input| input.edge().cloned()).collect();
+        Some(Node::new(op, edges, outputs, reads_narrow, Box::new(backward)))
+    };
+    move |index| match &node {
+        Some(node) => Edge::Node { node: node.clone(), index },
+        None => Edge::Dropped,
+    }
+}
+
 /// [`record`] for one output.
 pub fn record1(
     op: &'static str,
@@ -245,6 +266,20 @@ pub fn record1(
 ) -> Tensor {
     // `record` returns as many outputs as it is given.
     record(op, inputs, vec![output], backward).swap_remove(0)
+}
+
+/// [`record1`] for an output of f32 that may be kept in bf16 or f16, and a backward function that reads gradients kept so too.
+pub fn record_narrow(
+    op: &'static str,
+    inputs: &[&Tensor],
+    output: Raw,
+    backward: impl FnOnce(&mut Pass<'_>) -> Result<()> + Send + 'static,
+) -> Tensor {
+    if !records(inputs) {
+        return Tensor::narrow(output);
+    }
+    let edge_of = edges_of(op, inputs, vec![DType::F32], true, backward);
+    Tensor::kept(output, Some(edge_of(0)))
 }
 
 struct Pending {
@@ -335,6 +370,20 @@ impl Pass<'_> {
         (fits && grad.is_contiguous() && storage::is_unique(grad)).then_some(grad)
     }
 
+    /// [`Pass::pending`] on a card.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn pending_on_card(
+        &self,
+        index: usize,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Option<&Value> {
+        let Some(Some(Edge::Node { node, index })) = self.inputs.get(index) else { return None };
+        let grad = self.queue.get(&node.id)?.grads.get(*index)?.as_ref()?;
+        let fits = grad.dtype() == dtype && grad.dims() == shape && !grad.device().is_cpu();
+        (fits && grad.is_contiguous() && storage::is_unique(grad)).then_some(grad)
+    }
+
     /// The leaf that input `index` is, if it is one.
     pub fn leaf(&self, index: usize) -> Option<&Arc<dyn Leaf>> {
         match self.inputs.get(index) {
@@ -344,13 +393,26 @@ impl Pass<'_> {
     }
 }
 
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::BF16 | DType::F16)
+}
+
 fn give(edge: &Edge, grad: Value, queue: &mut Queue) -> Result<()> {
+    let is_f32 = match edge {
+        Edge::Leaf(leaf) => leaf.dtype() == Some(DType::F32),
+        Edge::Node { node, index } => !node.reads_narrow && node.outputs[*index] == DType::F32,
+    };
+    let grad = match is_f32 && is_half(grad.dtype()) {
+        true => Value::new(storage::widen(&grad)?),
+        false => grad,
+    };
     match edge {
         Edge::Leaf(leaf) => leaf.accumulate(&grad),
         Edge::Node { node, index } => {
-            let pending = queue
-                .entry(node.id)
-                .or_insert_with(|| Pending { node: node.clone(), grads: vec![None; node.outputs] });
+            let pending = queue.entry(node.id).or_insert_with(|| Pending {
+                node: node.clone(),
+                grads: vec![None; node.outputs.len()],
+            });
             let slot = &mut pending.grads[*index];
             *slot = Some(match slot.take() {
                 None => grad,
@@ -368,6 +430,12 @@ fn give(edge: &Edge, grad: Value, queue: &mut Queue) -> Result<()> {
 
 /// Sum of two gradients, in the memory of one of them where nobody else uses it.
 pub(crate) fn add(a: Value, b: Value) -> Result<Value> {
+    // If types differ, one of them is f32 that is kept in fewer bits.
+    let (a, b) = match (a.dtype() == b.dtype(), is_half(a.dtype())) {
+        (true, _) => (a, b),
+        (false, true) => (Value::new(storage::widen(&a)?), b),
+        (false, false) => (a, Value::new(storage::widen(&b)?)),
+    };
     let in_place = |into: &Value, from: &Value| -> Result<bool> {
         if !into.device().is_cpu()
             || !into.is_contiguous()

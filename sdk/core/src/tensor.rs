@@ -1,6 +1,6 @@
 //! Tensors: immutable values with a place on the tape.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi as abi;
@@ -9,15 +9,45 @@ use crate::error::{Result, fail};
 use crate::handle::{Handle, tag};
 use crate::inference::Packs;
 use crate::recompute::Recipe;
-use crate::storage::Value;
+use crate::storage::{self, Value};
 use crate::tape::{Edge, Leaf};
 
 /// An immutable value, cheap to clone. Its memory goes back to the pool with the last user.
+///
+/// A tensor of f32 may be kept in bfloat16 or half precision ([`Tensor::is_narrow`]): fused operations on a card that compute in mixed
+/// precision make such tensors and read them as they are ([`Tensor::stored`]); everybody else, plugins and the host included, sees f32,
+/// made on first use ([`Tensor::value`]) and kept.
 #[derive(Clone)]
 pub struct Tensor(Arc<Inner>);
 
+/// Where the elements of a value are.
+#[derive(Clone)]
+enum Memory {
+    /// In the tensor's own type.
+    Plain(Value),
+    /// Elements of f32 kept in fewer bits, and their f32 once somebody wanted it.
+    Narrow { half: Value, wide: OnceLock<Value> },
+}
+
+impl Memory {
+    fn stored(&self) -> &Value {
+        match self {
+            Self::Plain(value) | Self::Narrow { half: value, .. } => value,
+        }
+    }
+
+    /// The f32 of elements that are kept in fewer bits. Errors: no memory.
+    fn widened(half: &Value, wide: &OnceLock<Value>) -> Result<()> {
+        if wide.get().is_none() {
+            // Another thread may have been faster; both have the same elements.
+            let _ = wide.set(Value::new(storage::widen(half)?));
+        }
+        Ok(())
+    }
+}
+
 struct Inner {
-    value: Value,
+    memory: Memory,
     edge: Option<Edge>,
     /// Set for leaves made by [`Tensor::leaf`].
     grad: Option<Arc<GradLeaf>>,
@@ -30,13 +60,26 @@ struct Inner {
 impl Tensor {
     /// A constant.
     pub fn new(value: Raw) -> Self {
-        Self(Arc::new(Inner {
-            value: Value::new(value),
-            edge: None,
-            grad: None,
-            recipe: None,
-            packs: None,
-        }))
+        Self::made(Memory::Plain(Value::new(value)), None)
+    }
+
+    fn made(memory: Memory, edge: Option<Edge>) -> Self {
+        Self(Arc::new(Inner { memory, edge, grad: None, recipe: None, packs: None }))
+    }
+
+    /// A tensor of f32 whose elements are kept as they are in `half`, of type bf16 or f16; in any other type, [`Tensor::new`] of it.
+    pub fn narrow(half: Raw) -> Self {
+        Self::kept(half, None)
+    }
+
+    pub(crate) fn kept(value: Raw, edge: Option<Edge>) -> Self {
+        let memory = match value.dtype() {
+            DType::BF16 | DType::F16 => {
+                Memory::Narrow { half: Value::new(value), wide: OnceLock::new() }
+            }
+            _ => Memory::Plain(Value::new(value)),
+        };
+        Self::made(memory, edge)
     }
 
     /// A value whose gradient goes to `leaf`.
@@ -45,13 +88,7 @@ impl Tensor {
     }
 
     pub(crate) fn from_edge(value: Raw, edge: Edge) -> Self {
-        Self(Arc::new(Inner {
-            value: Value::new(value),
-            edge: Some(edge),
-            grad: None,
-            recipe: None,
-            packs: None,
-        }))
+        Self::made(Memory::Plain(Value::new(value)), Some(edge))
     }
 
     /// The same value, whose gradient goes to `edge`.
@@ -67,9 +104,9 @@ impl Tensor {
 
     /// The same value as a new leaf that keeps its gradient; see [`Tensor::leaf_grad`].
     pub fn leaf(&self) -> Self {
-        let leaf = Arc::new(GradLeaf { grad: Mutex::new(None) });
+        let leaf = Arc::new(GradLeaf { dtype: self.dtype(), grad: Mutex::new(None) });
         Self(Arc::new(Inner {
-            value: self.0.value.clone(),
+            memory: self.0.memory.clone(),
             edge: Some(Edge::Leaf(leaf.clone())),
             grad: Some(leaf),
             recipe: None,
@@ -101,23 +138,57 @@ impl Tensor {
     }
 
     /// Where packed copies of this value are kept, if it is that of a parameter.
-    pub(crate) fn packs(&self) -> Option<&Packs> {
-        self.0.packs.as_deref()
+    pub(crate) fn packs(&self) -> Option<&Arc<Packs>> {
+        self.0.packs.as_ref()
     }
 
     /// The same value with no history.
     pub fn detach(&self) -> Self {
-        Self::new(Raw::clone(&self.0.value))
+        Self::made(self.0.memory.clone(), None)
     }
 
-    /// The value.
+    /// The value in the tensor's type.
+    ///
+    /// # Panics
+    /// When the tensor is narrow, [`Tensor::widen`] was not called and there is no memory for its f32.
     pub fn value(&self) -> &Raw {
-        &self.0.value
+        self.wide_value()
+    }
+
+    fn wide_value(&self) -> &Value {
+        match &self.0.memory {
+            Memory::Plain(value) => value,
+            Memory::Narrow { half, wide } => {
+                if let Err(error) = Memory::widened(half, wide) {
+                    panic!("{}", error.message);
+                }
+                // It was just made.
+                wide.get().unwrap_or(half)
+            }
+        }
+    }
+
+    /// Sees to it that [`Tensor::value`] has nothing left to do. Errors: no memory.
+    pub fn widen(&self) -> Result<()> {
+        match &self.0.memory {
+            Memory::Plain(_) => Ok(()),
+            Memory::Narrow { half, wide } => Memory::widened(half, wide),
+        }
+    }
+
+    /// The elements as they are kept: of the tensor's type, or of bf16 or f16 when the tensor is narrow.
+    pub fn stored(&self) -> &Raw {
+        self.0.memory.stored()
+    }
+
+    /// True if the elements of this tensor of f32 are kept in bf16 or f16.
+    pub fn is_narrow(&self) -> bool {
+        matches!(self.0.memory, Memory::Narrow { .. })
     }
 
     /// The value, to be saved for a backward pass.
     pub fn save(&self) -> Value {
-        self.0.value.clone()
+        self.wide_value().clone()
     }
 
     /// The same tensor, which nobody else holds yet, with a way to compute its value again.
@@ -145,12 +216,17 @@ impl Tensor {
 
     /// Extents.
     pub fn dims(&self) -> &[usize] {
-        self.0.value.dims()
+        self.stored().dims()
+    }
+
+    /// Number of elements.
+    pub fn elem_count(&self) -> usize {
+        self.stored().elem_count()
     }
 
     /// Element type.
     pub fn dtype(&self) -> DType {
-        self.0.value.dtype()
+        if self.is_narrow() { DType::F32 } else { self.stored().dtype() }
     }
 }
 
@@ -162,10 +238,15 @@ impl Handle for Tensor {
 
 /// Keeps the sum of the gradients of a leaf.
 struct GradLeaf {
+    dtype: DType,
     grad: Mutex<Option<Value>>,
 }
 
 impl Leaf for GradLeaf {
+    fn dtype(&self) -> Option<DType> {
+        Some(self.dtype)
+    }
+
     fn accumulate(&self, grad: &Raw) -> Result<()> {
         let mut slot = self.grad.lock().unwrap_or_else(PoisonError::into_inner);
         *slot = Some(match slot.take() {

@@ -4,6 +4,7 @@
 
 #include <ucontext.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -140,12 +141,12 @@ struct float4 {
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline int min(int a, int b) { return a < b ? a : b; }
 
-// bfloat16, rounded to nearest even, and a stand-in for half precision with as many bits of mantissa but f32's range.
+// bfloat16 and half precision, rounded to nearest even.
 struct __nv_bfloat16 {
     uint16_t bits;
 };
 struct __half {
-    float value;
+    uint16_t bits;
 };
 static inline __nv_bfloat16 __float2bfloat16_rn(float x) {
     uint32_t bits;
@@ -155,9 +156,19 @@ static inline __nv_bfloat16 __float2bfloat16_rn(float x) {
 static inline __half __float2half_rn(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
-    bits = (bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu;
-    std::memcpy(&x, &bits, 4);
-    return {x};
+    uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+    if (size > 0x7f800000u) {
+        return {(uint16_t)(sign | 0x7e00u)};
+    }
+    // From 65520 on, what rounds to 65536 is an infinity.
+    if (size >= 0x477ff000u) {
+        return {(uint16_t)(sign | 0x7c00u)};
+    }
+    // Below 2^-14 elements are multiples of 2^-24.
+    if (size < 0x38800000u) {
+        return {(uint16_t)(sign | (uint32_t)std::nearbyint(std::fabs(x) * 16777216.0f))};
+    }
+    return {(uint16_t)(sign | ((size + 0xfffu + (size >> 13 & 1) - 0x38000000u) >> 13))};
 }
 static inline float et_wide(__nv_bfloat16 x) {
     uint32_t bits = (uint32_t)x.bits << 16;
@@ -165,7 +176,12 @@ static inline float et_wide(__nv_bfloat16 x) {
     std::memcpy(&wide, &bits, 4);
     return wide;
 }
-static inline float et_wide(__half x) { return x.value; }
+static inline float et_wide(__half x) {
+    uint32_t exponent = x.bits >> 10 & 31, mantissa = x.bits & 1023u;
+    float size = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                                : std::ldexp((float)(exponent ? mantissa + 1024 : mantissa), (int)(exponent ? exponent : 1) - 25);
+    return x.bits & 0x8000u ? -size : size;
+}
 static inline float et_wide(float x) { return x; }
 
 // Tensor cores: every lane holds the whole matrix and computes all of it.

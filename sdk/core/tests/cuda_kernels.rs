@@ -1,7 +1,7 @@
 //! The CUDA kernels without a card: their sources also compile for the host, where `cuda_emulator.hpp` runs their threads as fibers.
 //!
-//! Two things are tested: the kernels against plain loops in double precision (`cuda_kernels.cpp`), and their arithmetic against
-//! the CPU engine's. There random numbers must agree to the last bit, elementary functions (CUDA's own on the card, the C library's
+//! Two things are tested: the kernels against plain loops in double precision (`cuda_kernels.cpp`, `cuda_half.cpp`, `cuda_attention.cpp`, `cuda_recurrent.cpp`),
+//! and their arithmetic against the CPU engine's. There random numbers must agree to the last bit, elementary functions (CUDA's own on the card, the C library's
 //! here) to a few ulp.
 
 use std::path::Path;
@@ -46,6 +46,45 @@ fn assert_near(found: u32, expected: f32, tolerance: f32, what: &str) {
 fn kernels_agree_with_plain_loops() {
     let Some((text, good)) = run("cuda_kernels") else { return };
     assert!(good && text.matches("ok    ").count() > 100, "{text}");
+}
+
+#[test]
+fn kernels_of_narrow_values_agree_with_plain_loops() {
+    let Some((text, good)) = run("cuda_half") else { return };
+    assert!(good && text.matches("ok    ").count() > 200, "{text}");
+}
+
+#[test]
+fn attention_agrees_with_plain_loops() {
+    let Some((text, good)) = run("cuda_attention") else { return };
+    assert!(good && text.matches("ok    ").count() > 70, "{text}");
+}
+
+#[test]
+fn recurrent_layers_agree_with_plain_loops_and_their_slopes() {
+    let Some((text, good)) = run("cuda_recurrent") else { return };
+    assert!(good && text.matches("ok    ").count() == 10, "{text}");
+}
+
+/// Two runs give the same bytes because every sum has an order; an atomic addition has none.
+#[test]
+fn kernels_use_no_atomics() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda/kernels");
+    let mut files = 0;
+    for entry in std::fs::read_dir(kernels).expect("the kernels") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a kernel");
+        for line in text.lines() {
+            let code = line.split("//").next().unwrap_or_default();
+            assert!(
+                !code.contains("atomic") && !code.contains("red."),
+                "{}: {line}",
+                path.display()
+            );
+        }
+        files += 1;
+    }
+    assert!(files > 10);
 }
 
 #[test]

@@ -101,9 +101,9 @@ pub enum Precision {
     F32,
     /// Matrix products of f32 with 10 bits of mantissa.
     Tf32,
-    /// Matrix products and attention of bfloat16, sums in f32.
+    /// Matrix products and attention of bfloat16, sums in f32; what lies between operations is kept in bfloat16.
     Bf16,
-    /// As `Bf16` in half precision, with a scaled loss.
+    /// As `Bf16` in half precision; gradients between operations are bfloat16, whose range needs no scaled loss.
     F16,
 }
 

@@ -1,14 +1,14 @@
-//! Elementwise kernels: activations, dropout, casts, sums of columns.
+//! Elementwise kernels: activations, dropout, sums of columns.
 
 use candle_core::{DType, Tensor as Raw};
 
-use super::launch::{Dropout, Launch, Module::Elementwise};
+use super::launch::{Dropout, Launch, Module::Elementwise, Module::Half};
 use super::memory::{empty, floats};
+use super::mixed::{GRADIENTS, elements, gradient, gradient_type, is_half, named, type_of};
 use crate::error::Result;
 use crate::kernels::activation::Activation;
 use crate::kernels::philox;
-use crate::storage::Value;
-use crate::tape::record1;
+use crate::tape::record_narrow;
 use crate::tensor::Tensor;
 
 /// The kernels' number of an activation, that of its `ET_ACTIVATION_` constant.
@@ -25,18 +25,33 @@ fn code(activation: Activation) -> i32 {
     }
 }
 
-/// y = activation(x), x contiguous f32.
+/// y = activation(x), x contiguous, f32 or kept in fewer bits; y is kept as x is.
 pub(super) fn forward(activation: Activation, x: &Raw) -> Result<Raw> {
-    let y = floats(x.shape())?;
+    let y = empty(x.dtype(), x.shape())?;
     let n = x.elem_count();
-    let launch = Launch::new(Elementwise, "et_activation_forward");
-    // SAFETY: x and y have n elements.
-    unsafe { launch.elements(n).i32(code(activation)).u64(n).tensor(x).tensor(&y).run() }?;
+    let name = ["et_activation_forward", "et_activation_bf16", "et_activation_f16"];
+    let launch = by_type(x.dtype(), name, n).i32(code(activation)).u64(n);
+    // SAFETY: x and y have n elements of the kernel's type.
+    unsafe { launch.tensor(x).tensor(&y).run() }?;
     Ok(y)
 }
 
-/// dy activation'(x), both contiguous f32.
+/// A launch over `n` elements of the kernel for this type.
+fn by_type(dtype: DType, names: [&'static str; 3], n: usize) -> Launch {
+    let name = named(dtype, names);
+    if is_half(dtype) {
+        Launch::new(Half, name).elements(n.div_ceil(4))
+    } else {
+        Launch::new(Elementwise, name).elements(n)
+    }
+}
+
+/// dy activation'(x), both contiguous; dy is f32 where x is, else bf16.
 pub(super) fn backward(activation: Activation, x: &Raw, dy: &Raw) -> Result<Raw> {
+    if is_half(x.dtype()) {
+        let (rows, cols) = matrix_of(x);
+        return slopes(activation, x, dy, rows, cols, false).map(|(dz, _)| dz);
+    }
     let dx = floats(dy.shape())?;
     let n = x.elem_count();
     let launch = Launch::new(Elementwise, "et_activation_backward");
@@ -46,31 +61,81 @@ pub(super) fn backward(activation: Activation, x: &Raw, dy: &Raw) -> Result<Raw>
     Ok(dx)
 }
 
+/// Rows and columns of the last axis.
+fn matrix_of(x: &Raw) -> (usize, usize) {
+    let cols = x.dims().last().copied().unwrap_or(1);
+    (x.elem_count().checked_div(cols).unwrap_or(0), cols)
+}
+
+/// Sums of columns that are not finished: [parts, cols].
+pub(super) type Partial = Option<(Raw, usize)>;
+
+/// dy activation'(x) in bf16 for x [rows, cols] that is kept in fewer bits, and on the way the sums of its columns, if they are wanted.
+pub(super) fn slopes(
+    activation: Activation,
+    x: &Raw,
+    dy: &Raw,
+    rows: usize,
+    cols: usize,
+    sums: bool,
+) -> Result<(Raw, Partial)> {
+    let dz = empty(GRADIENTS, dy.shape())?;
+    let partial = half_columns(code(activation), Some(x), dy, Some(&dz), rows, cols, sums)?;
+    Ok((dz, partial))
+}
+
+/// Launches the kernel behind [`slopes`]; without x only the columns of dy are summed.
+fn half_columns(
+    code: i32,
+    x: Option<&Raw>,
+    dy: &Raw,
+    dz: Option<&Raw>,
+    rows: usize,
+    cols: usize,
+    sums: bool,
+) -> Result<Partial> {
+    let chunk = chunk_rows(rows);
+    let parts = rows.div_ceil(chunk);
+    let partial = sums.then(|| floats((parts.max(1), cols))).transpose()?;
+    let dtype = x.map_or(GRADIENTS, Raw::dtype);
+    let launch = Launch::new(Half, named(dtype, ["", "et_slopes_bf16", "et_slopes_f16"]));
+    let launch = launch.block(32, 8).grid(cols.div_ceil(128), parts).i32(code);
+    let launch = launch.u64(rows).u64(cols).u64(chunk).maybe(x).tensor(dy).maybe(dz);
+    // SAFETY: x, dy and dz have rows * cols elements of the kernel's types, partial one row per block row.
+    unsafe { launch.maybe(partial.as_ref()).run() }?;
+    Ok(partial.map(|partial| (partial, parts)))
+}
+
 /// An activation as an operation of its own.
 pub(crate) fn activate(name: &'static str, activation: Activation, x: &Tensor) -> Result<Tensor> {
-    let v = Value::new(x.value().contiguous()?);
+    let v = elements(x, type_of(x))?;
     let y = forward(activation, &v)?;
-    Ok(record1(name, &[x], y, move |pass| {
+    Ok(record_narrow(name, &[x], y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        pass.give(0, backward(activation, &v, &grad.contiguous()?)?)
+        let grad = gradient(&grad, gradient_type(v.dtype()))?;
+        pass.give(0, backward(activation, &v, &grad)?)
     }))
 }
 
 fn drop_out(dropout: philox::Dropout, x: &Raw) -> Result<Raw> {
-    let y = floats(x.shape())?;
+    let y = empty(x.dtype(), x.shape())?;
     let n = x.elem_count();
-    let launch = Launch::new(Elementwise, "et_dropout").elements(n.div_ceil(4));
-    // SAFETY: x and y have n elements.
+    let names = ["et_dropout", "et_dropout_bf16", "et_dropout_f16"];
+    let launch = by_type(x.dtype(), names, n.div_ceil(if is_half(x.dtype()) { 1 } else { 4 }));
+    // SAFETY: x and y have n elements of the kernel's type.
     unsafe { launch.value(Dropout::from(Some(dropout))).u64(n).tensor(x).tensor(&y).run() }?;
     Ok(y)
 }
 
 /// x times the dropout factors.
 pub(crate) fn dropout(x: &Tensor, dropout: philox::Dropout) -> Result<Tensor> {
-    let y = drop_out(dropout, &x.value().contiguous()?)?;
-    Ok(record1("dropout", &[x], y, move |pass| {
+    let back = gradient_type(type_of(x));
+    let vx = elements(x, type_of(x))?;
+    let y = drop_out(dropout, &vx)?;
+    Ok(record_narrow("dropout", &[x], y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        pass.give(0, drop_out(dropout, &grad.contiguous()?)?)
+        let grad = gradient(&grad, back)?;
+        pass.give(0, drop_out(dropout, &grad)?)
     }))
 }
 
@@ -79,8 +144,14 @@ pub(super) fn chunk_rows(rows: usize) -> usize {
     rows.div_ceil(128).max(64)
 }
 
-/// out [cols] = (add ? out : 0) + the sums of the columns of x [rows, cols].
+/// out [cols] = (add ? out : 0) + the sums of the columns of x [rows, cols], f32 or bf16.
 pub(super) fn column_sum(x: &Raw, rows: usize, cols: usize, add: bool, out: &Raw) -> Result<()> {
+    if x.dtype() == GRADIENTS {
+        return match half_columns(0, None, x, None, rows, cols, true)? {
+            Some((partial, parts)) => finish_columns(&partial, parts, cols, add, out),
+            None => Ok(()),
+        };
+    }
     let chunk = chunk_rows(rows);
     let parts = rows.div_ceil(chunk);
     let partial = floats((parts.max(1), cols))?;
@@ -110,18 +181,4 @@ pub(crate) fn store(x: &Raw, add: bool, y: &Raw) -> Result<()> {
     let launch = Launch::new(Elementwise, "et_store").elements(n).u64(n).flag(add);
     // SAFETY: both have n elements.
     unsafe { launch.tensor(x).tensor(y).run() }
-}
-
-/// x, contiguous f32, in half the bits.
-pub(super) fn narrow(x: &Raw, dtype: DType) -> Result<Raw> {
-    let name = match dtype {
-        DType::BF16 => "et_cast_bf16",
-        DType::F16 => "et_cast_f16",
-        _ => return Ok(x.clone()),
-    };
-    let y = empty(dtype, x.shape())?;
-    let n = x.elem_count();
-    // SAFETY: both have n elements, y of the kernel's type.
-    unsafe { Launch::new(Elementwise, name).elements(n).u64(n).tensor(x).tensor(&y).run() }?;
-    Ok(y)
 }

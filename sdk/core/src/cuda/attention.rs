@@ -2,18 +2,19 @@
 
 use std::sync::{Arc, Mutex};
 
-use candle_core::Tensor as Raw;
+use candle_core::{DType, Tensor as Raw};
 
 use super::device::{Precision, engine};
 use super::launch::{Dropout, Launch, Module};
-use super::memory::{floats, table};
+use super::memory::{empty, floats, table};
+use super::mixed::{elements, gradient, gradient_type, is_half, kept_type, named};
 use crate::error::{Result, fail};
 use crate::kernels::attention::AttentionShape;
 use crate::kernels::philox;
 use crate::nn::dense;
 use crate::storage::Value;
 use crate::sync::lock;
-use crate::tape::record1;
+use crate::tape::record_narrow;
 use crate::tensor::Tensor;
 
 /// Queries (or keys) of one block: `TILE` of the kernels.
@@ -121,9 +122,13 @@ impl Plan {
     }
 }
 
-/// The value if its rows are gapless in themselves (a third of a wider matrix is), else a copy; and the elements from one row to
-/// the next.
-fn rows_of(x: &Raw) -> Result<(Value, usize)> {
+/// The elements in `kept`, in place if that is how they are kept and if rows are gapless in themselves (a third of a wider matrix is), else
+/// a copy; and the elements from one row to the next.
+fn rows_of(x: &Tensor, kept: DType) -> Result<(Value, usize)> {
+    if x.stored().dtype() != kept {
+        return Ok((elements(x, kept)?, x.dims()[1]));
+    }
+    let x = x.stored();
     let (dims, stride) = (x.dims(), x.stride());
     let apart = dims.len() == 2 && (dims[1] <= 1 || stride[1] == 1) && stride[0] >= dims[1];
     if apart && dims[0] > 1 {
@@ -149,12 +154,12 @@ const BF16: Names = [
     ["et_attention_forward_bf16_128", "et_attention_query_bf16_128", "et_attention_key_bf16_128"],
 ];
 
-/// Gradients of half precision are computed in bfloat16, as those of linear layers are.
+/// Products of the gradients read bfloat16, to which what half precision kept is converted on the way.
 const F16: Names = [
-    ["et_attention_forward_f16_32", "et_attention_query_bf16_32", "et_attention_key_bf16_32"],
-    ["et_attention_forward_f16_64", "et_attention_query_bf16_64", "et_attention_key_bf16_64"],
-    ["et_attention_forward_f16_96", "et_attention_query_bf16_96", "et_attention_key_bf16_96"],
-    ["et_attention_forward_f16_128", "et_attention_query_bf16_128", "et_attention_key_bf16_128"],
+    ["et_attention_forward_f16_32", "et_attention_query_f16_32", "et_attention_key_f16_32"],
+    ["et_attention_forward_f16_64", "et_attention_query_f16_64", "et_attention_key_f16_64"],
+    ["et_attention_forward_f16_96", "et_attention_query_f16_96", "et_attention_key_f16_96"],
+    ["et_attention_forward_f16_128", "et_attention_query_f16_128", "et_attention_key_f16_128"],
 ];
 
 /// Which of the three kernels.
@@ -224,8 +229,10 @@ pub(crate) fn attention(
     if queries > u32::MAX as usize / 2 || keys > u32::MAX as usize / 2 {
         fail!(ET_ERR_SHAPE, "attention: {queries} queries and {keys} keys are too many");
     }
+    let kept = kept_type()?;
+    let back = gradient_type(kept);
     let ((vq, query_step), (vk, key_step), (vv, value_step)) =
-        (rows_of(q.value())?, rows_of(k.value())?, rows_of(v.value())?);
+        (rows_of(q, kept)?, rows_of(k, kept)?, rows_of(v, kept)?);
     let row_len = shape.dropout_elements().checked_div((queries * heads) as u64).unwrap_or(0);
     let call = Call {
         shape: Shape {
@@ -245,22 +252,24 @@ pub(crate) fn attention(
         class: (head_size - 1) / 32,
         precision: engine()?.precision,
     };
-    let o = floats((queries, width))?;
+    let o = empty(kept, (queries, width))?;
     let lse = Value::new(floats((queries, heads))?);
     let launch = call.launch(Which::Forward).tensor(&vq).tensor(&vk).tensor(&vv);
     // SAFETY: the tiles cover the queries of runs that lie within q, k and v; o has a row and lse a number per query and head.
     unsafe { launch.tensor(&o).tensor(&lse).run() }?;
     let saved_o = Value::new(o.clone());
-    Ok(record1("attention", &[q, k, v], o, move |pass| {
+    Ok(record_narrow("attention", &[q, k, v], o, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        let grad = dense(&grad)?;
+        let grad = gradient(&grad, back)?;
         let delta = floats((queries, heads))?;
-        let launch = Launch::new(Module::Attention, "et_attention_delta").rows(queries * heads);
+        let module = if is_half(kept) { Module::AttentionHalf } else { Module::Attention };
+        let names = ["et_attention_delta", "et_attention_delta_bf16", "et_attention_delta_f16"];
+        let launch = Launch::new(module, named(kept, names)).rows(queries * heads);
         let launch = launch.u64(queries * heads).u32(call.shape.head_size);
         // SAFETY: o and its gradient have head_size elements for each of the queries * heads results.
         unsafe { launch.tensor(&saved_o).tensor(&grad).tensor(&delta).run() }?;
         if pass.wants(0) {
-            let dq = floats((queries, width))?;
+            let dq = empty(back, (queries, width))?;
             let launch = call.launch(Which::Queries).tensor(&vq).tensor(&vk).tensor(&vv);
             let launch = launch.tensor(&grad).tensor(&lse).tensor(&delta).tensor(&dq);
             // SAFETY: as forward; dq has a row per query.
@@ -268,7 +277,7 @@ pub(crate) fn attention(
             pass.give(0, dq)?;
         }
         if pass.wants(1) || pass.wants(2) {
-            let (dk, dv) = (floats((keys, width))?, floats((keys, width))?);
+            let (dk, dv) = (empty(back, (keys, width))?, empty(back, (keys, width))?);
             let launch = call.launch(Which::Keys).tensor(&vq).tensor(&vk).tensor(&vv);
             let launch = launch.tensor(&grad).tensor(&lse).tensor(&delta);
             // SAFETY: the tiles cover the keys; dk and dv have a row per key.

@@ -12,16 +12,16 @@ use super::lt::Products;
 use crate::error::{Error, Result, fail};
 use crate::sync::lock;
 
-/// How matrix products and attention compute. Everything else is f32.
+/// How matrix products and attention compute, and what lies between operations. Parameters, states and all other arithmetic are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// IEEE single precision.
     F32,
     /// Products of f32 with 10 bits of mantissa.
     Tf32,
-    /// Products of bfloat16, sums in f32.
+    /// Products of bfloat16, sums in f32; values and gradients between operations are kept in bfloat16.
     Bf16,
-    /// Products of half precision, sums in f32.
+    /// Products of half precision, sums in f32; values are kept in half precision, gradients in bfloat16.
     F16,
 }
 

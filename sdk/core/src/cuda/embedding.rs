@@ -1,15 +1,15 @@
 //! Sums of table look-ups. Gradients are summed in the order of the positions, without atomics: positions are sorted by id, long lists
 //! are cut into pieces, and the sums of the pieces are added in order.
 
-use candle_core::Tensor as Raw;
+use candle_core::{DType, Tensor as Raw};
 
 use super::launch::{Launch, Module::Rows};
 use super::linear::give_written;
-use super::memory::{address, clear, floats, table, upload};
+use super::memory::{address, clear, empty, floats, table, upload};
+use super::mixed::{elements, gradient, gradient_type, kept_type, named};
 use crate::error::Result;
-use crate::nn::dense;
 use crate::storage::{self, Value};
-use crate::tape::record1;
+use crate::tape::record_narrow;
 use crate::tensor::Tensor;
 
 /// Tables of one launch: `ET_TABLES`.
@@ -31,8 +31,10 @@ pub(crate) fn embedding_sum(
     positions: usize,
     width: usize,
 ) -> Result<Tensor> {
-    let y = floats((positions, width))?;
-    let values = tables.iter().map(|table| dense(table.value())).collect::<Result<Vec<_>>>()?;
+    let kept = kept_type()?;
+    let y = empty(kept, (positions, width))?;
+    let values =
+        tables.iter().map(|table| elements(table, DType::F32)).collect::<Result<Vec<_>>>()?;
     let places = ids
         .iter()
         .map(|ids| upload(&storage::read::<i64>(ids)?, positions))
@@ -43,15 +45,17 @@ pub(crate) fn embedding_sum(
             arguments.table[slot] = address(value)?;
             arguments.ids[slot] = address(place)?;
         }
-        let launch = Launch::new(Rows, "et_embedding_forward").grid(positions, 1).u64(width);
+        let names =
+            ["et_embedding_forward", "et_embedding_forward_bf16", "et_embedding_forward_f16"];
+        let launch = Launch::new(Rows, named(kept, names)).grid(positions, 1).u64(width);
         let launch = launch.i32(values.len() as i32).flag(part > 0).value(arguments).tensor(&y);
         // SAFETY: ids are rows of their tables, y has one row per position.
         unsafe { launch.run() }?;
     }
     let shapes: Vec<Vec<usize>> = tables.iter().map(|table| table.dims().to_vec()).collect();
-    Ok(record1("embedding_sum", tables, y, move |pass| {
+    Ok(record_narrow("embedding_sum", tables, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        let grad = dense(&grad)?;
+        let grad = gradient(&grad, gradient_type(kept))?;
         for (index, (shape, ids)) in shapes.iter().zip(&ids).enumerate() {
             if !pass.wants(index) {
                 continue;
@@ -103,7 +107,7 @@ impl Plan {
         plan
     }
 
-    /// dtable += the sums of the rows of dy by id.
+    /// dtable += the sums of the rows of dy, f32 or bf16, by id.
     fn add(&self, width: usize, dy: &Raw, dtable: &Raw) -> Result<()> {
         let pieces = self.starts.len() - 1;
         if pieces == 0 || width == 0 {
@@ -111,7 +115,8 @@ impl Plan {
         }
         let partial = floats((pieces, width))?;
         let (starts, order) = (table(&self.starts)?, table(&self.order)?);
-        let launch = Launch::new(Rows, "et_embedding_pieces").grid(pieces, 1).u64(width);
+        let names = ["et_embedding_pieces", "et_embedding_pieces_bf16", ""];
+        let launch = Launch::new(Rows, named(dy.dtype(), names)).grid(pieces, 1).u64(width);
         let launch = launch.tensor(&starts).tensor(&order).tensor(dy).tensor(&partial);
         // SAFETY: positions are rows of dy, partial has one row per piece.
         unsafe { launch.run() }?;

@@ -17,9 +17,17 @@ use crate::sync::lock;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Module {
     Elementwise,
+    Half,
     Norm,
+    NormHalf,
     Rows,
+    Losses,
+    Padding,
+    Conv,
+    Recurrent,
+    Crf,
     Optim,
+    Adafactor,
     Attention,
     AttentionHalf,
 }
@@ -40,9 +48,17 @@ impl Module {
     fn image(self) -> &'static [u8] {
         match self {
             Module::Elementwise => image!("elementwise"),
+            Module::Half => image!("half"),
             Module::Norm => image!("norm"),
+            Module::NormHalf => image!("norm_half"),
             Module::Rows => image!("rows"),
+            Module::Losses => image!("losses"),
+            Module::Padding => image!("padding"),
+            Module::Conv => image!("conv"),
+            Module::Recurrent => image!("recurrent"),
+            Module::Crf => image!("crf"),
             Module::Optim => image!("optim"),
+            Module::Adafactor => image!("adafactor"),
             Module::Attention => image!("attention"),
             Module::AttentionHalf => image!("attention_half"),
         }

@@ -1,12 +1,12 @@
-//! Cross entropy from logits; probabilities are never stored and nothing waits for the loss.
+//! Cross entropy and binary cross entropy from logits; probabilities are never stored and nothing waits for the loss.
 
-use candle_core::Tensor as Raw;
+use candle_core::{DType, Tensor as Raw};
 
-use super::launch::{Launch, Module::Rows};
-use super::memory::{floats, on_card, upload};
+use super::launch::{Launch, Module::Losses, Module::Rows};
+use super::memory::{empty, floats, on_card, upload};
+use super::mixed::{elements, gradient_type, named, type_of};
 use crate::error::{Result, fail};
 use crate::kernels::cross_entropy::CrossEntropy;
-use crate::nn::dense;
 use crate::storage::{self, Value};
 use crate::tape::record1;
 use crate::tensor::Tensor;
@@ -35,13 +35,16 @@ pub(crate) fn cross_entropy(
         }
         upload(&labels, rows)?
     };
-    let vx = dense(logits.value())?;
-    let vw = weights.map(|weights| on_card(&weights.value().contiguous()?)).transpose()?;
+    let kept = type_of(logits);
+    let vx = elements(logits, kept)?;
+    let vw = weights.map(weights_of).transpose()?;
     let (log_sums, losses) = (floats(rows)?, floats(rows)?);
     let (loss, inverse) = (floats(())?, floats(())?);
     let smoothing = options.label_smoothing as f32;
     if rows > 0 {
-        let launch = Launch::new(Rows, "et_cross_entropy_rows")
+        let names =
+            ["et_cross_entropy_rows", "et_cross_entropy_rows_bf16", "et_cross_entropy_rows_f16"];
+        let launch = Launch::new(Rows, named(kept, names))
             .rows(rows)
             .u64(rows)
             .u64(cols)
@@ -91,8 +94,13 @@ struct Saved {
 
 impl Saved {
     fn gradient(&self, dloss: &Raw) -> Result<Raw> {
-        let dx = floats((self.rows, self.cols))?;
-        let launch = Launch::new(Rows, "et_cross_entropy_backward")
+        let dx = empty(gradient_type(self.vx.dtype()), (self.rows, self.cols))?;
+        let names = [
+            "et_cross_entropy_backward",
+            "et_cross_entropy_backward_bf16",
+            "et_cross_entropy_backward_f16",
+        ];
+        let launch = Launch::new(Rows, named(self.vx.dtype(), names))
             .grid(self.rows, 1)
             .u64(self.rows)
             .u64(self.cols)
@@ -109,4 +117,47 @@ impl Saved {
         unsafe { launch.run() }?;
         Ok(dx)
     }
+}
+
+/// Weights of rows, f32 on the card.
+fn weights_of(weights: &Tensor) -> Result<Raw> {
+    on_card(&elements(weights, DType::F32)?.contiguous()?)
+}
+
+/// Weighted mean binary cross entropy of logits [rows, cols] f32 (or [rows]) and targets of their shape. The gradient flows to the logits:
+/// row weights that are tracked take another way.
+pub(crate) fn binary_cross_entropy(
+    logits: &Tensor,
+    targets: &Tensor,
+    weights: Option<&Tensor>,
+    rows: usize,
+    cols: usize,
+) -> Result<Tensor> {
+    let (vx, vt) = (elements(logits, DType::F32)?, elements(targets, DType::F32)?);
+    let vw = weights.map(weights_of).transpose()?;
+    let losses = floats(rows)?;
+    let (loss, inverse) = (floats(())?, floats(())?);
+    let launch = Launch::new(Losses, "et_binary_rows").rows(rows).u64(rows).u64(cols);
+    let launch = launch.tensor(&vx).tensor(&vt).maybe(vw.as_ref()).tensor(&losses);
+    // SAFETY: logits and targets have rows * cols elements, weights and losses rows.
+    unsafe { launch.run() }?;
+    let launch = Launch::new(Losses, "et_binary_mean").u64(rows).maybe(vw.as_ref());
+    // SAFETY: weights and losses have rows elements, the results one; the grid is one block.
+    unsafe { launch.tensor(&losses).tensor(&loss).tensor(&inverse).run() }?;
+    let shape = logits.dims().to_vec();
+    let mut tracked = vec![logits];
+    tracked.extend(weights);
+    Ok(record1("binary_cross_entropy", &tracked, loss, move |pass| {
+        let Some(grad) = pass.grad(0) else { return Ok(()) };
+        if !pass.wants(0) {
+            return Ok(());
+        }
+        let dx = floats(shape)?;
+        let launch = Launch::new(Losses, "et_binary_backward").elements(rows * cols);
+        let launch = launch.u64(rows).u64(cols).tensor(&vx).tensor(&vt).maybe(vw.as_ref());
+        let dloss = on_card(&grad)?;
+        // SAFETY: logits, targets and the gradient have rows * cols elements, weights rows, the rest one.
+        unsafe { launch.tensor(&dloss).tensor(&inverse).tensor(&dx).run() }?;
+        pass.give(0, dx)
+    }))
 }

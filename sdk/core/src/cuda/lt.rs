@@ -30,8 +30,9 @@ pub(super) struct Product<'a> {
     /// [k, n], or [n, k] when `transpose_b`.
     pub b: &'a Raw,
     pub transpose_b: bool,
+    /// Of the type of `out`.
     pub bias: Option<&'a Raw>,
-    /// f32.
+    /// f32, or of the operands' type.
     pub out: &'a Raw,
     pub add: bool,
 }
@@ -41,6 +42,7 @@ struct Key {
     extents: [usize; 3],
     transposed: [bool; 2],
     dtype: DType,
+    out: DType,
     bias: bool,
     /// Common alignment of the three addresses, which algorithms depend on.
     alignment: u32,
@@ -107,6 +109,7 @@ impl Products {
         let [m, n, k] = key.extents.map(|extent| extent as u64);
         let [ta, tb] = key.transposed;
         let (dtype, float) = (data_type(key.dtype)?, sys::cudaDataType_t::CUDA_R_32F);
+        let result_type = data_type(key.out)?;
         let (rows_a, cols_a) = if ta { (k, m) } else { (m, k) };
         let (rows_b, cols_b) = if tb { (n, k) } else { (k, n) };
         let layout = |dtype, rows: u64, cols: u64| {
@@ -116,7 +119,7 @@ impl Products {
             operation: result::create_matmul_desc(self.compute, float).map_err(plan_error)?,
             a: layout(dtype, rows_a, cols_a)?,
             b: layout(dtype, rows_b, cols_b)?,
-            out: layout(float, m, n)?,
+            out: layout(result_type, m, n)?,
             algorithm: sys::cublasLtMatmulAlgo_t { data: [0; 8] },
         };
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
@@ -129,7 +132,7 @@ impl Products {
         self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(tb))?;
         self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
         if key.bias {
-            self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &float)?;
+            self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &result_type)?;
             // The heuristic wants to see a bias; the address is set for every product.
             let anything: u64 = 256;
             self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &anything)?;
@@ -201,6 +204,7 @@ impl Products {
             extents: [product.m, product.n, product.k],
             transposed: [product.transpose_a, product.transpose_b],
             dtype: product.a.dtype(),
+            out: product.out.dtype(),
             bias: bias.is_some(),
             alignment,
         };
@@ -267,17 +271,21 @@ impl Product<'_> {
             && self.b.elem_count() == self.k * self.n
             && self.out.elem_count() == self.m * self.n
             && self.a.dtype() == self.b.dtype()
-            && self.out.dtype() == DType::F32;
+            && (self.out.dtype() == DType::F32 || self.out.dtype() == self.a.dtype())
+            && self.bias.is_none_or(|bias| bias.dtype() == self.out.dtype());
         if !fits {
             fail!(
                 ET_ERR_SHAPE,
-                "product {} x {} x {}: found {:?}, {:?} and {:?}",
+                "product {} x {} x {}: found {:?} of {}, {:?} of {} and {:?} of {}",
                 self.m,
                 self.k,
                 self.n,
                 self.a.dims(),
+                self.a.dtype().as_str(),
                 self.b.dims(),
-                self.out.dims()
+                self.b.dtype().as_str(),
+                self.out.dims(),
+                self.out.dtype().as_str()
             );
         }
         lock(&engine()?.products).run(self)

@@ -5,6 +5,7 @@
 //! | [`device`] | the one device, its counters and its report |
 //! | [`memory`] | new tensors on it, copies to and from it, addresses |
 //! | [`launch`] | the kernels of `kernels/*.cu` and their arguments |
+//! | [`mixed`], [`copies`] | mixed precision: what is kept in 16 bits, and the weights that products read |
 //! | the rest | one file per family of operations |
 //!
 //! Where tensors live follows from their type: f32, bf16, f16 and the u8 of comparisons on the card; i64 and u32, which are
@@ -14,7 +15,11 @@
 //! Operations without a kernel here run on the CPU between two copies; [`device::report`] counts them.
 
 pub(crate) mod activation;
+mod adafactor;
 pub(crate) mod attention;
+pub(crate) mod conv;
+pub(crate) mod copies;
+pub(crate) mod crf;
 pub mod device;
 pub(crate) mod embedding;
 mod launch;
@@ -22,14 +27,17 @@ pub(crate) mod linear;
 pub(crate) mod loss;
 mod lt;
 pub(crate) mod memory;
+mod mixed;
 pub(crate) mod norm;
 pub(crate) mod optim;
+pub(crate) mod padding;
 pub(crate) mod pool;
+pub(crate) mod recurrent;
 pub(crate) mod softmax;
 
 pub use device::{Options, Precision, open};
 
-/// True if `x` is one that the kernels here take: f32 on the card. While a device is open that is every f32 tensor.
+/// True if `x` is one that the kernels here take: f32 on the card, however it is kept. While a device is open that is every f32 tensor.
 pub(crate) fn holds(x: &crate::tensor::Tensor) -> bool {
-    x.dtype() == candle_core::DType::F32 && !x.value().device().is_cpu()
+    x.dtype() == candle_core::DType::F32 && !x.stored().device().is_cpu()
 }

@@ -1,16 +1,20 @@
 //! Layer norm with residual and dropout, and RMS norm.
 
-use candle_core::Tensor as Raw;
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor as Raw};
 
 use super::activation::{chunk_rows, finish_columns};
-use super::launch::{Dropout, Launch, Module::Norm};
+use super::launch::{Dropout, Launch, Module::Norm, Module::NormHalf};
 use super::linear::give_written;
-use super::memory::floats;
+use super::memory::{empty, floats};
+use super::mixed::{elements, gradient, gradient_type, is_half, named, type_of};
 use crate::error::Result;
 use crate::kernels::philox;
-use crate::nn::{dense, rows_cols};
+use crate::nn::rows_cols;
+use crate::recompute::{self, Recipe};
 use crate::storage::Value;
-use crate::tape::record1;
+use crate::tape::{record_narrow, records};
 use crate::tensor::Tensor;
 
 /// What one call normalises: `gamma (s - mean) rstd + beta` with s = residual + dropout(x). Without `beta` it is RMS norm.
@@ -23,7 +27,7 @@ pub(crate) struct Input<'a> {
     pub dropout: Option<philox::Dropout>,
 }
 
-/// Shapes were checked; everything is f32.
+/// Shapes were checked; everything is f32, and the result is kept as x is.
 pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
     let Input { x, gamma, beta, residual, epsilon, dropout } = input;
     let name = if beta.is_some() { "layer_norm" } else { "rms_norm" };
@@ -32,19 +36,22 @@ pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
     let mut tracked = vec![x, gamma];
     tracked.extend(beta);
     tracked.extend(residual);
-    let (vx, vg) = (dense(x.value())?, dense(gamma.value())?);
-    let vb = beta.map(|beta| dense(beta.value())).transpose()?;
-    let vr = residual.map(|residual| dense(residual.value())).transpose()?;
+    let kept = type_of(x);
+    let back = gradient_type(kept);
+    let (vx, vg) = (elements(x, kept)?, elements(gamma, DType::F32)?);
+    let vb = beta.map(|beta| elements(beta, DType::F32)).transpose()?;
+    let vr = residual.map(|residual| elements(residual, kept)).transpose()?;
     let shape = x.dims().to_vec();
-    let y = floats(shape.clone())?;
+    let y = empty(kept, shape.clone())?;
     let rstd = Value::new(floats(rows)?);
     let mean = if rms { None } else { Some(Value::new(floats(rows)?)) };
     let sum = if vr.is_some() || dropout.is_some() {
-        Some(Value::new(floats(shape.clone())?))
+        Some(Value::new(empty(kept, shape.clone())?))
     } else {
         None
     };
-    let launch = Launch::new(Norm, "et_norm_forward")
+    let names = ["et_norm_forward", "et_norm_forward_bf16", "et_norm_forward_f16"];
+    let launch = launch(kept, names)
         .rows(rows)
         .u64(rows)
         .u64(cols)
@@ -65,11 +72,15 @@ pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
         unsafe { launch.run() }?;
     }
     let summed = sum.unwrap_or(vx);
-    let saved = Saved { rows, cols, rms, dropout, summed, mean, rstd, gamma: vg };
+    let saved = Arc::new(Saved { rows, cols, kept, dropout, summed, mean, rstd, gamma: vg });
+    let recipe = (recompute::is_on() && records(&tracked)).then(|| -> Recipe {
+        let saved = saved.clone();
+        Arc::new(move || saved.again(vb.as_deref()))
+    });
     let residual_at = 2 + usize::from(beta.is_some());
-    Ok(record1(name, &tracked, y, move |pass| {
+    let y = record_narrow(name, &tracked, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        let grad = grad.contiguous()?;
+        let grad = gradient(&grad, back)?;
         if pass.wants(1) || (!rms && pass.wants(2)) {
             let (gammas, betas, parts) = saved.columns(&grad)?;
             give_written(pass, 1, &[cols], |out, add| {
@@ -84,9 +95,12 @@ pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
         let (want_x, want_residual) = (pass.wants(0), pass.wants(residual_at));
         // Without dropout x and the residual have one gradient.
         let shared = saved.dropout.is_none();
-        let dx =
-            if want_x || (shared && want_residual) { Some(floats(shape.clone())?) } else { None };
-        let dresidual = if want_residual && !shared { Some(floats(shape)?) } else { None };
+        let dx = if want_x || (shared && want_residual) {
+            Some(empty(back, shape.clone())?)
+        } else {
+            None
+        };
+        let dresidual = if want_residual && !shared { Some(empty(back, shape)?) } else { None };
         if dx.is_some() || dresidual.is_some() {
             saved.rows(&grad, dx.as_ref(), dresidual.as_ref())?;
         }
@@ -100,13 +114,22 @@ pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
             Some(dx) if want_x => pass.give(0, dx),
             _ => Ok(()),
         }
-    }))
+    });
+    Ok(match recipe {
+        Some(recipe) => y.with_recipe(recipe),
+        None => y,
+    })
+}
+
+/// A launch of the kernel for values that are kept in this type.
+fn launch(kept: DType, names: [&'static str; 3]) -> Launch {
+    Launch::new(if is_half(kept) { NormHalf } else { Norm }, named(kept, names))
 }
 
 struct Saved {
     rows: usize,
     cols: usize,
-    rms: bool,
+    kept: DType,
     dropout: Option<philox::Dropout>,
     summed: Value,
     mean: Option<Value>,
@@ -119,12 +142,13 @@ impl Saved {
         if self.cols == 0 {
             return Ok(());
         }
-        let launch = Launch::new(Norm, "et_norm_backward")
+        let names = ["et_norm_backward", "et_norm_backward_bf16", "et_norm_backward_f16"];
+        let launch = launch(self.kept, names)
             .rows(self.rows)
             .u64(self.rows)
             .u64(self.cols)
             .flag(self.dropout.is_some())
-            .flag(self.rms)
+            .flag(self.mean.is_none())
             .value(Dropout::from(self.dropout))
             .tensor(dy)
             .tensor(&self.summed)
@@ -137,19 +161,42 @@ impl Saved {
         unsafe { launch.run() }
     }
 
+    /// The output once more, to the same bits.
+    fn again(&self, beta: Option<&Raw>) -> Result<Value> {
+        let y = empty(self.kept, self.summed.shape())?;
+        let names = ["et_norm_again", "et_norm_again_bf16", "et_norm_again_f16"];
+        let launch = launch(self.kept, names)
+            .rows(self.rows)
+            .u64(self.rows)
+            .u64(self.cols)
+            .tensor(&self.summed)
+            .maybe(self.mean.as_deref())
+            .tensor(&self.rstd)
+            .tensor(&self.gamma)
+            .maybe(beta)
+            .tensor(&y);
+        if self.cols > 0 {
+            // SAFETY: summed and y have rows * cols elements, gamma and beta cols, mean and rstd rows.
+            unsafe { launch.run() }?;
+        }
+        Ok(Value::new(y))
+    }
+
     /// Partial sums for gamma and beta, and how many rows they have.
     fn columns(&self, dy: &Raw) -> Result<(Raw, Raw, usize)> {
         let chunk = chunk_rows(self.rows);
         let parts = self.rows.div_ceil(chunk);
         let room = (parts.max(1), self.cols);
         let (gammas, betas) = (floats(room)?, floats(room)?);
-        let launch = Launch::new(Norm, "et_norm_columns")
+        let names = ["et_norm_columns", "et_norm_columns_bf16", "et_norm_columns_f16"];
+        let width = if is_half(self.kept) { 128 } else { 32 };
+        let launch = launch(self.kept, names)
             .block(32, 8)
-            .grid(self.cols.div_ceil(32), parts)
+            .grid(self.cols.div_ceil(width), parts)
             .u64(self.rows)
             .u64(self.cols)
             .u64(chunk)
-            .flag(self.rms)
+            .flag(self.mean.is_none())
             .tensor(dy)
             .tensor(&self.summed)
             .maybe(self.mean.as_deref())

@@ -1,23 +1,48 @@
-//! Optimizer steps, norms and scaling over arenas on the card, each one pass.
+//! Optimizer steps, norms and scaling over arenas on the card, each one pass, which also writes the copies that products read.
 
 use candle_core::{DType, Tensor as Raw};
-use easytransfer_abi::{ET_OPTIM_ADAM, ET_OPTIM_ADAMW, ET_OPTIM_LAMB, ET_OPTIM_SGD, et_optim_step};
+use easytransfer_abi::{
+    ET_OPTIM_ADAFACTOR, ET_OPTIM_ADAM, ET_OPTIM_ADAMW, ET_OPTIM_LAMB, ET_OPTIM_SGD, et_optim_step,
+};
 
+use super::adafactor;
 use super::launch::{Launch, Module::Optim};
-use super::memory::{download, empty, table};
+use super::memory::{address, download, empty, table};
 use crate::error::{Result, fail};
 use crate::kernels::optim::Segment;
 
 /// Elements of one task, done by one block.
-const TASK: usize = 16 * 1024;
+pub(super) const TASK: usize = 16 * 1024;
 
 /// `EtTask` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Task {
-    start: u64,
-    len: u32,
-    param: u32,
+pub(super) struct Task {
+    pub start: u64,
+    pub len: u32,
+    pub param: u32,
+}
+
+/// `EtCopies` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct Addresses {
+    bf16: u64,
+    f16: u64,
+}
+
+impl Addresses {
+    /// Those of copies of an arena.
+    fn of(copies: &[Raw]) -> Result<Self> {
+        let mut addresses = Self::default();
+        for copy in copies {
+            match copy.dtype() {
+                DType::BF16 => addresses.bf16 = address(copy)?,
+                _ => addresses.f16 = address(copy)?,
+            }
+        }
+        Ok(addresses)
+    }
 }
 
 /// `EtRates` of the kernels.
@@ -84,10 +109,14 @@ pub(crate) fn scale(
 
 /// True if there is a kernel for the optimizer; others compute on the host between two copies.
 pub(crate) fn has(kind: i32) -> bool {
-    matches!(kind, ET_OPTIM_ADAM | ET_OPTIM_ADAMW | ET_OPTIM_LAMB | ET_OPTIM_SGD)
+    matches!(
+        kind,
+        ET_OPTIM_ADAM | ET_OPTIM_ADAMW | ET_OPTIM_LAMB | ET_OPTIM_SGD | ET_OPTIM_ADAFACTOR
+    )
 }
 
-/// One step with the gradients times `grad_scale`; the formulas are those of `kernels::optim`. Errors: `INVALID_ARGUMENT` for rates out of range.
+/// One step with the gradients times `grad_scale`; the formulas are those of `kernels::optim`. `copies` of the values are written along with
+/// them. Errors: `INVALID_ARGUMENT` for rates out of range.
 pub(crate) fn step(
     step: &et_optim_step,
     grad_scale: f64,
@@ -95,8 +124,9 @@ pub(crate) fn step(
     values: &Raw,
     grads: &Raw,
     states: &[Raw],
+    copies: &[Raw],
 ) -> Result<()> {
-    let adam = step.kind != ET_OPTIM_SGD;
+    let adam = !matches!(step.kind, ET_OPTIM_SGD | ET_OPTIM_ADAFACTOR);
     for (name, beta) in [("beta1", step.beta1), ("beta2", step.beta2)] {
         if adam && !(0.0..1.0).contains(&beta) {
             fail!(
@@ -107,6 +137,10 @@ pub(crate) fn step(
     }
     if step.step == 0 {
         fail!(ET_ERR_INVALID_ARGUMENT, "optim_step: step must be at least 1, found 0");
+    }
+    let written = Addresses::of(copies)?;
+    if let (ET_OPTIM_ADAFACTOR, [state]) = (step.kind, states) {
+        return adafactor::step(step, grad_scale, segments, [values, grads, state], written);
     }
     let active: Vec<&Segment> = segments.iter().filter(|segment| segment.active).collect();
     let (tasks, first) = tasks(active.iter().map(|segment| (segment.offset, segment.len)));
@@ -126,7 +160,8 @@ pub(crate) fn step(
                 .flag(step.step <= 1)
                 .tensor(values)
                 .tensor(grads)
-                .maybe(buffer);
+                .maybe(buffer)
+                .value(written);
             // SAFETY: the tasks lie within the arenas, and every task's parameter has rates.
             unsafe { launch.run() }
         }
@@ -139,12 +174,12 @@ pub(crate) fn step(
             let first = table(&first)?;
             let apply = launch("et_lamb_apply").tensor(&first).tensor(&norms);
             // SAFETY: as above; `first` says which tasks belong to each parameter.
-            unsafe { apply.tensor(values).tensor(m).tensor(v).run() }
+            unsafe { apply.tensor(values).tensor(m).tensor(v).value(written).run() }
         }
         (_, [m, v]) => {
             let launch = launch("et_adam_step").tensor(values).tensor(grads).tensor(m).tensor(v);
             // SAFETY: as above.
-            unsafe { launch.run() }
+            unsafe { launch.value(written).run() }
         }
         _ => fail!(ET_ERR_INVALID_ARGUMENT, "{} is no optimizer", step.kind),
     }
@@ -188,5 +223,6 @@ mod tests {
         assert_eq!(found, [(16, TASK as u32, 0), (16 + TASK as u64, 1, 0), (70_000, 5, 1)]);
         assert_eq!(first, [0, 2, 3]);
         assert_eq!((size_of::<Task>(), size_of::<Rates>()), (16, 48));
+        assert_eq!(size_of::<Addresses>(), 16);
     }
 }

@@ -228,7 +228,7 @@ fn check<F: Float>(
     run_ranges(kernel, "starts", shape.starts, rows)
 }
 
-fn check_tags(kernel: &'static str, tags: &[i64], rows: usize, bound: usize) -> Result {
+pub(crate) fn check_tags(kernel: &'static str, tags: &[i64], rows: usize, bound: usize) -> Result {
     check_len(kernel, "tags", rows, tags.len())?;
     match tags.iter().position(|&tag| !(0..bound as i64).contains(&tag)) {
         None => Ok(()),

@@ -57,36 +57,42 @@ const GROUP_RUNS: usize = 8;
 
 /// Runs that are stepped through together, longest first, none empty.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     runs: Vec<Range<usize>>,
     reverse: bool,
 }
 
 impl Group {
-    /// All runs that are not empty, in groups.
-    pub(super) fn all(mut runs: Vec<Range<usize>>, reverse: bool) -> Vec<Self> {
+    /// All runs that are not empty, as one group.
+    pub(crate) fn one(mut runs: Vec<Range<usize>>, reverse: bool) -> Self {
         runs.retain(|run| !run.is_empty());
         runs.sort_by_key(|run| std::cmp::Reverse(run.len()));
-        runs.chunks(GROUP_RUNS).map(|runs| Self { runs: runs.to_vec(), reverse }).collect()
+        Self { runs, reverse }
+    }
+
+    /// All runs that are not empty, in groups.
+    pub(super) fn all(runs: Vec<Range<usize>>, reverse: bool) -> Vec<Self> {
+        let all = Self::one(runs, reverse);
+        all.runs.chunks(GROUP_RUNS).map(|runs| Self { runs: runs.to_vec(), reverse }).collect()
     }
 
     /// Number of runs.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.runs.len()
     }
 
     /// Length of the longest run.
-    pub(super) fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         self.runs.first().map_or(0, Range::len)
     }
 
     /// Number of runs that have a token at `step`; they are the first ones.
-    pub(super) fn active(&self, step: usize) -> usize {
+    pub(crate) fn active(&self, step: usize) -> usize {
         self.runs.partition_point(|run| run.len() > step)
     }
 
     /// The token that run `run` of the group reads at `step`.
-    pub(super) fn row(&self, run: usize, step: usize) -> usize {
+    pub(crate) fn row(&self, run: usize, step: usize) -> usize {
         let run = &self.runs[run];
         if self.reverse { run.end - 1 - step } else { run.start + step }
     }

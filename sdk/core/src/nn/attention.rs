@@ -150,6 +150,7 @@ fn typed<F: Direct>(q: &Tensor, k: &Tensor, v: &Tensor, plan: Plan) -> Result<Te
         let dropout = plan.dropout;
         return plan.with_shape(|shape| crate::cuda::attention::attention(q, k, v, shape, dropout));
     }
+    [q, k, v].iter().try_for_each(|x| x.widen())?;
     let (queries, width) = (q.dims()[0], q.dims()[1]);
     let keys = k.dims()[0];
     let (vq, vk, vv) = (readable::<F>(q)?, readable::<F>(k)?, readable::<F>(v)?);

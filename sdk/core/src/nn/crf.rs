@@ -69,6 +69,16 @@ fn typed_loss<F: Direct>(
     classes: usize,
 ) -> Result<Tensor> {
     let tracked = (0..4).map(|index| given(inputs, index)).collect::<Result<Vec<&Tensor>>>()?;
+    #[cfg(feature = "cuda")]
+    if let [emissions, transitions, first, last] = tracked[..]
+        && crate::cuda::holds(emissions)
+    {
+        let all = storage::read::<i64>(&tags)?;
+        crate::kernels::crf::check_tags("crf_forward", &all, emissions.dims()[0], classes)?;
+        drop(all);
+        let tensors = [emissions, transitions, first, last];
+        return crate::cuda::crf::loss(tensors, &tags, &starts, classes);
+    }
     let values = tracked.iter().map(|x| dense(x.value())).collect::<Result<Vec<_>>>()?;
     let rows = tracked[0].dims()[0];
     let batch = starts.elem_count() - 1;

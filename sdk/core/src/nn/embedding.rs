@@ -20,7 +20,7 @@ pub fn embedding_sum(tables: &[&Tensor], ids: &[&Tensor]) -> Result<Tensor> {
     let &[_, width] = table.dims() else {
         fail!(ET_ERR_SHAPE, "embedding_sum: a table must have two axes, found {:?}", table.dims());
     };
-    let positions = first.value().elem_count();
+    let positions = first.elem_count();
     let mut values = Vec::with_capacity(ids.len());
     for (index, (table, ids)) in tables.iter().zip(ids).enumerate() {
         if table.dims().len() != 2 || table.dims()[1] != width {

@@ -70,7 +70,7 @@ fn packed(
         return Ok(None);
     };
     // A card has its own way.
-    if !x.value().device().is_cpu() {
+    if !x.stored().device().is_cpu() {
         return Ok(None);
     }
     let (&[.., inputs], &[outputs, width]) = (x.dims(), weight.dims()) else { return Ok(None) };

@@ -85,6 +85,7 @@ fn typed_cross_entropy<F: Direct>(
     if crate::cuda::holds(logits) && cols > 0 && !weights.is_some_and(Tensor::is_tracked) {
         return crate::cuda::loss::cross_entropy(logits, &labels, weights, options);
     }
+    logits.widen()?;
     let rows = logits.dims()[0];
     let vx = dense(logits.value())?;
     let vw = weights.map(|weights| dense(weights.value())).transpose()?;
@@ -172,6 +173,10 @@ fn typed_binary<F: Direct>(
     cols: usize,
 ) -> Result<Tensor> {
     const LOSS: ElementLoss = ElementLoss::BinaryCrossEntropy;
+    #[cfg(feature = "cuda")]
+    if crate::cuda::holds(logits) && rows * cols > 0 && !weights.is_some_and(Tensor::is_tracked) {
+        return crate::cuda::loss::binary_cross_entropy(logits, targets, weights, rows, cols);
+    }
     let (vx, vt) = (dense(logits.value())?, dense(targets.value())?);
     let vw = weights.map(|weights| dense(weights.value())).transpose()?;
     let mean = {

@@ -156,6 +156,9 @@ pub(crate) fn by_dtype(
         dtype = Some(input.dtype());
     }
     let dtype = dtype.unwrap_or(DType::F32);
+    if !reads_narrow(op) {
+        inputs.iter().flatten().try_for_each(|input| input.widen())?;
+    }
     let own = |input: &Option<&Tensor>| input.cloned();
     match dtype {
         DType::F32 | DType::F64 => {
@@ -169,6 +172,24 @@ pub(crate) fn by_dtype(
             ops::shape::cast(&f(&inputs, false)?, dtype)
         }
     }
+}
+
+/// True if the operation has a way on cards that reads f32 as it is kept, in bf16 or f16.
+fn reads_narrow(op: &str) -> bool {
+    const ALL: [&str; 11] = [
+        "linear",
+        "layer_norm",
+        "rms_norm",
+        "attention",
+        "dropout",
+        "pool",
+        "cross_entropy",
+        "embedding_sum",
+        "to_padded",
+        "from_padded",
+        "conv1d",
+    ];
+    ALL.contains(&op)
 }
 
 /// Input `index` of [`by_dtype`], which was given.

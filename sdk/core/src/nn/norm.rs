@@ -56,7 +56,7 @@ pub fn layer_norm(args: LayerNorm<'_>) -> Result<Tensor> {
     }
     let inputs = [Some(args.x), Some(args.gamma), Some(args.beta), args.residual];
     by_dtype(OP, &inputs, |inputs, double| {
-        let len = args.x.value().elem_count();
+        let len = args.x.elem_count();
         let dropout = dropout_of(OP, args.dropout, args.rng, len)?;
         if double {
             typed_layer_norm::<f64>(inputs, args.epsilon, dropout)
@@ -246,7 +246,7 @@ fn typed_rms_norm<F: Direct>(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result
 pub fn dropout(x: &Tensor, p: f64, rng: Option<&Rng>) -> Result<Tensor> {
     by_dtype("dropout", &[Some(x)], |inputs, double| {
         let x = given(inputs, 0)?;
-        match dropout_of("dropout", p, rng, x.value().elem_count())? {
+        match dropout_of("dropout", p, rng, x.elem_count())? {
             None => Ok(x.clone()),
             Some(dropout) if double => typed_dropout::<f64>(x, dropout),
             Some(dropout) => typed_dropout::<f32>(x, dropout),

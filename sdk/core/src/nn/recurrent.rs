@@ -104,6 +104,16 @@ fn weights<'a, F: Real>(slices: &'a [Slice<'_, F>]) -> RnnWeights<'a, F> {
 fn typed<F: Direct>(plan: Plan, list: &[Option<Tensor>]) -> Result<Tensor> {
     let Plan { kind, rows, hidden, .. } = plan;
     let tracked = (0..5).map(|index| given(list, index)).collect::<Result<Vec<_>>>()?;
+    #[cfg(feature = "cuda")]
+    if let [x, w_ih, w_hh, b_ih, b_hh] = tracked[..]
+        && plan.rows * plan.inputs * plan.hidden > 0
+        && crate::cuda::holds(x)
+    {
+        let Plan { inputs, reverse, .. } = plan;
+        let layer =
+            crate::cuda::recurrent::Layer { gates: kind.gates(), rows, inputs, hidden, reverse };
+        return crate::cuda::recurrent::recurrent([x, w_ih, w_hh, b_ih, b_hh], &plan.starts, layer);
+    }
     let values = tracked.iter().map(|x| dense(x.value())).collect::<Result<Vec<_>>>()?;
     let mut gates = storage::take::<F>(rows * kind.gates() * hidden);
     // Cells of an LSTM, the inner part of the third gate of a GRU.

@@ -144,6 +144,17 @@ impl Padding {
     }
 
     fn apply<F: Direct>(self, x: &Tensor) -> Result<Tensor> {
+        crate::on_card!(
+            x,
+            crate::cuda::padding::padding(
+                x,
+                &self.starts,
+                self.rows,
+                self.len,
+                self.cols,
+                self.pad
+            )
+        );
         let y = {
             let vx = dense(x.value())?;
             self.run::<F>(self.pad, &storage::read::<F>(&vx)?)?
@@ -224,6 +235,7 @@ fn typed_conv1d<F: Direct>(
     dilation: usize,
 ) -> Result<Tensor> {
     let (x, weight, bias) = (given(inputs, 0)?, given(inputs, 1)?, inputs[2].as_ref());
+    crate::on_card!(x, crate::cuda::conv::conv1d(x, weight, bias, &starts, dilation));
     let (rows, columns) = matrix("conv1d", x)?;
     let (outputs, kernel) = (weight.dims()[0], weight.dims()[2]);
     let sizes = Sizes { inputs: columns, outputs, kernel, dilation };

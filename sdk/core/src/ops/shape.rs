@@ -5,17 +5,31 @@ use candle_core::{DType, Tensor as Raw};
 use super::{check_same_dtype, reduce_to};
 use crate::error::{Result, fail};
 use crate::storage::{self, Value};
-use crate::tape::record1;
+use crate::tape::{Pass, record_narrow, record1};
 use crate::tensor::{Tensor, axis_of, shape_len};
+
+/// Elements of `x` in another layout, kept as those of `x` are.
+fn viewed(
+    op: &'static str,
+    x: &Tensor,
+    y: Raw,
+    backward: impl FnOnce(&mut Pass<'_>) -> Result<()> + Send + 'static,
+) -> Tensor {
+    if x.is_narrow() {
+        record_narrow(op, &[x], y, backward)
+    } else {
+        record1(op, &[x], y, backward)
+    }
+}
 
 /// The same elements in another shape. Errors: `SHAPE`.
 pub fn reshape(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
-    if shape_len("reshape", shape)? != x.value().elem_count() {
+    if shape_len("reshape", shape)? != x.elem_count() {
         fail!(ET_ERR_SHAPE, "reshape: {:?} does not have as many elements as {shape:?}", x.dims());
     }
-    let y = x.value().reshape(shape.to_vec())?;
+    let y = x.stored().reshape(shape.to_vec())?;
     let back = x.dims().to_vec();
-    Ok(record1("reshape", &[x], y, move |pass| {
+    Ok(viewed("reshape", x, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         pass.give(0, grad.reshape(back)?)
     }))
@@ -36,8 +50,8 @@ pub fn permute(x: &Tensor, axes: &[i64]) -> Result<Tensor> {
             "permute: expected each of the {rank} axes once, found {axes:?}"
         );
     }
-    let y = x.value().permute(order)?;
-    Ok(record1("permute", &[x], y, move |pass| {
+    let y = x.stored().permute(order)?;
+    Ok(viewed("permute", x, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         pass.give(0, grad.permute(back)?)
     }))
@@ -53,8 +67,8 @@ pub fn narrow(x: &Tensor, axis: i64, start: usize, len: usize) -> Result<Tensor>
             "narrow: {len} entries from {start} do not lie in the {extent} entries of axis {axis}"
         );
     }
-    let y = x.value().narrow(axis, start, len)?;
-    Ok(record1("narrow", &[x], y, move |pass| {
+    let y = x.stored().narrow(axis, start, len)?;
+    Ok(viewed("narrow", x, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         pass.give(0, grad.pad_with_zeros(axis, start, extent - start - len)?)
     }))
@@ -76,11 +90,11 @@ pub fn broadcast_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
 
 /// The same values, row-major without gaps.
 pub fn contiguous(x: &Tensor) -> Result<Tensor> {
-    if x.value().is_contiguous() {
+    if x.stored().is_contiguous() {
         return Ok(x.clone());
     }
-    let y = x.value().contiguous()?;
-    Ok(record1("contiguous", &[x], y, move |pass| {
+    let y = x.stored().contiguous()?;
+    Ok(viewed("contiguous", x, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         pass.give(0, grad)
     }))
@@ -132,7 +146,14 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());
     }
-    let y = storage::at_home(x.value().to_dtype(dtype)?)?;
+    // What is kept in the wanted type already is taken as it is.
+    let y = match x.stored() {
+        half if half.dtype() == dtype => half.clone(),
+        _ => {
+            x.widen()?;
+            storage::at_home(x.value().to_dtype(dtype)?)?
+        }
+    };
     if !dtype.is_float() {
         return Ok(Tensor::new(y));
     }

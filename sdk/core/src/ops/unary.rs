@@ -83,6 +83,7 @@ pub fn unary(op: i32, x: &Tensor) -> Result<Tensor> {
             }
         };
     }
+    x.widen()?;
     let v = x.value();
     let y = match op {
         abi::ET_UNARY_NEG => pooled::affine(v, -1.0, -0.0)?,

@@ -67,11 +67,22 @@ pub(super) unsafe fn tensors<'a>(
     handles.iter().map(|&handle| unsafe { borrow::<Tensor>(handle) }).collect()
 }
 
-/// An input of an operation, noted for the profiler.
+/// An input of an operation, in its own type and noted for the profiler.
 ///
 /// # Safety
 /// `tensor` is a live handle that outlives `'a`.
 unsafe fn input<'a>(tensor: *const et_tensor) -> Result<&'a Tensor> {
+    // SAFETY: the caller's contract is the same.
+    let tensor = unsafe { stored(tensor) }?;
+    tensor.widen()?;
+    Ok(tensor)
+}
+
+/// An input of an operation that reads elements as they are kept, noted for the profiler.
+///
+/// # Safety
+/// `tensor` is a live handle that outlives `'a`.
+unsafe fn stored<'a>(tensor: *const et_tensor) -> Result<&'a Tensor> {
     // SAFETY: the caller's contract is the same.
     let tensor = unsafe { borrow::<Tensor>(tensor) }?;
     profile::input(tensor);
@@ -135,7 +146,7 @@ unsafe extern "C" fn shape(tensor: *const et_tensor) -> *const usize {
 
 unsafe extern "C" fn len(tensor: *const et_tensor) -> usize {
     // SAFETY: the boundary's contract: a live tensor.
-    guard_value(0, || Ok(unsafe { borrow::<Tensor>(tensor) }?.value().elem_count()))
+    guard_value(0, || Ok(unsafe { borrow::<Tensor>(tensor) }?.elem_count()))
 }
 
 unsafe extern "C" fn is_tracked(tensor: *const et_tensor) -> i32 {
@@ -145,7 +156,7 @@ unsafe extern "C" fn is_tracked(tensor: *const et_tensor) -> i32 {
 
 unsafe extern "C" fn is_contiguous(tensor: *const et_tensor) -> i32 {
     // SAFETY: the boundary's contract: a live tensor.
-    guard_value(0, || Ok(i32::from(unsafe { borrow::<Tensor>(tensor) }?.value().is_contiguous())))
+    guard_value(0, || Ok(i32::from(unsafe { borrow::<Tensor>(tensor) }?.stored().is_contiguous())))
 }
 
 unsafe extern "C" fn from_data(
@@ -177,7 +188,9 @@ unsafe extern "C" fn read(
         } else {
             std::slice::from_raw_parts_mut(data.cast::<u8>(), size)
         };
-        create::read(borrow::<Tensor>(tensor)?, bytes)
+        let tensor = borrow::<Tensor>(tensor)?;
+        tensor.widen()?;
+        create::read(tensor, bytes)
     })
 }
 
@@ -190,20 +203,26 @@ slot!(power(x)(exponent: f64) una::power(x, exponent));
 slot!(clamp(x)(low: f64, high: f64) una::clamp(x, low, high));
 slot!(matmul(a, b)() mm::matmul(a, b));
 slot!(select(condition, a, b)() bin::select(condition, a, b));
-slot!(reshape(x)(shape: *const usize, rank: usize) shp::reshape(x, slice_from(shape, rank)?));
-slot!(permute(x)(axes: *const i64, axes_len: usize) shp::permute(x, slice_from(axes, axes_len)?));
-slot!(narrow(x)(axis: i64, start: usize, len: usize) shp::narrow(x, axis, start, len));
+slot!(reshape()(x: *const et_tensor, shape: *const usize, rank: usize)
+    shp::reshape(stored(x)?, slice_from(shape, rank)?));
+slot!(permute()(x: *const et_tensor, axes: *const i64, axes_len: usize)
+    shp::permute(stored(x)?, slice_from(axes, axes_len)?));
+slot!(narrow()(x: *const et_tensor, axis: i64, start: usize, len: usize)
+    shp::narrow(stored(x)?, axis, start, len));
 slot!(broadcast_to(x)(shape: *const usize, rank: usize)
     shp::broadcast_to(x, slice_from(shape, rank)?));
-slot!(contiguous(x)() shp::contiguous(x));
-slot!(concat()(list: *const *const et_tensor, len: usize, axis: i64)
-    shp::concat(&tensors(list, len)?, axis));
-slot!(cast(x)(dtype: i32) shp::cast(x, dtype_from_code(dtype)?));
+slot!(contiguous()(x: *const et_tensor) shp::contiguous(stored(x)?));
+slot!(concat()(list: *const *const et_tensor, len: usize, axis: i64) {
+    let list = tensors(list, len)?;
+    list.iter().try_for_each(|tensor| tensor.widen())?;
+    shp::concat(&list, axis)
+});
+slot!(cast()(x: *const et_tensor, dtype: i32) shp::cast(stored(x)?, dtype_from_code(dtype)?));
 slot!(reduce()(op: i32, x: *const et_tensor, axes: *const i64, axes_len: usize, keep_axes: i32)
     red::reduce(named(op, red::name), input(x)?, slice_from(axes, axes_len)?, keep_axes != 0));
-slot!(unary()(op: i32, x: *const et_tensor) una::unary(named(op, una::name), input(x)?));
+slot!(unary()(op: i32, x: *const et_tensor) una::unary(named(op, una::name), stored(x)?));
 slot!(binary()(op: i32, a: *const et_tensor, b: *const et_tensor)
-    bin::binary(named(op, bin::name), input(a)?, input(b)?));
+    bin::binary(named(op, bin::name), stored(a)?, stored(b)?));
 slot!(compare()(op: i32, a: *const et_tensor, b: *const et_tensor)
     bin::compare(op, input(a)?, input(b)?));
 slot!(index_select()(x: *const et_tensor, axis: i64, places: *const et_tensor)

@@ -1,6 +1,8 @@
-// Attention over runs with products on tensor cores: operands in bfloat16 or half precision, sums, softmax and results in f32. The tiles
+// Attention over runs with products on tensor cores: operands and results in bfloat16 or half precision, sums and softmax in f32. Gradients
+// are bfloat16, and so are the operands of their products; what half precision kept is converted on the way. The tiles
 // are those of attention.cu; a block has 8 warps, of which each owns 16 rows of half of the columns of every product.
 #include "attention.cuh"
+#include "storage.cuh"
 
 #ifdef __CUDACC__
 #include <mma.h>
@@ -10,24 +12,44 @@ using namespace nvcuda;
 #define SCORES 68
 #define WEIGHTS 72
 
+// Eight elements that are read or written at once.
 template <typename T>
-__device__ __forceinline__ T half_of(float x);
-template <>
-__device__ __forceinline__ __nv_bfloat16 half_of<__nv_bfloat16>(float x) {
-    return __float2bfloat16_rn(x);
-}
-template <>
-__device__ __forceinline__ __half half_of<__half>(float x) {
-    return __float2half_rn(x);
+struct alignas(16) Eight {
+    T x[8];
+};
+
+template <typename T>
+__device__ __forceinline__ bool is_eight(const T* p, uint64_t step, uint32_t head_size) {
+    return (((uintptr_t)p & 15) | (step & 7) | (head_size & 7)) == 0;
 }
 
-// Copies rows first..first + count of one head to out[row][column]; missing rows and columns are zeros.
-template <typename T, int D>
-__device__ __forceinline__ void load(const float* x, uint64_t step, uint32_t head_size, uint64_t first, uint32_t count, T* out) {
+// Copies rows first..first + count of one head, stored as S, to out[row][column]; missing rows and columns are zeros.
+template <typename T, int D, typename S>
+__device__ __forceinline__ void load(const S* x, uint64_t step, uint32_t head_size, uint64_t first, uint32_t count, T* out) {
+    if (is_eight(x, step, head_size)) {
+        for (int i = threadIdx.x; i < TILE * D / 8; i += 256) {
+            int row = i / (D / 8), col = i % (D / 8) * 8;
+            Eight<T> to;
+            if (row < (int)count && col < (int)head_size) {
+                Eight<S> from = *(const Eight<S>*)(x + (first + row) * step + col);
+#pragma unroll
+                for (int j = 0; j < 8; ++j) {
+                    to.x[j] = et_narrow<T>(et_wide(from.x[j]));
+                }
+            } else {
+#pragma unroll
+                for (int j = 0; j < 8; ++j) {
+                    to.x[j] = et_narrow<T>(0.0f);
+                }
+            }
+            *(Eight<T>*)(out + row * (D + 8) + col) = to;
+        }
+        return;
+    }
     for (int i = threadIdx.x; i < TILE * D; i += 256) {
         int row = i / D, col = i % D;
         bool inside = row < (int)count && col < (int)head_size;
-        out[row * (D + 8) + col] = half_of<T>(inside ? x[(first + row) * step + col] : 0.0f);
+        out[row * (D + 8) + col] = et_narrow<T>(inside ? et_wide(x[(first + row) * step + col]) : 0.0f);
     }
 }
 
@@ -121,19 +143,33 @@ __device__ __forceinline__ void fetch(const float* scores, int row, int tx, floa
 }
 
 // Writes a 64 x D result from shared memory; rows past `rows` and columns past the head's are left out.
-template <int D>
-__device__ __forceinline__ void write(const float* from, float* to, uint64_t width, uint32_t head_size, int rows) {
+template <typename T, int D>
+__device__ __forceinline__ void write(const float* from, T* to, uint64_t width, uint32_t head_size, int rows) {
+    if (is_eight(to, width, head_size)) {
+        for (int i = threadIdx.x; i < TILE * D / 8; i += 256) {
+            int row = i / (D / 8), col = i % (D / 8) * 8;
+            if (row < rows && col < (int)head_size) {
+                Eight<T> eight;
+#pragma unroll
+                for (int j = 0; j < 8; ++j) {
+                    eight.x[j] = et_narrow<T>(from[row * (D + 4) + col + j]);
+                }
+                *(Eight<T>*)(to + (uint64_t)row * width + col) = eight;
+            }
+        }
+        return;
+    }
     for (int i = threadIdx.x; i < TILE * D; i += 256) {
         int row = i / D, col = i % D;
         if (row < rows && col < (int)head_size) {
-            to[(uint64_t)row * width + col] = from[row * (D + 4) + col];
+            to[(uint64_t)row * width + col] = et_narrow<T>(from[row * (D + 4) + col]);
         }
     }
 }
 
 template <typename T, int D>
-__device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs, const EtTile* tiles, const float* q, const float* k,
-                                        const float* v, float* o, float* lse) {
+__device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs, const EtTile* tiles, const T* q, const T* k, const T* v,
+                                        T* o, float* lse) {
     ET_DYNAMIC(unsigned char, shared);
     float* scores = (float*)shared;
     float* sums = scores + TILE * SCORES;
@@ -209,7 +245,7 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
             }
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                ps[row * WEIGHTS + 4 * tx + j] = half_of<T>(s[j]);
+                ps[row * WEIGHTS + 4 * tx + j] = et_narrow<T>(s[j]);
             }
         }
         __syncthreads();
@@ -229,7 +265,7 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
         uint64_t at = run.query + tile.first + row;
         float inverse = sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f;
         for (int col = tx; col < (int)a.head_size; col += 16) {
-            o[at * width + column + col] = sums[row * (D + 4) + col] * inverse;
+            o[at * width + column + col] = et_narrow<T>(sums[row * (D + 4) + col] * inverse);
         }
         if (tx == 0) {
             lse[at * a.heads + head] = sum[i] > 0.0f ? largest[i] + logf(sum[i]) : -INFINITY;
@@ -259,17 +295,19 @@ __device__ __forceinline__ void tile_gradients(const EtAttention& a, const EtRun
         for (int j = 0; j < 4; ++j) {
             int at = (4 * ty + i) * WEIGHTS + 4 * tx + j;
             if (ps) {
-                ps[at] = half_of<T>(p[i][j]);
+                ps[at] = et_narrow<T>(p[i][j]);
             }
-            ds[at] = half_of<T>(s[i][j]);
+            ds[at] = et_narrow<T>(s[i][j]);
         }
     }
     __syncthreads();
 }
 
-template <typename T, int D>
-__device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun* runs, const EtTile* tiles, const float* q, const float* k,
-                                               const float* v, const float* d_o, const float* lse, const float* delta, float* dq) {
+template <typename S, int D>
+__device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k,
+                                               const S* v, const __nv_bfloat16* d_o, const float* lse, const float* delta,
+                                               __nv_bfloat16* dq) {
+    using T = __nv_bfloat16;
     ET_DYNAMIC(unsigned char, shared);
     float* scores = (float*)shared;
     float* slopes = scores + TILE * SCORES;
@@ -304,13 +342,14 @@ __device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun
     float* result = (float*)qs;
     sums.store(result);
     __syncthreads();
-    write<D>(result, dq + (uint64_t)(run.query + tile.first) * width + column, width, a.head_size, rows);
+    write<T, D>(result, dq + (uint64_t)(run.query + tile.first) * width + column, width, a.head_size, rows);
 }
 
-template <typename T, int D>
-__device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* runs, const EtTile* tiles, const float* q, const float* k,
-                                             const float* v, const float* d_o, const float* lse, const float* delta, float* dk,
-                                             float* dv) {
+template <typename S, int D>
+__device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k,
+                                             const S* v, const __nv_bfloat16* d_o, const float* lse, const float* delta,
+                                             __nv_bfloat16* dk, __nv_bfloat16* dv) {
+    using T = __nv_bfloat16;
     ET_DYNAMIC(unsigned char, shared);
     float* scores = (float*)shared;
     float* slopes = scores + TILE * SCORES;
@@ -350,35 +389,62 @@ __device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* 
     __syncthreads();
     dks.store(result);
     __syncthreads();
-    write<D>(result, dk + start, width, a.head_size, count);
+    write<T, D>(result, dk + start, width, a.head_size, count);
     __syncthreads();
     dvs.store(result);
     __syncthreads();
-    write<D>(result, dv + start, width, a.head_size, count);
+    write<T, D>(result, dv + start, width, a.head_size, count);
 }
 
-#define KERNELS(D)                                                                                                                       \
-    extern "C" __global__ void __launch_bounds__(256)                                                                                    \
-        et_attention_forward_bf16_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const float* q, const float* k,             \
-                                      const float* v, float* o, float* lse) {                                                            \
-        forward<__nv_bfloat16, D>(a, runs, tiles, q, k, v, o, lse);                                                                      \
-    }                                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256)                                                                                    \
-        et_attention_forward_f16_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const float* q, const float* k,              \
-                                     const float* v, float* o, float* lse) {                                                             \
-        forward<__half, D>(a, runs, tiles, q, k, v, o, lse);                                                                             \
-    }                                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256)                                                                                    \
-        et_attention_query_bf16_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const float* q, const float* k,               \
-                                    const float* v, const float* d_o, const float* lse, const float* delta, float* dq) {                 \
-        query_gradient<__nv_bfloat16, D>(a, runs, tiles, q, k, v, d_o, lse, delta, dq);                                                  \
-    }                                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256)                                                                                    \
-        et_attention_key_bf16_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const float* q, const float* k, const float* v, \
-                                  const float* d_o, const float* lse, const float* delta, float* dk, float* dv) {                        \
-        key_gradient<__nv_bfloat16, D>(a, runs, tiles, q, k, v, d_o, lse, delta, dk, dv);                                                \
+// delta [queries, heads] = the sums over a head's columns of do * o. One warp per (query, head).
+template <typename S>
+__device__ __forceinline__ void levels(uint64_t count, uint32_t head_size, const S* o, const __nv_bfloat16* d_o, float* delta) {
+    uint64_t at = blockIdx.x * 8ull + (threadIdx.x >> 5);
+    if (at >= count) {
+        return;
     }
-KERNELS(32)
-KERNELS(64)
-KERNELS(96)
-KERNELS(128)
+    uint64_t start = at * head_size, end = start + head_size;
+    float sum = 0.0f;
+    for (uint64_t i = start + 4 * (threadIdx.x & 31); i < end; i += 128) {
+        float x[4], g[4];
+        et_load4(o, i, end, x);
+        et_load4(d_o, i, end, g);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            sum += x[j] * g[j];
+        }
+    }
+    sum = et_warp_sum(sum);
+    if ((threadIdx.x & 31) == 0) {
+        delta[at] = sum;
+    }
+}
+
+#define KERNELS(name, S, D)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256)                                                                                    \
+        et_attention_forward_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,     \
+                                          S* o, float* lse) {                                                                            \
+        forward<S, D>(a, runs, tiles, q, k, v, o, lse);                                                                                  \
+    }                                                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256)                                                                                    \
+        et_attention_query_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,       \
+                                        const __nv_bfloat16* d_o, const float* lse, const float* delta, __nv_bfloat16* dq) {             \
+        query_gradient<S, D>(a, runs, tiles, q, k, v, d_o, lse, delta, dq);                                                              \
+    }                                                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256)                                                                                    \
+        et_attention_key_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,         \
+                                      const __nv_bfloat16* d_o, const float* lse, const float* delta, __nv_bfloat16* dk,                 \
+                                      __nv_bfloat16* dv) {                                                                               \
+        key_gradient<S, D>(a, runs, tiles, q, k, v, d_o, lse, delta, dk, dv);                                                            \
+    }
+#define SIZES(name, S)                                                                                                                   \
+    KERNELS(name, S, 32)                                                                                                                 \
+    KERNELS(name, S, 64)                                                                                                                 \
+    KERNELS(name, S, 96)                                                                                                                 \
+    KERNELS(name, S, 128)                                                                                                                \
+    extern "C" __global__ void et_attention_delta_##name(uint64_t count, uint32_t head_size, const S* o, const __nv_bfloat16* d_o,       \
+                                                         float* delta) {                                                                 \
+        levels(count, head_size, o, d_o, delta);                                                                                         \
+    }
+SIZES(bf16, __nv_bfloat16)
+SIZES(f16, __half)

@@ -1,4 +1,4 @@
-// Activations, dropout, column sums, casts, scaling.
+// Activations, dropout, column sums, scaling, in f32.
 #include "common.cuh"
 
 extern "C" __global__ void et_activation_forward(int kind, uint64_t n, const float* x, float* y) {
@@ -67,18 +67,5 @@ extern "C" __global__ void et_column_finish(uint64_t parts, uint64_t cols, int a
 extern "C" __global__ void et_store(uint64_t n, int add, const float* x, float* y) {
     for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < n; i += (uint64_t)gridDim.x * blockDim.x) {
         y[i] = add ? y[i] + x[i] : x[i];
-    }
-}
-
-extern "C" __global__ void et_cast_bf16(uint64_t n, const float* x, __nv_bfloat16* y) {
-    for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < n; i += (uint64_t)gridDim.x * blockDim.x) {
-        y[i] = __float2bfloat16_rn(x[i]);
-    }
-}
-
-// Half precision ends at 65504; larger values become infinities, which the loss scale must see.
-extern "C" __global__ void et_cast_f16(uint64_t n, const float* x, __half* y) {
-    for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < n; i += (uint64_t)gridDim.x * blockDim.x) {
-        y[i] = __float2half_rn(x[i]);
     }
 }

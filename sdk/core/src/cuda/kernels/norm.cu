@@ -131,3 +131,18 @@ extern "C" __global__ void et_norm_columns(uint64_t rows, uint64_t cols, uint64_
         betas[blockIdx.y * cols + col] = beta;
     }
 }
+
+// y = gamma (s - mean) rstd + beta, as et_norm_forward wrote it. Blocks of 256 threads, 8 rows each.
+extern "C" __global__ void et_norm_again(uint64_t rows, uint64_t cols, const float* summed, const float* mean, const float* rstd,
+                                         const float* gamma, const float* beta, float* y) {
+    uint64_t row = blockIdx.x * 8ull + (threadIdx.x >> 5);
+    if (row >= rows) {
+        return;
+    }
+    const float* s = summed + row * cols;
+    float centre = mean ? mean[row] : 0.0f, inverse = rstd[row];
+    for (uint64_t at = threadIdx.x & 31; at < cols; at += 32) {
+        float value = (s[at] - centre) * inverse * gamma[at];
+        y[row * cols + at] = beta ? value + beta[at] : value;
+    }
+}

@@ -1,11 +1,5 @@
 // Optimizer steps, norms and scaling over arenas. A task is a piece of one parameter; sums go over tasks in their order.
-#include "common.cuh"
-
-struct EtTask {
-    uint64_t start;
-    uint32_t len;
-    uint32_t param;
-};
+#include "optim.cuh"
 
 // Squares of the gradients of each task.
 extern "C" __global__ void et_square_partial(const EtTask* tasks, const float* g, double* partial) {
@@ -40,7 +34,8 @@ extern "C" __global__ void et_scale_tasks(const EtTask* tasks, float factor, flo
     }
 }
 
-extern "C" __global__ void et_adam_step(const EtTask* tasks, const EtRates* rates, float* p, const float* g, float* m, float* v) {
+extern "C" __global__ void et_adam_step(const EtTask* tasks, const EtRates* rates, float* p, const float* g, float* m, float* v,
+                                        EtCopies copies) {
     EtTask task = tasks[blockIdx.x];
     EtRates c = rates[task.param];
     for (uint32_t i = threadIdx.x; i < task.len; i += blockDim.x) {
@@ -50,6 +45,7 @@ extern "C" __global__ void et_adam_step(const EtTask* tasks, const EtRates* rate
         p[at] = value;
         m[at] = first;
         v[at] = second;
+        et_copy(copies, at, value);
     }
 }
 
@@ -80,7 +76,7 @@ extern "C" __global__ void et_lamb_moments(const EtTask* tasks, const EtRates* r
 
 // p -= rate trust u, with the trust ratio of the task's parameter from the norms of its tasks `first[param]..first[param + 1]`.
 extern "C" __global__ void et_lamb_apply(const EtTask* tasks, const EtRates* rates, const uint32_t* first, const double* norms, float* p,
-                                         const float* m, const float* v) {
+                                         const float* m, const float* v, EtCopies copies) {
     EtTask task = tasks[blockIdx.x];
     EtRates c = rates[task.param];
     double parameter = 0.0, update = 0.0;
@@ -93,12 +89,13 @@ extern "C" __global__ void et_lamb_apply(const EtTask* tasks, const EtRates* rat
     for (uint32_t i = threadIdx.x; i < task.len; i += blockDim.x) {
         uint64_t at = task.start + i;
         p[at] -= rate * et_lamb_direction(c, p[at], m[at], v[at]);
+        et_copy(copies, at, p[at]);
     }
 }
 
 // Stochastic gradient descent; with momentum m (else NULL), `fresh` is the share of the gradient that enters it and `first` empties it.
 extern "C" __global__ void et_sgd_step(const EtTask* tasks, const EtRates* rates, float momentum, float fresh, int nesterov, int first,
-                                       float* p, const float* g, float* m) {
+                                       float* p, const float* g, float* m, EtCopies copies) {
     EtTask task = tasks[blockIdx.x];
     EtRates c = rates[task.param];
     for (uint32_t i = threadIdx.x; i < task.len; i += blockDim.x) {
@@ -111,5 +108,6 @@ extern "C" __global__ void et_sgd_step(const EtTask* tasks, const EtRates* rates
             step = nesterov ? gradient + momentum * moment : moment;
         }
         p[at] -= c.rate * step;
+        et_copy(copies, at, p[at]);
     }
 }

@@ -1,0 +1,71 @@
+//! Copies of parameters in fewer bits, which matrix products read: made once per version of the values, not at each use.
+//!
+//! The values of a sealed set have one copy of the whole arena, which optimizer steps write along with the values. A parameter outside of an
+//! arena, such as a frozen one, has a copy of its own. A copy keeps its place in memory when it is made anew.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{DType, Tensor as Raw};
+
+use super::memory::empty;
+use super::mixed::convert_into;
+use crate::error::Result;
+use crate::sync::lock;
+
+struct Made {
+    version: u64,
+    copy: Raw,
+}
+
+/// The copies of some values, and the version of those values.
+#[derive(Default)]
+pub(crate) struct Copies {
+    version: AtomicU64,
+    made: Mutex<Vec<Made>>,
+}
+
+impl Copies {
+    /// Says that the values have changed. Must be called after every write.
+    pub fn invalidate(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The copy of `values`, contiguous f32 on the card, in bf16 or f16.
+    pub fn get(&self, values: &Raw, dtype: DType) -> Result<Raw> {
+        let mut made = lock(&self.made);
+        // Read before the values are: if they change meanwhile, the copy counts as stale.
+        let version = self.version.load(Ordering::Acquire);
+        let known = made
+            .iter_mut()
+            .find(|made| made.copy.dtype() == dtype && made.copy.dims() == values.dims());
+        if let Some(made) = known {
+            if made.version != version {
+                convert_into(values, &made.copy)?;
+                made.version = version;
+            }
+            return Ok(made.copy.clone());
+        }
+        let copy = empty(dtype, values.shape())?;
+        convert_into(values, &copy)?;
+        made.push(Made { version, copy: copy.clone() });
+        Ok(copy)
+    }
+
+    /// Copies that hold the present values: who changes the values may change these along with them, and then calls [`Copies::keep`].
+    pub fn current(&self) -> Vec<Raw> {
+        let version = self.version.load(Ordering::Acquire);
+        let made = lock(&self.made);
+        made.iter().filter(|made| made.version == version).map(|made| made.copy.clone()).collect()
+    }
+
+    /// Says that the copies from [`Copies::current`] were written along with the values.
+    pub fn keep(&self, copies: &[Raw]) {
+        let version = self.version.load(Ordering::Acquire);
+        for made in lock(&self.made).iter_mut() {
+            if copies.iter().any(|copy| copy.dtype() == made.copy.dtype()) {
+                made.version = version;
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+// Elements that are stored as f32, bfloat16 or half precision. All arithmetic is in f32; only what is kept is narrow.
+#pragma once
+
+#include "common.cuh"
+
+#ifdef __CUDACC__
+__device__ __forceinline__ float et_wide(float x) { return x; }
+__device__ __forceinline__ float et_wide(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float et_wide(__half x) { return __half2float(x); }
+#endif
+
+template <typename T>
+__device__ __forceinline__ T et_narrow(float x);
+template <>
+__device__ __forceinline__ float et_narrow<float>(float x) {
+    return x;
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 et_narrow<__nv_bfloat16>(float x) {
+    return __float2bfloat16_rn(x);
+}
+template <>
+__device__ __forceinline__ __half et_narrow<__half>(float x) {
+    return __float2half_rn(x);
+}
+
+// Four elements that are read or written at once.
+template <typename T>
+struct alignas(4 * sizeof(T)) EtFour {
+    T x[4];
+};
+
+template <typename T>
+__device__ __forceinline__ bool et_is_four(const T* p) {
+    return ((uintptr_t)p & (4 * sizeof(T) - 1)) == 0;
+}
+
+// Elements at .. at + 3; those from `end` on are 0.
+template <typename T>
+__device__ __forceinline__ void et_load4(const T* p, uint64_t at, uint64_t end, float (&out)[4]) {
+    if (at + 4 <= end && et_is_four(p + at)) {
+        EtFour<T> four = *(const EtFour<T>*)(p + at);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            out[j] = et_wide(four.x[j]);
+        }
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        out[j] = at + j < end ? et_wide(p[at + j]) : 0.0f;
+    }
+}
+
+// Writes elements at .. at + 3 that lie before `end`.
+template <typename T>
+__device__ __forceinline__ void et_store4(T* p, uint64_t at, uint64_t end, const float (&in)[4]) {
+    if (at + 4 <= end && et_is_four(p + at)) {
+        EtFour<T> four;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            four.x[j] = et_narrow<T>(in[j]);
+        }
+        *(EtFour<T>*)(p + at) = four;
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        if (at + j < end) {
+            p[at + j] = et_narrow<T>(in[j]);
+        }
+    }
+}
+
+// The value that a reader of the stored element will see.
+template <typename T>
+__device__ __forceinline__ float et_rounded(float x) {
+    return et_wide(et_narrow<T>(x));
+}

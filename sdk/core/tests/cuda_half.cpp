@@ -1,0 +1,301 @@
+// Runs the kernels on values that are stored in bfloat16 and half precision on the emulator, against plain loops in double precision over the
+// same stored values. Half precision's gradients are bfloat16.
+#define ET_EMULATE "../../../tests/cuda_emulator.hpp"
+
+#include "../src/cuda/kernels/elementwise.cu"
+#include "../src/cuda/kernels/half.cu"
+#include "../src/cuda/kernels/norm_half.cu"
+#include "../src/cuda/kernels/rows.cu"
+
+#include "cuda_check.hpp"
+
+typedef __nv_bfloat16 G;
+// Half of the distance between two neighbours, relative: what rounding once may cost.
+static const double ROUNDED = 1.0 / 256.0;
+
+template <typename T>
+struct Elementwise {
+    void (*activation)(int, uint64_t, const T *, T *);
+    void (*dropout)(EtDropout, uint64_t, const T *, T *);
+    void (*slopes)(int, uint64_t, uint64_t, uint64_t, const T *, const G *, G *, float *);
+};
+
+template <typename T>
+static void elementwise(const char *name, Elementwise<T> kernels) {
+    std::printf("%s\n", name);
+    // A width of whole groups of four, and one that is not.
+    for (size_t cols : {136, 37}) {
+        size_t rows = 150, n = rows * cols, chunk = 64, parts = 3;
+        std::vector<T> x = stored<T>(numbers(n, 1)), y = stored<T>(Floats(n, NONE));
+        std::vector<G> dy = stored<G>(numbers(n, 2)), dz = stored<G>(Floats(n, NONE));
+        EtDropout d = {9, 4, 6, 1288490189u, 1.0f / 0.7f};
+        Doubles value(n), slope(n), kept(n), sums(cols, 0.0), plain(cols, 0.0);
+        for (size_t i = 0; i < n; ++i) {
+            double v = et_wide(x[i]), g = et_wide(dy[i]), cumulative = 0.5 * std::erfc(-v / std::sqrt(2.0));
+            value[i] = v * cumulative;
+            slope[i] = g * (cumulative + v * std::exp(-0.5 * v * v) / std::sqrt(2.0 * 3.14159265358979323846));
+            kept[i] = v * (double)et_dropout1(d, i);
+            sums[i % cols] += slope[i];
+            plain[i % cols] += g;
+        }
+        et_launch(4, 1, 256, 1, [&] { kernels.activation(ET_GELU, n, x.data(), y.data()); });
+        compare("gelu", values(y), value, ROUNDED);
+        et_launch(4, 1, 256, 1, [&] { kernels.dropout(d, n, x.data(), y.data()); });
+        compare("dropout", values(y), kept, ROUNDED);
+        Floats partial(parts * cols, NONE), out(cols, NONE);
+        unsigned wide = blocks(cols, 128);
+        et_launch(wide, (unsigned)parts, 32, 8,
+                  [&] { kernels.slopes(ET_GELU, rows, cols, chunk, x.data(), dy.data(), dz.data(), partial.data()); });
+        et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 0, partial.data(), out.data()); });
+        compare("gelu backward", values(dz), slope, ROUNDED);
+        compare("sums of its columns", out, sums, 1e-5);
+        std::vector<G> same = stored<G>(Floats(n, NONE));
+        et_launch(wide, (unsigned)parts, 32, 8,
+                  [&] { kernels.slopes(ET_GELU, rows, cols, chunk, x.data(), dy.data(), same.data(), nullptr); });
+        Floats first = values(dz);
+        compare("without sums", values(same), Doubles(first.begin(), first.end()), 0.0);
+        et_launch(wide, (unsigned)parts, 32, 8, [&] { kernels.slopes(0, rows, cols, chunk, nullptr, dy.data(), nullptr, partial.data()); });
+        et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 0, partial.data(), out.data()); });
+        compare("sums of columns", out, plain, 1e-5);
+    }
+}
+
+template <typename From, typename To>
+static void convert(const char *name, void (*kernel)(uint64_t, const From *, To *)) {
+    size_t n = 1003;
+    Floats plain = numbers(n, 1);
+    plain[0] = 70000.0f;
+    plain[1] = 1e-6f;
+    plain[2] = -0.0f;
+    std::vector<From> x = stored<From>(plain);
+    std::vector<To> y = stored<To>(Floats(n, NONE));
+    Doubles expected;
+    for (From value : x) {
+        expected.push_back(et_rounded<To>(et_wide(value)));
+    }
+    // An address that does not allow four elements at once comes to the same.
+    et_launch(1, 1, 256, 1, [&] { kernel(n, x.data(), y.data()); });
+    compare(name, values(y), expected, 0.0);
+    et_launch(1, 1, 256, 1, [&] { kernel(n - 1, x.data() + 1, y.data() + 1); });
+    compare(name, values(y), expected, 0.0);
+}
+
+template <typename T>
+struct Norm {
+    void (*forward)(uint64_t, uint64_t, int, int, EtDropout, float, const T *, const T *, const float *, const float *, T *, T *, float *,
+                    float *);
+    void (*again)(uint64_t, uint64_t, const T *, const float *, const float *, const float *, const float *, T *);
+    void (*backward)(uint64_t, uint64_t, int, int, EtDropout, const G *, const T *, const float *, const float *, const float *, G *, G *);
+    void (*columns)(uint64_t, uint64_t, uint64_t, int, const G *, const T *, const float *, const float *, float *, float *);
+};
+
+template <typename T>
+static void norms(const char *name, Norm<T> kernels) {
+    std::printf("%s\n", name);
+    for (size_t cols : {4, 21, 132, 768}) {
+        for (int variant = 0; variant < 4; ++variant) {
+            bool rms = variant == 3, has_residual = variant == 1 || variant == 2, has_dropout = variant == 2;
+            size_t rows = 11, n = rows * cols;
+            std::vector<T> x = stored<T>(numbers(n, 1)), r = stored<T>(numbers(n, 2)), y = stored<T>(Floats(n, NONE)), summed = y, same = y;
+            std::vector<G> dy = stored<G>(numbers(n, 5)), dx = stored<G>(Floats(n, NONE)), dr = dx;
+            Floats gamma = numbers(cols, 3), beta = numbers(cols, 4), mean(rows, NONE), rstd(rows, NONE);
+            EtDropout d = {5, 6, 2, 429496730u, 1.0f / 0.9f};
+            double eps = 1e-3;
+            Doubles ey(n), edx(n), edr(n), eg(cols, 0.0), eb(cols, 0.0);
+            for (size_t row = 0; row < rows; ++row) {
+                Doubles s(cols), h(cols);
+                double centre = 0.0, square = 0.0;
+                for (size_t c = 0; c < cols; ++c) {
+                    size_t at = row * cols + c;
+                    s[c] = et_wide(x[at]) * (has_dropout ? et_dropout1(d, at) : 1.0f) + (has_residual ? et_wide(r[at]) : 0.0f);
+                    // What is kept is what is normalised.
+                    s[c] = et_rounded<T>((float)s[c]);
+                    centre += rms ? 0.0 : s[c] / (double)cols;
+                }
+                for (double v : s) {
+                    square += (v - centre) * (v - centre) / (double)cols;
+                }
+                double inverse = 1.0 / std::sqrt(square + eps), level = 0.0, along = 0.0;
+                for (size_t c = 0; c < cols; ++c) {
+                    size_t at = row * cols + c;
+                    double g = et_wide(dy[at]);
+                    h[c] = (s[c] - centre) * inverse;
+                    ey[at] = h[c] * gamma[c] + (rms ? 0.0 : beta[c]);
+                    level += rms ? 0.0 : g * gamma[c] / (double)cols;
+                    along += g * gamma[c] * h[c] / (double)cols;
+                    eg[c] += g * h[c];
+                    eb[c] += g;
+                }
+                for (size_t c = 0; c < cols; ++c) {
+                    size_t at = row * cols + c;
+                    edr[at] = inverse * (et_wide(dy[at]) * gamma[c] - level - h[c] * along);
+                    edx[at] = edr[at] * (has_dropout ? et_dropout1(d, at) : 1.0f);
+                }
+            }
+            T *sum = has_residual ? summed.data() : nullptr;
+            float *means = rms ? nullptr : mean.data();
+            const float *shift = rms ? nullptr : beta.data();
+            et_launch(blocks(rows, 8), 1, 256, 1, [&] {
+                kernels.forward(rows, cols, has_dropout, rms, d, (float)eps, x.data(), has_residual ? r.data() : nullptr, gamma.data(), shift,
+                                y.data(), sum, means, rstd.data());
+            });
+            compare("norm", values(y), ey, ROUNDED);
+            const T *saved = sum ? sum : x.data();
+            et_launch(blocks(rows, 8), 1, 256, 1,
+                      [&] { kernels.again(rows, cols, saved, means, rstd.data(), gamma.data(), shift, same.data()); });
+            Floats first = values(y);
+            compare("norm again", values(same), Doubles(first.begin(), first.end()), 0.0);
+            et_launch(blocks(rows, 8), 1, 256, 1, [&] {
+                kernels.backward(rows, cols, has_dropout, rms, d, dy.data(), saved, mean.data(), rstd.data(), gamma.data(), dx.data(), dr.data());
+            });
+            compare("norm dx", values(dx), edx, ROUNDED);
+            compare("norm dresidual", values(dr), edr, ROUNDED);
+            size_t chunk = 4, parts = 3;
+            Floats gammas(parts * cols, NONE), betas(parts * cols, NONE), dgamma(cols, NONE), dbeta(cols, NONE);
+            et_launch(blocks(cols, 128), parts, 32, 8, [&] {
+                kernels.columns(rows, cols, chunk, rms, dy.data(), saved, mean.data(), rstd.data(), gammas.data(), betas.data());
+            });
+            et_launch(blocks(cols, 256), 1, 256, 1, [&] { et_column_finish(parts, cols, 0, gammas.data(), dgamma.data()); });
+            et_launch(blocks(cols, 256), 1, 256, 1, [&] { et_column_finish(parts, cols, 0, betas.data(), dbeta.data()); });
+            compare("norm dgamma", dgamma, eg, 1e-4);
+            compare("norm dbeta", dbeta, eb, 1e-5);
+        }
+    }
+}
+
+template <typename T>
+struct Rows {
+    void (*losses)(uint64_t, uint64_t, int64_t, float, const T *, const int64_t *, const float *, float *, float *);
+    void (*slope)(uint64_t, uint64_t, int64_t, float, const T *, const int64_t *, const float *, const float *, const float *,
+                  const float *, G *);
+    void (*embedding)(uint64_t, int, int, EtTables, T *);
+    void (*pool)(int, uint64_t, const int64_t *, const T *, float *);
+    void (*spread)(int, uint64_t, const int64_t *, const T *, const float *, G *);
+};
+
+template <typename T>
+static void rows(const char *name, Rows<T> kernels) {
+    std::printf("%s\n", name);
+    size_t rows = 10, cols = 45, n = rows * cols;
+    std::vector<T> x = stored<T>(numbers(n, 1));
+    std::vector<G> dx = stored<G>(Floats(n, NONE));
+    Floats log_sums(rows, NONE), each(rows, NONE), loss(1, NONE), inverse(1, NONE), dloss(1, 0.7f);
+    std::vector<int64_t> labels(rows);
+    double total = 0.0;
+    Doubles grad(n, 0.0);
+    for (size_t r = 0; r < rows; ++r) {
+        labels[r] = r == 3 ? -100 : (int64_t)(r * 7 % cols);
+        double sum = 0.0;
+        for (size_t c = 0; c < cols; ++c) {
+            sum += std::exp((double)et_wide(x[r * cols + c]));
+        }
+        for (size_t c = 0; c < cols && r != 3; ++c) {
+            double p = std::exp((double)et_wide(x[r * cols + c])) / sum, target = (int64_t)c == labels[r];
+            total -= target * std::log(p) / (rows - 1.0);
+            grad[r * cols + c] = 0.7 * (p - target) / (rows - 1.0);
+        }
+    }
+    et_launch(2, 1, 256, 1,
+              [&] { kernels.losses(rows, cols, -100, 0.0f, x.data(), labels.data(), nullptr, log_sums.data(), each.data()); });
+    et_launch(1, 1, 256, 1, [&] { et_cross_entropy_mean(rows, -100, labels.data(), nullptr, each.data(), loss.data(), inverse.data()); });
+    compare("cross entropy", loss, {total}, 1e-6);
+    et_launch((unsigned)rows, 1, 256, 1, [&] {
+        kernels.slope(rows, cols, -100, 0.0f, x.data(), labels.data(), nullptr, log_sums.data(), dloss.data(), inverse.data(), dx.data());
+    });
+    compare("cross entropy backward", values(dx), grad, ROUNDED);
+
+    size_t width = 70, positions = 9;
+    Floats a = numbers(5 * width, 1), b = numbers(3 * width, 2);
+    std::vector<T> y = stored<T>(Floats(positions * width, NONE));
+    std::vector<G> dy = stored<G>(numbers(positions * width, 3));
+    std::vector<int64_t> ia(positions), ib(positions);
+    Doubles sum(positions * width), table(width, 0.0);
+    std::vector<uint32_t> order, starts = {0};
+    for (size_t t = 0; t < positions; ++t) {
+        ia[t] = (int64_t)(t * t % 5);
+        ib[t] = (int64_t)(t % 3);
+        if (ia[t] == 1) {
+            order.push_back((uint32_t)t);
+        }
+        for (size_t c = 0; c < width; ++c) {
+            sum[t * width + c] = a[ia[t] * width + c] + b[ib[t] * width + c];
+            table[c] += ia[t] == 1 ? et_wide(dy[t * width + c]) : 0.0f;
+        }
+    }
+    starts.push_back((uint32_t)order.size());
+    EtTables tables = {{a.data(), b.data(), nullptr, nullptr}, {ia.data(), ib.data(), nullptr, nullptr}};
+    et_launch((unsigned)positions, 1, 64, 1, [&] { kernels.embedding(width, 2, 0, tables, y.data()); });
+    compare("embedding", values(y), sum, ROUNDED);
+    Floats piece(width, NONE);
+    et_launch(1, 1, 64, 1, [&] { et_embedding_pieces_bf16(width, starts.data(), order.data(), dy.data(), piece.data()); });
+    compare("embedding backward", piece, table, 1e-6);
+
+    int64_t runs[] = {0, 4, 4, 9};
+    Floats t = values(y);
+    for (int kind = 1; kind <= 3; ++kind) {
+        Floats pooled(3 * width, NONE), dpool = numbers(3 * width, 5);
+        std::vector<G> back = stored<G>(Floats(positions * width, NONE));
+        Doubles expected(3 * width, 0.0), spread(positions * width, 0.0);
+        for (int run = 0; run < 3; ++run) {
+            for (size_t c = 0; c < width && runs[run] < runs[run + 1]; ++c) {
+                double value = 0.0, count = (double)(runs[run + 1] - runs[run]);
+                int64_t best = runs[run];
+                for (int64_t i = runs[run]; i < runs[run + 1]; ++i) {
+                    value += t[i * width + c] / count;
+                    best = t[i * width + c] > t[best * width + c] ? i : best;
+                }
+                int64_t at = kind == 2 ? runs[run] : best;
+                expected[run * width + c] = kind == 1 ? value : t[at * width + c];
+                for (int64_t i = runs[run]; i < runs[run + 1]; ++i) {
+                    spread[i * width + c] = (kind == 1 ? 1.0 / count : i == at) * dpool[run * width + c];
+                }
+            }
+        }
+        et_launch(3, 1, 64, 1, [&] { kernels.pool(kind, width, runs, y.data(), pooled.data()); });
+        compare("pool", pooled, expected, 1e-6);
+        et_launch(3, 1, 64, 1, [&] { kernels.spread(kind, width, runs, y.data(), dpool.data(), back.data()); });
+        compare("pool backward", values(back), spread, ROUNDED);
+    }
+}
+
+// Why half precision's gradients are bfloat16: those of a loss that is a mean over many rows are small. Sums over rows of gradients near
+// 2^-27 come out right from bfloat16 and are nothing in half precision, whose smallest number is 2^-24.
+static void small_gradients() {
+    size_t rows = 4096, cols = 4, n = rows * cols, chunk = 64, parts = 64;
+    Floats dy = numbers(n, 1);
+    Doubles expected(cols, 0.0), lost(cols, 0.0);
+    for (size_t i = 0; i < n; ++i) {
+        dy[i] = (dy[i] + 1.5f) * std::ldexp(1.0f, -28);
+        expected[i % cols] += dy[i];
+        lost[i % cols] += et_rounded<__half>(dy[i]);
+    }
+    std::vector<G> kept = stored<G>(dy);
+    Floats partial(parts * cols, NONE), out(cols, NONE);
+    et_launch(1, (unsigned)parts, 32, 8,
+              [&] { et_slopes_f16(0, rows, cols, chunk, nullptr, kept.data(), nullptr, partial.data()); });
+    et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 0, partial.data(), out.data()); });
+    for (size_t c = 0; c < cols; ++c) {
+        report("small gradients in bf16", std::fabs(out[c] / expected[c] - 1.0), 1e-3);
+        report("small gradients in f16 are lost", std::fabs(lost[c]), 0.0);
+    }
+}
+
+int main() {
+    elementwise("bf16", Elementwise<__nv_bfloat16>{et_activation_bf16, et_dropout_bf16, et_slopes_bf16});
+    elementwise("f16", Elementwise<__half>{et_activation_f16, et_dropout_f16, et_slopes_f16});
+    convert("f32 to bf16", et_convert_f32_bf16);
+    convert("f32 to f16", et_convert_f32_f16);
+    convert("bf16 to f32", et_convert_bf16_f32);
+    convert("f16 to f32", et_convert_f16_f32);
+    convert("bf16 to f16", et_convert_bf16_f16);
+    convert("f16 to bf16", et_convert_f16_bf16);
+    norms("bf16", Norm<__nv_bfloat16>{et_norm_forward_bf16, et_norm_again_bf16, et_norm_backward_bf16, et_norm_columns_bf16});
+    norms("f16", Norm<__half>{et_norm_forward_f16, et_norm_again_f16, et_norm_backward_f16, et_norm_columns_f16});
+    rows("bf16", Rows<__nv_bfloat16>{et_cross_entropy_rows_bf16, et_cross_entropy_backward_bf16, et_embedding_forward_bf16,
+                                     et_pool_forward_bf16, et_pool_backward_bf16});
+    rows("f16", Rows<__half>{et_cross_entropy_rows_f16, et_cross_entropy_backward_f16, et_embedding_forward_f16, et_pool_forward_f16,
+                             et_pool_backward_f16});
+    small_gradients();
+    std::printf("%d failed\n", failed);
+    return failed;
+}
