@@ -401,6 +401,7 @@ fn give(edge: &Edge, grad: Value, queue: &mut Queue) -> Result<()> {
     let is_f32 = match edge {
         Edge::Leaf(leaf) => leaf.dtype() == Some(DType::F32),
         Edge::Node { node, index } => !node.reads_narrow && node.outputs[*index] == DType::F32,
+        Edge::Dropped => false,
     };
     let grad = match is_f32 && is_half(grad.dtype()) {
         true => Value::new(storage::widen(&grad)?),

@@ -94,7 +94,7 @@ impl Tensor {
     /// The same value, whose gradient goes to `edge`.
     pub(crate) fn with_edge(&self, edge: Edge) -> Self {
         Self(Arc::new(Inner {
-            value: self.0.value.clone(),
+            memory: self.0.memory.clone(),
             edge: Some(edge),
             grad: None,
             recipe: None,
