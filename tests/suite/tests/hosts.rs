@@ -12,7 +12,7 @@ use easytransfer_tests::hosts::{
 use easytransfer_tests::places;
 
 /// Options of a run of a few steps.
-const CONFIG: &str = r#"{"max_steps": 12, "lr": 0.001, "seed": 3, "batch": {"rows": 16}}"#;
+const CONFIG: &str = r#"{"max_steps": 60, "lr": 0.002, "seed": 3, "batch": {"rows": 16}}"#;
 
 /// One folder for all tests of this program, with a bundle that the Rust host trained.
 fn scratch() -> &'static Scratch {
@@ -132,10 +132,10 @@ fn train_is_the_same_in_all_languages() {
     for (language, program) in programs("train") {
         let output = scratch().path().join(format!("trained-{language}"));
         let printed = train(&program, &output).good(language);
-        assert!(printed.lines().last().unwrap().contains("\"steps\":12"), "{printed}");
+        assert!(printed.lines().last().unwrap().contains("\"steps\":60"), "{printed}");
         all.push((language, steps(&printed), fs::read(output.join("model.safetensors")).unwrap()));
     }
-    assert_eq!(all[0].1.len(), 12);
+    assert_eq!(all[0].1.len(), 60);
     for (language, steps, weights) in &all[1..] {
         assert_eq!(*steps, all[0].1, "rust and {language}");
         assert!(*weights == all[0].2, "weights differ between rust and {language}");
