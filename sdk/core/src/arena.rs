@@ -80,6 +80,9 @@ pub struct Arena {
     touched: Vec<Mutex<Option<Touched>>>,
     /// The bits of an f64 by which all gradients must still be multiplied: who reads them next does it on the way.
     pending_scale: AtomicU64,
+    /// The part of a card's memory.
+    #[cfg(feature = "cuda")]
+    pub share: Option<crate::cuda::held::Share>,
 }
 
 /// Runs `$body` with `$type` being the element type that `$dtype` (F32 or F64) names.
@@ -122,7 +125,19 @@ impl Arena {
         let grads = tensor_from_vec(vec![F::default(); len], len)?;
         let pending_scale = AtomicU64::new(1f64.to_bits());
         let values = tensor_from_vec(values, len)?;
-        Ok(Self { values, grads, spans, has_grad, touched, pending_scale })
+        #[cfg(feature = "cuda")]
+        let share = (!values.device().is_cpu())
+            .then(|| crate::cuda::held::Share::new(len * values.dtype().size_in_bytes()));
+        Ok(Self {
+            values,
+            grads,
+            spans,
+            has_grad,
+            touched,
+            pending_scale,
+            #[cfg(feature = "cuda")]
+            share,
+        })
     }
 
     /// Elements, gaps included.
@@ -346,6 +361,25 @@ impl Arena {
             });
             Ok(each.sum::<f64>() * factor * factor)
         })
+    }
+
+    /// Clips the norm of all present gradients to `limit` and gives the norm before that, a scalar F64. On a card neither is waited for.
+    pub fn clip(&self, limit: f64) -> Result<Raw> {
+        #[cfg(feature = "cuda")]
+        if self.is_on_card() {
+            return crate::cuda::clip::clip(
+                &self.grads,
+                self.pending_scale(),
+                limit,
+                self.present(),
+            );
+        }
+        let norm = self.grad_square_sum()?.sqrt();
+        if norm > limit {
+            // The small constant is torch.nn.utils.clip_grad_norm_'s.
+            self.scale_grads(limit / (norm + 1e-6));
+        }
+        tensor_from_vec(vec![norm], ())
     }
 
     /// Multiplies all present gradients; the next reader does the work.

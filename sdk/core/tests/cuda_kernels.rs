@@ -49,6 +49,12 @@ fn kernels_agree_with_plain_loops() {
 }
 
 #[test]
+fn clipping_multiplies_what_is_above_the_limit_and_nothing_else() {
+    let Some((text, good)) = run("cuda_clip") else { return };
+    assert!(good && text.matches("ok    ").count() == 10, "{text}");
+}
+
+#[test]
 fn kernels_compute_what_the_cpu_computes() {
     let Some((text, good)) = run("cuda_arithmetic") else { return };
     assert!(good, "{text}");

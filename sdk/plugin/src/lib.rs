@@ -28,6 +28,7 @@
 
 mod app;
 mod component;
+pub mod cuda;
 mod data;
 mod error;
 #[doc(hidden)]
@@ -44,6 +45,7 @@ mod param;
 pub mod profile;
 mod service;
 mod session;
+pub mod step;
 mod strategy;
 mod tensor;
 mod text;
@@ -53,6 +55,7 @@ pub use easytransfer_abi as abi;
 
 pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Record};
 pub use component::{Call, ComponentRef};
+pub use cuda::Cuda;
 pub use data::{Buffer, Map, Row};
 pub use error::{Error, Result};
 pub use host::{Lent, attach, live_handles, raw_host};
