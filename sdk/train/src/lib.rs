@@ -23,6 +23,7 @@ pub mod dtype;
 pub mod error;
 pub mod evaluate;
 pub mod events;
+mod figures;
 pub mod fit;
 pub mod jsonl_log;
 pub mod nearest;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use easytransfer_plugin::{
     Buffer, Call, Choice, LoadedLoss, LoadedOptimizer, LoadedStrategy, Map, Phases, Rng, Row,
-    Tensor, profile,
+    Tensor, profile, step,
 };
 use serde_json::{Map as Json, Value, json};
 
@@ -19,6 +19,7 @@ use crate::config::TrainConfig;
 use crate::dataset::{DataOptions, Dataset};
 use crate::error::{Error, Result};
 use crate::evaluate;
+use crate::figures::{Figures, MOST_UNREAD, Unread};
 use crate::fit::{Fit, Source, batch_options};
 use crate::network::{AppStage, Network, Start};
 use crate::prefetch::Prefetch;
@@ -92,10 +93,11 @@ pub struct TrainResult {
     pub tokens: u64,
 }
 
-/// What happens to the output of one micro-batch.
+/// What one micro-batch came to, perhaps not computed yet.
 struct Micro {
-    loss: f64,
-    parts: Vec<(String, f64)>,
+    /// Divided by the number of micro-batches.
+    loss: Tensor,
+    parts: Vec<(String, Tensor)>,
     rows: u64,
     tokens: u64,
 }
@@ -228,6 +230,11 @@ struct Run<'r, 'f> {
     progress: Progress,
     best_params: Option<Buffer>,
     log: RunLog,
+    /// Whether reading a number waits for the engine.
+    defers: bool,
+    unread: Vec<Unread>,
+    /// The last loss that was read.
+    last_loss: f64,
     tokens: u64,
     started: Instant,
     /// Time of evaluations and checkpoints.
@@ -304,6 +311,9 @@ impl<'r, 'f> Run<'r, 'f> {
             progress,
             best_params,
             log,
+            defers: step::defers(),
+            unread: Vec::new(),
+            last_loss: f64::NAN,
             tokens: 0,
             started: Instant::now(),
             aside: Duration::ZERO,
@@ -345,7 +355,9 @@ impl<'r, 'f> Run<'r, 'f> {
             let (rows, plan) = (self.rows.clone(), plan.clone());
             let count = plan.len() - begin;
             Prefetch::new(count, config.workers.min(1), 4, move |index| {
-                evaluate::collate(&rows, &plan[begin + index])
+                let batch = evaluate::collate(&rows, &plan[begin + index])?;
+                step::prefetch(&batch)?;
+                Ok(batch)
             })
         };
         while self.progress.batch < plan.len() {
@@ -354,8 +366,8 @@ impl<'r, 'f> Run<'r, 'f> {
             let micros = (plan.len() - self.progress.batch).min(config.accumulate as usize);
             let lr = config.lr * schedule.factor(self.progress.step, self.fit.total_steps);
             self.fit.network.params.zero_grads();
-            let (mut loss, mut rows, mut tokens) = (0.0, 0, 0);
-            let mut parts: Vec<(String, f64)> = Vec::new();
+            let (mut losses, mut rows, mut tokens) = (Vec::with_capacity(micros), 0, 0);
+            let mut parts: Vec<(String, Tensor)> = Vec::new();
             for _ in 0..micros {
                 // The plan has exactly as many batches as the prefetcher was told.
                 let wait = profile::span("train", "wait for batch");
@@ -363,7 +375,7 @@ impl<'r, 'f> Run<'r, 'f> {
                     batches.next().ok_or_else(|| Error::other("the batches ended early"))??;
                 drop(wait);
                 let micro = self.micro(batch, micros)?;
-                loss += micro.loss / micros as f64;
+                losses.push(micro.loss);
                 rows += micro.rows;
                 tokens += micro.tokens;
                 parts.extend(micro.parts);
@@ -374,17 +386,7 @@ impl<'r, 'f> Run<'r, 'f> {
             drop(step_span);
             self.progress.batch += micros;
             self.tokens += tokens;
-            self.progress.loss_sum += loss;
-            self.progress.loss_count += 1;
-            bar.note(format!("loss {loss:.4} lr {lr:.2e}"));
-            bar.step(rows, tokens);
-            self.log_step(loss, lr, norm, parts)?;
-            if !loss.is_finite() {
-                return Err(Error::other(format!(
-                    "step {}: the loss is {loss}; use a smaller learning rate (lr is {})",
-                    self.progress.step, config.lr
-                )));
-            }
+            self.unread.push(Unread { step: self.progress.step, lr, losses, norm, parts });
             let epoch_ends = self.progress.batch == plan.len();
             let run_ends = self.progress.step >= self.fit.total_steps;
             if epoch_ends {
@@ -400,6 +402,20 @@ impl<'r, 'f> Run<'r, 'f> {
             };
             let (evaluate_due, checkpoint_due) =
                 (due(config.evaluate_every), due(config.checkpoint_every));
+            let asked = !self.defers
+                || self.job.on_step.is_some()
+                || self.log_is_due()
+                || evaluate_due
+                || checkpoint_due
+                || epoch_ends
+                || run_ends
+                || self.unread.len() >= MOST_UNREAD;
+            let read = if asked { self.read_figures()? } else { Vec::new() };
+            if let Some(last) = read.last() {
+                bar.note(format!("loss {:.4} lr {:.2e}", last.loss, last.lr));
+            }
+            bar.step(rows, tokens);
+            self.log_figures(read)?;
             let before = Instant::now();
             if evaluate_due {
                 self.after_evaluation(bar)?;
@@ -409,12 +425,18 @@ impl<'r, 'f> Run<'r, 'f> {
                 self.after_epoch()?;
             }
             self.progress.finished = run_ends || self.stopped_early;
-            let info =
-                StepInfo { step: self.progress.step, total_steps: self.fit.total_steps, loss, lr };
+            let info = StepInfo {
+                step: self.progress.step,
+                total_steps: self.fit.total_steps,
+                loss: self.last_loss,
+                lr,
+            };
             let go_on = self.job.on_step.as_mut().is_none_or(|on_step| on_step(&info));
             let cancelled = !go_on || self.job.cancel.load(Ordering::Relaxed);
             let before = Instant::now();
             if checkpoint_due || self.progress.finished || cancelled {
+                let read = self.read_figures()?;
+                self.log_figures(read)?;
                 self.checkpoint()?;
             }
             aside += before.elapsed();
@@ -451,7 +473,7 @@ impl<'r, 'f> Run<'r, 'f> {
         let mut weighted: Vec<(String, Tensor)> = Vec::new();
         for (name, value, weight) in losses {
             if !single {
-                parts.push((name.clone(), value.to_scalar()?));
+                parts.push((name.clone(), value.clone()));
             }
             if weight != 0.0 || single {
                 let value = if weight == 1.0 { value } else { value.affine(weight, 0.0)? };
@@ -484,14 +506,13 @@ impl<'r, 'f> Run<'r, 'f> {
         drop(weighted);
         let total = if micros > 1 { total.affine(1.0 / micros as f64, 0.0)? } else { total };
         total.backward()?;
-        let loss = total.to_scalar()? * micros as f64;
         let rows = batch.get("starts")?.len().saturating_sub(1) as u64;
         let tokens = batch.get("ids")?.len() as u64;
-        Ok(Micro { loss, parts, rows, tokens })
+        Ok(Micro { loss: total, parts, rows, tokens })
     }
 
     /// Gradient hooks, clipping and the optimizer; answers with the norm before clipping when it was computed.
-    fn update(&mut self, lr: f64) -> Result<Option<f64>> {
+    fn update(&mut self, lr: f64) -> Result<Option<Tensor>> {
         let config = self.fit.config;
         for strategy in self.strategies.iter_mut().filter(|s| s.phases().has(Phases::GRADIENTS)) {
             strategy.on_gradients(self.fit)?;
@@ -499,12 +520,7 @@ impl<'r, 'f> Run<'r, 'f> {
         let params = &mut self.fit.network.params;
         let mut norm = None;
         if config.clip > 0.0 {
-            let found = params.grad_norm()?;
-            if found > config.clip {
-                // The small constant is torch.nn.utils.clip_grad_norm_'s.
-                params.scale_grads(config.clip / (found + 1e-6))?;
-            }
-            norm = Some(found);
+            norm = Some(step::clip_grads(params, config.clip)?);
         }
         self.progress.step += 1;
         self.fit.step = self.progress.step;
@@ -526,19 +542,45 @@ impl<'r, 'f> Run<'r, 'f> {
         Ok(norm)
     }
 
-    fn log_step(
-        &mut self,
-        loss: f64,
-        lr: f64,
-        norm: Option<f64>,
-        parts: Vec<(String, f64)>,
-    ) -> Result<()> {
-        let due = self.progress.step.is_multiple_of(self.fit.config.log_every)
-            || self.progress.step == self.fit.total_steps;
-        let scalars = std::mem::take(&mut self.fit.scalars);
-        if !due && scalars.is_empty() {
-            return Ok(());
+    /// Whether the present step gets a line of metrics.
+    fn log_is_due(&self) -> bool {
+        self.progress.step.is_multiple_of(self.fit.config.log_every)
+            || self.progress.step == self.fit.total_steps
+            || !self.fit.scalars.is_empty()
+    }
+
+    /// Reads the numbers of all steps that have some; waits for a card.
+    fn read_figures(&mut self) -> Result<Vec<Figures>> {
+        let read: Vec<Figures> = self.unread.drain(..).map(Unread::read).collect::<Result<_>>()?;
+        for figures in &read {
+            self.progress.loss_sum += figures.loss;
+            self.progress.loss_count += 1;
+            self.last_loss = figures.loss;
         }
+        Ok(read)
+    }
+
+    /// Writes the line of the present step if one is due, and refuses a loss that is no number.
+    fn log_figures(&mut self, read: Vec<Figures>) -> Result<()> {
+        for figures in read {
+            let Figures { step, loss, .. } = figures;
+            // A step with a line is read as soon as it is done.
+            if step == self.progress.step && self.log_is_due() {
+                self.log_step(figures)?;
+            }
+            if !loss.is_finite() {
+                return Err(Error::other(format!(
+                    "step {step}: the loss is {loss}; use a smaller learning rate (lr is {})",
+                    self.fit.config.lr
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn log_step(&mut self, figures: Figures) -> Result<()> {
+        let Figures { loss, lr, norm, parts, .. } = figures;
+        let scalars = std::mem::take(&mut self.fit.scalars);
         let mut values = Json::new();
         values.insert("train/loss".to_owned(), json!(loss));
         values.insert("train/lr".to_owned(), json!(lr));
