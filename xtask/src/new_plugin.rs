@@ -12,11 +12,17 @@ struct Kind {
     prefix: &'static str,
     requires: &'static str,
     source: &'static str,
+    /// More files beside the source: path and content.
+    files: &'static [(&'static str, &'static str)],
 }
 
 macro_rules! kind {
     ($word:literal, $prefix:literal, $requires:literal) => {
+        kind!($word, $prefix, $requires, [])
+    };
+    ($word:literal, $prefix:literal, $requires:literal, $files:expr) => {
         Kind {
+            files: &$files,
             word: $word,
             prefix: $prefix,
             requires: $requires,
@@ -31,7 +37,12 @@ const KINDS: [Kind; 6] = [
     kind!("optimizer", "optim", r#""et.tensor/1", "et.param/1", "et.data/1", "et.stream/1""#),
     kind!("metric", "metric", r#""et.tensor/1", "et.data/1""#),
     kind!("strategy", "tl", r#""et.param/1", "et.session/1""#),
-    kind!("op", "op", r#""et.tensor/1", "et.autograd/1""#),
+    kind!(
+        "op",
+        "op",
+        r#""et.tensor/1", "et.autograd/1""#,
+        [("src/kernel.ptx", include_str!("../templates/op.ptx"))]
+    ),
 ];
 
 /// Words of the kinds that have a template.
@@ -125,12 +136,20 @@ pub fn write(
             .replace("@suite@", &suite)
             .replace("@workspace@", workspace);
         let path = folder.join(file);
-        path.parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&path, text))
-            .map_err(|error| Failure(format!("write {}: {error}", path.display())))?;
+        put(&path, &text)?;
+    }
+    // As they are: PTX has placeholders of its own.
+    for (file, text) in kind.files {
+        put(&folder.join(file), text)?;
     }
     Ok(folder)
+}
+
+fn put(path: &Path, text: &str) -> Result<(), Failure> {
+    path.parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(path, text))
+        .map_err(|error| Failure(format!("write {}: {error}", path.display())))
 }
 
 /// "my-loss" as `MyLoss`.
