@@ -1,37 +1,49 @@
 //! `new-plugin KIND NAME [--out DIR]`: starts a plugin from a template that compiles as it is.
 
-use crate::{Context, Failure, process};
+use crate::{Context, Failure, process, stage};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// A kind of plugin with a template: the word, the start of ids, what of the host it needs, and the source.
+/// A kind of plugin with a template: the word, the start of ids, what of the host it needs, how a component is used, and the source.
 struct Kind {
     word: &'static str,
     prefix: &'static str,
     requires: &'static str,
+    used: &'static str,
     source: &'static str,
 }
 
 macro_rules! kind {
-    ($word:literal, $prefix:literal, $requires:literal) => {
+    ($word:literal, $prefix:literal, $requires:literal, $used:literal) => {
         Kind {
             word: $word,
             prefix: $prefix,
             requires: $requires,
+            used: $used,
             source: include_str!(concat!("../templates/", $word, ".rs.in")),
         }
     };
 }
 
 const KINDS: [Kind; 6] = [
-    kind!("loss", "loss", r#""et.tensor/1", "et.data/1""#),
-    kind!("model", "zoo", r#""et.tensor/1", "et.param/1", "et.nn/1", "et.data/1""#),
-    kind!("optimizer", "optim", r#""et.tensor/1", "et.param/1", "et.data/1", "et.stream/1""#),
-    kind!("metric", "metric", r#""et.tensor/1", "et.data/1""#),
-    kind!("strategy", "tl", r#""et.param/1", "et.session/1""#),
-    kind!("op", "op", r#""et.tensor/1", "et.autograd/1""#),
+    kind!("loss", "loss", r#""et.tensor/1", "et.data/1""#, "--set loss.name=@name@"),
+    kind!(
+        "model",
+        "zoo",
+        r#""et.tensor/1", "et.param/1", "et.nn/1", "et.data/1""#,
+        "with \"model_type\": \"@name@\" in config.json of the --encoder"
+    ),
+    kind!(
+        "optimizer",
+        "optim",
+        r#""et.tensor/1", "et.param/1", "et.data/1", "et.stream/1""#,
+        "--set optimizer.name=@name@"
+    ),
+    kind!("metric", "metric", r#""et.tensor/1", "et.data/1""#, "with an app that asks for it"),
+    kind!("strategy", "tl", r#""et.param/1", "et.session/1""#, "--set strategy.@name@={}"),
+    kind!("op", "op", r#""et.tensor/1", "et.autograd/1""#, "with a plugin that calls it"),
 ];
 
 /// Words of the kinds that have a template.
@@ -39,11 +51,8 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|kind| kind.word)
 }
 
-/// Files that every plugin has beside its source.
-const COMMON: [(&str, &str); 2] = [
-    ("Cargo.toml", include_str!("../templates/Cargo.toml.in")),
-    ("plugin.toml", include_str!("../templates/plugin.toml.in")),
-];
+const CARGO: &str = include_str!("../templates/Cargo.toml.in");
+const MANIFEST: &str = include_str!("../templates/plugin.toml.in");
 
 /// What the workspace would say, so that both share what is compiled in one target directory. The empty table keeps Cargo from looking
 /// for one further up.
@@ -60,7 +69,7 @@ incremental = true
 inherits = \"release\"
 opt-level = \"z\"
 lto = \"fat\"
-codegen-units = 1
+codegen-units = 4
 incremental = false
 
 [workspace]";
@@ -69,11 +78,18 @@ incremental = false
 pub fn run(context: &Context, kind: &str, name: &str, out: Option<&Path>) -> Result<(), Failure> {
     let folder = write(context, kind, name, out)?;
     println!("written: {}", process::shown(context, &folder));
-    println!(
-        "next: edit src/lib.rs, then run `cargo test --release` and `cargo build --profile plugin` there"
-    );
-    if out.is_none() {
-        println!("then `cargo xtask stage` puts it where programs find it");
+    let used = KINDS.iter().find(|known| known.word == kind).map_or("", |kind| kind.used);
+    let used = used.replace("@name@", name);
+    match out {
+        None => println!(
+            "next: edit src/lib.rs, then run `cargo test --release` there and `cargo xtask stage`, which puts it where programs find it\n\
+             use:  easytransfer train ... {used}"
+        ),
+        Some(_) => println!(
+            "next: edit src/lib.rs, then run `cargo test --release` and `cargo build --profile plugin` there\n\
+             use:  easytransfer train --plugins {} ... {used}",
+            folder.display()
+        ),
     }
     Ok(())
 }
@@ -113,7 +129,19 @@ pub fn write(
             (path("sdk/plugin"), path("sdk/conformance"), OUTSIDE)
         }
     };
-    for (file, template) in COMMON.into_iter().chain([("src/lib.rs", kind.source)]) {
+    // In the tree `cargo xtask stage` makes the manifest complete; outside it must be so from the start, and be called as programs expect.
+    let (manifest_file, version, library) = match out {
+        None => ("plugin.toml".to_owned(), "", String::new()),
+        Some(_) => {
+            let library = stage::library_file_name(&id);
+            let platform = stage::platform();
+            let library = format!("\n[library]\n{platform} = \"target/plugin/{library}\"\n");
+            (format!("{id}.toml"), "version = \"0.1.0\"\n", library)
+        }
+    };
+    for (file, template) in
+        [("Cargo.toml", CARGO), (manifest_file.as_str(), MANIFEST), ("src/lib.rs", kind.source)]
+    {
         let text = template
             .replace("@id@", &id)
             .replace("@kind@", kind.word)
@@ -123,7 +151,9 @@ pub fn write(
             .replace("@crate@", &id.replace('-', "_"))
             .replace("@sdk@", &sdk)
             .replace("@suite@", &suite)
-            .replace("@workspace@", workspace);
+            .replace("@workspace@", workspace)
+            .replace("@version@", version)
+            .replace("@library@", &library);
         let path = folder.join(file);
         path.parent()
             .map_or(Ok(()), fs::create_dir_all)
@@ -157,7 +187,8 @@ mod tests {
         for kind in KINDS {
             let folder = scratch(kind.word);
             write(&Context::here(), kind.word, "my-own", Some(&folder)).unwrap();
-            for file in ["Cargo.toml", "plugin.toml", "src/lib.rs"] {
+            let manifest = format!("{}-my-own.toml", kind.prefix);
+            for file in ["Cargo.toml", &manifest, "src/lib.rs"] {
                 let text = fs::read_to_string(folder.join(file)).unwrap();
                 assert!(!text.contains('@'), "{file}: {text}");
                 assert!(text.contains("my-own"), "{file}: {text}");

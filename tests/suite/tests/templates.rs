@@ -16,18 +16,13 @@ fn cargo(folder: &Path, target: &Path, arguments: &[&str]) -> String {
     run(&mut command, b"").good(&format!("cargo {arguments:?} in {}", folder.display()))
 }
 
-/// The library with a manifest that names it, as `cargo xtask stage` makes it.
-fn installed(scratch: &Scratch, folder: &Path, library: &Path, id: &str) -> PathBuf {
-    let place = scratch.path().join("installed").join(id);
-    fs::create_dir_all(&place).expect("make the plugin's folder");
-    let name = stage::library_file_name(id);
-    fs::copy(library, place.join(&name)).expect("copy the library");
-    let manifest = fs::read_to_string(folder.join("plugin.toml")).expect("read the manifest");
-    let platform = stage::platform();
-    let manifest = format!("version = \"0.1.0\"\n{manifest}\n[library]\n{platform} = \"{name}\"\n");
-    let path = place.join(format!("{id}.toml"));
-    fs::write(&path, manifest).expect("write the manifest");
-    path
+/// The manifest, with the library where it says. The plugin was built in another target directory than its own.
+fn installed(folder: &Path, library: &Path, id: &str) -> PathBuf {
+    let manifest = folder.join(format!("{id}.toml"));
+    let place = folder.join("target/plugin");
+    fs::create_dir_all(&place).expect("make the folder of the library");
+    fs::copy(library, place.join(stage::library_file_name(id))).expect("copy the library");
+    manifest
 }
 
 fn check(manifest: &Path) -> Outcome {
@@ -48,9 +43,8 @@ fn every_kind_of_new_plugin_builds_and_passes_the_suite() {
         // The versions of the workspace, so that nothing has to be fetched.
         fs::copy(context.root.join("Cargo.lock"), folder.join("Cargo.lock"))
             .expect("copy the lock");
-        let manifest = fs::read_to_string(folder.join("plugin.toml")).expect("read the manifest");
-        let id =
-            manifest.lines().find_map(|line| line.strip_prefix("id = ")).expect("it has an id");
+        let text = fs::read_to_string(folder.join("Cargo.toml")).expect("read Cargo.toml");
+        let id = text.lines().find_map(|line| line.strip_prefix("name = ")).expect("it has a name");
         let id = id.trim_matches('"').to_owned();
         if ["loss", "op"].contains(&kind) {
             let said = cargo(&folder, target, &["test", "--release"]);
@@ -58,9 +52,14 @@ fn every_kind_of_new_plugin_builds_and_passes_the_suite() {
         }
         cargo(&folder, target, &["build", "--profile", "plugin"]);
         let library = target.join("plugin").join(stage::library_file_name(&id));
-        let outcome = check(&installed(&scratch, &folder, &library, &id));
+        let outcome = check(&installed(&folder, &library, &id));
         let said = outcome.good(&format!("plugin check of a new {kind}"));
         assert!(said.contains(&format!("{kind} brand-new: ")), "{said}");
         assert!(!said.contains("FAILED"), "{said}");
+        // As the command says it is used: its folder is a place of plugins.
+        let mut list = Command::new(staged.join("easytransfer"));
+        let said = run(list.args(["plugin", "list", "--plugins"]).arg(&folder), b"").good("list");
+        assert!(said.contains(&format!("{id} 0.1.0: {kind} brand-new")), "{said}");
+        assert!(!said.contains("cannot be used"), "{said}");
     }
 }
