@@ -732,6 +732,84 @@ typedef struct et_str {
 } et_str;
 
 /**
+ * A kernel and how often it runs. Three-part extents are x, y, z.
+ */
+typedef struct et_cuda_launch {
+  /**
+   * Bytes filled by the caller.
+   */
+  size_t struct_size;
+  /**
+   * PTX text. The engine compiles a text once and keeps it until the process ends.
+   */
+  struct et_str ptx;
+  /**
+   * Name of an `.entry` of the text.
+   */
+  struct et_str kernel;
+  /**
+   * Blocks of the grid; nothing runs when one extent is 0.
+   */
+  uint32_t grid_x;
+  /**
+   * As `grid_x`.
+   */
+  uint32_t grid_y;
+  /**
+   * As `grid_x`.
+   */
+  uint32_t grid_z;
+  /**
+   * Threads of a block.
+   */
+  uint32_t block_x;
+  /**
+   * As `block_x`.
+   */
+  uint32_t block_y;
+  /**
+   * As `block_x`.
+   */
+  uint32_t block_z;
+  /**
+   * Bytes of dynamic shared memory.
+   */
+  size_t shared_size;
+  /**
+   * Where each argument lies in host memory, in the kernel's order and with its types; they are copied before the call returns.
+   */
+  const void *const *args;
+  /**
+   * Number of arguments, which must be the kernel's.
+   */
+  size_t args_len;
+} et_cuda_launch;
+
+/**
+ * `et.cuda/1`: the card that the engine computes on. Only an engine for CUDA has this table; with every other one `get_interface` answers NULL.
+ */
+typedef struct et_host_cuda {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Number of the card, as views of `et.op/1` carry it in `device_id`. [any-thread] since 0.1
+   */
+  int32_t (*device)(void);
+  /**
+   * The stream (a `CUstream`) that the engine's work runs on, in the order of the calls; work of a plugin goes there too. The card's context is current on the calling
+   * thread afterwards. The stream lives until the process ends; the caller neither destroys nor captures it. Errors: DEVICE. [any-thread] since 0.1
+   */
+  struct et_error *(*stream)(void **out);
+  /**
+   * Puts a kernel on the stream; it has not run yet when this returns. Errors: INVALID_ARGUMENT for text that does not compile (with the compiler's message), a kernel that
+   * is not in it, or another number of arguments than it has; DEVICE for what the card refuses. [any-thread] since 0.1
+   */
+  struct et_error *(*launch)(const struct et_cuda_launch *args);
+} et_host_cuda;
+
+/**
  * `et.data/1`: buffers, maps and rows.
  */
 typedef struct et_host_data {
@@ -2127,7 +2205,7 @@ typedef struct et_engine_record {
    */
   void (*provide)(const char *id, const void *table);
   /**
-   * What the engine did so far, as JSON: {"device": "..", "launches": 0, "host_fallbacks": {"op": 0}, "bytes_in_use": 0, "bytes_peak": 0}. [any-thread] since 0.1
+   * What the engine did so far, as JSON: {"device": "..", "launches": 0, "host_fallbacks": {"op": 0}, "waits": {"for what": 0}, "bytes_in_use": 0, "bytes_peak": 0, "held": {"parameters": 0, ..}}. [any-thread] since 0.1
    */
   struct et_error *(*report)(struct et_buffer **out);
 } et_engine_record;
@@ -2544,7 +2622,7 @@ typedef struct et_host_profile {
   struct et_error *(*trace)(struct et_buffer **out);
   /**
    * The recording in sums, as a JSON object: `seconds`, `events`, `dropped`, and `ops` by falling own time with `name`,
-   * `category`, `calls`, `self_ms`, `total_ms` and `flop`. [any-thread] since 0.1
+   * `category`, `calls`, `self_ms`, `total_ms`, `flop`, and on a card `card_ms`. [any-thread] since 0.1
    */
   struct et_error *(*summary)(struct et_buffer **out);
 } et_host_profile;
@@ -2652,6 +2730,30 @@ typedef struct et_host_session {
    */
   int32_t (*is_cancelled)(const struct et_session *session);
 } et_host_session;
+
+/**
+ * `et.step/1`: steps without waiting. An engine for the CPU has it too and does everything at once.
+ */
+typedef struct et_host_step {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * 1 if operations return before they are computed, so that reading a number waits for all work before it; 0 if every number is there at once. [any-thread] since 0.1
+   */
+  int32_t (*defers)(void);
+  /**
+   * Begins to bring the tensors of a batch to where operations will read them; returns before that is done. The batch must not be changed by another thread meanwhile.
+   * Does nothing where they are there already. Errors: OUT_OF_MEMORY, DEVICE. [any-thread] since 0.1
+   */
+  struct et_error *(*prefetch)(const struct et_map *batch);
+  /**
+   * Multiplies all gradients by limit / (norm + 1e-6) if their Euclidean norm is above `limit` (Pascanu et al. 2013). The out is the norm before that, a scalar F64, which is
+   * not waited for. Errors: INVALID_ARGUMENT for a limit that is not positive. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*clip_grads)(struct et_params *params, double limit, struct et_tensor **out);
+} et_host_step;
 
 /**
  * The one symbol that a plugin exports. Returns a record that lives until the process ends; does

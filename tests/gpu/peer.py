@@ -1,4 +1,11 @@
-"""peer.py: BERT-base by transformers and PyTorch on the same shapes as gpu-check speed; one line of JSON per shape and way."""
+"""peer.py: transformers' BERT in PyTorch over the same batches as `gpu-check speed`. One line of JSON per workload and way, and the card's rate of
+matrix products.
+
+Ways: eager, sdpa and compile (torch.compile over sdpa), each in the precisions asked for; batches are padded to their longest row (they are
+grouped by length already). `community` is the setting of transformers' examples: eager, f32, every row padded to 128.
+"""
+import argparse
+import copy
 import json
 import statistics
 import time
@@ -6,62 +13,126 @@ import time
 import torch
 from transformers import BertConfig, BertModel
 
-SHORT = [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 19, 23, 29, 40]
-SHAPES = {"32x128": [128] * 32, "16x512": [512] * 16, "sst2 1024 rows": SHORT * 64}
+
+def say(**line):
+    print(json.dumps(line), flush=True)
 
 
-def batches(lens, group):
-    """Dynamic padding with length grouping: sorted, then cut into batches of `group` rows."""
-    lens = sorted(lens)
-    for at in range(0, len(lens), group):
-        part = lens[at:at + group]
-        width = max(part)
-        ids = torch.randint(999, 30000, (len(part), width), device="cuda")
-        mask = torch.tensor([[1] * n + [0] * (width - n) for n in part], device="cuda")
-        yield ids, (None if min(part) == width else mask)
+class Side:
+    def __init__(self, arguments):
+        self.device = torch.device(arguments.device)
+        self.seconds = arguments.seconds
+        with open(arguments.config) as file:
+            self.config = BertConfig(**{k: v for k, v in json.load(file).items() if k != "model_type"})
+        with open(arguments.workloads) as file:
+            self.workloads = json.load(file)
 
+    def wait(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
-def measure(name, way, model, lens, autocast, train):
-    group = len(lens) if len(set(lens)) == 1 else 256
-    data = list(batches(lens, group))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True) if train else None
-    times = []
-    for round in range(13):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for ids, mask in data:
-            with torch.autocast("cuda", torch.bfloat16, enabled=autocast), torch.set_grad_enabled(train):
-                pooled = model(ids, attention_mask=mask).pooler_output
-                loss = pooled.float().square().mean()
+    def padded(self, lens, width):
+        """Ids and mask in page-locked memory, as a data loader leaves them."""
+        ids = torch.randint(min(999, self.config.vocab_size - 1), self.config.vocab_size, (len(lens), width))
+        mask = None
+        if min(lens) < width:
+            mask = torch.tensor([[1] * n + [0] * (width - n) for n in lens])
+        if self.device.type == "cuda":
+            ids, mask = ids.pin_memory(), None if mask is None else mask.pin_memory()
+        return ids, mask
+
+    def matrix_rate(self):
+        """TFLOP/s of bf16 products of 8192 x 8192 matrices (small ones on the CPU)."""
+        n = 8192 if self.device.type == "cuda" else 256
+        a, b = (torch.randn(n, n, device=self.device, dtype=torch.bfloat16) for _ in range(2))
+        times = []
+        for _ in range(12):
+            self.wait()
+            start = time.perf_counter()
+            for _ in range(10):
+                a @ b
+            self.wait()
+            times.append((time.perf_counter() - start) / 10)
+        say(side="card", work="matrix rate", tflops=2 * n**3 / statistics.median(times[2:]) / 1e12)
+
+    def measure(self, way, workload, model, autocast, width=None):
+        train = workload["work"] == "train"
+        data = [self.padded(lens, width or max(lens)) for lens in workload["batches"]]
+        model.train(train)
+        optimizer = None
+        if train:
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.01, fused=self.device.type == "cuda")
+
+        def one(ids, mask):
+            ids = ids.to(self.device, non_blocking=True)
+            mask = None if mask is None else mask.to(self.device, non_blocking=True)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast), torch.set_grad_enabled(train):
+                loss = model(ids, attention_mask=mask).pooler_output.float().square().mean()
             if train:
                 loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-        loss.item()
-        if round >= 3:
+            return loss
+
+        # The first rounds compile and choose algorithms.
+        for ids, mask in data[:3] * 2:
+            one(ids, mask)
+        times, begin = [], time.perf_counter()
+        while len(times) < 4 or time.perf_counter() - begin < self.seconds:
+            self.wait()
+            start = time.perf_counter()
+            for ids, mask in data:
+                loss = one(ids, mask)
+            loss.item()
             times.append(time.perf_counter() - start)
-    seconds = statistics.median(times)
-    print(json.dumps({"side": "pytorch " + way, "work": "train" if train else "forward", "shape": name,
-                      "ms": seconds * 1e3, "tokens_per_s": sum(lens) / seconds}), flush=True)
+        seconds = statistics.median(times[1:])
+        tokens = sum(map(sum, workload["batches"]))
+        say(side="pytorch", way=way, work=workload["work"], shape=workload["shape"], rounds=len(times) - 1,
+            ms_per_batch=seconds * 1e3 / len(data), tokens_per_s=tokens / seconds)
+
+    def model(self, attention):
+        config = copy.deepcopy(self.config)
+        config._attn_implementation = attention
+        return BertModel(config).to(self.device)
+
+    def run(self, mode, precision):
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.manual_seed(1)
+        model = self.model("eager" if mode == "eager" else "sdpa")
+        if mode == "compile":
+            torch._dynamo.reset()
+            model = torch.compile(model)
+        for workload in self.workloads:
+            try:
+                self.measure(f"{mode} {precision}", workload, model, precision == "bf16")
+            except Exception as error:  # one way that fails must not hide the others
+                say(side="pytorch", way=f"{mode} {precision}", work=workload["work"], shape=workload["shape"],
+                    failed=str(error).splitlines()[0][:200])
+
+    def community(self):
+        model = self.model("eager")
+        for workload in self.workloads:
+            if workload["work"] == "train" and max(map(max, workload["batches"])) < 128:
+                self.measure("community", workload, model, False, width=128)
 
 
 def main():
-    torch.manual_seed(1)
-    for attention in ["eager", "sdpa"]:
-        for precision in ["f32", "tf32", "bf16"]:
-            torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-            torch.backends.cudnn.allow_tf32 = precision == "tf32"
-            model = BertModel(BertConfig(), attn_implementation=attention).cuda()
-            way = f"{attention} {precision}"
-            for name, lens in SHAPES.items():
-                model.train()
-                measure(name, way, model, lens, precision == "bf16", True)
-            model.eval()
-            for rows in [1, 32, 256]:
-                measure(f"{rows}x128", way, model, [128] * rows, precision == "bf16", False)
-    model = torch.compile(BertModel(BertConfig(), attn_implementation="sdpa").cuda().train())
-    for name in ["32x128", "16x512"]:
-        measure(name, "compile bf16", model, SHAPES[name], True, True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--workloads", required=True)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--modes", default="sdpa,compile,eager")
+    parser.add_argument("--precisions", default="bf16")
+    arguments = parser.parse_args()
+    side = Side(arguments)
+    side.matrix_rate()
+    for precision in arguments.precisions.split(","):
+        for mode in arguments.modes.split(","):
+            side.run(mode, precision)
+    side.community()
 
 
 main()

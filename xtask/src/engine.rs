@@ -14,16 +14,17 @@ use std::{
     process::Command,
 };
 
-/// The wheels that make up a compiler and what candle links against, as pip names them.
-const WHEELS: [&str; 7] = [
+/// The wheels that make up a compiler, as pip names them.
+const COMPILER: [&str; 5] = [
     "nvidia-cuda-nvcc==13.0.*",
     "nvidia-cuda-crt==13.0.*",
     "nvidia-nvvm==13.0.*",
     "nvidia-cuda-runtime==13.0.*",
     "nvidia-cuda-cccl==13.0.*",
-    "nvidia-cuda-nvrtc==13.0.*",
-    "nvidia-curand==10.4.0.*",
 ];
+
+/// What candle needs besides.
+const LIBRARIES: [&str; 2] = ["nvidia-cuda-nvrtc==13.0.*", "nvidia-curand==10.4.0.*"];
 
 /// Libraries that are linked against by name and found when the program runs; empty ones stand in where there are none.
 const LINKED: [(&str, &str); 5] = [
@@ -84,13 +85,21 @@ impl Toolkit {
             .map(|home| Toolkit { home })
     }
 
-    /// [`Toolkit::find`], else fetches it if `fetch` says so. Errors: all places that were searched.
-    fn get(context: &Context, fetch: bool) -> Result<Toolkit, Failure> {
-        if let Some(toolkit) = Toolkit::find(context) {
-            return Ok(toolkit);
+    /// [`Toolkit::find`], else fetches the wheels if `fetch` says so. Errors: all places that were searched.
+    fn get(context: &Context, fetch: bool, wheels: &[&str]) -> Result<Toolkit, Failure> {
+        // One that was fetched for the kernels alone lacks what the engine links against.
+        let lacks =
+            |home: &Path| wheels.len() > COMPILER.len() && !home.join("include/curand.h").exists();
+        match Toolkit::find(context) {
+            Some(toolkit)
+                if !(fetch && toolkit.home == fetched(context) && lacks(&toolkit.home)) =>
+            {
+                return Ok(toolkit);
+            }
+            _ => {}
         }
         if fetch {
-            return Toolkit::fetch(context);
+            return Toolkit::fetch(context, wheels);
         }
         let places: Vec<String> = homes(context)
             .iter()
@@ -103,17 +112,19 @@ impl Toolkit {
     }
 
     /// Fetches the wheels and lays them out as a toolkit. Errors: pip's.
-    fn fetch(context: &Context) -> Result<Toolkit, Failure> {
+    fn fetch(context: &Context, names: &[&str]) -> Result<Toolkit, Failure> {
         let home = fetched(context);
         let unpacked = home.join("unpacked");
         let wheels = home.join("wheels");
         let io =
             |path: &Path, error: std::io::Error| Failure(format!("{}: {error}", path.display()));
         fs::create_dir_all(&wheels).map_err(|error| io(&wheels, error))?;
-        println!("fetching {}", WHEELS.join(", "));
-        let download =
-            ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d"];
-        process::show(Command::new("python3").args(download).arg(&wheels).args(WHEELS))?;
+        println!("fetching {}", names.join(", "));
+        let download = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"];
+        // Without a network this ends soon.
+        let patience = ["--timeout", "20", "--retries", "1", "-d"];
+        let mut pip = Command::new("python3");
+        process::show(pip.args(download).args(patience).arg(&wheels).args(names))?;
         for entry in fs::read_dir(&wheels).map_err(|error| io(&wheels, error))?.flatten() {
             let mut unzip = Command::new("python3");
             process::show(unzip.args(["-m", "zipfile", "-e"]).arg(entry.path()).arg(&unpacked))?;
@@ -192,7 +203,7 @@ impl Toolkit {
 
 /// Builds the engine's library and puts it beside the command. Errors: no nvcc, with the places that were searched.
 pub fn run(context: &Context, fetch: bool) -> Result<(), Failure> {
-    let toolkit = Toolkit::get(context, fetch)?;
+    let toolkit = Toolkit::get(context, fetch, &[&COMPILER[..], &LIBRARIES].concat())?;
     let (major, minor) = toolkit.version()?;
     println!("CUDA {major}.{minor} in {}", toolkit.home.display());
     let link = toolkit.link_folder(context)?;
@@ -226,10 +237,10 @@ pub fn run(context: &Context, fetch: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Compiles the kernels alone for every architecture, so that they cannot rot where nobody builds the engine. Skips what has
-/// not changed since it last compiled.
+/// Compiles the kernels alone for every architecture, and the PTX of the templates, so that they cannot rot where nobody builds the
+/// engine. Skips what has not changed since it last compiled.
 pub fn kernels(context: &Context, fetch: bool) -> Result<(), Failure> {
-    let toolkit = Toolkit::get(context, fetch)?;
+    let toolkit = Toolkit::get(context, fetch, &COMPILER)?;
     let folder = context.root.join("sdk/core/src/cuda/kernels");
     let out = target(context).join("cuda-kernels");
     let io = |path: &Path, error: std::io::Error| Failure(format!("{}: {error}", path.display()));
@@ -255,7 +266,7 @@ pub fn kernels(context: &Context, fetch: bool) -> Result<(), Failure> {
             continue;
         }
         let mut command = Command::new(toolkit.nvcc());
-        command.args(["-std=c++17", "-O3", "-fatbin", "-Werror", "all-warnings"]);
+        command.args(["-std=c++17", "-O3", "-fatbin", "-Werror", "all-warnings", "--threads=2"]);
         for architecture in ARCHITECTURES {
             let code = format!("arch=compute_{architecture},code=sm_{architecture}");
             command.args(["-gencode", &code]);
@@ -265,11 +276,47 @@ pub fn kernels(context: &Context, fetch: bool) -> Result<(), Failure> {
         fs::write(&done, hash).map_err(|error| io(&done, error))?;
         println!("kernels {name}: compiled for sm_{}", ARCHITECTURES.join(" and sm_"));
     }
+    for architecture in ARCHITECTURES {
+        let mut assembler = Command::new(toolkit.home.join("bin/ptxas"));
+        assembler.arg(format!("-arch=sm_{architecture}"));
+        assembler.arg(context.root.join("xtask/templates/op.ptx"));
+        process::show(assembler.arg("-o").arg(out.join("op.cubin")))?;
+    }
+    println!("kernel of the template for operations: assembled");
     Ok(())
 }
 
-/// Whether kernels can be compiled here, or `ET_CUDA_TOOLKIT=fetch` says to make that possible.
-pub fn wanted(context: &Context) -> Option<bool> {
-    let fetch = env::var_os("ET_CUDA_TOOLKIT").is_some_and(|value| value == "fetch");
-    (fetch || Toolkit::find(context).is_some()).then_some(fetch)
+/// How `test` comes to a compiler for the kernels.
+pub enum Compiler {
+    /// There is one.
+    Found,
+    /// `ET_CUDA_TOOLKIT=fetch`: it has to be fetched.
+    Fetch,
+    /// CI tries to fetch one, and does without where that fails.
+    Try,
+}
+
+impl Compiler {
+    /// The way here; `None` without one. `ET_CUDA_TOOLKIT=none` keeps CI from trying.
+    pub fn here(context: &Context, is_ci: bool) -> Option<Compiler> {
+        let wish = env::var("ET_CUDA_TOOLKIT").unwrap_or_default();
+        if Toolkit::find(context).is_some() {
+            Some(Compiler::Found)
+        } else if wish == "fetch" {
+            Some(Compiler::Fetch)
+        } else if is_ci && wish != "none" && has_pip() {
+            Some(Compiler::Try)
+        } else {
+            None
+        }
+    }
+}
+
+fn has_pip() -> bool {
+    process::output(Command::new("python3").args(["-m", "pip", "--version"])).is_ok()
+}
+
+/// Fetches the compiler alone. Errors: pip's.
+pub fn fetch_compiler(context: &Context) -> Result<(), Failure> {
+    Toolkit::fetch(context, &COMPILER).map(|_| ())
 }

@@ -13,11 +13,17 @@ struct Kind {
     requires: &'static str,
     used: &'static str,
     source: &'static str,
+    /// More files beside the source: path and content.
+    files: &'static [(&'static str, &'static str)],
 }
 
 macro_rules! kind {
     ($word:literal, $prefix:literal, $requires:literal, $used:literal) => {
+        kind!($word, $prefix, $requires, $used, [])
+    };
+    ($word:literal, $prefix:literal, $requires:literal, $used:literal, $files:expr) => {
         Kind {
+            files: &$files,
             word: $word,
             prefix: $prefix,
             requires: $requires,
@@ -43,7 +49,13 @@ const KINDS: [Kind; 6] = [
     ),
     kind!("metric", "metric", r#""et.tensor/1", "et.data/1""#, "with an app that asks for it"),
     kind!("strategy", "tl", r#""et.param/1", "et.session/1""#, "--set strategy.@name@={}"),
-    kind!("op", "op", r#""et.tensor/1", "et.autograd/1""#, "with a plugin that calls it"),
+    kind!(
+        "op",
+        "op",
+        r#""et.tensor/1", "et.autograd/1""#,
+        "with a plugin that calls it",
+        [("src/kernel.ptx", include_str!("../templates/op.ptx"))]
+    ),
 ];
 
 /// Words of the kinds that have a template.
@@ -155,12 +167,20 @@ pub fn write(
             .replace("@version@", version)
             .replace("@library@", &library);
         let path = folder.join(file);
-        path.parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&path, text))
-            .map_err(|error| Failure(format!("write {}: {error}", path.display())))?;
+        put(&path, &text)?;
+    }
+    // As they are: PTX has placeholders of its own.
+    for (file, text) in kind.files {
+        put(&folder.join(file), text)?;
     }
     Ok(folder)
+}
+
+fn put(path: &Path, text: &str) -> Result<(), Failure> {
+    path.parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(path, text))
+        .map_err(|error| Failure(format!("write {}: {error}", path.display())))
 }
 
 /// "my-loss" as `MyLoss`.

@@ -140,15 +140,26 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Compiles the kernels of the CUDA engine where there is a toolkit, or where ET_CUDA_TOOLKIT=fetch says to get one.
+    /// Compiles the kernels of the CUDA engine where there is a toolkit, where ET_CUDA_TOOLKIT=fetch says to get one, and in CI where one can
+    /// be fetched.
     fn kernels(&mut self) -> Result<(), Failure> {
-        match engine::wanted(self.context) {
-            Some(fetch) => {
-                engine::kernels(self.context, fetch)?;
-                self.tally.add(true);
+        const WHAT: &str = "CUDA kernels";
+        let compiler = engine::Compiler::here(self.context, self.is_ci);
+        match compiler {
+            None => {
+                self.skip(WHAT, "no nvcc; ET_CUDA_TOOLKIT=fetch fetches one");
+                return Ok(());
             }
-            None => self.skip("CUDA kernels", "no nvcc; ET_CUDA_TOOLKIT=fetch fetches one"),
+            Some(engine::Compiler::Try) => {
+                if let Err(failure) = engine::fetch_compiler(self.context) {
+                    self.skip(WHAT, &format!("no nvcc, and it could not be fetched: {failure}"));
+                    return Ok(());
+                }
+            }
+            Some(engine::Compiler::Found | engine::Compiler::Fetch) => {}
         }
+        engine::kernels(self.context, matches!(compiler, Some(engine::Compiler::Fetch)))?;
+        self.tally.add(true);
         Ok(())
     }
 

@@ -41,11 +41,11 @@ pub struct Common {
 pub enum TrainPrecision {
     /// Single precision
     F32,
-    /// Matrix products with 10 bits of mantissa
+    /// Matrix products with 10 bits of mantissa; CUDA
     Tf32,
-    /// Matrix products and attention in bfloat16, and what lies between operations
+    /// Matrix products of layers in bfloat16, summed in f32; on CUDA also attention and what lies between operations
     Bf16,
-    /// The same in half precision, backward in bfloat16
+    /// Half precision forward, bfloat16 backward; CUDA
     F16,
 }
 

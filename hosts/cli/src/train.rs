@@ -52,7 +52,7 @@ pub struct Train {
     /// Column with the label in the validation data
     #[arg(long, value_name = "COLUMN", requires = "valid")]
     valid_label: Option<String>,
-    /// How a CUDA device computes; parameters and optimizer states stay f32
+    /// How the engine computes; parameters and optimizer states stay f32. The CPU has f32 and bf16
     #[arg(long, value_enum, default_value = "f32")]
     precision: TrainPrecision,
     /// Start from random weights: the encoder's directory needs none

@@ -21,6 +21,7 @@
 #![allow(non_camel_case_types, reason = "the names are the C names")]
 
 mod codes;
+mod cuda;
 mod data;
 mod engine;
 mod host;
@@ -28,8 +29,10 @@ mod library;
 mod plugin;
 mod profile;
 mod session;
+mod step;
 
 pub use codes::*;
+pub use cuda::*;
 pub use data::*;
 pub use engine::*;
 pub use host::*;
@@ -37,3 +40,4 @@ pub use library::*;
 pub use plugin::*;
 pub use profile::*;
 pub use session::*;
+pub use step::*;

@@ -26,6 +26,6 @@ pub struct et_host_profile {
     /// The recording as a JSON array of the Trace Event Format, which chrome://tracing and Perfetto read. [any-thread] since 0.1
     pub trace: Option<unsafe extern "C" fn(out: *mut *mut et_buffer) -> *mut et_error>,
     /// The recording in sums, as a JSON object: `seconds`, `events`, `dropped`, and `ops` by falling own time with `name`,
-    /// `category`, `calls`, `self_ms`, `total_ms` and `flop`. [any-thread] since 0.1
+    /// `category`, `calls`, `self_ms`, `total_ms`, `flop`, and on a card `card_ms`. [any-thread] since 0.1
     pub summary: Option<unsafe extern "C" fn(out: *mut *mut et_buffer) -> *mut et_error>,
 }

@@ -83,6 +83,9 @@ pub struct Arena {
     /// The values in fewer bits, for products on a card.
     #[cfg(feature = "cuda")]
     pub copies: crate::cuda::copies::Copies,
+    /// The part of a card's memory.
+    #[cfg(feature = "cuda")]
+    pub share: Option<crate::cuda::held::Share>,
 }
 
 /// Runs `$body` with `$type` being the element type that `$dtype` (F32 or F64) names.
@@ -125,6 +128,9 @@ impl Arena {
         let grads = tensor_from_vec(vec![F::default(); len], len)?;
         let pending_scale = AtomicU64::new(1f64.to_bits());
         let values = tensor_from_vec(values, len)?;
+        #[cfg(feature = "cuda")]
+        let share = (!values.device().is_cpu())
+            .then(|| crate::cuda::held::Share::new(len * values.dtype().size_in_bytes()));
         Ok(Self {
             values,
             grads,
@@ -134,6 +140,8 @@ impl Arena {
             pending_scale,
             #[cfg(feature = "cuda")]
             copies: Default::default(),
+            #[cfg(feature = "cuda")]
+            share,
         })
     }
 
@@ -358,6 +366,25 @@ impl Arena {
             });
             Ok(each.sum::<f64>() * factor * factor)
         })
+    }
+
+    /// Clips the norm of all present gradients to `limit` and gives the norm before that, a scalar F64. On a card neither is waited for.
+    pub fn clip(&self, limit: f64) -> Result<Raw> {
+        #[cfg(feature = "cuda")]
+        if self.is_on_card() {
+            return crate::cuda::clip::clip(
+                &self.grads,
+                self.pending_scale(),
+                limit,
+                self.present(),
+            );
+        }
+        let norm = self.grad_square_sum()?.sqrt();
+        if norm > limit {
+            // The small constant is torch.nn.utils.clip_grad_norm_'s.
+            self.scale_grads(limit / (norm + 1e-6));
+        }
+        tensor_from_vec(vec![norm], ())
     }
 
     /// Multiplies all present gradients; the next reader does the work.

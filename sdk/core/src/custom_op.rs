@@ -349,10 +349,13 @@ unsafe fn call_forward(
     unsafe { answer(&table.name, "forward", error) }
 }
 
-/// Calls the plugin's code on the card's memory, with the stream on which it must put its work.
+/// Calls the plugin's code on the card's memory, with the stream on which it must put its work. Integers, which live in host memory, are
+/// copied to the card for it.
 #[cfg(feature = "cuda")]
 fn forward_on_card(table: &Table, state: State, values: &[Value]) -> Result<Vec<Raw>> {
     use crate::cuda::memory;
+    let values = values.iter().map(|value| memory::on_card(value).map(Value::new));
+    let values = &values.collect::<Result<Vec<Value>>>()?;
     let parts = values.iter().map(|v| ViewParts::new(v)).collect::<Result<Vec<_>>>()?;
     let outputs = infer(table, state, &parts)?
         .into_iter()
@@ -408,7 +411,7 @@ pub unsafe fn apply(
         .collect::<Result<Vec<Value>>>()?;
     #[cfg(feature = "cuda")]
     let outputs = if table.flags & ET_OP_HAS_CUDA != 0
-        && values.iter().all(|value| !value.device().is_cpu())
+        && values.iter().any(|value| !value.device().is_cpu())
     {
         forward_on_card(&table, state, &values)?
     } else {

@@ -53,7 +53,12 @@ impl std::error::Error for Error {}
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        Self { code: candle_code(&error), message: error.to_string() }
+        let code = candle_code(&error);
+        #[cfg(feature = "cuda")]
+        if code == ET_ERR_DEVICE && error.to_string().contains("OUT_OF_MEMORY") {
+            return crate::cuda::held::out_of_memory("an operation of tensors");
+        }
+        Self { code, message: error.to_string() }
     }
 }
 

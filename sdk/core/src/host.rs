@@ -72,6 +72,11 @@ fn built_in(id: &str) -> Option<*const c_void> {
         "et.tokenizer/1" => ptr::from_ref(&tables::tokenizer::TABLE).cast(),
         "et.log/1" => ptr::from_ref(&tables::log::TABLE).cast(),
         "et.profile/1" => ptr::from_ref(&tables::profile::TABLE).cast(),
+        "et.step/1" => ptr::from_ref(&tables::step::TABLE).cast(),
+        #[cfg(feature = "cuda")]
+        "et.cuda/1" if crate::cuda::device::active().is_some() => {
+            ptr::from_ref(&tables::cuda::TABLE).cast()
+        }
         _ => return None,
     })
 }
@@ -174,6 +179,7 @@ mod tests {
             c"et.tokenizer/1",
             c"et.log/1",
             c"et.profile/1",
+            c"et.step/1",
         ];
         for id in ids {
             let table = interface(id).cast::<usize>();
@@ -187,6 +193,8 @@ mod tests {
             }
         }
         assert!(interface(c"et.tensor/2").is_null());
+        // A table of a card, which this process has not opened.
+        assert!(interface(c"et.cuda/1").is_null());
         // SAFETY: NULL is allowed.
         assert!(unsafe { get_interface(host(), ptr::null()) }.is_null());
     }

@@ -54,6 +54,7 @@ mod param;
 pub mod params;
 mod plugin_segment;
 mod pool;
+pub mod precision;
 pub mod profile;
 pub mod recompute;
 pub mod rng;

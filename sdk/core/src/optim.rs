@@ -118,6 +118,10 @@ pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
         states.push(raw);
     }
     let arena = &sealed.arena;
+    #[cfg(feature = "cuda")]
+    if let Some(share) = &arena.share {
+        share.states(len * names.len() * arena.dtype().size_in_bytes());
+    }
     let memory = [&arena.values, arena.unsettled_grads()].into_iter().chain(&states).map(lock_of);
     let mut memory: Vec<usize> = memory.collect();
     memory.sort_unstable();

@@ -14,6 +14,7 @@ use crate::handle::{Handle, tag};
 use crate::init;
 use crate::storage::{self, Real};
 use crate::sync::lock;
+use crate::tensor::Tensor;
 
 pub use crate::param::Param;
 
@@ -186,6 +187,19 @@ impl Params {
     /// Euclidean norm of all gradients together, summed in the order of the arena; 0 when there are none.
     pub fn grad_norm(&self) -> Result<f64> {
         self.sealed().map_or(Ok(0.0), |sealed| Ok(sealed.arena.grad_square_sum()?.sqrt()))
+    }
+
+    /// Multiplies all gradients by limit / (norm + 1e-6) if their norm is above `limit` (Pascanu et al. 2013); gives the norm before that, a
+    /// scalar F64 that nobody has waited for. Errors: `INVALID_ARGUMENT` for a limit that is not positive.
+    pub fn clip_grads(&self, limit: f64) -> Result<Tensor> {
+        if limit.is_nan() || limit <= 0.0 {
+            fail!(ET_ERR_INVALID_ARGUMENT, "clip_grads: the limit must be positive, found {limit}");
+        }
+        let norm = match self.sealed() {
+            Some(sealed) => sealed.arena.clip(limit)?,
+            None => storage::tensor_from_vec(vec![0f64], ())?,
+        };
+        Ok(Tensor::new(norm))
     }
 
     /// Multiplies all gradients.

@@ -4,6 +4,7 @@
 //! those places open a [`Span`]. While nothing is profiled a span costs one relaxed load. While profiling, each thread writes to a
 //! buffer of its own; the number of kept events is bounded, and what does not fit is counted, not lost from the summary.
 
+mod card;
 mod flops;
 mod trace;
 
@@ -64,6 +65,8 @@ struct Event {
     call: Option<Arc<Call>>,
     flop: f64,
     notes: Vec<(Cow<'static, str>, f64)>,
+    /// Its number among the spans that a card timed.
+    timed: Option<usize>,
 }
 
 /// A span that is not finished.
@@ -80,6 +83,9 @@ struct Open {
     call: Option<Arc<Call>>,
     flop: f64,
     notes: Vec<(Cow<'static, str>, f64)>,
+    /// Where the card's stream was, and the timed spans inside.
+    mark: Option<card::Mark>,
+    timed: Vec<usize>,
 }
 
 /// What a summary adds up.
@@ -97,6 +103,8 @@ struct Total {
     own: u64,
     whole: u64,
     flop: f64,
+    /// Milliseconds of a card without what ran inside.
+    card: f64,
 }
 
 /// What one thread recorded.
@@ -110,6 +118,7 @@ struct Recorded {
 struct Data {
     events: Vec<Event>,
     totals: HashMap<Key, Total>,
+    timed: card::Spans<card::Mark>,
 }
 
 #[derive(Default)]
@@ -145,6 +154,8 @@ pub fn start(capacity: usize) {
     CAPACITY.store(if capacity == 0 { DEFAULT_CAPACITY } else { capacity }, Ordering::SeqCst);
     KEPT.store(0, Ordering::SeqCst);
     DROPPED.store(0, Ordering::SeqCst);
+    #[cfg(feature = "cuda")]
+    crate::cuda::timing::restart();
     let begin = now();
     BEGAN.store(begin, Ordering::SeqCst);
     ENDED.store(begin, Ordering::SeqCst);
@@ -250,6 +261,9 @@ fn begin(
     flop: f64,
 ) -> Span {
     let recording = RECORDING.load(Ordering::Relaxed);
+    // What a program or a plugin says is about the host.
+    let computes = matches!(&*category, "forward" | "backward" | "engine");
+    let mark = if computes { card::mark() } else { None };
     let depth = LOCAL.with_borrow_mut(|local| {
         local.open.push(Open {
             recording,
@@ -262,6 +276,8 @@ fn begin(
             call,
             flop,
             notes: Vec::new(),
+            mark,
+            timed: Vec::new(),
         });
         local.open.len() - 1
     });
@@ -383,22 +399,31 @@ fn end_at(depth: usize) {
             if !is_on() || open.recording != RECORDING.load(Ordering::Relaxed) {
                 continue;
             }
+            let marks = open.mark.take().and_then(|begin| Some((begin, card::mark()?)));
             let recorded = recorded(local);
             let mut data = lock(&recorded.data);
-            data.add(&open, call.as_deref(), duration);
+            let key = data.add(&open, call.as_deref(), duration);
+            let inside = std::mem::take(&mut open.timed);
+            let timed = marks.map(|(begin, end)| data.timed.add(key, begin, end, inside));
+            if let (Some(timed), Some(outer)) = (timed, local.open.last_mut())
+                && outer.mark.is_some()
+            {
+                outer.timed.push(timed);
+            }
             if KEPT.fetch_add(1, Ordering::Relaxed) >= CAPACITY.load(Ordering::Relaxed) {
                 KEPT.fetch_sub(1, Ordering::Relaxed);
                 DROPPED.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             let Open { category, name, start, flop, notes, .. } = open;
-            data.events.push(Event { category, name, start, duration, call, flop, notes });
+            data.events.push(Event { category, name, start, duration, call, flop, notes, timed });
         }
     });
 }
 
 impl Data {
-    fn add(&mut self, open: &Open, call: Option<&Call>, duration: u64) {
+    /// Adds a span to the sums and answers with its key there.
+    fn add(&mut self, open: &Open, call: Option<&Call>, duration: u64) -> Key {
         let detail = call.map_or_else(Vec::new, |call| flops::detail(call.slot, &call.shapes()));
         let mut key = Key { category: open.category.clone(), name: open.name.clone(), detail };
         if self.totals.len() >= MOST_TOTALS && !self.totals.contains_key(&key) {
@@ -407,10 +432,11 @@ impl Data {
                 key.name = "other".into();
             }
         }
-        let total = self.totals.entry(key).or_default();
+        let total = self.totals.entry(key.clone()).or_default();
         total.calls += 1;
         total.whole += duration;
         total.own += duration.saturating_sub(open.inside);
         total.flop += open.flop;
+        key
     }
 }

@@ -333,6 +333,62 @@ fn gradients_flow_into_the_arena_and_are_forgotten() {
 }
 
 #[test]
+fn clipping_scales_what_is_above_the_limit_and_gives_the_norm_before() {
+    let _guard = no_leaks();
+    let step: &et_host_step = table(c"et.step/1");
+    let mut set = Set::new(2);
+    let a = set.declare("a", &[2]);
+    set.seal();
+    let clip = |limit: f64| {
+        // SAFETY: live handles.
+        let norm = make(|out| unsafe { step.clip_grads.unwrap()(set.params, limit, out) });
+        let found = value(norm).value().to_scalar::<f64>().unwrap();
+        drop_tensor(norm);
+        found
+    };
+    let grad = || {
+        let mut out = ptr::null_mut();
+        // SAFETY: live handles.
+        ok(unsafe { api().grad.unwrap()(a, &mut out) });
+        take_f32(out).0
+    };
+    assert_eq!(clip(1.0), 0.0, "without gradients");
+    let given = tensor(&[3.0, 4.0], &[2]);
+    // SAFETY: live handles.
+    ok(unsafe { api().set_grad.unwrap()(a, given) });
+    drop_tensor(given);
+    assert_eq!(clip(6.0), 5.0);
+    assert_eq!(grad(), [3.0, 4.0]);
+    assert_eq!(clip(2.5), 5.0);
+    let factor = 2.5 / (5.0 + 1e-6);
+    assert_eq!(grad(), [3.0, 4.0].map(|x: f32| x * factor as f32));
+    assert!((clip(f64::INFINITY) - 2.5).abs() < 1e-5);
+    for limit in [0.0, -1.0, f64::NAN] {
+        // SAFETY: live handles.
+        let refused = unsafe { step.clip_grads.unwrap()(set.params, limit, &mut ptr::null_mut()) };
+        assert_eq!(err(refused).0, ET_ERR_INVALID_ARGUMENT);
+    }
+}
+
+#[test]
+fn the_cpu_defers_nothing_and_takes_batches_as_they_are() {
+    let _guard = no_leaks();
+    let step: &et_host_step = table(c"et.step/1");
+    // SAFETY: live handles; NULL is refused.
+    unsafe {
+        assert_eq!(step.defers.unwrap()(), 0);
+        let batch = make(|out| data().map_new.unwrap()(out));
+        let x = tensor(&[1.0], &[1]);
+        ok(data().map_put.unwrap()(batch, text("x"), x));
+        drop_tensor(x);
+        ok(step.prefetch.unwrap()(batch));
+        assert_eq!(data().map_len.unwrap()(batch), 1);
+        data().map_release.unwrap()(batch);
+        assert_eq!(err(step.prefetch.unwrap()(ptr::null())).0, ET_ERR_INVALID_ARGUMENT);
+    }
+}
+
+#[test]
 fn gradients_before_seal_and_unfreezing_after_it_are_refused() {
     let _guard = no_leaks();
     let mut set = Set::new(2);

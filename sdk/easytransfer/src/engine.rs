@@ -61,11 +61,10 @@ pub(crate) fn start(device: &Device, precision: Precision) -> Result<*const et_h
             }
         },
     };
-    if engine.is_none() && precision != Precision::F32 && slot.is_none() {
-        return Err(Error::user(format!(
-            "--precision {}: the CPU engine trains in f32 only; use `f32`, or a CUDA device",
-            precision.name()
-        )));
+    if engine.is_none() && slot.is_none() {
+        let name = precision.name();
+        easytransfer_core::precision::choose(name)
+            .map_err(|error| Error::user(format!("--precision {name}: {error}")))?;
     }
     let host = engine.map_or_else(easytransfer_core::host::host, |engine| engine.host());
     // SAFETY: the engine's table lives until the process ends.

@@ -30,6 +30,8 @@ pub struct ProfileOp {
     pub total_ms: f64,
     /// Floating point operations; 0 where none are counted.
     pub flop: f64,
+    /// Milliseconds that a card took, without what ran inside; 0 where none computes.
+    pub card_ms: f64,
 }
 
 /// What a recording came to.
@@ -76,6 +78,7 @@ impl ProfileSummary {
             self_ms: op["self_ms"].as_f64().unwrap_or(0.0),
             total_ms: op["total_ms"].as_f64().unwrap_or(0.0),
             flop: op["flop"].as_f64().unwrap_or(0.0),
+            card_ms: op["card_ms"].as_f64().unwrap_or(0.0),
         };
         Ok(ProfileSummary {
             seconds: value["seconds"].as_f64().unwrap_or(0.0),
@@ -88,26 +91,30 @@ impl ProfileSummary {
 }
 
 impl fmt::Display for ProfileSummary {
-    /// The 25 operations with the most own time. The share is of the wall clock; threads that work at the same time add up.
+    /// The 25 operations with the most own time, on the card where one computes. The share is of the wall clock; threads that work at
+    /// the same time add up.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         writeln!(f, "profile: {:.2} s, {} events: {path}", self.seconds, self.events)?;
         if self.dropped > 0 {
             writeln!(f, "the trace is full: {} later events are only in these sums", self.dropped)?;
         }
-        writeln!(f, "{:>7} {:>10} {:>8} {:>9}  operation", "share", "own ms", "calls", "GFLOP/s")?;
-        for op in self.ops.iter().take(25) {
-            let share = op.self_ms / (self.seconds * 10.0).max(1e-9);
-            let rate = match op.flop > 0.0 && op.self_ms > 0.0 {
-                true => format!("{:.1}", op.flop / op.self_ms / 1e6),
+        let on_card = self.ops.iter().any(|op| op.card_ms > 0.0);
+        let own = |op: &ProfileOp| if on_card { op.card_ms } else { op.self_ms };
+        let what = if on_card { "card ms" } else { "own ms" };
+        writeln!(f, "{:>7} {what:>10} {:>8} {:>9}  operation", "share", "calls", "GFLOP/s")?;
+        let mut ops: Vec<&ProfileOp> = self.ops.iter().collect();
+        // Stable: the engine has sorted them by the host's time.
+        ops.sort_by(|a, b| own(b).total_cmp(&own(a)));
+        for op in ops.into_iter().take(25) {
+            let time = own(op);
+            let share = time / (self.seconds * 10.0).max(1e-9);
+            let rate = match op.flop > 0.0 && time > 0.0 {
+                true => format!("{:.1}", op.flop / time / 1e6),
                 false => String::new(),
             };
             let (name, category) = (&op.name, &op.category);
-            writeln!(
-                f,
-                "{share:>6.1}% {:>10.1} {:>8} {rate:>9}  {category} {name}",
-                op.self_ms, op.calls
-            )?;
+            writeln!(f, "{share:>6.1}% {time:>10.1} {:>8} {rate:>9}  {category} {name}", op.calls)?;
         }
         Ok(())
     }

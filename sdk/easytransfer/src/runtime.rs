@@ -24,7 +24,7 @@ pub struct RuntimeOptions {
     pub policy: Policy,
     /// What computes; the first runtime of a process decides for all.
     pub device: Device,
-    /// How numbers are computed; the CPU engine has f32 only.
+    /// How numbers are computed; the CPU engine has f32 and bf16.
     pub precision: Precision,
 }
 

@@ -49,17 +49,19 @@ fn start(device: i32, options: &str) -> Result<()> {
     cuda::open(device.max(0) as usize, cuda::Options::from_json(options)?)
 }
 
-/// The CPU has one device and one precision.
+/// The CPU has one device.
 #[cfg(not(feature = "cuda"))]
 fn start(device: i32, options: &str) -> Result<()> {
     use easytransfer_core::error::Error;
-    if device != 0 || !(options.is_empty() || options.contains("\"f32\"")) {
+    if device != 0 {
         return Err(Error::new(
             easytransfer_abi::ET_ERR_UNIMPLEMENTED,
-            format!("the CPU engine has device 0 and f32 only, found {device} and {options}"),
+            format!("the CPU engine has device 0 only, found {device}"),
         ));
     }
-    Ok(())
+    let known = ["f32", "tf32", "bf16", "f16"];
+    let named = |name: &&str| options.contains(&format!("\"{name}\""));
+    easytransfer_core::precision::choose(known.into_iter().find(named).unwrap_or("f32"))
 }
 
 unsafe extern "C" fn open(device: i32, options: et_str) -> *mut et_error {

@@ -101,7 +101,7 @@ pub enum Precision {
     F32,
     /// Matrix products of f32 with 10 bits of mantissa.
     Tf32,
-    /// Matrix products and attention of bfloat16, sums in f32; what lies between operations is kept in bfloat16.
+    /// Matrix products of bfloat16, sums in f32; on CUDA also attention and what lies between operations.
     Bf16,
     /// As `Bf16` in half precision; gradients between operations are bfloat16, whose range needs no scaled loss.
     F16,

@@ -21,6 +21,15 @@ pub(crate) struct Tables {
     pub tokenizer_table: &'static abi::et_host_tokenizer,
     pub log: Option<&'static abi::et_host_log>,
     pub profile: Option<&'static abi::et_host_profile>,
+    pub step: Option<&'static abi::et_host_step>,
+}
+
+impl Tables {
+    /// The table of a card, which an engine has once the card is open: that may be after this library was attached.
+    pub fn cuda(&self) -> Option<&'static abi::et_host_cuda> {
+        // SAFETY: the id names the table's type.
+        unsafe { interface(self.host, c"et.cuda/1") }
+    }
 }
 
 static TABLES: OnceLock<Tables> = OnceLock::new();
@@ -61,6 +70,7 @@ pub unsafe fn attach(host: *const abi::et_host) -> Result<()> {
             tokenizer_table: required(host, c"et.tokenizer/1")?,
             log: interface(host, c"et.log/1"),
             profile: interface(host, c"et.profile/1"),
+            step: interface(host, c"et.step/1"),
         }
     };
     // A second thread may have attached meanwhile; it attached the same host or one of them would have been refused above.

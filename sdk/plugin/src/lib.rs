@@ -29,6 +29,7 @@
 mod app;
 mod checkpoint;
 mod component;
+pub mod cuda;
 mod data;
 mod error;
 #[doc(hidden)]
@@ -45,6 +46,7 @@ mod param;
 pub mod profile;
 mod service;
 mod session;
+pub mod step;
 mod strategy;
 mod tensor;
 mod text;
@@ -55,6 +57,7 @@ pub use easytransfer_abi as abi;
 pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Record};
 pub use checkpoint::{Recompute, checkpoint, set_recompute};
 pub use component::{Call, ComponentRef};
+pub use cuda::Cuda;
 pub use data::{Buffer, Map, Row};
 pub use error::{Error, Result};
 pub use host::{Lent, attach, live_handles, raw_host};

@@ -1,8 +1,9 @@
 //! Operations with code of their own: any number of inputs and outputs, on the host's tape.
 
 use crate::component::{ComponentRef, guard};
+use crate::cuda::no_code;
 use crate::host::{call, tables};
-use crate::{DType, Error, Lent, Result, Tensor};
+use crate::{Cuda, DType, Error, Lent, Result, Tensor};
 use easytransfer_abi as abi;
 use std::ffi::{CStr, c_void};
 use std::ptr::{NonNull, null_mut, slice_from_raw_parts};
@@ -16,12 +17,12 @@ pub struct OutputSpec {
     pub shape: Vec<usize>,
 }
 
-/// A borrowed input: contiguous host memory.
+/// A borrowed input: contiguous memory of the host, or of the card in [`Op::forward_cuda`].
 pub struct InputView<'a> {
     view: &'a abi::et_view,
 }
 
-/// A borrowed output: contiguous host memory, to be filled.
+/// A borrowed output: contiguous memory of the host, or of the card in [`Op::forward_cuda`], to be filled.
 pub struct OutputView<'a> {
     view: &'a abi::et_view,
 }
@@ -49,7 +50,25 @@ fn memory<T: crate::Element>(view: &abi::et_view) -> Result<(*mut T, usize)> {
     Ok((data, extents(view).iter().product()))
 }
 
+/// Place of the first element in the card's memory.
+fn address(view: &abi::et_view) -> Result<u64> {
+    if view.device_type != abi::ET_DEVICE_CUDA {
+        return Err(Error::new(abi::ET_ERR_DEVICE, "the view is not in a card's memory"));
+    }
+    Ok(view.data as u64 + view.byte_offset as u64)
+}
+
 impl InputView<'_> {
+    /// Place of the first element in the card's memory. Errors: the view is in host memory.
+    pub fn address(&self) -> Result<u64> {
+        address(self.view)
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> Result<DType> {
+        dtype(self.view.dtype)
+    }
+
     /// Extents.
     pub fn shape(&self) -> Vec<usize> {
         extents(self.view)
@@ -64,6 +83,11 @@ impl InputView<'_> {
 }
 
 impl OutputView<'_> {
+    /// Place of the first element in the card's memory. Errors: the view is in host memory.
+    pub fn address(&self) -> Result<u64> {
+        address(self.view)
+    }
+
     /// Extents.
     pub fn shape(&self) -> Vec<usize> {
         extents(self.view)
@@ -77,7 +101,7 @@ impl OutputView<'_> {
     }
 }
 
-/// An operation on the CPU.
+/// An operation on the CPU, and if [`Op::CUDA`] says so on a card.
 pub trait Op: Send + Sync + 'static {
     /// Name, for instance `c"cube"`.
     const NAME: &'static CStr;
@@ -85,12 +109,24 @@ pub trait Op: Send + Sync + 'static {
     const INPUTS: usize;
     /// Number of outputs.
     const OUTPUTS: usize;
+    /// Whether there is [`Op::forward_cuda`]. Without it an engine on a card copies the inputs to the host and back.
+    const CUDA: bool = false;
 
     /// Type and shape of each output from those of the inputs.
     fn infer(&self, inputs: &[OutputSpec]) -> Result<Vec<OutputSpec>>;
 
     /// Computes the outputs.
     fn forward(&self, inputs: &[InputView<'_>], outputs: &mut [OutputView<'_>]) -> Result<()>;
+
+    /// Computes the outputs on a card: puts kernels on its stream and does not wait for them. Inputs of integer types are brought there.
+    fn forward_cuda(
+        &self,
+        _cuda: &Cuda,
+        _inputs: &[InputView<'_>],
+        _outputs: &mut [OutputView<'_>],
+    ) -> Result<()> {
+        Err(no_code(Self::NAME))
+    }
 
     /// Gradient of each input from those of the outputs (`None` where none arrived), by tensor operations.
     fn backward(
@@ -120,7 +156,7 @@ impl<T: Op> OpTable<T> {
     pub const TABLE: &'static abi::et_plugin_op = &abi::et_plugin_op {
         struct_size: size_of::<abi::et_plugin_op>(),
         name: T::NAME.as_ptr(),
-        flags: abi::ET_OP_HAS_BACKWARD,
+        flags: abi::ET_OP_HAS_BACKWARD | if T::CUDA { abi::ET_OP_HAS_CUDA } else { 0 },
         inputs_len: T::INPUTS as u32,
         outputs_len: T::OUTPUTS as u32,
         reserved: 0,
@@ -177,7 +213,13 @@ impl<T: Op> OpTable<T> {
                 let mut outputs: Vec<_> = (0..raw.outputs_len)
                     .map(|i| OutputView { view: &**raw.outputs.add(i) })
                     .collect();
-                op.forward(&inputs, &mut outputs)
+                if raw.stream.is_null() {
+                    return op.forward(&inputs, &mut outputs);
+                }
+                let cuda = Cuda::find().ok_or_else(|| {
+                    Error::new(abi::ET_ERR_UNIMPLEMENTED, "this host has no interface et.cuda/1")
+                })?;
+                op.forward_cuda(&cuda, &inputs, &mut outputs)
             }
         })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use easytransfer_plugin::{Map, Row};
+use easytransfer_plugin::{Map, Row, step};
 
 use crate::batching::{BatchOptions, Epoch, needs_lengths};
 use crate::checkpoint::Position;
@@ -87,7 +87,10 @@ impl Iterator for Batches {
     fn next(&mut self) -> Option<Result<Map>> {
         loop {
             if let Some(batch) = self.ready.next() {
-                return Some(Ok(batch));
+                // A card gets the arrays of the next one while it computes this one.
+                let next = self.ready.as_slice().first();
+                let begun = next.map_or(Ok(()), |next| step::prefetch(next).map_err(Error::from));
+                return Some(begun.map(|()| batch));
             }
             match self.windows.next()? {
                 Ok(batches) => self.ready = batches.into_iter(),

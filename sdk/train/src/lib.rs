@@ -26,6 +26,7 @@ pub mod error;
 pub mod evaluate;
 pub mod events;
 pub mod features;
+mod figures;
 pub mod fit;
 pub mod job;
 pub mod jsonl_log;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, profile};
+use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, Tensor, profile, step};
 use serde_json::{Map as Json, Value, json};
 
 use crate::batches::{self, Batches, Source};
@@ -12,6 +12,7 @@ use crate::bundle;
 use crate::checkpoint::{self, Best, Parts, Progress};
 use crate::error::{Error, Result};
 use crate::features::Features;
+use crate::figures::{MOST_UNREAD, Unread};
 use crate::fit::Fit;
 use crate::job::{StepInfo, TrainJob, TrainResult};
 use crate::progress;
@@ -28,6 +29,11 @@ pub(crate) struct Run<'r, 'f> {
     pub progress: Progress,
     best_params: Option<Buffer>,
     pub log: RunLog,
+    /// Whether reading a number waits for the engine.
+    defers: bool,
+    pub unread: Vec<Unread>,
+    /// The last loss that was read.
+    pub last_loss: f64,
     tokens: u64,
     started: Instant,
     /// Time of evaluations and checkpoints.
@@ -92,6 +98,9 @@ impl<'r, 'f> Run<'r, 'f> {
             progress,
             best_params,
             log,
+            defers: step::defers(),
+            unread: Vec::new(),
+            last_loss: f64::NAN,
             tokens: 0,
             started: Instant::now(),
             aside: Duration::ZERO,
@@ -136,15 +145,15 @@ impl<'r, 'f> Run<'r, 'f> {
             let micros = (plan.batches() - self.progress.batch).min(config.accumulate as usize);
             let lr = self.fit.lr * schedule.factor(self.progress.step, self.fit.total_steps);
             self.fit.network.params.zero_grads();
-            let (mut loss, mut rows, mut tokens) = (0.0, 0, 0);
-            let mut parts: Vec<(String, f64)> = Vec::new();
+            let (mut losses, mut rows, mut tokens) = (Vec::with_capacity(micros), 0, 0);
+            let mut parts: Vec<(String, Tensor)> = Vec::new();
             for _ in 0..micros {
                 let wait = profile::span("train", "wait for batch");
                 let batch =
                     batches.next().ok_or_else(|| Error::other("the batches ended early"))??;
                 drop(wait);
                 let micro = self.micro(batch, micros)?;
-                loss += micro.loss / micros as f64;
+                losses.push(micro.loss);
                 rows += micro.rows;
                 tokens += micro.tokens;
                 parts.extend(micro.parts);
@@ -155,17 +164,7 @@ impl<'r, 'f> Run<'r, 'f> {
             drop(step_span);
             self.progress.batch += micros;
             self.tokens += tokens;
-            self.progress.loss_sum += loss;
-            self.progress.loss_count += 1;
-            bar.note(format!("loss {loss:.4} lr {lr:.2e}"));
-            bar.step(rows, tokens);
-            self.log_step(loss, lr, norm, parts)?;
-            if !loss.is_finite() {
-                return Err(Error::other(format!(
-                    "step {}: the loss is {loss}; use a smaller learning rate (lr is {})",
-                    self.progress.step, self.fit.lr
-                )));
-            }
+            self.unread.push(Unread { step: self.progress.step, lr, losses, norm, parts });
             let epoch_ends = self.progress.batch == plan.batches();
             let run_ends = self.progress.step >= self.fit.total_steps;
             if epoch_ends {
@@ -181,6 +180,20 @@ impl<'r, 'f> Run<'r, 'f> {
             };
             let (evaluate_due, checkpoint_due) =
                 (due(config.evaluate_every), due(config.checkpoint_every));
+            let asked = !self.defers
+                || self.job.on_step.is_some()
+                || self.log_is_due()
+                || evaluate_due
+                || checkpoint_due
+                || epoch_ends
+                || run_ends
+                || self.unread.len() >= MOST_UNREAD;
+            let read = if asked { self.read_figures()? } else { Vec::new() };
+            if let Some(last) = read.last() {
+                bar.note(format!("loss {:.4} lr {:.2e}", last.loss, last.lr));
+            }
+            bar.step(rows, tokens);
+            self.log_figures(read)?;
             let before = Instant::now();
             if evaluate_due {
                 self.after_evaluation(bar)?;
@@ -190,12 +203,18 @@ impl<'r, 'f> Run<'r, 'f> {
                 self.after_epoch()?;
             }
             self.progress.finished = run_ends || self.stopped_early;
-            let info =
-                StepInfo { step: self.progress.step, total_steps: self.fit.total_steps, loss, lr };
+            let info = StepInfo {
+                step: self.progress.step,
+                total_steps: self.fit.total_steps,
+                loss: self.last_loss,
+                lr,
+            };
             let go_on = self.job.on_step.as_mut().is_none_or(|on_step| on_step(&info));
             let cancelled = !go_on || self.job.cancel.load(Ordering::Relaxed);
             let before = Instant::now();
             if checkpoint_due || self.progress.finished || cancelled {
+                let read = self.read_figures()?;
+                self.log_figures(read)?;
                 self.checkpoint()?;
             }
             aside += before.elapsed();

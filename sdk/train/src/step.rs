@@ -1,16 +1,18 @@
 //! One step: forward and backward of its batches, gradient hooks, clipping, optimizer, figures.
 
-use easytransfer_plugin::{Call, Map, Phases, Tensor};
+use easytransfer_plugin::{Call, Map, Phases, Tensor, step};
 use serde_json::{Map as Json, json};
 
 use crate::error::{Error, Result};
+use crate::figures::{Figures, Unread};
 use crate::run::Run;
 
-/// What came of one of the batches whose gradients make a step.
+/// What came of one of the batches whose gradients make a step, perhaps not computed yet.
 pub(crate) struct Micro {
-    pub loss: f64,
+    /// Divided by the number of batches.
+    pub loss: Tensor,
     /// Losses by name, when there are several.
-    pub parts: Vec<(String, f64)>,
+    pub parts: Vec<(String, Tensor)>,
     pub rows: u64,
     pub tokens: u64,
 }
@@ -37,7 +39,7 @@ impl Run<'_, '_> {
         let mut weighted: Vec<(String, Tensor)> = Vec::new();
         for (name, value, weight) in losses {
             if !single {
-                parts.push((name.clone(), value.to_scalar()?));
+                parts.push((name.clone(), value.clone()));
             }
             if weight != 0.0 || single {
                 let value = if weight == 1.0 { value } else { value.affine(weight, 0.0)? };
@@ -70,14 +72,13 @@ impl Run<'_, '_> {
         drop(weighted);
         let total = if micros > 1 { total.affine(1.0 / micros as f64, 0.0)? } else { total };
         total.backward()?;
-        let loss = total.to_scalar()? * micros as f64;
         let rows = batch.get("starts")?.len().saturating_sub(1) as u64;
         let tokens = batch.get("ids")?.len() as u64;
-        Ok(Micro { loss, parts, rows, tokens })
+        Ok(Micro { loss: total, parts, rows, tokens })
     }
 
     /// Gradient hooks, clipping and the optimizer; answers with the norm before clipping when it was computed.
-    pub(crate) fn update(&mut self, lr: f64) -> Result<Option<f64>> {
+    pub(crate) fn update(&mut self, lr: f64) -> Result<Option<Tensor>> {
         let config = self.fit.config;
         for strategy in self.strategies.iter_mut().filter(|s| s.phases().has(Phases::GRADIENTS)) {
             strategy.on_gradients(self.fit)?;
@@ -85,12 +86,7 @@ impl Run<'_, '_> {
         let params = &mut self.fit.network.params;
         let mut norm = None;
         if config.clip > 0.0 {
-            let found = params.grad_norm()?;
-            if found > config.clip {
-                // The small constant is torch.nn.utils.clip_grad_norm_'s.
-                params.scale_grads(config.clip / (found + 1e-6))?;
-            }
-            norm = Some(found);
+            norm = Some(step::clip_grads(params, config.clip)?);
         }
         self.progress.step += 1;
         self.fit.step = self.progress.step;
@@ -112,20 +108,45 @@ impl Run<'_, '_> {
         Ok(norm)
     }
 
-    /// Writes the figures of a step when it is their turn.
-    pub(crate) fn log_step(
-        &mut self,
-        loss: f64,
-        lr: f64,
-        norm: Option<f64>,
-        parts: Vec<(String, f64)>,
-    ) -> Result<()> {
-        let due = self.progress.step.is_multiple_of(self.fit.config.log_every)
-            || self.progress.step == self.fit.total_steps;
-        let scalars = std::mem::take(&mut self.fit.scalars);
-        if !due && scalars.is_empty() {
-            return Ok(());
+    /// Whether the present step gets a line of metrics.
+    pub(crate) fn log_is_due(&self) -> bool {
+        self.progress.step.is_multiple_of(self.fit.config.log_every)
+            || self.progress.step == self.fit.total_steps
+            || !self.fit.scalars.is_empty()
+    }
+
+    /// Reads the numbers of all steps that have some; waits for a card.
+    pub(crate) fn read_figures(&mut self) -> Result<Vec<Figures>> {
+        let read: Vec<Figures> = self.unread.drain(..).map(Unread::read).collect::<Result<_>>()?;
+        for figures in &read {
+            self.progress.loss_sum += figures.loss;
+            self.progress.loss_count += 1;
+            self.last_loss = figures.loss;
         }
+        Ok(read)
+    }
+
+    /// Writes the line of the present step if one is due, and refuses a loss that is no number.
+    pub(crate) fn log_figures(&mut self, read: Vec<Figures>) -> Result<()> {
+        for figures in read {
+            let Figures { step, loss, .. } = figures;
+            // A step with a line is read as soon as it is done.
+            if step == self.progress.step && self.log_is_due() {
+                self.log_step(figures)?;
+            }
+            if !loss.is_finite() {
+                return Err(Error::other(format!(
+                    "step {step}: the loss is {loss}; use a smaller learning rate (lr is {})",
+                    self.fit.lr
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn log_step(&mut self, figures: Figures) -> Result<()> {
+        let Figures { loss, lr, norm, parts, .. } = figures;
+        let scalars = std::mem::take(&mut self.fit.scalars);
         let mut values = Json::new();
         values.insert("train/loss".to_owned(), json!(loss));
         values.insert("train/lr".to_owned(), json!(lr));

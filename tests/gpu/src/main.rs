@@ -3,13 +3,16 @@
 //! ```text
 //! gpu-check ops    [--device D] [--precision P]   every operation's value and gradients
 //! gpu-check optim  [--device D]                   ten steps of every optimizer over an arena
-//! gpu-check speed  [--device D] [--precision P]   training steps and forward passes of BERT-base, tokens per second
+//! gpu-check speed  [--device D] [--precision P] --config FILE --workloads FILE [--seconds S] [--trace FILE]
+//!                                                 training steps and forward passes, tokens per second, where the time goes
 //! ```
 //!
 //! An engine keeps f64 in host memory and computes it with the CPU's kernels, so one process holds both sides. With `--device cpu` the same
 //! program checks itself.
 
 mod compare;
+mod custom;
+mod full;
 mod ops;
 mod optim;
 mod speed;
@@ -24,7 +27,8 @@ fn argument<'a>(arguments: &'a [String], name: &str, default: &'a str) -> &'a st
 }
 
 fn run(arguments: &[String]) -> Result<usize, String> {
-    let precision = match argument(arguments, "--precision", "f32") {
+    let named = argument(arguments, "--precision", "f32");
+    let precision = match named {
         "f32" => EnginePrecision::F32,
         "tf32" => EnginePrecision::Tf32,
         "bf16" => EnginePrecision::Bf16,
@@ -40,10 +44,26 @@ fn run(arguments: &[String]) -> Result<usize, String> {
     };
     let runtime = Runtime::new(options).map_err(|error| error.to_string())?;
     let failed = match arguments.first().map(String::as_str) {
-        Some("ops") => ops::run(precision).map_err(|error| error.to_string())?,
+        Some("ops") => {
+            let own = ops::run(precision).map_err(|error| error.to_string())?;
+            let custom = custom::run().map_err(|error| error.to_string())?;
+            own + custom + full::run().map_err(|error| error.to_string())?
+        }
         Some("optim") => optim::run().map_err(|error| error.to_string())?,
         Some("speed") => {
-            speed::run(&runtime).map_err(|error| error.to_string())?;
+            let file = |name: &str| {
+                let path = argument(arguments, name, "");
+                std::fs::read_to_string(path).map_err(|error| format!("{name} {path:?}: {error}"))
+            };
+            let seconds = argument(arguments, "--seconds", "4");
+            let options = speed::Options {
+                config: &file("--config")?,
+                workloads: &file("--workloads")?,
+                seconds: seconds.parse().map_err(|_| format!("--seconds: {seconds:?}"))?,
+                precision: named,
+                trace: Some(argument(arguments, "--trace", "")).filter(|path| !path.is_empty()),
+            };
+            speed::run(&runtime, &options).map_err(|error| error.to_string())?;
             0
         }
         _ => return Err("expected ops, optim or speed".to_owned()),

@@ -2,7 +2,7 @@
 
 use easytransfer::plugin::abi;
 use easytransfer::plugin::nn::{self, optim_state, optim_step};
-use easytransfer::plugin::{Activation, DType, Init, Params, Result};
+use easytransfer::plugin::{Activation, DType, Init, Params, Result, step};
 
 use crate::compare::{distance, numbers, tensor};
 
@@ -21,15 +21,18 @@ fn train(kind: i32, dtype: DType) -> Result<Vec<f64>> {
     params.seal()?;
     let mut state = optim_state(&params, kind)?;
     let mut all = Vec::new();
-    for step in 1..=10u64 {
+    for number in 1..=10u64 {
         params.zero_grads();
-        let x = tensor(&numbers(60 * 30, 10 + step), &[60, 30], dtype)?;
+        let x = tensor(&numbers(60 * 30, 10 + number), &[60, 30], dtype)?;
         // Two uses of one weight: the second gradient is added to the first.
         let y = nn::linear(&x, &w.tensor()?, Some(&b.tensor()?), Activation::Tanh)?;
         let z = nn::linear(&x, &w.tensor()?, None, Activation::None)?;
         y.sqr()?.mean(&[], false)?.add(&z.sqr()?.mean(&[], false)?)?.backward()?;
         all.push(params.grad_norm()?);
         params.scale_grads(0.7)?;
+        all.push(params.grad_norm()?);
+        // Clips in some of the steps.
+        all.push(step::clip_grads(&mut params, 0.05)?.to_scalar()?);
         all.push(params.grad_norm()?);
         let adafactor = kind == abi::ET_OPTIM_ADAFACTOR;
         optim_step(
@@ -45,7 +48,7 @@ fn train(kind: i32, dtype: DType) -> Result<Vec<f64>> {
                 beta2: if adafactor { -0.8 } else { 0.999 },
                 epsilon: if adafactor { 1e-30 } else { 1e-6 },
                 momentum: if adafactor { 1.0 } else { 0.9 },
-                step,
+                step: number,
             },
         )?;
     }

@@ -1,92 +1,188 @@
-//! Training steps and forward passes of BERT-base with random weights, tokens per second. One line of JSON per shape, for `peer.py`'s table.
+//! Training steps and forward passes of a BERT with random weights over the batches of a file, which `peer.py` runs too. One line of JSON per
+//! workload, and for training where the time of a step goes.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use easytransfer::plugin::{Map, Row, abi, no_grad};
-use easytransfer::{Error, Result, Runtime};
+use easytransfer::plugin::{Map, Row, Tensor, abi, no_grad, step};
+use easytransfer::{Error, Model, Optimizer, ProfileSummary, Result, Runtime};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-const CONFIG: &str = r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
-"num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
-"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "layer_norm_eps": 1e-12, "initializer_range": 0.02}"#;
+/// Batches, each a list of lengths, for training or for a forward pass.
+#[derive(Deserialize)]
+struct Workload {
+    work: String,
+    shape: String,
+    batches: Vec<Vec<usize>>,
+}
 
-/// Lengths of SST-2's training lines in order of frequency: mean 13, as measured on the data set.
-const SHORT: [usize; 16] = [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 19, 23, 29, 40];
+/// What is run and how long.
+pub struct Options<'a> {
+    /// config.json of the model.
+    pub config: &'a str,
+    /// The workloads, as JSON.
+    pub workloads: &'a str,
+    /// Seconds of measuring a workload, after one round that warms up.
+    pub seconds: f64,
+    pub precision: &'a str,
+    /// Whether to say where the time goes; the trace is left at this path.
+    pub trace: Option<&'a str>,
+}
 
-fn batch(lens: &[usize]) -> Result<Map> {
+/// Extents of the model.
+struct Size {
+    layers: f64,
+    hidden: f64,
+    intermediate: f64,
+    vocab: usize,
+}
+
+impl Size {
+    fn of(config: &Value) -> Result<Self> {
+        let number = |key: &str| {
+            config[key].as_f64().ok_or_else(|| Error::user(format!("--config: no number {key}")))
+        };
+        Ok(Self {
+            layers: number("num_hidden_layers")?,
+            hidden: number("hidden_size")?,
+            intermediate: number("intermediate_size")?,
+            vocab: number("vocab_size")? as usize,
+        })
+    }
+
+    /// Floating point operations of the products of one pass forward: per layer and token four of h x h and two of h x i, per layer
+    /// and pair of tokens 2 h multiply-adds.
+    fn flops(&self, batch: &[usize]) -> f64 {
+        let tokens: usize = batch.iter().sum();
+        let pairs: usize = batch.iter().map(|len| len * len).sum();
+        let weights = 4.0 * self.hidden * self.hidden + 2.0 * self.hidden * self.intermediate;
+        2.0 * self.layers * (weights * tokens as f64 + 2.0 * self.hidden * pairs as f64)
+    }
+}
+
+fn collate(lens: &[usize], vocab: usize) -> Result<Map> {
     let mut rows = Vec::new();
     for (index, &len) in lens.iter().enumerate() {
         let mut row = Row::new()?;
         let ids: Vec<i64> =
-            (0..len).map(|i| (999 + (i * 7919 + index * 104_729) % 29_000) as i64).collect();
+            (0..len).map(|i| ((i * 7919 + index * 104_729) % vocab) as i64).collect();
         row.put_tokens("ids", &ids)?;
         rows.push(row);
     }
     Ok(Map::from_rows(&rows.iter().collect::<Vec<_>>())?)
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+fn one_step(model: &mut Model, optimizer: &mut Optimizer, batch: &Map) -> Result<Tensor> {
+    let outputs = model.forward(batch, true, abi::ET_WANT_POOLED)?;
+    let loss = outputs.get("pooled")?.sqr()?.mean(&[], false)?;
+    loss.backward()?;
+    step::clip_grads(model.params(), 1.0)?;
+    optimizer.step(model, 1e-5)?;
+    Ok(loss)
 }
 
-pub fn run(runtime: &Runtime) -> Result<()> {
-    let bert = |layers: f64, tokens: f64, pairs: f64| {
-        // Multiply-adds of the products of one pass forward: 12 h^2 per layer and token, 2 h per layer and pair of tokens.
-        2.0 * layers * (12.0 * 768.0 * 768.0 * tokens + 2.0 * 768.0 * pairs)
-    };
-    let shapes: Vec<(String, Vec<usize>)> = vec![
-        ("32x128".to_owned(), vec![128; 32]),
-        ("16x512".to_owned(), vec![512; 16]),
-        ("sst2 1024 rows".to_owned(), SHORT.repeat(64)),
-    ];
-    let mut model = runtime.model("bert", CONFIG, 1)?;
-    let mut optimizer = runtime.optimizer("adamw", "{}", &mut model)?;
-    for (name, lens) in &shapes {
-        let batch = batch(lens)?;
-        let tokens: usize = lens.iter().sum();
-        let pairs: usize = lens.iter().map(|len| len * len).sum();
-        let mut times = Vec::new();
-        for round in 0..13 {
-            let start = Instant::now();
-            model.params().zero_grads();
-            let outputs = model.forward(&batch, true, abi::ET_WANT_POOLED)?;
-            let loss = outputs.get("pooled")?.sqr()?.mean(&[], false)?;
-            loss.backward()?;
-            optimizer.step(&mut model, 1e-5)?;
-            // The number makes the host wait for the step.
-            let loss = loss.to_scalar()?;
-            if !loss.is_finite() {
-                return Err(Error::other(format!("{name}: the loss is {loss}")));
-            }
-            if round >= 3 {
-                times.push(start.elapsed().as_secs_f64());
-            }
+/// All batches once, the next one on its way while one is computed; waits at the end.
+fn round(
+    model: &mut Model,
+    optimizer: &mut Optimizer,
+    workload: &Workload,
+    vocab: usize,
+) -> Result<()> {
+    let mut batches = workload.batches.iter().map(|lens| -> Result<Map> {
+        let batch = collate(lens, vocab)?;
+        step::prefetch(&batch)?;
+        Ok(batch)
+    });
+    let mut next = batches.next().transpose()?;
+    let mut last: Option<Tensor> = None;
+    while let Some(batch) = next {
+        next = batches.next().transpose()?;
+        last = Some(if workload.work == "train" {
+            one_step(model, optimizer, &batch)?
+        } else {
+            no_grad(|| model.forward(&batch, false, abi::ET_WANT_POOLED))?
+                .get("pooled")?
+                .sum(&[], false)?
+        });
+    }
+    let last = last.map(|last| last.to_scalar()).transpose()?;
+    match last {
+        Some(last) if !last.is_finite() => {
+            Err(Error::other(format!("{}: the last number is {last}", workload.shape)))
         }
-        let seconds = median(times);
-        let flops = 3.0 * bert(12.0, tokens as f64, pairs as f64);
+        _ => Ok(()),
+    }
+}
+
+/// What an operation is about, by its name in the profile.
+fn family(name: &str) -> &'static str {
+    let name = name.split(' ').next().unwrap_or_default();
+    match name {
+        "linear" | "matmul" => "products",
+        "attention" => "attention",
+        "layer_norm" | "rms_norm" => "norms",
+        "embedding_sum" => "embeddings",
+        "optim_step" | "zero_grads" => "optimizer",
+        "clip_grads" | "grad_norm" | "scale_grads" => "clipping",
+        "cross_entropy" | "binary_cross_entropy" | "mean" | "sum" | "sqr" => "loss",
+        _ => "rest",
+    }
+}
+
+/// Milliseconds by family and direction, of the card where one computes.
+fn families(summary: &ProfileSummary) -> BTreeMap<String, f64> {
+    let on_card = summary.ops.iter().any(|op| op.card_ms > 0.0);
+    let mut sums = BTreeMap::new();
+    for op in summary.ops.iter().filter(|op| op.category != "train") {
+        let time = if on_card { op.card_ms } else { op.self_ms };
+        *sums.entry(format!("{} {}", family(&op.name), op.category)).or_default() += time;
+    }
+    sums
+}
+
+pub fn run(runtime: &Runtime, options: &Options<'_>) -> Result<()> {
+    let json = |error: serde_json::Error| Error::user(format!("speed: {error}"));
+    let config: Value = serde_json::from_str(options.config).map_err(json)?;
+    let workloads: Vec<Workload> = serde_json::from_str(options.workloads).map_err(json)?;
+    let size = Size::of(&config)?;
+    let mut model = runtime.model("bert", options.config, 1)?;
+    let mut optimizer = runtime.optimizer("adamw", "{}", &mut model)?;
+    for workload in &workloads {
+        let train = workload.work == "train";
+        let mut times = Vec::new();
+        let begin = Instant::now();
+        // The first round makes plans and fills the pool.
+        while times.len() < 4 || begin.elapsed().as_secs_f64() < options.seconds {
+            let start = Instant::now();
+            round(&mut model, &mut optimizer, workload, size.vocab)?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.remove(0);
+        times.sort_by(f64::total_cmp);
+        let seconds = times[times.len() / 2];
+        let tokens: usize = workload.batches.iter().flatten().sum();
+        let flops: f64 = workload.batches.iter().map(|batch| size.flops(batch)).sum();
+        let flops = if train { 3.0 * flops } else { flops };
         println!(
             "{}",
-            serde_json::json!({"side": "easytransfer", "work": "train", "shape": name, "ms": seconds * 1e3,
+            json!({"side": "easytransfer", "way": options.precision, "work": workload.work, "shape": workload.shape,
+                "ms_per_batch": seconds * 1e3 / workload.batches.len() as f64, "rounds": times.len(),
                 "tokens_per_s": tokens as f64 / seconds, "tflops": flops / seconds / 1e12})
         );
-    }
-    for rows in [1usize, 32, 256] {
-        let batch = batch(&vec![128; rows])?;
-        let mut times = Vec::new();
-        for round in 0..23 {
-            let start = Instant::now();
-            let outputs = no_grad(|| model.forward(&batch, false, abi::ET_WANT_POOLED))?;
-            outputs.get("pooled")?.sum(&[], false)?.to_scalar()?;
-            if round >= 3 {
-                times.push(start.elapsed().as_secs_f64());
-            }
+        if let Some(path) = options.trace.filter(|_| train) {
+            let profile = runtime.profile(path.as_ref(), 0)?;
+            round(&mut model, &mut optimizer, workload, size.vocab)?;
+            let summary = profile.finish()?;
+            let each = |(name, ms): (String, f64)| (name, ms / workload.batches.len() as f64);
+            let families: BTreeMap<String, f64> =
+                families(&summary).into_iter().map(each).collect();
+            println!(
+                "{}",
+                json!({"side": "easytransfer", "way": options.precision, "work": "families", "shape": workload.shape,
+                    "ms_per_batch": families})
+            );
         }
-        let seconds = median(times);
-        println!(
-            "{}",
-            serde_json::json!({"side": "easytransfer", "work": "forward", "shape": format!("{rows}x128"), "ms": seconds * 1e3,
-                "tokens_per_s": (rows * 128) as f64 / seconds})
-        );
     }
     Ok(())
 }

@@ -270,3 +270,23 @@ fn set_completes_and_corrects_the_configuration_file() {
     );
     assert!(refused.code == 2 && refused.stderr.contains("epochs"), "{}", refused.stderr);
 }
+
+#[test]
+fn bf16_trains_nearly_as_f32_does_and_repeats_to_the_byte() {
+    let place = Place::new("bf16");
+    // Layers of fewer than 128 outputs stay in f32.
+    let config = place.read_text("encoder/config.json");
+    let config = config.replace(r#""hidden_size":32"#, r#""hidden_size":128"#);
+    place.write("encoder/config.json", config.replace("_size\":64", "_size\":256"));
+    let run = |output: &str, precision: &str| {
+        place.train(output, &["--precision", precision]).good(output);
+        (place.curve(output, "train/loss"), place.tensors(output))
+    };
+    let ((exact, weights), (rounded, first), (_, second)) =
+        (run("f32", "f32"), run("first", "bf16"), run("second", "bf16"));
+    assert!(first == second, "two runs differ");
+    assert!(first != weights, "nothing was rounded");
+    for (exact, rounded) in exact.iter().zip(&rounded) {
+        assert!((exact - rounded).abs() < 1e-2, "{exact} {rounded}");
+    }
+}

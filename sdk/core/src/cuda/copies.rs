@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Tensor as Raw};
 
+use super::held::CopyShare;
 use super::memory::empty;
 use super::mixed::convert_into;
 use crate::error::Result;
@@ -16,6 +17,7 @@ use crate::sync::lock;
 struct Made {
     version: u64,
     copy: Raw,
+    _share: CopyShare,
 }
 
 /// The copies of some values, and the version of those values.
@@ -48,7 +50,8 @@ impl Copies {
         }
         let copy = empty(dtype, values.shape())?;
         convert_into(values, &copy)?;
-        made.push(Made { version, copy: copy.clone() });
+        let share = CopyShare::new(copy.elem_count() * dtype.size_in_bytes());
+        made.push(Made { version, copy: copy.clone(), _share: share });
         Ok(copy)
     }
 

@@ -5,10 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use candle_core::{CudaDevice, Device};
-use cudarc::driver::{CudaContext, CudaStream, result, sys};
+use cudarc::driver::{CudaContext, CudaStream};
 
+use super::ahead::Ahead;
+use super::held;
 use super::launch::Kernels;
 use super::lt::Products;
+use super::ptx::Texts;
+use super::staging::Staging;
 use crate::error::{Error, Result, fail};
 use crate::sync::lock;
 
@@ -62,33 +66,31 @@ pub(crate) struct Engine {
     pub stream: Arc<CudaStream>,
     pub(super) kernels: Kernels,
     pub(super) products: Mutex<Products>,
+    pub(super) texts: Texts,
+    /// Copies to the card in the order of the computation.
+    pub(super) staging: Mutex<Staging>,
+    pub(super) ahead: Ahead,
     pub precision: Precision,
     name: String,
     launches: AtomicU64,
     fallbacks: Mutex<BTreeMap<&'static str, u64>>,
+    waits: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 static ENGINE: OnceLock<Engine> = OnceLock::new();
 
-/// An error of CUDA as one of ours; what is out of memory says how much was in use.
+/// An error of CUDA as one of ours, `DEVICE`; what is out of memory, `OUT_OF_MEMORY`, says who holds it.
 pub(crate) fn failed(doing: &str, error: impl std::fmt::Debug) -> Error {
     let text = format!("{error:?}");
     if text.contains("OUT_OF_MEMORY") {
-        let held = ENGINE.get().and_then(|engine| engine.context.mem_get_info().ok());
-        let held = held.map_or_else(String::new, |(free, total)| {
-            format!("; {} of {} MiB are in use", (total - free) >> 20, total >> 20)
-        });
-        return Error::new(
-            easytransfer_abi::ET_ERR_UNKNOWN,
-            format!("{doing}: the card is out of memory{held}; use smaller batches"),
-        );
+        return held::out_of_memory(doing);
     }
     // What follows the first line is a backtrace.
     let text = text.lines().next().unwrap_or_default();
-    Error::new(easytransfer_abi::ET_ERR_UNKNOWN, format!("{doing}: {text}"))
+    Error::new(easytransfer_abi::ET_ERR_DEVICE, format!("{doing}: {text}"))
 }
 
-/// Opens device `number`. Errors: `FAILED_PRECONDITION` when one is open already, `UNKNOWN` with what CUDA says.
+/// Opens device `number`. Errors: `FAILED_PRECONDITION` when one is open already, `DEVICE` with what CUDA says.
 pub fn open(number: usize, options: Options) -> Result<()> {
     if ENGINE.get().is_some() {
         fail!(ET_ERR_FAILED_PRECONDITION, "the engine is open already; a process has one device");
@@ -99,7 +101,7 @@ pub fn open(number: usize, options: Options) -> Result<()> {
     unsafe { cuda.disable_event_tracking() };
     let stream = cuda.cuda_stream();
     let context = stream.context().clone();
-    keep_memory(&context).map_err(|error| failed("set up the memory pool", error))?;
+    held::keep_memory(&context).map_err(|error| failed("set up the memory pool", error))?;
     if options.precision == Precision::Tf32 {
         candle_core::cuda::set_gemm_reduced_precision_f32(true);
     }
@@ -109,34 +111,21 @@ pub fn open(number: usize, options: Options) -> Result<()> {
         cuda,
         kernels: Kernels::new(),
         products: Mutex::new(Products::new(&stream, options.precision)?),
+        texts: Texts::default(),
+        staging: Mutex::new(Staging::new(stream.clone())),
+        ahead: Ahead::new(&context)?,
         context,
         stream,
         precision: options.precision,
         name,
         launches: AtomicU64::new(0),
         fallbacks: Mutex::new(BTreeMap::new()),
+        waits: Mutex::new(BTreeMap::new()),
     };
     if ENGINE.set(engine).is_err() {
         fail!(ET_ERR_FAILED_PRECONDITION, "the engine is open already; a process has one device");
     }
     Ok(())
-}
-
-/// Lets the driver's pool keep freed memory for the next allocation instead of giving it back at every synchronisation.
-fn keep_memory(context: &CudaContext) -> std::result::Result<(), result::DriverError> {
-    context.bind_to_thread()?;
-    let mut pool: sys::CUmemoryPool = std::ptr::null_mut();
-    let mut threshold = u64::MAX;
-    // SAFETY: the pool and the value are local places of the types that the attribute has.
-    unsafe {
-        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()?;
-        sys::cuMemPoolSetAttribute(
-            pool,
-            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
-            (&raw mut threshold).cast(),
-        )
-        .result()
-    }
 }
 
 /// The engine, once a device is open.
@@ -177,16 +166,27 @@ pub(crate) fn count_fallback(what: &'static str) {
     }
 }
 
+/// Counts a time when the host waits for the card, and what for.
+pub(crate) fn waits(what: &'static str) {
+    if let Some(engine) = ENGINE.get() {
+        *lock(&engine.waits).entry(what).or_default() += 1;
+    }
+}
+
 /// What the engine did, as JSON; see `report` of `et_engine_record`.
 pub fn report() -> String {
     let Some(engine) = ENGINE.get() else { return "{}".to_owned() };
-    let (free, total) = engine.context.mem_get_info().unwrap_or((0, 0));
+    let held = held::held().unwrap_or_default();
+    let (in_use, peak) = held.use_and_peak();
     serde_json::json!({
         "device": engine.name,
         "precision": format!("{:?}", engine.precision).to_lowercase(),
         "launches": engine.launches.load(Ordering::Relaxed),
         "host_fallbacks": *lock(&engine.fallbacks),
-        "bytes_in_use": total - free,
+        "waits": *lock(&engine.waits),
+        "bytes_in_use": in_use,
+        "bytes_peak": peak,
+        "held": held.json(),
     })
     .to_string()
 }

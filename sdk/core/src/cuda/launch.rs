@@ -30,6 +30,7 @@ pub(super) enum Module {
     Adafactor,
     Attention,
     AttentionHalf,
+    Clip,
 }
 
 /// A fat binary, aligned as its header wants to be read.
@@ -61,21 +62,34 @@ impl Module {
             Module::Adafactor => image!("adafactor"),
             Module::Attention => image!("attention"),
             Module::AttentionHalf => image!("attention_half"),
+            Module::Clip => image!("clip"),
         }
     }
 }
 
 /// Handles of the driver; they live as long as the device's context, that is, until the process ends.
 #[derive(Clone, Copy)]
-struct Function(sys::CUfunction);
+pub(super) struct Function(pub sys::CUfunction);
 
 // SAFETY: the driver's handles may be used from any thread that has the context bound.
 unsafe impl Send for Function {}
 
-struct Loaded(sys::CUmodule);
+/// A module; never unloaded.
+pub(super) struct Loaded(pub sys::CUmodule);
 
 // SAFETY: as above.
 unsafe impl Send for Loaded {}
+
+/// Lets a kernel use `bytes` of dynamic shared memory, of which every kernel has 48 KiB. Errors: more than the card has.
+pub(super) fn allow_shared(
+    function: Function,
+    bytes: usize,
+) -> std::result::Result<(), result::DriverError> {
+    let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    // SAFETY: the function is loaded; the driver refuses sizes that the device does not have.
+    unsafe { sys::cuFuncSetAttribute(function.0, attribute, bytes) }.result()
+}
 
 /// Kernels that were loaded.
 pub(super) struct Kernels {
@@ -110,15 +124,10 @@ impl Kernels {
         let symbol = CString::new(name).unwrap_or_default();
         // SAFETY: the module is loaded and never unloaded.
         let function = unsafe { result::module::get_function(loaded, symbol) }.map_err(error)?;
-        if shared > 48 * 1024 {
-            let attribute =
-                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function is loaded; the driver refuses sizes that the device does not have.
-            unsafe { sys::cuFuncSetAttribute(function, attribute, shared as i32) }
-                .result()
-                .map_err(error)?;
-        }
         let function = Function(function);
+        if shared > 48 * 1024 {
+            allow_shared(function, shared as usize).map_err(error)?;
+        }
         functions.insert((module, name, shared), function);
         Ok(function)
     }

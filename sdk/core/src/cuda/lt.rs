@@ -14,7 +14,7 @@ use crate::error::{Result, fail};
 use crate::sync::lock;
 
 /// Bytes that algorithms may use; NVIDIA's advice for Hopper.
-const WORKSPACE: usize = 32 << 20;
+pub(super) const WORKSPACE: usize = 32 << 20;
 
 /// Shapes whose plans are kept before all are forgotten; token counts of real batches differ.
 const MOST_PLANS: usize = 8192;

@@ -1,4 +1,4 @@
-//! Tensors on the card: new ones, copies to and from it, addresses.
+//! Tensors on the card: new ones, copies to and from it, addresses. Copies to it go through [`super::staging`] and wait for nothing.
 
 use candle_core::cuda::CudaStorageSlice;
 use candle_core::cuda_backend::CudaDType;
@@ -6,9 +6,11 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Device, Shape, Storage, Tensor as Raw};
 use cudarc::driver::{DevicePtr, DeviceRepr};
 
-use super::device::{Engine, active, engine, failed};
+use super::device::{Engine, active, engine, failed, waits};
+use super::{ahead, held};
 use crate::error::{Result, fail};
-use crate::storage::Element;
+use crate::storage::{self, Element};
+use crate::sync::lock;
 
 /// True if tensors of this type live on the card while one is open.
 pub(crate) fn is_home(dtype: DType) -> bool {
@@ -20,8 +22,7 @@ pub(crate) fn at_home(x: Raw) -> Result<Raw> {
     let Some(engine) = active() else { return Ok(x) };
     match (is_home(x.dtype()), x.device().is_cpu()) {
         // New tensors fill their memory, so there is nothing to leave out.
-        (true, true) if x.elem_count() > 0 => Ok(x.contiguous()?.to_device(&engine.device)?),
-        (true, true) => empty(x.dtype(), x.shape()),
+        (true, true) => to_card(&x, engine),
         (false, false) => to_host(&x),
         _ => Ok(x),
     }
@@ -45,8 +46,20 @@ fn to_card(x: &Raw, engine: &Engine) -> Result<Raw> {
     if x.elem_count() == 0 {
         return empty(x.dtype(), x.shape());
     }
-    // Candle copies all memory behind a view.
-    Ok(x.force_contiguous()?.to_device(&engine.device)?)
+    fn staged<T: Element + CudaDType + DeviceRepr>(x: &Raw) -> Result<Raw> {
+        upload(&storage::read::<T>(&x.contiguous()?)?, x.shape())
+    }
+    match x.dtype() {
+        DType::F32 => staged::<f32>(x),
+        DType::BF16 => staged::<half::bf16>(x),
+        DType::F16 => staged::<half::f16>(x),
+        DType::F64 => staged::<f64>(x),
+        DType::I64 => staged::<i64>(x),
+        DType::U32 => staged::<u32>(x),
+        DType::U8 => staged::<u8>(x),
+        // Candle copies all memory behind a view.
+        _ => Ok(x.force_contiguous()?.to_device(&engine.device)?),
+    }
 }
 
 /// A copy in host memory; waits for the card.
@@ -54,6 +67,7 @@ pub(crate) fn to_host(x: &Raw) -> Result<Raw> {
     if x.elem_count() == 0 {
         return Ok(Raw::zeros(x.shape(), x.dtype(), &Device::Cpu)?);
     }
+    waits("copies to the host");
     Ok(x.force_contiguous()?.to_device(&Device::Cpu)?)
 }
 
@@ -74,8 +88,18 @@ pub(crate) fn empty(dtype: DType, shape: impl Into<Shape>) -> Result<Raw> {
     let len = shape.elem_count().max(1);
     fn new<T: CudaDType + DeviceRepr>(len: usize, shape: Shape, engine: &Engine) -> Result<Raw> {
         // SAFETY: every user of this function writes the whole tensor before anything reads it.
-        let slice = unsafe { engine.stream.alloc::<T>(len) }
-            .map_err(|error| failed(&format!("allocate {shape:?}"), error))?;
+        let allocate = || unsafe { engine.stream.alloc::<T>(len) };
+        let slice = match allocate() {
+            Err(error) if held::is_out_of_memory(&error) => {
+                held::trim()?;
+                allocate()
+            }
+            result => result,
+        };
+        let slice = slice.map_err(|error| {
+            let bytes = len.saturating_mul(size_of::<T>());
+            failed(&format!("allocate {} MiB for {shape:?}", bytes.div_ceil(1 << 20)), error)
+        })?;
         Ok(wrap(slice, shape, engine))
     }
     match dtype {
@@ -97,17 +121,23 @@ pub(crate) fn floats(shape: impl Into<Shape>) -> Result<Raw> {
 
 /// A tensor of bytes with these contents: tables that kernels read. `T` is plain data.
 pub(crate) fn table<T: Copy>(rows: &[T]) -> Result<Raw> {
+    let table = empty(DType::U8, size_of_val(rows))?;
+    // SAFETY: `T` is a plain `repr(C)` struct of numbers without padding at every caller; the table has as many bytes.
+    unsafe { fill(&table, rows) }?;
+    Ok(table)
+}
+
+/// Copies values to the first element of a tensor and on, in the order of the stream; the values may go when this returns.
+///
+/// # Safety
+/// `T` is plain data without padding, and the tensor is contiguous with at least that many bytes.
+unsafe fn fill<T: Copy>(x: &Raw, values: &[T]) -> Result<()> {
     let engine = engine()?;
-    // SAFETY: `T` is a plain `repr(C)` struct of numbers without padding at every caller; the length is that of `rows`.
+    // SAFETY: plain data by the contract; the length is that of the values.
     let bytes =
-        unsafe { std::slice::from_raw_parts(rows.as_ptr().cast::<u8>(), size_of_val(rows)) };
-    let bytes = if bytes.is_empty() { &[0u8][..] } else { bytes };
-    let slice = engine
-        .stream
-        .clone_htod(bytes)
-        .map_err(|error| failed("copy a table to the card", error))?;
-    let len = bytes.len();
-    Ok(wrap(slice, len, engine))
+        unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
+    // SAFETY: the tensor's memory is freed in the order of the same stream.
+    unsafe { lock(&engine.staging).copy(bytes, address(x)?) }
 }
 
 /// A tensor on the card made of a slice of host memory.
@@ -115,13 +145,17 @@ pub(crate) fn upload<T: Element + CudaDType + DeviceRepr>(
     data: &[T],
     shape: impl Into<Shape>,
 ) -> Result<Raw> {
-    let engine = engine()?;
-    if data.is_empty() {
-        return empty(T::DTYPE, shape);
+    let shape = shape.into();
+    if let Some(copy) = ahead::find(engine()?, data)? {
+        return Ok(copy.reshape(shape)?);
     }
-    let slice =
-        engine.stream.clone_htod(data).map_err(|error| failed("copy to the card", error))?;
-    Ok(wrap(slice, shape, engine))
+    if data.len() != shape.elem_count() {
+        fail!(ET_ERR_SHAPE, "{} values do not fill the shape {:?}", data.len(), shape.dims());
+    }
+    let x = empty(T::DTYPE, shape)?;
+    // SAFETY: elements are numbers, and x has as many.
+    unsafe { fill(&x, data) }?;
+    Ok(x)
 }
 
 /// Address of the first element of a tensor on the card. It stays valid for work that is put on the stream while the tensor lives.
@@ -152,7 +186,6 @@ pub(crate) fn download<T: Element>(x: &Raw) -> Result<Vec<T>> {
 
 /// Overwrites a contiguous tensor on the card.
 pub(crate) fn overwrite<T: Element + CudaDType + DeviceRepr>(x: &Raw, data: &[T]) -> Result<()> {
-    let engine = engine()?;
     if data.is_empty() {
         return Ok(());
     }
@@ -166,13 +199,8 @@ pub(crate) fn overwrite<T: Element + CudaDType + DeviceRepr>(x: &Raw, data: &[T]
             x.dtype().as_str()
         );
     }
-    let address = address(x)?;
-    engine.context.bind_to_thread().map_err(|error| failed("bind the device", error))?;
-    // SAFETY: the address is that of `data.len()` elements of this type, and the copy is in the order of the stream.
-    unsafe { cudarc::driver::result::memcpy_htod_async(address, data, engine.stream.cu_stream()) }
-        .map_err(|error| failed("copy to the card", error))?;
-    // The host's slice may go when this returns.
-    engine.stream.synchronize().map_err(|error| failed("copy to the card", error))
+    // SAFETY: elements are numbers; that x has as many and is contiguous was checked.
+    unsafe { fill(x, data) }
 }
 
 /// Fills a contiguous tensor with zeros.

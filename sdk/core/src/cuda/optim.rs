@@ -64,7 +64,7 @@ struct Rates {
 }
 
 /// Tasks of the parts (start, len) that are given, and where those of each part begin and end.
-fn tasks(parts: impl Iterator<Item = (usize, usize)>) -> (Vec<Task>, Vec<u32>) {
+pub(super) fn tasks(parts: impl Iterator<Item = (usize, usize)>) -> (Vec<Task>, Vec<u32>) {
     let (mut tasks, mut first) = (Vec::new(), vec![0u32]);
     for (param, (start, len)) in parts.enumerate() {
         for at in (0..len).step_by(TASK) {
@@ -82,16 +82,21 @@ pub(crate) fn square_sum(grads: &Raw, parts: impl Iterator<Item = (usize, usize)
     if tasks.is_empty() {
         return Ok(0.0);
     }
-    let partial = empty(DType::F64, tasks.len())?;
+    let sum = squares(grads, &table(&tasks)?, tasks.len())?;
+    Ok(download::<f64>(&sum)?[0])
+}
+
+/// The sum of the squares of `len` tasks of an f32 arena, [1] F64 on the card, in the order of the tasks.
+pub(super) fn squares(grads: &Raw, tasks: &Raw, len: usize) -> Result<Raw> {
+    let partial = empty(DType::F64, len)?;
     let sum = empty(DType::F64, 1)?;
-    let launch = Launch::new(Optim, "et_square_partial").grid(tasks.len(), 1);
-    let list = table(&tasks)?;
+    let launch = Launch::new(Optim, "et_square_partial").grid(len, 1);
     // SAFETY: the tasks lie within the arena; partial has one number per task.
-    unsafe { launch.tensor(&list).tensor(grads).tensor(&partial).run() }?;
-    let launch = Launch::new(Optim, "et_sum_finish").u64(tasks.len());
+    unsafe { launch.tensor(tasks).tensor(grads).tensor(&partial).run() }?;
+    let launch = Launch::new(Optim, "et_sum_finish").u64(len);
     // SAFETY: the grid is one block; the sum is one number.
     unsafe { launch.tensor(&partial).tensor(&sum).run() }?;
-    Ok(download::<f64>(&sum)?[0])
+    Ok(sum)
 }
 
 /// Multiplies the parts (start, len) of an f32 arena.

@@ -73,7 +73,7 @@ pub fn gru_forward<F: Float>(
     check_len(NAME, "gates", rows * 3 * h, gates.len())?;
     check_len(NAME, "inner", rows * h, inner.len())?;
     check_len(NAME, "y", rows * h, y.len())?;
-    let linear = LinearShape { rows, inputs: shape.inputs, outputs: 3 * h };
+    let linear = LinearShape { rows, inputs: shape.inputs, outputs: 3 * h, bf16: false };
     let (bias, none) = (Some(weights.input_bias), Activation::None);
     linear_forward(linear, x, weights.input, bias, none, gates, None)?;
     let weight = Matrix::new(weights.hidden, 3 * h, h)?.t();

@@ -14,6 +14,8 @@ pub struct LinearShape {
     pub inputs: usize,
     /// Columns of y, rows of the weight.
     pub outputs: usize,
+    /// Whether the three products round their operands to bfloat16; the sums stay f32.
+    pub bf16: bool,
 }
 
 /// y = activation(x weight^T + bias) in one pass. `pre`, if given, receives the value before the
@@ -31,7 +33,7 @@ pub fn linear_forward<F: Float>(
     pre: Option<&mut [F]>,
 ) -> Result {
     const NAME: &str = "linear_forward";
-    let LinearShape { rows, inputs, outputs } = shape;
+    let LinearShape { rows, inputs, outputs, bf16 } = shape;
     check_len(NAME, "x", rows * inputs, x.len())?;
     check_len(NAME, "weight", outputs * inputs, weight.len())?;
     check_len(NAME, "y", rows * outputs, y.len())?;
@@ -41,7 +43,8 @@ pub fn linear_forward<F: Float>(
     if let Some(pre) = &pre {
         check_len(NAME, "pre", rows * outputs, pre.len())?;
     }
-    let (x, weight) = (Matrix::new(x, rows, inputs)?, Matrix::new(weight, outputs, inputs)?.t());
+    let x = Matrix::new(x, rows, inputs)?.in_bf16(bf16);
+    let weight = Matrix::new(weight, outputs, inputs)?.t().in_bf16(bf16);
     let (c, y) = targets(y, pre);
     let epilogue = Epilogue { bias, activation, y };
     gemm_fused(x, weight, F::ZERO, &mut MatrixMut::new(c, rows, outputs)?, epilogue)
@@ -104,20 +107,20 @@ pub fn linear_backward_products<F: Float>(
     dweight: Option<(Store, &mut [F])>,
 ) -> Result {
     const NAME: &str = "linear_backward";
-    let LinearShape { rows, inputs, outputs } = shape;
+    let LinearShape { rows, inputs, outputs, bf16 } = shape;
     let beta = |store| if store == Store::Add { F::ONE } else { F::ZERO };
     check_len(NAME, "dy", rows * outputs, dy.len())?;
-    let dy = Matrix::new(dy, rows, outputs)?;
+    let dy = Matrix::new(dy, rows, outputs)?.in_bf16(bf16);
     if let Some((store, dx)) = dx {
         check_len(NAME, "weight", outputs * inputs, weight.len())?;
         check_len(NAME, "dx", rows * inputs, dx.len())?;
-        let weight = Matrix::new(weight, outputs, inputs)?;
+        let weight = Matrix::new(weight, outputs, inputs)?.in_bf16(bf16);
         gemm(F::ONE, dy, weight, beta(store), &mut MatrixMut::new(dx, rows, inputs)?)?;
     }
     if let Some((store, dweight)) = dweight {
         check_len(NAME, "x", rows * inputs, x.len())?;
         check_len(NAME, "dweight", outputs * inputs, dweight.len())?;
-        let x = Matrix::new(x, rows, inputs)?;
+        let x = Matrix::new(x, rows, inputs)?.in_bf16(bf16);
         gemm(F::ONE, dy.t(), x, beta(store), &mut MatrixMut::new(dweight, outputs, inputs)?)?;
     }
     Ok(())
@@ -172,7 +175,7 @@ mod tests {
         assert_close, assert_same_bits, dot, numeric_gradient, random, with_one_and_three_threads,
     };
 
-    const SHAPE: LinearShape = LinearShape { rows: 6, inputs: 5, outputs: 4 };
+    const SHAPE: LinearShape = LinearShape { rows: 6, inputs: 5, outputs: 4, bf16: false };
 
     fn forward(x: &[f64], w: &[f64], b: &[f64], activation: Activation) -> Vec<f64> {
         let mut y = vec![0.0; SHAPE.rows * SHAPE.outputs];
@@ -183,7 +186,7 @@ mod tests {
     #[test]
     fn forward_matches_naive_across_tasks() {
         // Enough work for several tasks in both directions.
-        let shape = LinearShape { rows: 1031, inputs: 3, outputs: 2100 };
+        let shape = LinearShape { rows: 1031, inputs: 3, outputs: 2100, bf16: false };
         let x: Vec<f32> = random(shape.rows * shape.inputs, 1);
         let w: Vec<f32> = random(shape.outputs * shape.inputs, 2);
         let b: Vec<f32> = random(shape.outputs, 3);
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_bits() {
-        let shape = LinearShape { rows: 700, inputs: 96, outputs: 160 };
+        let shape = LinearShape { rows: 700, inputs: 96, outputs: 160, bf16: false };
         let x: Vec<f32> = random(shape.rows * shape.inputs, 1);
         let w: Vec<f32> = random(shape.outputs * shape.inputs, 2);
         let b: Vec<f32> = random(shape.outputs, 3);

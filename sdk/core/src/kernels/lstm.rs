@@ -81,7 +81,7 @@ pub fn lstm_forward<F: Float>(
     check_len(NAME, "gates", rows * 4 * h, gates.len())?;
     check_len(NAME, "cells", rows * h, cells.len())?;
     check_len(NAME, "y", rows * h, y.len())?;
-    let linear = LinearShape { rows, inputs: shape.inputs, outputs: 4 * h };
+    let linear = LinearShape { rows, inputs: shape.inputs, outputs: 4 * h, bf16: false };
     let (bias, none) = (Some(weights.input_bias), Activation::None);
     linear_forward(linear, x, weights.input, bias, none, gates, None)?;
     let weight = Matrix::new(weights.hidden, 4 * h, h)?.t();

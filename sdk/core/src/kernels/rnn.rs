@@ -136,11 +136,11 @@ impl RnnShape<'_> {
         let Self { inputs, hidden, .. } = *self;
         let outputs = weights.input_bias.len();
         let rows = runs.last().map_or(0, |run| run.end);
-        let shape = LinearShape { rows, inputs, outputs };
+        let shape = LinearShape { rows, inputs, outputs, bf16: false };
         linear_backward_products(shape, x, weights.input, dinput, gradients.x, gradients.input)?;
         if let Some(dweight) = gradients.hidden {
             let before = self.states_before(runs, y);
-            let shape = LinearShape { rows, inputs: hidden, outputs };
+            let shape = LinearShape { rows, inputs: hidden, outputs, bf16: false };
             linear_backward_products(shape, &before, weights.hidden, dhidden, None, Some(dweight))?;
         }
         let biases = [(dinput, gradients.input_bias), (dhidden, gradients.hidden_bias)];

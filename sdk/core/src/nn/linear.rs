@@ -16,6 +16,7 @@ use crate::kernels::linear::{
     LinearGradients, LinearShape, linear_backward, linear_backward_products, linear_forward,
 };
 use crate::kernels::packed::linear_packed;
+use crate::precision;
 use crate::recompute::{self, Recipe, Saved};
 use crate::storage::{self, Value};
 use crate::tape::{keeps, record1, records};
@@ -125,7 +126,8 @@ fn typed<F: Direct>(
         check_shape("linear", "the bias", bias, &[outputs])?;
     }
     crate::on_card!(x, crate::cuda::linear::linear(x, weight, bias, activation));
-    let shape = LinearShape { rows, inputs, outputs };
+    let bf16 = precision::rounds(outputs, inputs);
+    let shape = LinearShape { rows, inputs, outputs, bf16 };
     let mut tracked = vec![x, weight];
     tracked.extend(bias);
     let (vx, vw) = (dense(x.value())?, dense(weight.value())?);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::{BEGAN, Call, DROPPED, ENDED, Event, KEPT, Key, ON, THREADS, Total, now};
+use super::{BEGAN, Call, DROPPED, ENDED, Event, KEPT, Key, ON, THREADS, Total, card, now};
 use crate::sync::lock;
 
 /// Microseconds with three decimals, as the format wants them.
@@ -25,7 +25,7 @@ fn shapes(call: &Call) -> String {
     text
 }
 
-fn line(event: &Event, thread: usize, began: u64) -> Value {
+fn line(event: &Event, thread: usize, began: u64, times: &[card::Times<'_>]) -> Value {
     let mut args = serde_json::Map::new();
     if let Some(call) = event.call.as_deref().filter(|call| !call.dims.is_empty()) {
         args.insert("shapes".into(), shapes(call).into());
@@ -35,6 +35,9 @@ fn line(event: &Event, thread: usize, began: u64) -> Value {
         if event.duration > 0 {
             args.insert("gflops".into(), rate(event.flop, event.duration).into());
         }
+    }
+    if let Some(times) = event.timed.and_then(|timed| times.get(timed)) {
+        args.insert("card_us".into(), (times.whole * 1000.0).into());
     }
     for (key, value) in &event.notes {
         args.insert(key.clone().into_owned(), json!(value));
@@ -51,13 +54,13 @@ fn rate(flop: f64, nanos: u64) -> f64 {
 }
 
 /// The recording as the JSON array of the Trace Event Format, which chrome://tracing and Perfetto read: complete events in the
-/// order of their begin with `args` shapes, flop and gflops, and a name for each thread.
+/// order of their begin with `args` shapes, flop, gflops and on a card `card_us`, and a name for each thread.
 pub fn trace() -> Vec<u8> {
     let threads = lock(&THREADS);
     let began = BEGAN.load(Ordering::SeqCst);
     let mut out = b"[".to_vec();
     for thread in threads.iter() {
-        let mut data = lock(&thread.data);
+        let data = &mut *lock(&thread.data);
         if data.events.is_empty() {
             continue;
         }
@@ -71,7 +74,8 @@ pub fn trace() -> Vec<u8> {
         let named = json!({
             "name": "thread_name", "ph": "M", "pid": 1, "tid": thread.number, "args": {"name": name},
         });
-        let lines = data.events.iter().map(|event| line(event, thread.number, began));
+        let times = data.timed.times(card::between);
+        let lines = data.events.iter().map(|event| line(event, thread.number, began, &times));
         for value in std::iter::once(named).chain(lines) {
             out.extend_from_slice(if out.len() > 1 { b",\n" } else { b"\n" });
             // A value of maps, texts and finite numbers always has a text.
@@ -83,11 +87,16 @@ pub fn trace() -> Vec<u8> {
 }
 
 /// The recording in sums, as JSON: `seconds`, `events` (kept), `dropped`, and `ops`, an array by falling own time of `name`,
-/// `category`, `calls`, `self_ms` (without what ran inside), `total_ms` and `flop`. Sums hold what the trace had to drop too.
+/// `category`, `calls`, `self_ms` (without what ran inside), `total_ms` and `flop`, and where a card computes its own time `card_ms`. Sums
+/// hold what the trace had to drop too.
 pub fn summary() -> Value {
     let mut sums: BTreeMap<Key, Total> = BTreeMap::new();
     for thread in lock(&THREADS).iter() {
-        for (key, total) in &lock(&thread.data).totals {
+        let data = lock(&thread.data);
+        for times in data.timed.times(card::between) {
+            sums.entry(times.key.clone()).or_default().card += times.own;
+        }
+        for (key, total) in &data.totals {
             let sum = sums.entry(key.clone()).or_default();
             sum.calls += total.calls;
             sum.own += total.own;
@@ -106,10 +115,14 @@ pub fn summary() -> Value {
             } else {
                 format!("{} {}", key.name, detail.join("x"))
             };
-            json!({
+            let mut line = json!({
                 "name": name, "category": key.category, "calls": total.calls,
                 "self_ms": total.own as f64 / 1e6, "total_ms": total.whole as f64 / 1e6, "flop": total.flop,
-            })
+            });
+            if total.card > 0.0 {
+                line["card_ms"] = json!(total.card);
+            }
+            line
         })
         .collect();
     let end = if ON.load(Ordering::SeqCst) { now() } else { ENDED.load(Ordering::SeqCst) };

@@ -2,12 +2,15 @@
 
 pub mod autograd;
 pub mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod data;
 pub mod log;
 pub mod nn;
 pub mod param;
 pub mod profile;
 pub mod rng;
+pub mod step;
 pub mod stream;
 pub mod tensor;
 pub mod tokenizer;

@@ -1,4 +1,5 @@
-//! `train_step --python PYTHON [--models mini,minilm,base] [--shapes 32x64,32x128] [--modes eager,sdpa,compile,bf16] [--rounds 5]`:
+//! `train_step --python PYTHON [--models mini,minilm,base] [--shapes 32x64,32x128] [--modes eager,sdpa,compile,bf16] [--precisions f32,bf16]
+//! [--rounds 5]`:
 //! a training step of fixed shape, ours and PyTorch's in turn: forward, cross entropy, backward, clipping, AdamW, dropout 0.1, two
 //! threads each. Weights are random, by the configuration.
 //!
@@ -12,7 +13,7 @@ use std::time::Instant;
 use easytransfer::train::dataset::DataOptions;
 use easytransfer::train::network::Start;
 use easytransfer::train::progress::ProgressMode;
-use easytransfer::{Runtime, RuntimeOptions, StepInfo, TrainConfig, TrainJob};
+use easytransfer::{EnginePrecision, Runtime, RuntimeOptions, StepInfo, TrainConfig, TrainJob};
 use easytransfer_bench::peer::{self, Peer, Spread, flag, number, shown};
 use easytransfer_tests::places;
 use serde_json::{Value, json};
@@ -72,9 +73,10 @@ fn prepare(folder: &Path, model: &str, rows: usize, tokens: usize) {
 }
 
 /// Our side: trains without end and stops after every round to wait for the next request.
-fn ours(folder: PathBuf, rows: usize, tokens: usize) {
+fn ours(folder: PathBuf, rows: usize, tokens: usize, precision: EnginePrecision) {
     easytransfer::keep_pages();
-    let runtime = Runtime::new(RuntimeOptions::default()).expect("a runtime");
+    let runtime =
+        Runtime::new(RuntimeOptions { precision, ..RuntimeOptions::default() }).expect("a runtime");
     let options = json!({
         "epochs": 100_000, "batch": {"rows": rows, "tokens": rows * tokens}, "checkpoint_every": 1_000_000_000,
         "schedule": {"name": "constant", "warmup": 0}, "lr": 1e-5, "app": {"max_length": tokens},
@@ -121,12 +123,16 @@ fn ours(folder: PathBuf, rows: usize, tokens: usize) {
     }
 }
 
-/// Every mode of the peer that runs on this machine, and our side first.
-fn sides(folder: &Path, shape: &str, modes: &str) -> Vec<Peer> {
+/// Our side in each precision, then every mode of the peer that runs on this machine.
+fn sides(folder: &Path, shape: &str, precisions: &str, modes: &str) -> Vec<Peer> {
     let (rows, tokens) = extents(shape);
-    let mut command = Command::new(std::env::current_exe().expect("a path"));
-    command.env("RAYON_NUM_THREADS", "2").args(["--ours", shape, "--folder"]).arg(folder);
-    let mut sides = vec![Peer::start("ours", &mut command).expect("our side starts")];
+    let mut sides = Vec::new();
+    for precision in precisions.split(',') {
+        let mut command = Command::new(std::env::current_exe().expect("a path"));
+        command.env("RAYON_NUM_THREADS", "2").args(["--ours", shape, "--precision", precision]);
+        let side = Peer::start(&format!("ours {precision}"), command.arg("--folder").arg(folder));
+        sides.push(side.expect("our side starts"));
+    }
     for mode in modes.split(',') {
         let mut command = Command::new(peer::python());
         command
@@ -145,10 +151,16 @@ fn sides(folder: &Path, shape: &str, modes: &str) -> Vec<Peer> {
 fn main() {
     if let Some(shape) = flag("--ours") {
         let (rows, tokens) = extents(&shape);
-        return ours(flag("--folder").expect("--folder").into(), rows, tokens);
+        let precision = match flag("--precision").as_deref() {
+            Some("bf16") => EnginePrecision::Bf16,
+            _ => EnginePrecision::F32,
+        };
+        return ours(flag("--folder").expect("--folder").into(), rows, tokens, precision);
     }
     let models = flag("--models").unwrap_or_else(|| "mini,minilm,base".to_owned());
     let modes = flag("--modes").unwrap_or_else(|| "eager,sdpa,compile,bf16".to_owned());
+    let precisions = flag("--precisions").unwrap_or_else(|| "f32,bf16".to_owned());
+    let own = precisions.split(',').count();
     let (rounds, seconds) = (number("--rounds", 5), number("--round-seconds", 3));
     let folder = std::env::temp_dir().join(format!("et-train-step-{}", std::process::id()));
     println!(
@@ -163,7 +175,7 @@ fn main() {
             let (rows, tokens) = extents(shape);
             let folder = folder.join(format!("{model}-{shape}"));
             prepare(&folder, model, rows, tokens);
-            let mut sides = sides(&folder, shape, &modes);
+            let mut sides = sides(&folder, shape, &precisions, &modes);
             let mut steps = 1;
             let mut times: Vec<Vec<f64>> = vec![Vec::new(); sides.len()];
             // Round 0 sets the length of the others and is not counted.
@@ -181,17 +193,17 @@ fn main() {
                     steps = (seconds as f64 / slowest).ceil() as usize;
                 }
             }
-            let best = (1..sides.len()).min_by(|&a, &b| {
+            let best = (own..sides.len()).min_by(|&a, &b| {
                 Spread::of(&times[a]).median.total_cmp(&Spread::of(&times[b]).median)
             });
             for (index, side) in sides.iter().enumerate() {
                 let spread = Spread::of(&times[index].iter().map(|t| t * 1e3).collect::<Vec<_>>());
                 let rate = (rows * tokens) as f64 / spread.median * 1e3;
                 let ratio = match best {
-                    Some(best) if index == 0 => {
+                    Some(best) if index < own => {
                         format!(
                             "**{}** ({})",
-                            shown(Spread::ratio(&times[best], &times[0]), 2),
+                            shown(Spread::ratio(&times[best], &times[index]), 2),
                             sides[best].name
                         )
                     }

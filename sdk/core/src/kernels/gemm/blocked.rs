@@ -10,7 +10,7 @@ use crate::kernels::Float;
 use crate::kernels::activation::Activation;
 use crate::kernels::scratch::with_scratch;
 
-use super::micro::{Kernel, Tile};
+use super::micro::{Kernel, Tile, Words};
 use super::pack::{ALIGN_SLACK, Lines, align};
 
 /// Most steps of k in one pass: a row tile of A then fits the first-level cache.
@@ -41,8 +41,9 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub(super) fn new(k: usize) -> Self {
-        let step = k.div_ceil(k.div_ceil(K_BLOCK).max(1)).next_multiple_of(16);
+    /// The cut where a word of packed lines is so many steps.
+    pub(super) fn new(k: usize, word: usize) -> Self {
+        let step = k.div_ceil(k.div_ceil(K_BLOCK * word).max(1)).next_multiple_of(16 * word);
         Self { k, step: step.max(1) }
     }
 
@@ -69,6 +70,8 @@ pub(super) struct Product<F> {
     pub c_row: usize,
     pub alpha: F,
     pub beta: F,
+    /// Whether operands of f32 are rounded to bfloat16.
+    pub bf16: bool,
     /// Null for none.
     pub bias: *const F,
     pub activation: Activation,
@@ -124,12 +127,13 @@ fn share(len: usize, part: usize, parts: usize) -> Range<usize> {
 impl Plan {
     fn new<F: Float>(product: &Product<F>, kernel: &Kernel<F>, threads: usize) -> Self {
         let Product { m, n, k, .. } = *product;
-        let blocks = Blocks::new(k);
+        let blocks = Blocks::new(k, kernel.words.steps());
+        let as_they_are = kernel.words == Words::Elements;
         let (tiles, panels) = (m.div_ceil(kernel.rows), n.div_ceil(kernel.cols));
         let work = m.saturating_mul(n).saturating_mul(k);
         let threads = threads.min(work / THREAD_WORK).max(1);
         let b = match tiles {
-            ..=DIRECT_TILES if product.b.line_stride == 1 => Pack::Never,
+            ..=DIRECT_TILES if as_they_are && product.b.line_stride == 1 => Pack::Never,
             ..=OWN_TILES => Pack::ByTask,
             _ => Pack::Before,
         };
@@ -149,8 +153,8 @@ impl Plan {
         // Rows a whole number of pages apart fall on the same few places of the first-level cache.
         let page = (product.a.line_stride * size_of::<F>()).is_multiple_of(4096);
         let a = match product.a.k_stride {
-            1 if m == 1 || !page => Pack::Never,
-            1 if b != Pack::ByTask => Pack::ByTask,
+            1 if as_they_are && (m == 1 || !page) => Pack::Never,
+            1 if as_they_are && b != Pack::ByTask => Pack::ByTask,
             _ => Pack::Before,
         };
         let block_len = blocks.step * (panels * kernel.cols).max(tiles * kernel.a_step);
@@ -175,9 +179,9 @@ pub(super) unsafe fn run<F: Float>(product: &Product<F>, threads: usize) {
     if product.m == 0 || product.n == 0 {
         return;
     }
-    let kernel = Kernel::<F>::best();
+    let kernel = Kernel::<F>::best_for(product.bf16);
     let plan = Plan::new(product, kernel, threads);
-    let steps = plan.blocks.step * plan.blocks_at_once;
+    let steps = (plan.blocks.step * plan.blocks_at_once).div_ceil(kernel.words.steps());
     let b_len = if plan.b == Pack::Before { plan.panels * kernel.cols * steps } else { 0 };
     let a_len = if plan.a == Pack::Before { plan.tiles * kernel.a_step * steps } else { 0 };
     let work = |packed: &mut [F]| {
@@ -285,6 +289,11 @@ impl<F: Float> Job<'_, F> {
         }
     }
 
+    /// Words of so many steps.
+    fn words(&self, steps: usize) -> usize {
+        steps.div_ceil(self.kernel.words.steps())
+    }
+
     /// Where the panel of B begins, and the distance of its steps.
     fn panel(&self, group_start: usize, block: usize, panel: usize) -> (*const F, usize) {
         let (plan, width) = (self.plan, self.kernel.cols);
@@ -292,7 +301,7 @@ impl<F: Float> Job<'_, F> {
         let padded = plan.panels * width;
         if plan.b == Pack::Before {
             let start = steps.start - plan.blocks.range(group_start).start;
-            let at = start * padded + panel * width * steps.len();
+            let at = self.words(start) * padded + panel * width * self.words(steps.len());
             return (self.packed_b.cast_const().wrapping_add(at), width);
         }
         let b = self.product.b;
@@ -304,7 +313,8 @@ impl<F: Float> Job<'_, F> {
         let (plan, step) = (self.plan, self.kernel.a_step);
         let steps = plan.blocks.range(block);
         let start = steps.start - plan.blocks.range(group_start).start;
-        self.packed_a.cast_const().wrapping_add(step * (start * plan.tiles + tile * steps.len()))
+        let at = self.words(start) * plan.tiles + tile * self.words(steps.len());
+        self.packed_a.cast_const().wrapping_add(step * at)
     }
 
     /// Tickets for packing one side of a group.
@@ -344,8 +354,9 @@ impl<F: Float> Job<'_, F> {
         for block in blocks.clone() {
             let steps = self.plan.blocks.range(block);
             let (first, end) = (steps.start.max(from.start), steps.end.min(from.end));
-            for first in (first..end).step_by(16) {
-                let some = first..end.min(first + 16);
+            let each = 16 * self.kernel.words.steps();
+            for first in (first..end).step_by(each) {
+                let some = first..end.min(first + each);
                 for unit in units.clone() {
                     let (out, step) = match side {
                         Side::A => {
@@ -353,7 +364,7 @@ impl<F: Float> Job<'_, F> {
                         }
                         Side::B => self.panel(blocks.start, block, unit),
                     };
-                    let out = out.cast_mut().wrapping_add((first - steps.start) * step);
+                    let out = out.cast_mut().wrapping_add(self.words(first - steps.start) * step);
                     // SAFETY: the place belongs to the holder of this ticket.
                     unsafe { self.pack_unit(side, some.clone(), unit, out) };
                 }
@@ -387,7 +398,7 @@ impl<F: Float> Job<'_, F> {
             return self.shared_task(blocks, tiles, panels);
         }
         let width = self.kernel.cols;
-        with_scratch::<F, _>(self.plan.blocks.step * width + ALIGN_SLACK, |buffer| {
+        with_scratch::<F, _>(self.words(self.plan.blocks.step) * width + ALIGN_SLACK, |buffer| {
             let packed = align(buffer).as_mut_ptr();
             for block in blocks.clone() {
                 let steps = self.plan.blocks.range(block);
@@ -461,7 +472,7 @@ impl<F: Float> Job<'_, F> {
         let col = panel * kernel.cols;
         let has_bias = block + 1 == plan.blocks.count() && !product.bias.is_null();
         let tile = Tile {
-            k: steps.len(),
+            k: self.words(steps.len()),
             a,
             a_row,
             a_k,

@@ -7,6 +7,7 @@
 //! | a right side that is used again and again (weights in prediction) | [`super::packed`] |
 //! | many products of one shape | [`gemm_batch`] |
 //! | many small products inside a task | `pack_panels` once, then `small_raw` |
+//! | any of the first two with operands rounded to bfloat16 | [`Matrix::in_bf16`] of both sides |
 //!
 //! The instruction set (AVX-512, AVX2 with FMA, or what the target has) is chosen at run time. The
 //! sum over k is never split among threads and its parts depend on k alone: results depend neither
@@ -50,6 +51,7 @@ pub struct Matrix<'a, F> {
     cols: usize,
     row_stride: usize,
     col_stride: usize,
+    bf16: bool,
 }
 
 /// A matrix that is written. No two elements share a place.
@@ -106,18 +108,24 @@ impl<'a, F: Float> Matrix<'a, F> {
     pub fn strided(data: &'a [F], shape: [usize; 2], strides: [usize; 2]) -> Result<Self> {
         check_extent("matrix", shape, strides, data.len())?;
         let ([rows, cols], [row_stride, col_stride]) = (shape, strides);
-        Ok(Self { data, rows, cols, row_stride, col_stride })
+        Ok(Self { data, rows, cols, row_stride, col_stride, bf16: false })
     }
 
     /// The transposed view.
     pub fn t(self) -> Self {
         Self {
-            data: self.data,
             rows: self.cols,
             cols: self.rows,
             row_stride: self.col_stride,
             col_stride: self.row_stride,
+            ..self
         }
+    }
+
+    /// With `bf16`, products with a matrix that has it too round elements of f32 to bfloat16 (to nearest even) and sum in f32. Elements
+    /// of f64 stay as they are.
+    pub fn in_bf16(self, bf16: bool) -> Self {
+        Self { bf16, ..self }
     }
 }
 
@@ -238,6 +246,7 @@ pub fn gemm_fused<F: Float>(
         c_row: c.row_stride,
         alpha: F::ONE,
         beta,
+        bf16: a.bf16 && b.bf16,
         bias: epilogue.bias.map_or(std::ptr::null(), <[F]>::as_ptr),
         activation: epilogue.activation,
         y: epilogue.y.map_or(std::ptr::null_mut(), <[F]>::as_mut_ptr),
@@ -284,6 +293,7 @@ fn any_layout<F: Float>(
             c_row,
             alpha,
             beta,
+            bf16: a.bf16 && b.bf16,
             bias: std::ptr::null(),
             activation: Activation::None,
             y: std::ptr::null_mut(),

@@ -2,8 +2,9 @@
 //! k reads neighbours.
 
 use crate::kernels::Float;
+use crate::kernels::packed::{bf16_bits, bf16_value};
 
-use super::micro::Kernel;
+use super::micro::{Kernel, Words};
 
 /// Elements by which a buffer must be longer than what is packed into it, so that [`align`] can move
 /// its start.
@@ -42,13 +43,61 @@ impl<F: Float> Lines<F> {
         Self { data, ..self }
     }
 
-    /// out[p * width + line] = element (line, p) for `lines` lines, at most `width`, and `k` steps;
-    /// for lines up to `width` that there are not, zero or what stood there, which no product reads.
+    /// out[p * width + line] = word (line, p) for `lines` lines, at most `width`, and `k` steps; for lines up to `width` that there
+    /// are not, zero or what stood there, which no product reads. A word is what the kernel says.
     ///
     /// # Safety
-    /// The lines' elements can be read, `k * width` elements can be written at `out`, and they do
-    /// not overlap.
+    /// The lines' elements can be read, `k * width` elements (half of them, rounded up to whole words, for pairs) can be written at
+    /// `out`, and they do not overlap.
     pub(super) unsafe fn pack(
+        self,
+        kernel: &Kernel<F>,
+        lines: usize,
+        k: usize,
+        width: usize,
+        out: *mut F,
+    ) {
+        // SAFETY: the caller's promise. Only kernels of `f32` have other words than elements.
+        unsafe {
+            match kernel.words {
+                Words::Elements => self.pack_elements(kernel, lines, k, width, out),
+                Words::Rounded => {
+                    self.pack_elements(kernel, lines, k, width, out);
+                    for at in 0..k * width {
+                        let place = out.cast::<f32>().add(at);
+                        place.write(bf16_value(bf16_bits(place.read())));
+                    }
+                }
+                Words::Pairs => self.pack_pairs(lines, k, width, out),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::pack`] for pairs: `F` is `f32`, and the processor has AVX512_BF16.
+    unsafe fn pack_pairs(self, lines: usize, k: usize, width: usize, out: *mut F) {
+        let (data, out) = (self.data.cast::<f32>(), out.cast::<f32>());
+        for first in (0..lines).step_by(16) {
+            let count = (lines - first).min(16);
+            let source = data.wrapping_add(first * self.line_stride);
+            // SAFETY: the caller's promise, for some of the lines.
+            unsafe {
+                let out = out.add(first);
+                #[cfg(target_arch = "x86_64")]
+                match (self.line_stride, self.k_stride) {
+                    (1, stride) => avx512::pairs_of_steps(source, stride, count, k, out, width),
+                    (stride, 1) => avx512::pairs_of_lines(source, stride, count, k, out, width),
+                    strides => pairs(source, strides, count, k, out, width),
+                }
+                #[cfg(not(target_arch = "x86_64"))]
+                pairs(source, (self.line_stride, self.k_stride), count, k, out, width);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::pack`] for elements.
+    unsafe fn pack_elements(
         self,
         kernel: &Kernel<F>,
         lines: usize,
@@ -142,6 +191,34 @@ impl<F: Float> Lines<F> {
     }
 }
 
+/// Pairs of steps of lines of any strides.
+///
+/// # Safety
+/// `lines` lines of `k` elements with the strides of [line, step] can be read and as many words written at each pair of steps.
+unsafe fn pairs(
+    source: *const f32,
+    (line_stride, k_stride): (usize, usize),
+    lines: usize,
+    k: usize,
+    out: *mut f32,
+    width: usize,
+) {
+    for line in 0..lines {
+        let half = |p: usize| {
+            if p == k {
+                return 0;
+            }
+            // SAFETY: line and step exist.
+            u32::from(bf16_bits(unsafe { *source.add(line * line_stride + p * k_stride) }))
+        };
+        for p in (0..k).step_by(2) {
+            let word = f32::from_bits(half(p) | half(p + 1) << 16);
+            // SAFETY: the word of this line and pair of steps can be written.
+            unsafe { out.add(p / 2 * width + line).write(word) };
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::*;
@@ -180,6 +257,87 @@ mod avx512 {
                     // SAFETY: 16 elements can be written at every step.
                     unsafe { _mm512_storeu_ps(out.add((first + p) * width), *column) };
                 }
+            }
+        }
+    }
+
+    /// 32 bfloat16 of two vectors of f32, `low` first.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn rounded(low: __m512, high: __m512) -> __m512i {
+        // SAFETY: these are names for the same 512 bits.
+        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+    }
+
+    /// Pairs of steps whose lines are neighbours: word (line, p) of the steps 2 p and 2 p + 1 goes to out[p * width + line], zero for
+    /// the lines from `lines` to 16.
+    ///
+    /// # Safety
+    /// The processor has AVX512_BF16; `lines` neighbours can be read at each of `k` steps, `stride` apart, and 16 words written at
+    /// every pair of steps.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn pairs_of_steps(
+        source: *const f32,
+        stride: usize,
+        lines: usize,
+        k: usize,
+        out: *mut f32,
+        width: usize,
+    ) {
+        let mask: __mmask16 = 0xffff >> (16 - lines);
+        // Element l of the first step, then of the second, for every l.
+        let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
+        // SAFETY: the array has 64 bytes.
+        let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
+        for p in (0..k).step_by(2) {
+            let row = source.wrapping_add(p * stride);
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(16 * stride).cast());
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(17 * stride).cast());
+            // SAFETY: the steps exist, the mask hides what is not a line, and 16 words can be written.
+            unsafe {
+                let low = _mm512_maskz_loadu_ps(mask, row);
+                let high = if p + 1 < k {
+                    _mm512_maskz_loadu_ps(mask, row.add(stride))
+                } else {
+                    _mm512_setzero_ps()
+                };
+                let words = _mm512_permutexvar_epi16(order, rounded(low, high));
+                _mm512_storeu_si512(out.add(p / 2 * width).cast(), words);
+            }
+        }
+    }
+
+    /// The same for lines whose steps are neighbours, the lines being `stride` apart.
+    ///
+    /// # Safety
+    /// The processor has AVX512_BF16; `lines` lines of `k` elements can be read and 16 words written at every pair of steps.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn pairs_of_lines(
+        source: *const f32,
+        stride: usize,
+        lines: usize,
+        k: usize,
+        out: *mut f32,
+        width: usize,
+    ) {
+        for first in (0..k).step_by(32) {
+            let steps = (k - first).min(32);
+            let mask = u32::MAX >> (32 - steps);
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (line, row) in rows.iter_mut().enumerate().take(lines) {
+                let from = source.wrapping_add(line * stride + first);
+                _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64).cast());
+                _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(80).cast());
+                // SAFETY: the line exists, and the masks hide what lies behind its end.
+                *row = unsafe {
+                    let low = _mm512_maskz_loadu_ps(mask as u16, from);
+                    let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, from.wrapping_add(16));
+                    _mm512_castsi512_ps(rounded(low, high))
+                };
+            }
+            for (p, column) in transposed(rows).iter().enumerate().take(steps.div_ceil(2)) {
+                // SAFETY: 16 words can be written at every pair of steps.
+                unsafe { _mm512_storeu_ps(out.add((first / 2 + p) * width), *column) };
             }
         }
     }

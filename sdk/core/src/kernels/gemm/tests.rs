@@ -382,3 +382,107 @@ fn batches_match_single_products_to_the_bit() {
         assert!(gemm_batch(left, right, &mut found[1..]).is_err());
     }
 }
+
+/// Every instruction set of this processor, and on it the kernels without pairs of bfloat16.
+fn at_levels(check: impl Fn()) {
+    for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
+        FORCED.set(Some(level));
+        check();
+    }
+    FORCED.set(None);
+}
+
+fn rounded(x: &[f32]) -> Vec<f32> {
+    use crate::kernels::packed::{bf16_bits, bf16_value};
+    x.iter().map(|&x| bf16_value(bf16_bits(x))).collect()
+}
+
+#[test]
+fn bf16_products_are_exact_products_of_rounded_operands() {
+    // Odd sums, sums over several blocks, one row, few columns, more rows than one task packs for itself.
+    for [m, n, k] in
+        [[1, 1, 1], [5, 7, 3], [1, 33, 17], [65, 70, 129], [3, 4, 0], [30, 40, 1601], [300, 50, 90]]
+    {
+        let a: Vec<f32> = random(m * k, 1);
+        let b: Vec<f32> = random(k * n, 2);
+        let start: Vec<f32> = random(m * n, 3);
+        let (ra, rb) = (rounded(&a), rounded(&b));
+        for case in 0..8 {
+            let (ta, tb, add) = (case & 1 == 1, case & 2 == 2, case & 4 == 4);
+            let mut expected = naive(
+                [m, n, k],
+                |i, p| if ta { ra[p * m + i] } else { ra[i * k + p] },
+                |p, j| if tb { rb[j * k + p] } else { rb[p * n + j] },
+            );
+            for (e, s) in expected.iter_mut().zip(&start) {
+                *e += if add { f64::from(*s) } else { 0.0 };
+            }
+            at_levels(|| {
+                let left = match ta {
+                    true => Matrix::new(&a, k, m).unwrap().t(),
+                    false => Matrix::new(&a, m, k).unwrap(),
+                };
+                let right = match tb {
+                    true => Matrix::new(&b, n, k).unwrap().t(),
+                    false => Matrix::new(&b, k, n).unwrap(),
+                };
+                let mut c = if add { start.clone() } else { vec![f32::NAN; m * n] };
+                let beta = if add { 1.0 } else { 0.0 };
+                let (left, right) = (left.in_bf16(true), right.in_bf16(true));
+                gemm(1.0, left, right, beta, &mut MatrixMut::new(&mut c, m, n).unwrap()).unwrap();
+                assert_close(&c, &expected, 1e-5);
+            });
+        }
+    }
+}
+
+#[test]
+fn bf16_products_of_matrices_with_gaps() {
+    let [m, n, k] = [20, 37, 71];
+    let (a, b): (Vec<f32>, Vec<f32>) = (random(m * k * 6, 1), random(k * n * 6, 2));
+    let left = Matrix::strided(&a, [m, k], [3 * k, 3]).unwrap().in_bf16(true);
+    let right = Matrix::strided(&b, [k, n], [2, 2 * k]).unwrap().in_bf16(true);
+    let (ra, rb) = (rounded(&a), rounded(&b));
+    let expected = naive([m, n, k], |i, p| ra[3 * (i * k + p)], |p, j| rb[2 * (j * k + p)]);
+    at_levels(|| {
+        let mut c = vec![0f32; m * n];
+        gemm(1.0, left, right, 0.0, &mut MatrixMut::new(&mut c, m, n).unwrap()).unwrap();
+        assert_close(&c, &expected, 1e-5);
+    });
+}
+
+#[test]
+fn bf16_needs_both_sides_and_leaves_f64_alone() {
+    let (a, b): (Vec<f32>, Vec<f32>) = (random(12, 1), random(20, 2));
+    let (x, y) = (Matrix::new(&a, 3, 4).unwrap(), Matrix::new(&b, 4, 5).unwrap());
+    let product = |x: Matrix<'_, f32>, y: Matrix<'_, f32>| {
+        let mut c = vec![0f32; 15];
+        gemm(1.0, x, y, 0.0, &mut MatrixMut::new(&mut c, 3, 5).unwrap()).unwrap();
+        c
+    };
+    let exact = product(x, y);
+    assert_same_bits(&product(x.in_bf16(true), y), &exact);
+    assert_ne!(product(x.in_bf16(true), y.in_bf16(true)), exact);
+    let (a, b): (Vec<f64>, Vec<f64>) = (random(12, 1), random(20, 2));
+    let (x, y) = (Matrix::new(&a, 3, 4).unwrap(), Matrix::new(&b, 4, 5).unwrap());
+    let mut c = vec![0f64; 15];
+    let (x, y) = (x.in_bf16(true), y.in_bf16(true));
+    gemm(1.0, x, y, 0.0, &mut MatrixMut::new(&mut c, 3, 5).unwrap()).unwrap();
+    assert_close(&c, &naive([3, 5, 4], |i, p| a[i * 4 + p], |p, j| b[p * 5 + j]), 1e-14);
+}
+
+#[test]
+fn bf16_results_depend_neither_on_threads_nor_on_rows() {
+    let [m, n, k] = [500, 260, 900];
+    let (a, b): (Vec<f32>, Vec<f32>) = (random(m * k, 1), random(k * n, 2));
+    let rows = |from: usize, count: usize| {
+        let left = Matrix::new(&a[from * k..(from + count) * k], count, k).unwrap().in_bf16(true);
+        let right = Matrix::new(&b, k, n).unwrap().in_bf16(true);
+        let mut c = vec![0f32; count * n];
+        gemm(1.0, left, right, 0.0, &mut MatrixMut::new(&mut c, count, n).unwrap()).unwrap();
+        c
+    };
+    let (one, three) = with_one_and_three_threads(|| rows(0, m));
+    assert_same_bits(&one, &three);
+    assert_same_bits(&one[3 * n..5 * n], &rows(3, 2));
+}

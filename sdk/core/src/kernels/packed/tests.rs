@@ -173,7 +173,7 @@ fn activations_match_the_unpacked_layer() {
     for activation in [Activation::Gelu, Activation::Tanh, Activation::Relu] {
         let (mut y, mut expected) = (vec![0f32; rows * outputs], vec![0f32; rows * outputs]);
         linear_packed(&x, &packed, Some(&b), activation, &mut y).unwrap();
-        let shape = LinearShape { rows, inputs, outputs };
+        let shape = LinearShape { rows, inputs, outputs, bf16: false };
         linear_forward(shape, &x, &w, Some(&b), activation, &mut expected, None).unwrap();
         let expected: Vec<f64> = expected.iter().map(|&v| f64::from(v)).collect();
         assert_close(&y, &expected, 3e-6);

@@ -1,0 +1,224 @@
+//! Who holds the card's memory: what an error of too little memory and the engine's report say.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cudarc::driver::{CudaContext, result, sys};
+
+use super::device::{active, failed, waits};
+use super::lt::WORKSPACE;
+use crate::error::{Error, Result};
+
+static VALUES: AtomicUsize = AtomicUsize::new(0);
+static STATES: AtomicUsize = AtomicUsize::new(0);
+static COPIES: AtomicUsize = AtomicUsize::new(0);
+
+/// The part of one arena, counted while this lives.
+pub(crate) struct Share {
+    /// Bytes of the values, and as many of the gradients.
+    bytes: usize,
+    states: AtomicUsize,
+}
+
+impl Share {
+    pub fn new(bytes: usize) -> Self {
+        VALUES.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, states: AtomicUsize::new(0) }
+    }
+
+    /// Says how many bytes the optimizer keeps for this arena.
+    pub fn states(&self, bytes: usize) {
+        let before = self.states.swap(bytes, Ordering::Relaxed);
+        // Wraps where it shrinks, as the sum does.
+        STATES.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.states(0);
+        VALUES.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A copy of parameters in fewer bits, counted while this lives.
+pub(super) struct CopyShare(usize);
+
+impl CopyShare {
+    pub fn new(bytes: usize) -> Self {
+        COPIES.fetch_add(bytes, Ordering::Relaxed);
+        Self(bytes)
+    }
+}
+
+impl Drop for CopyShare {
+    fn drop(&mut self) {
+        COPIES.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of the card by holder.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Held {
+    /// With their copies in fewer bits.
+    parameters: usize,
+    gradients: usize,
+    states: usize,
+    /// Activations and whatever else is a tensor.
+    activations: usize,
+    /// Freed and kept for the next allocation.
+    cached: usize,
+    /// Held by libraries and by other programs on the card.
+    others: usize,
+    total: usize,
+    /// Most bytes that tensors had at a time.
+    peak: usize,
+}
+
+impl Held {
+    /// From what the pool has in use and in all, what the card has free and in all, and the counted arenas.
+    fn new([used, reserved, peak]: [usize; 3], free: usize, total: usize) -> Self {
+        let (values, states) = (VALUES.load(Ordering::Relaxed), STATES.load(Ordering::Relaxed));
+        let copies = COPIES.load(Ordering::Relaxed);
+        Self {
+            parameters: values + copies,
+            gradients: values,
+            states,
+            activations: used.saturating_sub(2 * values + copies + states + WORKSPACE),
+            cached: reserved.saturating_sub(used),
+            others: total.saturating_sub(free).saturating_sub(reserved) + WORKSPACE.min(used),
+            total,
+            peak,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+        format!(
+            "of {} MiB, parameters hold {}, gradients {}, optimizer states {}, activations and other tensors {}, the pool's cache {}, \
+             libraries and other programs {}",
+            mib(self.total),
+            mib(self.parameters),
+            mib(self.gradients),
+            mib(self.states),
+            mib(self.activations),
+            mib(self.cached),
+            mib(self.others)
+        )
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "parameters": self.parameters, "gradients": self.gradients, "optimizer_states": self.states,
+            "activations": self.activations, "cached": self.cached, "others": self.others, "total": self.total,
+        })
+    }
+
+    /// Bytes that are in use by whomever, and the most that tensors had.
+    pub fn use_and_peak(&self) -> (usize, usize) {
+        let own = self.parameters + self.gradients + self.states + self.activations;
+        (own + self.cached + self.others, self.peak)
+    }
+}
+
+/// The driver's pool for this card.
+fn pool(context: &CudaContext) -> std::result::Result<sys::CUmemoryPool, result::DriverError> {
+    context.bind_to_thread()?;
+    let mut pool: sys::CUmemoryPool = std::ptr::null_mut();
+    // SAFETY: the out is local.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()) }.result()?;
+    Ok(pool)
+}
+
+/// Lets the pool keep freed memory for the next allocation instead of giving it back at every synchronisation.
+pub(super) fn keep_memory(context: &CudaContext) -> std::result::Result<(), result::DriverError> {
+    let mut threshold = u64::MAX;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the value is a local of the type that the attribute has.
+    unsafe { sys::cuMemPoolSetAttribute(pool(context)?, attribute, (&raw mut threshold).cast()) }
+        .result()
+}
+
+/// Who holds what now; `None` without a card or when the driver does not say.
+pub(crate) fn held() -> Option<Held> {
+    let context = &active()?.context;
+    let (free, total) = context.mem_get_info().ok()?;
+    let pool = pool(context).ok()?;
+    use sys::CUmemPool_attribute as Attribute;
+    let asked = [
+        Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
+        Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT,
+        Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
+    ];
+    let mut bytes = [0u64; 3];
+    for (attribute, bytes) in asked.into_iter().zip(&mut bytes) {
+        // SAFETY: the value is a local of the type that these attributes have.
+        unsafe { sys::cuMemPoolGetAttribute(pool, attribute, std::ptr::from_mut(bytes).cast()) }
+            .result()
+            .ok()?;
+    }
+    Some(Held::new(bytes.map(|bytes| bytes as usize), free, total))
+}
+
+/// True for the driver's error of too little memory.
+pub(super) fn is_out_of_memory(error: &result::DriverError) -> bool {
+    error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY
+}
+
+/// The error of an allocation that failed even though the pool was trimmed.
+pub(crate) fn out_of_memory(doing: &str) -> Error {
+    let held = held().map_or_else(String::new, |held| format!(": {}", held.text()));
+    Error::new(
+        easytransfer_abi::ET_ERR_OUT_OF_MEMORY,
+        format!(
+            "{doing}: the card is out of memory{held}; use smaller batches, recompute=layer or accumulate"
+        ),
+    )
+}
+
+/// Waits for the card and gives back what the pool keeps.
+pub(super) fn trim() -> Result<()> {
+    let Some(engine) = active() else { return Ok(()) };
+    let error = |error| failed("trim the memory pool", error);
+    waits("out of memory");
+    engine.stream.synchronize().map_err(error)?;
+    let pool = pool(&engine.context).map_err(error)?;
+    // SAFETY: the pool is the device's own.
+    unsafe { result::mem_pool::trim_to(pool, 0) }.map_err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_of_the_card_has_one_holder() {
+        const MIB: usize = 1 << 20;
+        let share = Share::new(10 * MIB);
+        share.states(30 * MIB);
+        share.states(20 * MIB);
+        let copy = CopyShare::new(5 * MIB);
+        let work = WORKSPACE / MIB;
+        let used = (100 + work) * MIB;
+        let held = Held::new([used, used + 30 * MIB, 150 * MIB], 20 * MIB, (200 + work) * MIB);
+        let expected = Held {
+            parameters: 15 * MIB,
+            gradients: 10 * MIB,
+            states: 20 * MIB,
+            activations: 55 * MIB,
+            cached: 30 * MIB,
+            others: (50 + work) * MIB,
+            total: (200 + work) * MIB,
+            peak: 150 * MIB,
+        };
+        assert_eq!(held, expected);
+        assert_eq!(held.use_and_peak(), ((180 + work) * MIB, 150 * MIB));
+        let text = held.text();
+        assert!(
+            text.contains("MiB, parameters hold 15, gradients 10, optimizer states 20"),
+            "{text}"
+        );
+        assert!(text.contains("the pool's cache 30, libraries and other programs"), "{text}");
+        drop((share, copy));
+        assert_eq!(Held::new([0; 3], 0, 0), Held::default());
+    }
+}

@@ -1,0 +1,33 @@
+//! What the CPU engine rounds while it trains: one choice for the process, made before anything computes.
+//!
+//! In `bf16` the three products of a linear layer, forward and backward, round their operands to bfloat16 and sum in f32; values,
+//! gradients, parameters and everything else stay f32. It concerns the layers that prediction in bf16 concerns
+//! ([`inference::precision_of_layer`]). The gain is that of processors with AVX512_BF16, twice the multiplications; others compute
+//! the same with rounded f32, at the speed of f32.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Result, fail};
+use crate::inference::{self, Precision};
+
+static BF16: AtomicBool = AtomicBool::new(false);
+
+/// Chooses by name, "f32" or "bf16". Errors: `UNIMPLEMENTED` for what only a card has.
+pub fn choose(name: &str) -> Result<()> {
+    let bf16 = match name {
+        "f32" => false,
+        "bf16" => true,
+        other => fail!(
+            ET_ERR_UNIMPLEMENTED,
+            "the CPU engine trains in f32 or bf16, found {other}; use one of them, or a CUDA device"
+        ),
+    };
+    BF16.store(bf16, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether the products of a layer of this size round their operands.
+pub(crate) fn rounds(outputs: usize, inputs: usize) -> bool {
+    BF16.load(Ordering::Relaxed)
+        && inference::precision_of_layer(Precision::Bf16, outputs, inputs) == Precision::Bf16
+}

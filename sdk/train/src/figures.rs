@@ -1,0 +1,57 @@
+//! Numbers of training steps that are perhaps not computed yet. A card computes behind the host, and reading a number waits for it; so
+//! losses and norms stay tensors until somebody asks for them.
+
+use easytransfer_plugin::Tensor;
+
+use crate::error::Result;
+
+/// Steps after which their numbers are read even if nobody asked: a loss that is no number should not go unnoticed for long.
+pub const MOST_UNREAD: usize = 64;
+
+/// A step whose numbers nobody has read.
+pub struct Unread {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Loss of each batch, divided by the number of batches.
+    pub losses: Vec<Tensor>,
+    /// Norm of the gradients before clipping.
+    pub norm: Option<Tensor>,
+    /// Losses by name where there are several.
+    pub parts: Vec<(String, Tensor)>,
+}
+
+/// A step with its numbers.
+pub struct Figures {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Mean loss of its batches.
+    pub loss: f64,
+    /// Norm of the gradients before clipping.
+    pub norm: Option<f64>,
+    /// Losses by name where there are several.
+    pub parts: Vec<(String, f64)>,
+}
+
+impl Unread {
+    /// The numbers; waits for a card.
+    pub fn read(self) -> Result<Figures> {
+        let micros = self.losses.len() as f64;
+        let mut loss = 0.0;
+        for part in &self.losses {
+            loss += part.to_scalar()? * micros / micros;
+        }
+        let norm = self.norm.map(|norm| norm.to_scalar()).transpose()?;
+        let parts = self.parts.into_iter().map(|(name, value)| Ok((name, value.to_scalar()?)));
+        Ok(Figures {
+            step: self.step,
+            lr: self.lr,
+            loss,
+            norm,
+            parts: parts.collect::<Result<_>>()?,
+        })
+    }
+}
