@@ -87,6 +87,7 @@ fn kernels_use_no_atomics() {
     assert!(files > 10);
 }
 
+#[test]
 fn clipping_multiplies_what_is_above_the_limit_and_nothing_else() {
     let Some((text, good)) = run("cuda_clip") else { return };
     assert!(good && text.matches("ok    ").count() == 10, "{text}");
