@@ -1,7 +1,8 @@
 """One epoch of fine-tuning in PyTorch, asked for on standard input (the protocol of src/peer.rs).
 
 Kinds: `grouped` (rows of like length together, padded to the longest of the batch), `padded` (every row padded to --max-length, random
-order), `trainer` (transformers' Trainer, dynamic padding, grouped by length). The first two are the plain loop of peer_finetune.py.
+order), `trainer` (transformers' Trainer, dynamic padding, grouped by length). The first two are the plain loop of peer_finetune.py. With
+`-bf16` they train under autocast.
 Seconds count from reading the file to the last step; the model is loaded before.
 """
 
@@ -95,7 +96,9 @@ def loop(a, tokenizer, model):
     model.train()
     for picked in groups:
         batch = collated(features, picked)
-        loss = torch.nn.functional.cross_entropy(model(**batch).logits, torch.tensor([labels[i] for i in picked]))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.bf16):
+            logits = model(**batch).logits
+        loss = torch.nn.functional.cross_entropy(logits.float(), torch.tensor([labels[i] for i in picked]))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), NORM)
         optimizer.step()
@@ -115,7 +118,7 @@ def with_trainer(a, tokenizer, model):
     options = dict(
         output_dir=os.environ["ET_BENCH_OUTPUT"], per_device_train_batch_size=ROWS, num_train_epochs=1, learning_rate=LR,
         warmup_steps=max(1, int(WARMUP * -(-len(rows) // ROWS))), weight_decay=DECAY, max_grad_norm=NORM, save_strategy="no",
-        report_to=[], logging_steps=10, disable_tqdm=True, use_cpu=True, seed=1, dataloader_pin_memory=False,
+        report_to=[], logging_steps=10, disable_tqdm=True, use_cpu=True, seed=1, dataloader_pin_memory=False, bf16=a.bf16,
     )
     try:
         arguments = TrainingArguments(train_sampling_strategy="group_by_length", **options)
@@ -127,13 +130,14 @@ def with_trainer(a, tokenizer, model):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", required=True, choices=["grouped", "padded", "trainer"])
+    parser.add_argument("--kind", required=True, choices=[kind + end for kind in ("grouped", "padded", "trainer") for end in ("", "-bf16")])
     parser.add_argument("--model", required=True)
     parser.add_argument("--train", required=True)
     parser.add_argument("--valid", required=True)
     parser.add_argument("--max-length", type=int, required=True)
     parser.add_argument("--threads", type=int, default=2)
     a = parser.parse_args()
+    a.kind, a.bf16 = a.kind.removesuffix("-bf16"), a.kind.endswith("-bf16")
     torch.set_num_threads(a.threads)
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(a.model)

@@ -1,15 +1,24 @@
 //! One function run in f32 and in f64 on the same numbers, with its gradients compared.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use easytransfer::Tensor;
 use easytransfer::plugin::{DType, Result};
 
-/// Numbers in [-1, 1) that an f32 holds exactly: a multiplicative congruential generator (Park and Miller 1988).
+/// Whether [`numbers`] are those of bfloat16. Where products round their operands, others would be compared with the product of other
+/// operands: at the kink of a ReLU a rounded sum may even have another sign.
+pub static COARSE: AtomicBool = AtomicBool::new(false);
+
+/// Numbers in [-1, 1) that an f32 holds exactly, and with [`COARSE`] a bfloat16: a multiplicative congruential generator (Park and
+/// Miller 1988).
 pub fn numbers(len: usize, seed: u64) -> Vec<f64> {
+    let step = if COARSE.load(Ordering::Relaxed) { 1 << 11 } else { 1 };
     let mut state = (seed * 2_654_435_761 + 12_345) % 2_147_483_647;
     (0..len)
         .map(|_| {
             state = state * 48_271 % 2_147_483_647;
-            f64::from((state % (1 << 20)) as i32 - (1 << 19)) / f64::from(1 << 19)
+            let whole = (state % (1 << 20)) as i32 - (1 << 19);
+            f64::from(whole.div_euclid(step) * step) / f64::from(1 << 19)
         })
         .collect()
 }

@@ -1,10 +1,12 @@
 //! Every operation: value and gradients in f32 against f64.
 
+use std::sync::atomic::Ordering;
+
 use easytransfer::plugin::nn::{self, Attention};
 use easytransfer::plugin::{Activation, DType, Pool, Result};
 use easytransfer::{EnginePrecision, Rng, Tensor};
 
-use crate::compare::{check, numbers};
+use crate::compare::{COARSE, check, numbers};
 
 type Inputs = Vec<(Vec<f64>, Vec<usize>)>;
 
@@ -26,6 +28,8 @@ pub fn run(precision: EnginePrecision) -> Result<usize> {
         EnginePrecision::Tf32 => (2e-3, 1e-5),
         EnginePrecision::Bf16 | EnginePrecision::F16 => (1e-2, 1e-5),
     };
+    let half = matches!(precision, EnginePrecision::Bf16 | EnginePrecision::F16);
+    COARSE.store(half, Ordering::Relaxed);
     let mut failed = 0;
     failed += linear(product)?;
     failed += norms(exact)?;

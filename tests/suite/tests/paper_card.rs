@@ -138,7 +138,9 @@ fn report(text: &str) -> Value {
 #[test]
 fn operations_and_optimizers_compute_what_the_host_computes() {
     let Some(card) = Card::new("paper-ops") else { return };
-    for arguments in [&["optim"][..], &["ops", "--precision", "f32"]] {
+    for arguments in
+        [&["optim"][..], &["ops", "--precision", "f32"], &["ops", "--precision", "bf16"]]
+    {
         let outcome = card.check(&[arguments, &["--device", "cuda"]].concat());
         let failed: Vec<&str> =
             outcome.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();

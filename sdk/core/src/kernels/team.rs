@@ -5,10 +5,11 @@
 //! microseconds before they sleep. The caller works too, and never waits for a member that has not begun. The team serves one
 //! caller at a time; others do their tasks themselves. Which thread does a task changes nothing in its result.
 //!
-//! A member that loses its processor in the middle of a task holds the caller up, as does one that runs where the caller should. So nobody waits with open eyes for longer than
-//! [`PATIENCE`], and a caller that was held up does its next tasks alone, ever more of them while that goes on: where there are more
-//! threads than processors the team falls asleep. It has as many members as the process may use cores, by affinity and control
-//! group, less one for the caller; on one core there are none.
+//! A member that loses its processor in the middle of a task holds the caller up, as does one that runs where the caller should. So
+//! nobody waits with open eyes for longer than [`PATIENCE`], and a caller that loses more than a part of its time does its next jobs
+//! alone, ever more of them while that goes on: where there are more threads than processors the team falls asleep. A loss now and
+//! then, which every machine has, is borne. The team has as many members as the process may use cores, by affinity and control group,
+//! less one for the caller; on one core there are none.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -21,10 +22,13 @@ const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks at the shared state between two looks at the clock.
 const LOOKS: u32 = 64;
 
-/// Jobs that a caller does alone after it was held up for the first time, and at most.
+/// Jobs that a caller does alone after it was held up for the first time, and at most. After as many good ones as the first number
+/// the next time is half as long.
 const ALONE: (u32, u32) = (64, 8192);
-/// What a caller may lose in a job before that counts as being held up.
-const HELD_UP: Duration = Duration::from_micros(30);
+/// One part in so many of its time may a caller lose. What it loses beyond is owed,
+const BEARABLE: u64 = 4;
+/// and so much of it means that it is held up.
+const HELD_UP: Duration = Duration::from_millis(2);
 /// One job of so many is compared with the processor time of its caller.
 const SAMPLED: u64 = 8;
 
@@ -81,6 +85,9 @@ struct Team {
     /// Jobs that are still to be done without members, and how many that will be the next time.
     alone: AtomicU32,
     alone_next: AtomicU32,
+    /// Nanoseconds owed to callers, and jobs with members since one was held up.
+    owed: AtomicU64,
+    good: AtomicU32,
     members: OnceLock<Vec<Thread>>,
 }
 
@@ -121,6 +128,8 @@ impl Team {
             sleeper: Mutex::new(None),
             alone: AtomicU32::new(0),
             alone_next: AtomicU32::new(ALONE.0),
+            owed: AtomicU64::new(0),
+            good: AtomicU32::new(0),
             members: OnceLock::new(),
         }
     }
@@ -210,16 +219,25 @@ impl Team {
         *lock(&self.sleeper) = None;
     }
 
-    /// Takes note of whether the caller was held up.
-    fn judge(&self, is_held_up: bool) {
+    /// Takes note of what the caller lost in a job that took it so long.
+    fn judge(&self, lost: Duration, all: Duration) {
+        let nanoseconds = |time: Duration| time.as_nanos() as u64;
+        let owed = self.owed.load(Ordering::Relaxed) + nanoseconds(lost);
+        let owed = owed.saturating_sub(nanoseconds(all) / BEARABLE);
         let next = self.alone_next.load(Ordering::Relaxed);
-        let next = if is_held_up {
+        if owed > nanoseconds(HELD_UP) {
             self.alone.store(next, Ordering::Relaxed);
-            (2 * next).min(ALONE.1)
-        } else {
-            next.saturating_sub(1).max(ALONE.0)
-        };
-        self.alone_next.store(next, Ordering::Relaxed);
+            self.alone_next.store((2 * next).min(ALONE.1), Ordering::Relaxed);
+            self.good.store(0, Ordering::Relaxed);
+            self.owed.store(0, Ordering::Relaxed);
+            return;
+        }
+        self.owed.store(owed, Ordering::Relaxed);
+        let good = self.good.load(Ordering::Relaxed) + 1;
+        if good == ALONE.0 {
+            self.alone_next.store((next / 2).max(ALONE.0), Ordering::Relaxed);
+        }
+        self.good.store(good % ALONE.0, Ordering::Relaxed);
     }
 
     /// True if the present job should be done without members.
@@ -261,14 +279,15 @@ impl Team {
         self.await_members();
         let all = begin.elapsed();
         // Tasks are about as long as each other, so whoever waits longer than it has worked waits for somebody who does not run.
-        let mut is_held_up = all - worked > worked + HELD_UP;
+        let mut lost = all.saturating_sub(2 * worked);
         // And a member may run where the caller should.
         if let Some(before) = used_before
             && let Some(after) = processor_time()
         {
-            is_held_up |= all > after.saturating_sub(before) + HELD_UP;
+            let preempted = all.saturating_sub(after.saturating_sub(before));
+            lost = lost.max(preempted * SAMPLED as u32);
         }
-        self.judge(is_held_up);
+        self.judge(lost, all);
         let panicked = self.panicked.swap(false, Ordering::SeqCst);
         drop(caller);
         if panicked {

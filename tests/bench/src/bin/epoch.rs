@@ -1,10 +1,11 @@
-//! `epoch --python PYTHON [--sets sst-2,mrpc,squad] [--lines 10000] [--peers grouped,padded,trainer] [--rounds 5]`: one epoch of
-//! fine-tuning all-MiniLM-L6-v2 on real lines, ours and PyTorch's in turn, two threads each.
+//! `epoch --python PYTHON [--sets sst-2,mrpc,squad] [--lines 10000] [--peers grouped,grouped-bf16,padded,trainer]
+//! [--precisions f32,bf16] [--rounds 5]`: one epoch of fine-tuning all-MiniLM-L6-v2 on real lines, ours and PyTorch's in turn, two threads each.
 //!
 //! The time begins before the file is read and ends after the last step: reading, tokenising, training; without evaluation and without
 //! writing anything. The evaluation on other lines is a time of its own. Peers: `grouped` pads to the longest of a batch of rows of
 //! like length, `padded` pads every row to the model's usual 128 tokens (SQuAD: 384) in random order, as most examples do; `trainer`
-//! is transformers' Trainer with dynamic padding and length grouping. The first two are plain loops, which are faster than Trainer.
+//! is transformers' Trainer with dynamic padding and length grouping. The first two are plain loops, which are faster than Trainer. With
+//! `-bf16` they train under autocast, and stand beside our bf16.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +15,7 @@ use std::time::Instant;
 use easytransfer::train::dataset::DataOptions;
 use easytransfer::train::network::Start;
 use easytransfer::train::progress::ProgressMode;
-use easytransfer::{DataFile, Runtime, RuntimeOptions, TrainConfig, TrainJob};
+use easytransfer::{DataFile, EnginePrecision, Runtime, RuntimeOptions, TrainConfig, TrainJob};
 use easytransfer_bench::peer::{self, Peer, Spread, flag, number, shown};
 use easytransfer_bench::sets::{self, Set};
 use easytransfer_tests::places;
@@ -27,7 +28,12 @@ fn model() -> PathBuf {
 /// Our side: an epoch per request, from the pretrained weights each time.
 fn ours(folder: &Path) {
     easytransfer::keep_pages();
-    let runtime = Runtime::new(RuntimeOptions::default()).expect("a runtime");
+    let precision = match flag("--precision").as_deref() {
+        Some("bf16") => EnginePrecision::Bf16,
+        _ => EnginePrecision::F32,
+    };
+    let options = RuntimeOptions { precision, ..RuntimeOptions::default() };
+    let runtime = Runtime::new(options).expect("a runtime");
     let (train, valid) = (flag("--train").expect("--train"), flag("--valid").expect("--valid"));
     let max_length = number("--max-length", 128);
     let output = folder.join("bundle");
@@ -81,15 +87,21 @@ fn epoch(
     }))
 }
 
-fn sides(set: &Set, peers: &str, folder: &Path) -> Vec<Peer> {
+/// Our side in each precision, then the peers.
+fn sides(set: &Set, precisions: &str, peers: &str, folder: &Path) -> Vec<Peer> {
     let file = |command: &mut Command| {
         command.arg("--train").arg(&set.train).arg("--valid").arg(&set.valid);
         command.args(["--max-length", &set.max_length.to_string()]);
     };
-    let mut command = Command::new(std::env::current_exe().expect("a path"));
-    command.env("RAYON_NUM_THREADS", "2").arg("--ours").arg(folder);
-    file(&mut command);
-    let mut sides = vec![Peer::start("ours", &mut command).expect("our side starts")];
+    let mut sides = Vec::new();
+    for precision in precisions.split(',') {
+        let mut command = Command::new(std::env::current_exe().expect("a path"));
+        command.env("RAYON_NUM_THREADS", "2").arg("--ours").arg(folder.join(precision));
+        command.args(["--precision", precision]);
+        file(&mut command);
+        let side = Peer::start(&format!("ours {precision}"), &mut command);
+        sides.push(side.expect("our side starts"));
+    }
     for kind in peers.split(',') {
         let mut command = Command::new(peer::python());
         command.arg(places::root().join("tests/bench/peer_epoch.py"));
@@ -109,19 +121,21 @@ fn main() {
         return ours(Path::new(&folder));
     }
     let names = flag("--sets").unwrap_or_else(|| "sst-2,mrpc,squad".to_owned());
-    let peers = flag("--peers").unwrap_or_else(|| "grouped,padded".to_owned());
+    let peers = flag("--peers").unwrap_or_else(|| "grouped,grouped-bf16,padded".to_owned());
+    let precisions = flag("--precisions").unwrap_or_else(|| "f32,bf16".to_owned());
+    let precisions: Vec<&str> = precisions.split(',').collect();
     let (lines, rounds) = (number("--lines", 10_000), number("--rounds", 5));
     let folder = std::env::temp_dir().join(format!("et-epoch-{}", std::process::id()));
     println!(
         "One epoch of all-MiniLM-L6-v2 over {lines} lines, median (least..most) of {rounds} alternated rounds.\n"
     );
     println!(
-        "| set | side | s | tokens/s | evaluation s | accuracy | peak MiB | theirs over ours: time | evaluation | memory |"
+        "| set | side | s | tokens/s | evaluation s | accuracy | peak MiB | theirs over ours of the same precision: time | evaluation | memory |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for name in names.split(',') {
         let set = sets::prepare(name, &folder, lines, 1000);
-        let mut sides = sides(&set, &peers, &folder);
+        let mut sides = sides(&set, &precisions.join(","), &peers, &folder);
         let mut answers: Vec<Vec<Value>> = vec![Vec::new(); sides.len()];
         for _ in 0..rounds {
             for (side, answers) in sides.iter_mut().zip(&mut answers) {
@@ -140,10 +154,13 @@ fn main() {
                 column(index, "tokens").iter().zip(&seconds).map(|(t, s)| t / s).collect();
             let (mut time, mut evaluated, mut memory) =
                 (String::new(), String::new(), String::new());
-            if index > 0 {
-                time = format!("**{}**", shown(Spread::ratio(&seconds, &column(0, "seconds")), 2));
-                evaluated = shown(Spread::ratio(&evaluation, &column(0, "evaluate_seconds")), 2);
-                memory = format!("{:.2}", side.peak_mib() / sides[0].peak_mib());
+            if index >= precisions.len() {
+                let alike = precisions.iter().position(|p| side.name.ends_with(p)).unwrap_or(0);
+                let (own, own_evaluation) =
+                    (column(alike, "seconds"), column(alike, "evaluate_seconds"));
+                time = format!("**{}**", shown(Spread::ratio(&seconds, &own), 2));
+                evaluated = shown(Spread::ratio(&evaluation, &own_evaluation), 2);
+                memory = format!("{:.2}", side.peak_mib() / sides[alike].peak_mib());
             }
             println!(
                 "| {} | {} | {} | {:.0} | {} | {:.4} | {:.0} | {time} | {evaluated} | {memory} |",
