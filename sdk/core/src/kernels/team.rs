@@ -22,9 +22,10 @@ const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks at the shared state between two looks at the clock.
 const LOOKS: u32 = 64;
 
-/// Jobs that a caller does alone after it was held up for the first time, and at most. After as many good ones as the first number
-/// the next time is half as long.
-const ALONE: (u32, u32) = (64, 8192);
+/// Jobs that a caller does alone after it was held up for the first time, and at most: twice as many every time.
+const ALONE: (u32, u32) = (16, 8192);
+/// After so many jobs without being held up the next time is half as long.
+const GOOD: u32 = 64;
 /// One part in so many of its time may a caller lose. What it loses beyond is owed,
 const BEARABLE: u64 = 4;
 /// and so much of it means that it is held up.
@@ -234,10 +235,10 @@ impl Team {
         }
         self.owed.store(owed, Ordering::Relaxed);
         let good = self.good.load(Ordering::Relaxed) + 1;
-        if good == ALONE.0 {
+        if good == GOOD {
             self.alone_next.store((next / 2).max(ALONE.0), Ordering::Relaxed);
         }
-        self.good.store(good % ALONE.0, Ordering::Relaxed);
+        self.good.store(good % GOOD, Ordering::Relaxed);
     }
 
     /// True if the present job should be done without members.

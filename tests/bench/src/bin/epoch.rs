@@ -134,7 +134,7 @@ fn main() {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for name in names.split(',') {
-        let set = sets::prepare(name, &folder, lines, 1000);
+        let set = sets::prepare(name, &folder, lines, lines.min(1000));
         let mut sides = sides(&set, &precisions.join(","), &peers, &folder);
         let mut answers: Vec<Vec<Value>> = vec![Vec::new(); sides.len()];
         for _ in 0..rounds {
