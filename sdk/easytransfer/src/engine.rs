@@ -91,6 +91,11 @@ pub fn engine_use() -> Option<(Device, Option<EngineError>)> {
     started().as_ref().map(|running| (running.device.clone(), running.passed_over.clone()))
 }
 
+/// What the engine computes in.
+pub(crate) fn precision() -> &'static str {
+    started().as_ref().map_or(Precision::F32, |running| running.precision).name()
+}
+
 /// What a loaded engine did so far, as JSON; `None` for the engine that is linked in.
 pub fn engine_report() -> Option<String> {
     started().as_ref()?.engine?.report().ok()

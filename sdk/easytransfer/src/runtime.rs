@@ -77,6 +77,10 @@ impl Components for Registered {
             )
         })
     }
+
+    fn precision(&self) -> &'static str {
+        crate::engine::precision()
+    }
 }
 
 impl Runtime {

@@ -1,4 +1,4 @@
-//! Where components come from. The trainer never names a concrete model, loss or optimizer; it asks this.
+//! Where components come from. The trainer never names a concrete model, loss or optimizer, nor an engine; it asks this.
 
 use crate::error::{Error, Result};
 use easytransfer_plugin as plugin;
@@ -8,6 +8,9 @@ use easytransfer_plugin::ComponentRef;
 pub trait Components: Send + Sync {
     /// The component of that kind and name. Errors name the nearest one and the plugins that were searched.
     fn find(&self, kind: &str, name: &str) -> Result<ComponentRef>;
+
+    /// What the engine computes in: a run that is resumed must go on in the same.
+    fn precision(&self) -> &'static str;
 }
 
 impl From<plugin::Error> for Error {

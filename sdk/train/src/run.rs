@@ -59,6 +59,7 @@ impl<'r, 'f> Run<'r, 'f> {
         fit.total_steps = if config.max_steps > 0 { steps.min(config.max_steps) } else { steps };
         let fingerprint = json!({
             "config": config.deciding(fit.lr)?,
+            "precision": fit.components.precision(),
             "rows": features.len(),
             "data": features.records().digest(),
             "valid": fit.valid.as_ref().map(|valid| valid.records().digest()),

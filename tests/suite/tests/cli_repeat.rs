@@ -96,6 +96,8 @@ fn killed_at_any_time_the_run_resumes_to_the_same_bytes() {
     wait_for_checkpoint(&place, "killed", &mut child);
     kill(&mut child);
     assert!(!place.at("killed/easytransfer.json").exists(), "the run was not killed in the middle");
+    let bf16 = place.train("killed", &[&LONG[..], &["--resume", "--precision", "bf16"]].concat());
+    assert!(bf16.code == 2 && bf16.stderr.contains("precision"), "{}", bf16.stderr);
     let params = place.read("killed/checkpoint/params.bin").len();
     let mut last = checkpoint_step(&place, "killed", params);
     // With a checkpoint after every step, most of these hit a save.
