@@ -34,7 +34,7 @@ pub fn run(precision: EnginePrecision) -> Result<usize> {
     failed += linear(product)?;
     failed += norms(exact)?;
     failed += attention(if precision == EnginePrecision::F32 { 1e-5 } else { product })?;
-    failed += rows(exact)?;
+    failed += rows(exact, product)?;
     failed += fine(exact, product)?;
     Ok(failed)
 }
@@ -140,7 +140,7 @@ fn attention(tolerance: f64) -> Result<usize> {
     Ok(failed)
 }
 
-fn rows(tolerance: f64) -> Result<usize> {
+fn rows(tolerance: f64, product: f64) -> Result<usize> {
     let mut failed = 0;
     for (rows, cols) in [(4, 3), (33, 1000), (128, 2), (5, 30_522)] {
         let x = inputs(&[&[rows, cols]]);
@@ -168,7 +168,8 @@ fn rows(tolerance: f64) -> Result<usize> {
     }
     let ids: Vec<i64> = (0..300).map(|i| i * i % 97).collect();
     let x = inputs(&[&[97, 40], &[300, 40], &[2, 40]]);
-    failed += check("embedding_sum", tolerance, &x, &|x| {
+    // A card keeps the sums in 16 bits where it multiplies in 16 bits.
+    failed += check("embedding_sum", product, &x, &|x| {
         let positions: Vec<i64> = (0..300).collect();
         let zeros = vec![0i64; 300];
         nn::embedding_sum(&[
