@@ -39,10 +39,9 @@ pub struct Figures {
 impl Unread {
     /// The numbers; waits for a card.
     pub fn read(self) -> Result<Figures> {
-        let micros = self.losses.len() as f64;
         let mut loss = 0.0;
         for part in &self.losses {
-            loss += part.to_scalar()? * micros / micros;
+            loss += part.to_scalar()?;
         }
         let norm = self.norm.map(|norm| norm.to_scalar()).transpose()?;
         let parts = self.parts.into_iter().map(|(name, value)| Ok((name, value.to_scalar()?)));

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use easytransfer::EnginePrecision;
 use serde_json::{Value, json};
 
 use crate::median;
@@ -155,6 +156,29 @@ impl Spread {
 pub fn shown(spread: Spread, decimals: usize) -> String {
     let Spread { median, least, most } = spread;
     format!("{median:.decimals$} ({least:.decimals$}..{most:.decimals$})")
+}
+
+/// This program once more for each of our precisions, as a side that trains in it; `more` adds its arguments.
+pub fn own_sides(precisions: &str, more: impl Fn(&mut Command, &str)) -> Vec<Peer> {
+    let start = |precision| {
+        let mut command = Command::new(std::env::current_exe().expect("a path"));
+        command.env("RAYON_NUM_THREADS", "2").args(["--precision", precision]);
+        more(&mut command, precision);
+        Peer::start(&format!("ours {precision}"), &mut command).expect("our side starts")
+    };
+    precisions.split(',').map(start).collect()
+}
+
+/// The precision of a side that [`own_sides`] started.
+///
+/// # Panics
+/// If it is neither f32 nor bf16.
+pub fn own_precision() -> EnginePrecision {
+    match flag("--precision").as_deref() {
+        None | Some("f32") => EnginePrecision::F32,
+        Some("bf16") => EnginePrecision::Bf16,
+        Some(other) => panic!("--precision: expected f32 or bf16, found {other}"),
+    }
 }
 
 /// The value after a flag among the program's arguments.

@@ -15,7 +15,7 @@ use std::time::Instant;
 use easytransfer::train::dataset::DataOptions;
 use easytransfer::train::network::Start;
 use easytransfer::train::progress::ProgressMode;
-use easytransfer::{DataFile, EnginePrecision, Runtime, RuntimeOptions, TrainConfig, TrainJob};
+use easytransfer::{DataFile, Runtime, RuntimeOptions, TrainConfig, TrainJob};
 use easytransfer_bench::peer::{self, Peer, Spread, flag, number, shown};
 use easytransfer_bench::sets::{self, Set};
 use easytransfer_tests::places;
@@ -28,10 +28,7 @@ fn model() -> PathBuf {
 /// Our side: an epoch per request, from the pretrained weights each time.
 fn ours(folder: &Path) {
     easytransfer::keep_pages();
-    let precision = match flag("--precision").as_deref() {
-        Some("bf16") => EnginePrecision::Bf16,
-        _ => EnginePrecision::F32,
-    };
+    let precision = peer::own_precision();
     let options = RuntimeOptions { precision, ..RuntimeOptions::default() };
     let runtime = Runtime::new(options).expect("a runtime");
     let (train, valid) = (flag("--train").expect("--train"), flag("--valid").expect("--valid"));
@@ -93,15 +90,10 @@ fn sides(set: &Set, precisions: &str, peers: &str, folder: &Path) -> Vec<Peer> {
         command.arg("--train").arg(&set.train).arg("--valid").arg(&set.valid);
         command.args(["--max-length", &set.max_length.to_string()]);
     };
-    let mut sides = Vec::new();
-    for precision in precisions.split(',') {
-        let mut command = Command::new(std::env::current_exe().expect("a path"));
-        command.env("RAYON_NUM_THREADS", "2").arg("--ours").arg(folder.join(precision));
-        command.args(["--precision", precision]);
-        file(&mut command);
-        let side = Peer::start(&format!("ours {precision}"), &mut command);
-        sides.push(side.expect("our side starts"));
-    }
+    let mut sides = peer::own_sides(precisions, |command, precision| {
+        command.arg("--ours").arg(folder.join(precision));
+        file(command);
+    });
     for kind in peers.split(',') {
         let mut command = Command::new(peer::python());
         command.arg(places::root().join("tests/bench/peer_epoch.py"));

@@ -13,7 +13,7 @@ use std::time::Instant;
 use easytransfer::train::dataset::DataOptions;
 use easytransfer::train::network::Start;
 use easytransfer::train::progress::ProgressMode;
-use easytransfer::{EnginePrecision, Runtime, RuntimeOptions, StepInfo, TrainConfig, TrainJob};
+use easytransfer::{Runtime, RuntimeOptions, StepInfo, TrainConfig, TrainJob};
 use easytransfer_bench::peer::{self, Peer, Spread, flag, number, shown};
 use easytransfer_tests::places;
 use serde_json::{Value, json};
@@ -73,10 +73,11 @@ fn prepare(folder: &Path, model: &str, rows: usize, tokens: usize) {
 }
 
 /// Our side: trains without end and stops after every round to wait for the next request.
-fn ours(folder: PathBuf, rows: usize, tokens: usize, precision: EnginePrecision) {
+fn ours(folder: PathBuf, rows: usize, tokens: usize) {
     easytransfer::keep_pages();
-    let runtime =
-        Runtime::new(RuntimeOptions { precision, ..RuntimeOptions::default() }).expect("a runtime");
+    let precision = peer::own_precision();
+    let options = RuntimeOptions { precision, ..RuntimeOptions::default() };
+    let runtime = Runtime::new(options).expect("a runtime");
     let options = json!({
         "epochs": 100_000, "batch": {"rows": rows, "tokens": rows * tokens}, "checkpoint_every": 1_000_000_000,
         "schedule": {"name": "constant", "warmup": 0}, "lr": 1e-5, "app": {"max_length": tokens},
@@ -126,13 +127,9 @@ fn ours(folder: PathBuf, rows: usize, tokens: usize, precision: EnginePrecision)
 /// Our side in each precision, then every mode of the peer that runs on this machine.
 fn sides(folder: &Path, shape: &str, precisions: &str, modes: &str) -> Vec<Peer> {
     let (rows, tokens) = extents(shape);
-    let mut sides = Vec::new();
-    for precision in precisions.split(',') {
-        let mut command = Command::new(std::env::current_exe().expect("a path"));
-        command.env("RAYON_NUM_THREADS", "2").args(["--ours", shape, "--precision", precision]);
-        let side = Peer::start(&format!("ours {precision}"), command.arg("--folder").arg(folder));
-        sides.push(side.expect("our side starts"));
-    }
+    let mut sides = peer::own_sides(precisions, |command, _| {
+        command.args(["--ours", shape, "--folder"]).arg(folder);
+    });
     for mode in modes.split(',') {
         let mut command = Command::new(peer::python());
         command
@@ -151,11 +148,7 @@ fn sides(folder: &Path, shape: &str, precisions: &str, modes: &str) -> Vec<Peer>
 fn main() {
     if let Some(shape) = flag("--ours") {
         let (rows, tokens) = extents(&shape);
-        let precision = match flag("--precision").as_deref() {
-            Some("bf16") => EnginePrecision::Bf16,
-            _ => EnginePrecision::F32,
-        };
-        return ours(flag("--folder").expect("--folder").into(), rows, tokens, precision);
+        return ours(flag("--folder").expect("--folder").into(), rows, tokens);
     }
     let models = flag("--models").unwrap_or_else(|| "mini,minilm,base".to_owned());
     let modes = flag("--modes").unwrap_or_else(|| "eager,sdpa,compile,bf16".to_owned());
