@@ -3,7 +3,7 @@
 use easytransfer_plugin::{Error, Result, Row};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a label is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Labels {
     problem: Problem,
     separator: String,
     names: Vec<String>,
-    index: HashMap<String, usize>,
+    index: BTreeMap<String, usize>,
     fixed: bool,
     seen: BTreeSet<String>,
 }
@@ -35,7 +35,7 @@ impl Labels {
             separator: separator.to_owned(),
             fixed: !names.is_empty(),
             names: Vec::new(),
-            index: HashMap::new(),
+            index: BTreeMap::new(),
             seen: BTreeSet::new(),
         };
         labels.set(names)?;
@@ -83,7 +83,7 @@ impl Labels {
         let mut names: Vec<String> = std::mem::take(&mut self.seen).into_iter().collect();
         // "10" comes after "2" when all labels are whole numbers.
         if names.iter().all(|n| n.parse::<i64>().is_ok()) {
-            names.sort_by_key(|n| n.parse::<i64>().unwrap_or(0));
+            names.sort_unstable_by_key(|n| n.parse::<i64>().unwrap_or(0));
         }
         if names.len() < 2 && self.problem == Problem::MultiClass {
             return Err(Error::bad_input(format!(
