@@ -197,6 +197,13 @@ pub fn op(name: &'static str) -> Span {
     if !is_on() {
         return off();
     }
+    begin_op(name)
+}
+
+/// Kept out of the slots, which are short while nothing is profiled.
+#[cold]
+#[inline(never)]
+fn begin_op(name: &'static str) -> Span {
     begin("forward".into(), name.into(), Some(name), None, 0.0)
 }
 
@@ -301,6 +308,8 @@ pub fn input_optional(x: Option<&Tensor>) {
 }
 
 /// [`input`] for something that has no tensor.
+#[cold]
+#[inline(never)]
 pub fn input_dims(dims: &[usize]) {
     if !is_on() {
         return;
@@ -315,7 +324,8 @@ pub fn input_dims(dims: &[usize]) {
 }
 
 /// Gives the innermost span of this thread the name of one operation of many that its slot has.
-#[inline]
+#[cold]
+#[inline(never)]
 pub fn rename(name: &'static str) {
     if is_on() {
         LOCAL.with_borrow_mut(|local| {

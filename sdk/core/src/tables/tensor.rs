@@ -71,6 +71,7 @@ pub(super) unsafe fn tensors<'a>(
 ///
 /// # Safety
 /// `tensor` is a live handle that outlives `'a`.
+#[inline(always)]
 unsafe fn input<'a>(tensor: *const et_tensor) -> Result<&'a Tensor> {
     // SAFETY: the caller's contract is the same.
     let tensor = unsafe { stored(tensor) }?;
@@ -82,6 +83,7 @@ unsafe fn input<'a>(tensor: *const et_tensor) -> Result<&'a Tensor> {
 ///
 /// # Safety
 /// `tensor` is a live handle that outlives `'a`.
+#[inline(always)]
 unsafe fn stored<'a>(tensor: *const et_tensor) -> Result<&'a Tensor> {
     // SAFETY: the caller's contract is the same.
     let tensor = unsafe { borrow::<Tensor>(tensor) }?;
@@ -90,13 +92,20 @@ unsafe fn stored<'a>(tensor: *const et_tensor) -> Result<&'a Tensor> {
 }
 
 /// An opcode, whose name the profiler gets.
+#[inline(always)]
 fn named(op: i32, name: fn(i32) -> Result<&'static str>) -> i32 {
-    if profile::is_on()
-        && let Ok(name) = name(op)
-    {
-        profile::rename(name);
+    if profile::is_on() {
+        rename(op, name);
     }
     op
+}
+
+#[cold]
+#[inline(never)]
+fn rename(op: i32, name: fn(i32) -> Result<&'static str>) {
+    if let Ok(name) = name(op) {
+        profile::rename(name);
+    }
 }
 
 /// Defines a slot that makes one tensor. In the body, arguments marked `tensor` are `&Tensor`.

@@ -34,7 +34,7 @@ fn main() {
         let times = alternate(
             2001,
             500 / side,
-            || kept(&ops::binary::binary(add, direct, direct).expect("a sum")),
+            || kept(&ops::binary::binary(black_box(add), direct, direct).expect("a sum")),
             || kept(&through.add(&through).expect("a sum").as_raw()),
         );
         line(&format!("add {side}x{side}"), times);
