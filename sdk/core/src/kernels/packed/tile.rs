@@ -132,7 +132,7 @@ mod avx512 {
     use super::{Block, Output, PANEL};
 
     /// Groups that are fetched ahead of their use.
-    const AHEAD: usize = 8;
+    const AHEAD: usize = 48;
 
     /// Lanes of each of the three vectors of a panel that are there.
     fn masks(len: usize) -> [__mmask16; 3] {
