@@ -28,7 +28,7 @@ const ALONE: (u32, u32) = (16, 8192);
 const GOOD: u32 = 64;
 /// One part in so many of its time may a caller lose. What it loses beyond is owed,
 const BEARABLE: u64 = 4;
-/// and so much of it means that it is held up.
+/// and so much of it means that it is held up. A single loss counts no more than that, however long, so it takes a second one soon after.
 const HELD_UP: Duration = Duration::from_millis(2);
 /// One job of so many is compared with the processor time of its caller.
 const SAMPLED: u64 = 8;
@@ -220,11 +220,11 @@ impl Team {
         *lock(&self.sleeper) = None;
     }
 
-    /// Takes note of what the caller lost in a job that took it so long.
+    /// Takes note of what the caller lost in a job that took it so long in all.
     fn judge(&self, lost: Duration, all: Duration) {
         let nanoseconds = |time: Duration| time.as_nanos() as u64;
-        let owed = self.owed.load(Ordering::Relaxed) + nanoseconds(lost);
-        let owed = owed.saturating_sub(nanoseconds(all) / BEARABLE);
+        let owed = self.owed.load(Ordering::Relaxed) + nanoseconds(lost.min(HELD_UP));
+        let owed = owed.saturating_sub(nanoseconds(all.saturating_sub(lost)) / BEARABLE);
         let next = self.alone_next.load(Ordering::Relaxed);
         if owed > nanoseconds(HELD_UP) {
             self.alone.store(next, Ordering::Relaxed);
@@ -361,7 +361,7 @@ mod tests {
         let team: &'static Team = Box::leak(Box::new(Team::new()));
         let me = std::thread::current().id();
         let is_mine = || std::thread::current().id() == me;
-        for turn in 0..2 {
+        for turn in 0..4 {
             let others = AtomicUsize::new(0);
             let deadline = Instant::now() + Duration::from_secs(5);
             team.run(2, |_| {
@@ -381,7 +381,10 @@ mod tests {
             // The member slept in its task, and the caller slept until it was done.
             assert_eq!(others.load(Ordering::SeqCst), 1);
             assert!(!team.is_awaited.load(Ordering::SeqCst));
-            for _ in 0..ALONE.0 << turn {
+            // One loss is borne, the second one is not.
+            let alone = if turn % 2 == 1 { ALONE.0 << (turn / 2) } else { 0 };
+            assert_eq!(team.alone.load(Ordering::SeqCst), alone);
+            for _ in 0..alone {
                 team.run(3, |_| assert!(is_mine()));
             }
             assert_eq!(team.alone.load(Ordering::SeqCst), 0);
