@@ -39,6 +39,7 @@ pub fn checkpoint(inputs: &[&Tensor], rng: Option<&Rng>, segment: Segment) -> Re
     if !recompute::is_by_layer() || !tape::is_recording() || tape::is_dropping() {
         return segment(inputs, rng);
     }
+    recompute::found_segment();
     let before = rng.map(Rng::state);
     let outputs = {
         let _dropping = tape::dropping();

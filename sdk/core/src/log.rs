@@ -44,6 +44,11 @@ pub fn error(message: &str) {
     write(ET_LOG_ERROR, "engine", message);
 }
 
+/// Writes a warning of the engine itself.
+pub fn warn(message: &str) {
+    write(ET_LOG_WARN, "engine", message);
+}
+
 /// Name of a level as it is printed.
 fn level_name(level: i32) -> &'static str {
     match level {

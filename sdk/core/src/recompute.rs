@@ -6,7 +6,7 @@
 //! each time. [`Level::Layer`] drops whole segments, which a model marks; see [`crate::checkpoint`]. Both give the same bits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use easytransfer_abi::{ET_RECOMPUTE_CHEAP, ET_RECOMPUTE_LAYER, ET_RECOMPUTE_NONE};
 
@@ -43,9 +43,28 @@ impl Level {
 
 static LEVEL: AtomicI32 = AtomicI32::new(ET_RECOMPUTE_NONE);
 
+/// True while recomputation by layer is on and has found no segment.
+static IS_IDLE: AtomicBool = AtomicBool::new(false);
+
 /// Chooses what operations of the whole process that are recorded from now on keep; [`Level::None`] at first.
 pub fn set_recompute(level: Level) {
     LEVEL.store(level as i32, Ordering::Relaxed);
+    IS_IDLE.store(level == Level::Layer, Ordering::Relaxed);
+}
+
+/// Notes that there are segments.
+pub fn found_segment() {
+    IS_IDLE.store(false, Ordering::Relaxed);
+}
+
+/// Warns once if the first backward pass since recomputation by layer was chosen meets no segment: then it saves nothing.
+pub fn check_use() {
+    if IS_IDLE.load(Ordering::Relaxed) && IS_IDLE.swap(false, Ordering::Relaxed) {
+        crate::log::warn(
+            "recompute by layer saves nothing: the model marks no layers (checkpoint of et.autograd/1); \
+             \"cheap\" works with every model",
+        );
+    }
 }
 
 /// True if operations should say how their outputs can be computed again.

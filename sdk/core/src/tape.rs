@@ -517,6 +517,7 @@ pub fn backward(loss: &Tensor, seed: Option<&Tensor>) -> Result<()> {
             value.dims()
         ),
     };
+    crate::recompute::check_use();
     let _paused = Paused::new();
     let mut queue = Queue::new();
     give(edge, Value::new(seed), &mut queue)?;
