@@ -34,7 +34,7 @@ macro_rules! kind {
 }
 
 const KINDS: [Kind; 6] = [
-    kind!("loss", "loss", r#""et.tensor/1", "et.data/1""#, "--set loss.name=@name@"),
+    kind!("loss", "loss", r#""et.tensor/1", "et.nn/1", "et.data/1""#, "--set loss.name=@name@"),
     kind!(
         "model",
         "zoo",
