@@ -63,3 +63,39 @@ static Floats values(const std::vector<T> &x) {
     }
     return out;
 }
+
+// Layer norm of the rows of `summed` [rows, cols], RMS norm with `rms`, and its gradients. `kept` is what x was multiplied by before it came
+// into the sum.
+struct NormReference {
+    Doubles y, dx, dresidual, dgamma, dbeta;
+
+    NormReference(size_t rows, size_t cols, bool rms, double eps, const Doubles &summed, const Doubles &dy, const Doubles &kept,
+                  const Floats &gamma, const Floats &beta)
+        : y(rows * cols), dx(rows * cols), dresidual(rows * cols), dgamma(cols, 0.0), dbeta(cols, 0.0) {
+        for (size_t first = 0; first < rows * cols; first += cols) {
+            Doubles h(cols);
+            double centre = 0.0, square = 0.0, level = 0.0, along = 0.0;
+            for (size_t c = 0; c < cols; ++c) {
+                centre += rms ? 0.0 : summed[first + c] / (double)cols;
+            }
+            for (size_t c = 0; c < cols; ++c) {
+                square += (summed[first + c] - centre) * (summed[first + c] - centre) / (double)cols;
+            }
+            double inverse = 1.0 / std::sqrt(square + eps);
+            for (size_t c = 0; c < cols; ++c) {
+                size_t at = first + c;
+                h[c] = (summed[at] - centre) * inverse;
+                y[at] = h[c] * gamma[c] + (rms ? 0.0 : beta[c]);
+                level += rms ? 0.0 : dy[at] * gamma[c] / (double)cols;
+                along += dy[at] * gamma[c] * h[c] / (double)cols;
+                dgamma[c] += dy[at] * h[c];
+                dbeta[c] += dy[at];
+            }
+            for (size_t c = 0; c < cols; ++c) {
+                size_t at = first + c;
+                dresidual[at] = inverse * (dy[at] * gamma[c] - level - h[c] * along);
+                dx[at] = dresidual[at] * kept[at];
+            }
+        }
+    }
+};

@@ -101,37 +101,15 @@ static void norms(const char *name, Norm<T> kernels) {
             Floats gamma = numbers(cols, 3), beta = numbers(cols, 4), mean(rows, NONE), rstd(rows, NONE);
             EtDropout d = {5, 6, 2, 429496730u, 1.0f / 0.9f};
             double eps = 1e-3;
-            Doubles ey(n), edx(n), edr(n), eg(cols, 0.0), eb(cols, 0.0);
-            for (size_t row = 0; row < rows; ++row) {
-                Doubles s(cols), h(cols);
-                double centre = 0.0, square = 0.0;
-                for (size_t c = 0; c < cols; ++c) {
-                    size_t at = row * cols + c;
-                    s[c] = et_wide(x[at]) * (has_dropout ? et_dropout1(d, at) : 1.0f) + (has_residual ? et_wide(r[at]) : 0.0f);
-                    // What is kept is what is normalised.
-                    s[c] = et_rounded<T>((float)s[c]);
-                    centre += rms ? 0.0 : s[c] / (double)cols;
-                }
-                for (double v : s) {
-                    square += (v - centre) * (v - centre) / (double)cols;
-                }
-                double inverse = 1.0 / std::sqrt(square + eps), level = 0.0, along = 0.0;
-                for (size_t c = 0; c < cols; ++c) {
-                    size_t at = row * cols + c;
-                    double g = et_wide(dy[at]);
-                    h[c] = (s[c] - centre) * inverse;
-                    ey[at] = h[c] * gamma[c] + (rms ? 0.0 : beta[c]);
-                    level += rms ? 0.0 : g * gamma[c] / (double)cols;
-                    along += g * gamma[c] * h[c] / (double)cols;
-                    eg[c] += g * h[c];
-                    eb[c] += g;
-                }
-                for (size_t c = 0; c < cols; ++c) {
-                    size_t at = row * cols + c;
-                    edr[at] = inverse * (et_wide(dy[at]) * gamma[c] - level - h[c] * along);
-                    edx[at] = edr[at] * (has_dropout ? et_dropout1(d, at) : 1.0f);
-                }
+            Doubles sums(n), kept(n), slopes(n);
+            for (size_t at = 0; at < n; ++at) {
+                float keep = has_dropout ? et_dropout1(d, at) : 1.0f;
+                kept[at] = keep;
+                slopes[at] = et_wide(dy[at]);
+                // What is kept is what is normalised.
+                sums[at] = et_rounded<T>(et_wide(x[at]) * keep + (has_residual ? et_wide(r[at]) : 0.0f));
             }
+            NormReference right(rows, cols, rms, eps, sums, slopes, kept, gamma, beta);
             T *sum = has_residual ? summed.data() : nullptr;
             float *means = rms ? nullptr : mean.data();
             const float *shift = rms ? nullptr : beta.data();
@@ -139,7 +117,7 @@ static void norms(const char *name, Norm<T> kernels) {
                 kernels.forward(rows, cols, has_dropout, rms, d, (float)eps, x.data(), has_residual ? r.data() : nullptr, gamma.data(), shift,
                                 y.data(), sum, means, rstd.data());
             });
-            compare("norm", values(y), ey, ROUNDED);
+            compare("norm", values(y), right.y, ROUNDED);
             const T *saved = sum ? sum : x.data();
             et_launch(blocks(rows, 8), 1, 256, 1,
                       [&] { kernels.again(rows, cols, saved, means, rstd.data(), gamma.data(), shift, same.data()); });
@@ -148,8 +126,8 @@ static void norms(const char *name, Norm<T> kernels) {
             et_launch(blocks(rows, 8), 1, 256, 1, [&] {
                 kernels.backward(rows, cols, has_dropout, rms, d, dy.data(), saved, mean.data(), rstd.data(), gamma.data(), dx.data(), dr.data());
             });
-            compare("norm dx", values(dx), edx, ROUNDED);
-            compare("norm dresidual", values(dr), edr, ROUNDED);
+            compare("norm dx", values(dx), right.dx, ROUNDED);
+            compare("norm dresidual", values(dr), right.dresidual, ROUNDED);
             size_t chunk = 4, parts = 3;
             Floats gammas(parts * cols, NONE), betas(parts * cols, NONE), dgamma(cols, NONE), dbeta(cols, NONE);
             et_launch(blocks(cols, 128), parts, 32, 8, [&] {
@@ -157,8 +135,8 @@ static void norms(const char *name, Norm<T> kernels) {
             });
             et_launch(blocks(cols, 256), 1, 256, 1, [&] { et_column_finish(parts, cols, 0, gammas.data(), dgamma.data()); });
             et_launch(blocks(cols, 256), 1, 256, 1, [&] { et_column_finish(parts, cols, 0, betas.data(), dbeta.data()); });
-            compare("norm dgamma", dgamma, eg, 1e-4);
-            compare("norm dbeta", dbeta, eb, 1e-5);
+            compare("norm dgamma", dgamma, right.dgamma, 1e-4);
+            compare("norm dbeta", dbeta, right.dbeta, 1e-5);
         }
     }
 }

@@ -53,40 +53,19 @@ static void norms() {
             Floats y(n, NONE), summed(n, NONE), mean(rows, NONE), rstd(rows, NONE), dx(n, NONE), dr(n, NONE);
             EtDropout d = {5, 6, 2, 429496730u, 1.0f / 0.9f};
             double eps = 1e-3;
-            Doubles ey(n), edx(n), edr(n), eg(cols, 0.0), eb(cols, 0.0);
-            for (size_t row = 0; row < rows; ++row) {
-                Doubles s(cols), h(cols);
-                double centre = 0.0, square = 0.0;
-                for (size_t c = 0; c < cols; ++c) {
-                    size_t at = row * cols + c;
-                    s[c] = x[at] * (has_dropout ? et_dropout1(d, at) : 1.0f) + (has_residual ? r[at] : 0.0f);
-                    centre += rms ? 0.0 : s[c] / (double)cols;
-                }
-                for (double v : s) {
-                    square += (v - centre) * (v - centre) / (double)cols;
-                }
-                double inverse = 1.0 / std::sqrt(square + eps), level = 0.0, along = 0.0;
-                for (size_t c = 0; c < cols; ++c) {
-                    size_t at = row * cols + c;
-                    h[c] = (s[c] - centre) * inverse;
-                    ey[at] = h[c] * gamma[c] + (rms ? 0.0 : beta[c]);
-                    level += rms ? 0.0 : dy[at] * gamma[c] / (double)cols;
-                    along += dy[at] * gamma[c] * h[c] / (double)cols;
-                    eg[c] += dy[at] * h[c];
-                    eb[c] += dy[at];
-                }
-                for (size_t c = 0; c < cols; ++c) {
-                    size_t at = row * cols + c;
-                    edr[at] = inverse * (dy[at] * gamma[c] - level - h[c] * along);
-                    edx[at] = edr[at] * (has_dropout ? et_dropout1(d, at) : 1.0f);
-                }
+            Doubles sums(n), kept(n);
+            for (size_t at = 0; at < n; ++at) {
+                float keep = has_dropout ? et_dropout1(d, at) : 1.0f;
+                kept[at] = keep;
+                sums[at] = x[at] * keep + (has_residual ? r[at] : 0.0f);
             }
+            NormReference right(rows, cols, rms, eps, sums, Doubles(dy.begin(), dy.end()), kept, gamma, beta);
             float *sum = has_residual ? summed.data() : nullptr;
             et_launch(blocks(rows, 8), 1, 256, 1, [&] {
                 et_norm_forward(rows, cols, has_dropout, rms, d, (float)eps, x.data(), has_residual ? r.data() : nullptr, gamma.data(),
                                 rms ? nullptr : beta.data(), y.data(), sum, rms ? nullptr : mean.data(), rstd.data());
             });
-            compare("norm", y, ey, 1e-5);
+            compare("norm", y, right.y, 1e-5);
             const float *saved = sum ? sum : x.data();
             Floats again(n, NONE);
             et_launch(blocks(rows, 8), 1, 256, 1, [&] {
@@ -98,8 +77,8 @@ static void norms() {
                 et_norm_backward(rows, cols, has_dropout, rms, d, dy.data(), saved, mean.data(), rstd.data(), gamma.data(), dx.data(),
                                  dr.data());
             });
-            compare("norm dx", dx, edx, 1e-4);
-            compare("norm dresidual", dr, edr, 1e-4);
+            compare("norm dx", dx, right.dx, 1e-4);
+            compare("norm dresidual", dr, right.dresidual, 1e-4);
             size_t chunk = 4, parts = 3;
             Floats gammas(parts * cols, NONE), betas(parts * cols, NONE), dgamma(cols, NONE), dbeta(cols, NONE);
             et_launch(blocks(cols, 32), parts, 32, 8, [&] {
@@ -107,8 +86,8 @@ static void norms() {
             });
             et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 0, gammas.data(), dgamma.data()); });
             et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 0, betas.data(), dbeta.data()); });
-            compare("norm dgamma", dgamma, eg, 1e-5);
-            compare("norm dbeta", dbeta, eb, 1e-5);
+            compare("norm dgamma", dgamma, right.dgamma, 1e-5);
+            compare("norm dbeta", dbeta, right.dbeta, 1e-5);
         }
     }
 }

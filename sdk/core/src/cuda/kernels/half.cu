@@ -37,7 +37,7 @@ __device__ __forceinline__ void dropout(const EtDropout& d, uint64_t n, const T*
 template <typename T, typename G>
 __device__ __forceinline__ void slopes(int kind, uint64_t rows, uint64_t cols, uint64_t chunk, const T* x, const G* dy, G* dz,
                                        float* partial) {
-    __shared__ float part[8][132];
+    __shared__ float part[8][ET_FOLD];
     uint64_t col = 4 * (blockIdx.x * 32ull + threadIdx.x);
     uint64_t first = blockIdx.y * chunk;
     uint64_t last = first + chunk < rows ? first + chunk : rows;
@@ -65,22 +65,7 @@ __device__ __forceinline__ void slopes(int kind, uint64_t rows, uint64_t cols, u
     if (!partial) {
         return;
     }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        part[threadIdx.y][4 * threadIdx.x + j] = sum[j];
-    }
-    __syncthreads();
-    if (threadIdx.y == 0) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            if (col + j < cols) {
-                for (int i = 1; i < 8; ++i) {
-                    sum[j] += part[i][4 * threadIdx.x + j];
-                }
-                partial[blockIdx.y * cols + col + j] = sum[j];
-            }
-        }
-    }
+    et_fold_columns(part, sum, col, cols, partial + blockIdx.y * cols);
 }
 
 template <typename From, typename To>

@@ -156,7 +156,7 @@ __device__ __forceinline__ void backward(uint64_t rows, uint64_t cols, int has_d
 template <typename T, typename G>
 __device__ __forceinline__ void columns(uint64_t rows, uint64_t cols, uint64_t chunk, int rms, const G* dy, const T* summed,
                                         const float* mean, const float* rstd, float* gammas, float* betas) {
-    __shared__ float part[2][8][132];
+    __shared__ float part[2][8][ET_FOLD];
     uint64_t col = 4 * (blockIdx.x * 32ull + threadIdx.x);
     uint64_t first = blockIdx.y * chunk;
     uint64_t last = first + chunk < rows ? first + chunk : rows;
@@ -174,25 +174,8 @@ __device__ __forceinline__ void columns(uint64_t rows, uint64_t cols, uint64_t c
             }
         }
     }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        part[0][threadIdx.y][4 * threadIdx.x + j] = gamma[j];
-        part[1][threadIdx.y][4 * threadIdx.x + j] = beta[j];
-    }
-    __syncthreads();
-    if (threadIdx.y == 0) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            if (col + j < cols) {
-                for (int i = 1; i < 8; ++i) {
-                    gamma[j] += part[0][i][4 * threadIdx.x + j];
-                    beta[j] += part[1][i][4 * threadIdx.x + j];
-                }
-                gammas[blockIdx.y * cols + col + j] = gamma[j];
-                betas[blockIdx.y * cols + col + j] = beta[j];
-            }
-        }
-    }
+    et_fold_columns(part[0], gamma, col, cols, gammas + blockIdx.y * cols);
+    et_fold_columns(part[1], beta, col, cols, betas + blockIdx.y * cols);
 }
 
 #define KERNELS(name, T)                                                                                                                \

@@ -77,3 +77,27 @@ template <typename T>
 __device__ __forceinline__ float et_rounded(float x) {
     return et_wide(et_narrow<T>(x));
 }
+
+// Floats of a row of the shared memory of et_fold_columns: four columns for each of 32 threads, and room against bank conflicts.
+#define ET_FOLD 132
+
+// out [cols] = the sums of four columns of each thread over the eight rows of a block of 32 x 8 threads, in the order of the rows. Columns
+// begin at `col`. Called by all threads of the block.
+__device__ __forceinline__ void et_fold_columns(float (&part)[8][ET_FOLD], float (&sum)[4], uint64_t col, uint64_t cols, float* out) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        part[threadIdx.y][4 * threadIdx.x + j] = sum[j];
+    }
+    __syncthreads();
+    if (threadIdx.y == 0) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if (col + j < cols) {
+                for (int i = 1; i < 8; ++i) {
+                    sum[j] += part[i][4 * threadIdx.x + j];
+                }
+                out[col + j] = sum[j];
+            }
+        }
+    }
+}
