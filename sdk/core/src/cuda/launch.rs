@@ -166,8 +166,9 @@ pub(super) struct Launch {
     grid: [usize; 3],
     block: [u32; 3],
     shared: u32,
-    /// Each argument in its own aligned memory.
-    arguments: Vec<Box<[u64]>>,
+    /// The arguments one after the other, each at a multiple of eight bytes, and where each begins.
+    words: Vec<u64>,
+    starts: Vec<usize>,
     error: Option<Error>,
 }
 
@@ -179,7 +180,8 @@ impl Launch {
             grid: [1; 3],
             block: [256, 1, 1],
             shared: 0,
-            arguments: Vec::with_capacity(16),
+            words: Vec::with_capacity(32),
+            starts: Vec::with_capacity(24),
             error: None,
         }
     }
@@ -210,19 +212,22 @@ impl Launch {
         self
     }
 
-    pub fn u64(mut self, value: usize) -> Self {
-        self.arguments.push(Box::new([value as u64]));
+    fn word(mut self, word: u64) -> Self {
+        self.starts.push(self.words.len());
+        self.words.push(word);
         self
     }
 
-    pub fn i64(mut self, value: i64) -> Self {
-        self.arguments.push(Box::new([value as u64]));
-        self
+    pub fn u64(self, value: usize) -> Self {
+        self.word(value as u64)
     }
 
-    pub fn u32(mut self, value: u32) -> Self {
-        self.arguments.push(Box::new([u64::from(value)]));
-        self
+    pub fn i64(self, value: i64) -> Self {
+        self.word(value as u64)
+    }
+
+    pub fn u32(self, value: u32) -> Self {
+        self.word(u64::from(value))
     }
 
     pub fn i32(self, value: i32) -> Self {
@@ -240,21 +245,24 @@ impl Launch {
 
     /// A structure by value; `T` is a `repr(C)` twin of the kernel's.
     pub fn value<T: Copy>(mut self, value: T) -> Self {
-        let mut memory = vec![0u64; size_of::<T>().div_ceil(8)].into_boxed_slice();
+        let start = self.words.len();
+        self.starts.push(start);
+        self.words.resize(start + size_of::<T>().div_ceil(8), 0);
         debug_assert!(align_of::<T>() <= 8);
-        // SAFETY: the memory has room for `T` and its alignment is at least that of `T`.
-        unsafe { memory.as_mut_ptr().cast::<T>().write(value) };
-        self.arguments.push(memory);
+        // SAFETY: the new words have room for `T` and their alignment is at least that of `T`.
+        unsafe { self.words[start..].as_mut_ptr().cast::<T>().write(value) };
         self
     }
 
     /// The address of a tensor on the card.
     pub fn tensor(mut self, x: &Raw) -> Self {
         match address(x) {
-            Ok(address) => self.arguments.push(Box::new([address])),
-            Err(error) => self.error = self.error.or(Some(error)),
+            Ok(address) => self.word(address),
+            Err(error) => {
+                self.error = self.error.or(Some(error));
+                self
+            }
         }
-        self
     }
 
     /// The address of a tensor, or NULL.
@@ -280,11 +288,8 @@ impl Launch {
         let error = |error| failed(&format!("launch {}", self.name), error);
         engine.context.bind_to_thread().map_err(error)?;
         let function = engine.kernels.function(self.module, self.name, self.shared)?;
-        let mut pointers: Vec<*mut c_void> = self
-            .arguments
-            .iter()
-            .map(|argument| argument.as_ptr().cast_mut().cast::<c_void>())
-            .collect();
+        let argument = |start: &usize| self.words[*start..].as_ptr().cast_mut().cast::<c_void>();
+        let mut pointers: Vec<*mut c_void> = self.starts.iter().map(argument).collect();
         let [x, y, z] = self.grid.map(|extent| extent as u32);
         let [a, b, c] = self.block;
         // SAFETY: by the contract; the driver copies the arguments before it returns.
