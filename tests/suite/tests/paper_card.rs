@@ -210,3 +210,34 @@ fn a_full_card_says_who_holds_its_memory() {
         assert!(outcome.stderr.contains(needle), "{needle}: {}", outcome.stderr);
     }
 }
+
+/// Not a check: how long the host takes to give a card a training step of BERT-base. A card that needs less time for the step waits for the host.
+#[test]
+#[ignore = "a measurement"]
+fn time_of_the_host_for_a_step() {
+    let Some(card) = Card::new("paper-host") else { return };
+    let rows = |len: usize| serde_json::json!([vec![len; 32], vec![len; 32]]);
+    let work = serde_json::json!([
+        {"work": "train", "shape": "32x13", "batches": rows(13)},
+        {"work": "forward", "shape": "32x13", "batches": rows(13)},
+    ]);
+    card.place.write("work.json", work.to_string());
+    let config = places::root().join("tests/gpu/bert-base.json");
+    let config = config.to_string_lossy();
+    for precision in ["f32", "bf16"] {
+        let mut command = Command::new(places::staged().join("gpu-check"));
+        command.current_dir(card.place.at("")).env("PAPER_IDLE", "1");
+        command.args(["speed", "--device", "cuda", "--precision", precision]);
+        command.args(["--config", &config, "--workloads", "work.json", "--seconds", "5"]);
+        let said = card.seen_by(&mut command).good("speed");
+        for line in said.lines() {
+            if let Ok(line) = serde_json::from_str::<Value>(line) {
+                println!(
+                    "{precision} {} {}: {:.2} ms",
+                    line["work"], line["shape"], line["ms_per_batch"]
+                );
+            }
+        }
+        println!("launches in all rounds: {}", report(&said)["launches"]);
+    }
+}
