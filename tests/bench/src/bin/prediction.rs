@@ -9,12 +9,15 @@
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use easytransfer::{EmbedOptions, Embedder, Precision, Runtime};
 use easytransfer_bench::median;
 use easytransfer_tests::{linked, places};
 use serde_json::{Value, json};
+
+/// Between two sides of a latency comparison: threads of the other side that still look for work with open eyes fall asleep.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Rows of a batch of theirs.
 const ROWS: usize = 32;
@@ -172,6 +175,7 @@ impl Bench {
             let mut ours = Vec::new();
             let mut theirs = [Vec::new(), Vec::new()];
             for round in 0..=self.rounds {
+                std::thread::sleep(PAUSE);
                 let times: Vec<f64> = (0..count)
                     .map(|_| timed(|| embedder.embed(&[&text]).expect("a vector")).0)
                     .collect();
@@ -180,6 +184,7 @@ impl Bench {
                 }
                 for (graph, all) in ["", "-fused"].into_iter().zip(&mut theirs) {
                     let graph = format!("{}{graph}", peers_of(precision));
+                    std::thread::sleep(PAUSE);
                     let request = json!({"graph": graph, "latency": text, "count": count});
                     let answer = self.peer.ask(&request);
                     let times = answer["times"].as_array().expect("times").iter();
