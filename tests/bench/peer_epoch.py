@@ -146,8 +146,8 @@ def main():
     answers, sys.stdout = sys.stdout, sys.stderr
     for _ in sys.stdin:
         torch.manual_seed(1)
-        model = load(a)
         started = time.perf_counter()
+        model = load(a)
         tokens, steps = (with_trainer if a.kind == "trainer" else loop)(a, tokenizer, model)
         seconds = time.perf_counter() - started
         started = time.perf_counter()

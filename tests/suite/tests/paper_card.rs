@@ -211,33 +211,33 @@ fn a_full_card_says_who_holds_its_memory() {
     }
 }
 
-/// Not a check: how long the host takes to give a card a training step of BERT-base. A card that needs less time for the step waits for the host.
+/// Not a check: how long the host takes to give a card a step of BERT-base. A card that needs less time for the step waits for the host.
 #[test]
 #[ignore = "a measurement"]
 fn time_of_the_host_for_a_step() {
     let Some(card) = Card::new("paper-host") else { return };
-    let rows = |len: usize| serde_json::json!([vec![len; 32], vec![len; 32]]);
-    let work = serde_json::json!([
-        {"work": "train", "shape": "32x13", "batches": rows(13)},
-        {"work": "forward", "shape": "32x13", "batches": rows(13)},
-    ]);
-    card.place.write("work.json", work.to_string());
     let config = places::root().join("tests/gpu/bert-base.json");
     let config = config.to_string_lossy();
-    for precision in ["f32", "bf16"] {
+    println!("| precision | work | rows x tokens | host ms | launches |\n|---|---|---|---|---|");
+    for (precision, work) in
+        [("f32", "train"), ("bf16", "train"), ("f32", "forward"), ("bf16", "forward")]
+    {
+        let batches = vec![vec![13; 32]; 2];
+        let shape = "32x13";
+        let workload = serde_json::json!([{"work": work, "shape": shape, "batches": batches}]);
+        card.place.write("work.json", workload.to_string());
         let mut command = Command::new(places::staged().join("gpu-check"));
         command.current_dir(card.place.at("")).env("PAPER_IDLE", "1");
         command.args(["speed", "--device", "cuda", "--precision", precision]);
         command.args(["--config", &config, "--workloads", "work.json", "--seconds", "5"]);
         let said = card.seen_by(&mut command).good("speed");
-        for line in said.lines() {
-            if let Ok(line) = serde_json::from_str::<Value>(line) {
-                println!(
-                    "{precision} {} {}: {:.2} ms",
-                    line["work"], line["shape"], line["ms_per_batch"]
-                );
-            }
-        }
-        println!("launches in all rounds: {}", report(&said)["launches"]);
+        let mut lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let line = lines.next().expect("a line of figures");
+        let number = |value: &Value| value.as_f64().expect("a number");
+        // One round more than counted warms up.
+        let steps = (number(&line["rounds"]) + 1.0) * batches.len() as f64;
+        let launches = number(&report(&said)["launches"]) / steps;
+        let ms = number(&line["ms_per_batch"]);
+        println!("| {precision} | {work} | {shape} | {ms:.2} | {launches:.0} |");
     }
 }
