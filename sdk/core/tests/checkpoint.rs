@@ -44,6 +44,8 @@ struct State {
 
 static RELEASED: AtomicUsize = AtomicUsize::new(0);
 static RUNS: AtomicUsize = AtomicUsize::new(0);
+/// Warnings that recomputation by layer saves nothing.
+static WARNED: AtomicUsize = AtomicUsize::new(0);
 
 /// dropout(tanh(x) * leaf) and x * x
 unsafe extern "C" fn run(
@@ -146,6 +148,9 @@ fn both(mode: Mode) -> Result<(Vec<Vec<u64>>, u64, usize), Failure> {
 #[test]
 fn segments_run_again_to_the_same_bits_and_their_mistakes_are_errors() {
     let live_before = live();
+    easytransfer_core::log::set_sink(Some(Box::new(|_, _, message| {
+        WARNED.fetch_add(usize::from(message.contains("marks no layers")), Ordering::Relaxed);
+    })));
     let mut released = 0;
     let mut expect_release = |what: &str| {
         released += 1;
@@ -210,7 +215,16 @@ fn segments_run_again_to_the_same_bits_and_their_mistakes_are_errors() {
         assert!(code == ET_ERR_INVALID_ARGUMENT && text.contains("struct_size"), "{text}");
     }
     assert_eq!(set_recompute(9).unwrap_err().0, ET_ERR_INVALID_ARGUMENT);
+
+    assert_eq!(WARNED.load(Ordering::Relaxed), 0, "segments were there");
+    set_recompute(ET_RECOMPUTE_LAYER).unwrap();
+    for _ in 0..2 {
+        let y = call!(tensor().binary, ET_BINARY_MUL, x.0, x.0).unwrap();
+        y.backward_from(&f32s(&[2], &[1f32, 1.0])).unwrap();
+        assert_eq!(WARNED.load(Ordering::Relaxed), 1, "passes without a segment warn once");
+    }
     set_recompute(ET_RECOMPUTE_NONE).unwrap();
+    easytransfer_core::log::set_sink(None);
     drop((x, rng));
     assert_eq!(live(), live_before, "handles are left");
 }
