@@ -131,7 +131,7 @@ mod avx512 {
 
     use super::{Block, Output, PANEL};
 
-    /// Groups that are fetched ahead of their use.
+    /// Groups that are fetched ahead of their use. A short text reads its weights from memory, which takes as long as dozens of groups.
     const AHEAD: usize = 48;
 
     /// Lanes of each of the three vectors of a panel that are there.
