@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use crate::error::Result;
 use crate::sync::lock;
 use crate::tensor::Tensor;
 
@@ -307,13 +308,9 @@ pub fn input_optional(x: Option<&Tensor>) {
     }
 }
 
-/// [`input`] for something that has no tensor.
 #[cold]
 #[inline(never)]
-pub fn input_dims(dims: &[usize]) {
-    if !is_on() {
-        return;
-    }
+fn input_dims(dims: &[usize]) {
     LOCAL.with_borrow_mut(|local| {
         if let Some(open) = local.open.last_mut() {
             let extent = |&n: &usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -323,17 +320,17 @@ pub fn input_dims(dims: &[usize]) {
     });
 }
 
-/// Gives the innermost span of this thread the name of one operation of many that its slot has.
+/// Gives the innermost span of this thread the name of one operation of many that its slot has; an operation without a name changes
+/// nothing. For callers that asked [`is_on`].
 #[cold]
 #[inline(never)]
-pub fn rename(name: &'static str) {
-    if is_on() {
-        LOCAL.with_borrow_mut(|local| {
-            if let Some(open) = local.open.last_mut() {
-                open.name = name.into();
-            }
-        });
-    }
+pub fn rename(op: i32, name: fn(i32) -> Result<&'static str>) {
+    let Ok(name) = name(op) else { return };
+    LOCAL.with_borrow_mut(|local| {
+        if let Some(open) = local.open.last_mut() {
+            open.name = name.into();
+        }
+    });
 }
 
 /// Says how many floating point operations the innermost span of this thread computes, where its shapes do not tell.

@@ -95,17 +95,9 @@ unsafe fn stored<'a>(tensor: *const et_tensor) -> Result<&'a Tensor> {
 #[inline(always)]
 fn named(op: i32, name: fn(i32) -> Result<&'static str>) -> i32 {
     if profile::is_on() {
-        rename(op, name);
+        profile::rename(op, name);
     }
     op
-}
-
-#[cold]
-#[inline(never)]
-fn rename(op: i32, name: fn(i32) -> Result<&'static str>) {
-    if let Ok(name) = name(op) {
-        profile::rename(name);
-    }
 }
 
 /// Defines a slot that makes one tensor. In the body, arguments marked `tensor` are `&Tensor`.
