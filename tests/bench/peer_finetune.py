@@ -35,6 +35,7 @@ def arguments():
     parser.add_argument("--window", type=int, default=100, help="batches sorted by length together")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--log-every", type=int, default=0)
     return parser.parse_args()
 
@@ -82,23 +83,23 @@ def batches(lengths, rows, window, generator=None):
     return groups
 
 
-def padded(features, picked):
+def padded(features, picked, device):
     longest = max(len(features[i]) for i in picked)
     ids = torch.zeros(len(picked), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, i in enumerate(picked):
         ids[row, : len(features[i])] = torch.tensor(features[i])
         mask[row, : len(features[i])] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
 @torch.no_grad()
-def evaluate(model, features, labels):
+def evaluate(model, features, labels, device):
     model.eval()
     right, loss = 0, 0.0
     for picked in batches([len(f) for f in features], 64, 10**6):
-        logits = model(**padded(features, picked)).logits
-        target = torch.tensor([labels[i] for i in picked])
+        logits = model(**padded(features, picked, device)).logits
+        target = torch.tensor([labels[i] for i in picked], device=device)
         loss += torch.nn.functional.cross_entropy(logits, target, reduction="sum").item()
         right += (logits.argmax(1) == target).sum().item()
     return right / len(labels), loss / len(labels)
@@ -117,7 +118,7 @@ def main():
     features = tokenizer(texts, truncation=True, max_length=a.max_length, padding=False)["input_ids"]
     dev_features = tokenizer(dev_texts, truncation=True, max_length=a.max_length, padding=False)["input_ids"]
     tokenize_seconds = time.perf_counter() - started
-    model = network(a)
+    model = network(a).to(a.device)
     decay, plain = [], []
     for name, parameter in model.named_parameters():
         (plain if name.endswith("bias") or "LayerNorm" in name else decay).append(parameter)
@@ -135,8 +136,8 @@ def main():
     for _ in range(a.epochs):
         model.train()
         for picked in batches(lengths, a.batch_rows, a.window, generator):
-            batch = padded(features, picked)
-            target = torch.tensor([labels[i] for i in picked])
+            batch = padded(features, picked, a.device)
+            target = torch.tensor([labels[i] for i in picked], device=a.device)
             loss = torch.nn.functional.cross_entropy(model(**batch).logits, target)
             loss.backward()
             if a.max_norm:
@@ -152,10 +153,10 @@ def main():
                 print(f"step {step}/{steps} loss {(total - recent) / a.log_every:.4f}", flush=True)
                 recent = total
     seconds = time.perf_counter() - started
-    accuracy, dev_loss = evaluate(model, dev_features, dev_labels)
+    accuracy, dev_loss = evaluate(model, dev_features, dev_labels, a.device)
     print(json.dumps({
         "side": f"torch {torch.__version__}", "rows": len(texts), "epochs": a.epochs, "steps": step, "seed": a.seed,
-        "threads": a.threads, "dev_accuracy": accuracy, "dev_loss": dev_loss, "train_loss": total / step,
+        "threads": a.threads, "device": a.device, "dev_accuracy": accuracy, "dev_loss": dev_loss, "train_loss": total / step,
         "train_seconds": round(seconds, 2), "rows_per_second": round(len(texts) * a.epochs / seconds, 1),
         "tokens": used_tokens, "tokens_with_padding": padded_tokens, "tokenize_seconds": round(tokenize_seconds, 2),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,

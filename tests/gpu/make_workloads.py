@@ -28,12 +28,12 @@ def main():
     rng = random.Random(7)
     with open(sys.argv[2], newline="") as file:
         lines = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
-    short = [len(tokenizer.encode(line[1]).ids) for line in rng.sample(lines, 2048)]
+    short = [len(tokenizer.encode(line[1]).ids) for line in rng.sample(lines, 640)]
     with (gzip.open if sys.argv[3].endswith(".gz") else open)(sys.argv[3], "rt") as file:
         paragraphs = [p for article in json.load(file)["data"] for p in article["paragraphs"]]
     pairs = [(qa["question"], p["context"]) for p in paragraphs for qa in p["qas"]]
     tokenizer.enable_truncation(384, strategy="only_second")
-    long = [len(tokenizer.encode(*pair).ids) for pair in rng.sample(pairs, 512)]
+    long = [len(tokenizer.encode(*pair).ids) for pair in rng.sample(pairs, 192)]
     work = [
         {"work": "train", "shape": "32x128", "batches": [[128] * 32]},
         {"work": "train", "shape": "16x512", "batches": [[512] * 16]},

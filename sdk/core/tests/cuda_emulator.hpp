@@ -184,75 +184,81 @@ static inline float et_wide(__half x) {
 }
 static inline float et_wide(float x) { return x; }
 
-// Tensor cores: every lane holds the whole matrix and computes all of it.
-namespace wmma {
-struct matrix_a {};
-struct matrix_b {};
-struct accumulator {};
-struct row_major {
-    static const bool rows = true;
+// Tensor cores and copies, as in kernels/tensor_cores.cuh: lanes tell each other where their rows are and what they hold.
+template <typename T>
+static T et_narrow(float x);
+struct EtLane {
+    const void *row;
+    uint32_t a[4], b[2];
 };
-struct col_major {
-    static const bool rows = false;
-};
-enum layout_t { mem_row_major };
-template <typename Use, int M, int N, int K, typename T, typename Layout = row_major>
-struct fragment {
-    float x[16][16];
-};
-template <typename F>
-static void fill_fragment(F &f, float value) {
-    for (auto &row : f.x) {
-        for (float &x : row) {
-            x = value;
+static EtLane et_lanes[2][1024];
+
+// What the lanes of this warp say at once.
+static const EtLane *et_tell(const EtLane &own) {
+    EtFiber *self = et_current;
+    EtLane *lanes = et_lanes[self->shuffles++ % 2];
+    lanes[self->number] = own;
+    et_wait(1);
+    return lanes + self->number / 32 * 32;
+}
+
+template <typename T>
+static uint32_t et_pair(float low, float high) {
+    return (uint32_t)et_narrow<T>(high).bits << 16 | et_narrow<T>(low).bits;
+}
+
+static inline float et_exp2(float x) { return exp2f(x); }
+
+template <typename T>
+static float et_half_of(uint32_t pair, int high) {
+    T x = {(uint16_t)(pair >> 16 * high)};
+    return et_wide(x);
+}
+
+template <typename T>
+static void et_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    EtLane own = {nullptr, {a[0], a[1], a[2], a[3]}, {b0, b1}};
+    int lane = et_current->number % 32;
+    const EtLane *lanes = et_tell(own);
+    for (int i = 0; i < 4; ++i) {
+        int row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 16; ++k) {
+            const EtLane &left = lanes[row % 8 * 4 + k % 8 / 2], &right = lanes[col * 4 + k % 8 / 2];
+            c[i] += et_half_of<T>(left.a[k / 8 * 2 + row / 8], k % 2) * et_half_of<T>(right.b[k / 8], k % 2);
         }
     }
 }
-template <typename Use, typename T, typename L>
-static void load_matrix_sync(fragment<Use, 16, 16, 16, T, L> &f, const T *from, unsigned step) {
-    if ((uintptr_t)from % 32 != 0 || step * sizeof(T) % 16 != 0) {
-        std::fprintf(stderr, "a fragment is not aligned\n");
+
+template <bool transposed, typename T>
+static void et_matrices(uint32_t (&out)[4], const T *row) {
+    if ((uintptr_t)row % 16 != 0) {
+        std::fprintf(stderr, "a row of a matrix is not aligned\n");
         std::abort();
     }
-    for (int i = 0; i < 16; ++i) {
-        for (int j = 0; j < 16; ++j) {
-            f.x[i][j] = et_wide(L::rows ? from[i * step + j] : from[j * step + i]);
+    int lane = et_current->number % 32;
+    const EtLane *lanes = et_tell({row, {}, {}});
+    for (int i = 0; i < 4; ++i) {
+        uint32_t pair[2];
+        for (int j = 0; j < 2; ++j) {
+            int line = transposed ? lane % 4 * 2 + j : lane / 4, col = transposed ? lane / 4 : lane % 4 * 2 + j;
+            pair[j] = ((const T *)lanes[8 * i + line].row)[col].bits;
         }
+        out[i] = pair[1] << 16 | pair[0];
     }
 }
-static inline void load_matrix_sync(fragment<accumulator, 16, 16, 16, float> &f, const float *from, unsigned step, layout_t) {
-    for (int i = 0; i < 16; ++i) {
-        for (int j = 0; j < 16; ++j) {
-            f.x[i][j] = from[i * step + j];
-        }
-    }
-    // The lanes of a warp move together: nobody stores before all have loaded.
-    et_wait(1);
-}
-static inline void store_matrix_sync(float *to, const fragment<accumulator, 16, 16, 16, float> &f, unsigned step, layout_t) {
-    if ((uintptr_t)to % 32 != 0 || step % 4 != 0) {
-        std::fprintf(stderr, "a fragment is not aligned\n");
+
+template <int BYTES>
+static void et_copy(void *to, const void *from, bool inside) {
+    if (((uintptr_t)to | (uintptr_t)from) % BYTES != 0) {
+        std::fprintf(stderr, "a copy is not aligned\n");
         std::abort();
     }
-    for (int i = 0; i < 16; ++i) {
-        for (int j = 0; j < 16; ++j) {
-            to[i * step + j] = f.x[i][j];
-        }
+    if (inside) {
+        std::memcpy(to, from, BYTES);
+    } else {
+        std::memset(to, 0, BYTES);
     }
-    et_wait(1);
 }
-template <typename D, typename A, typename B, typename C>
-static void mma_sync(D &d, const A &a, const B &b, const C &c) {
-    float out[16][16];
-    for (int i = 0; i < 16; ++i) {
-        for (int j = 0; j < 16; ++j) {
-            float sum = c.x[i][j];
-            for (int k = 0; k < 16; ++k) {
-                sum += a.x[i][k] * b.x[k][j];
-            }
-            out[i][j] = sum;
-        }
-    }
-    std::memcpy(d.x, out, sizeof out);
-}
-}  // namespace wmma
+static inline void et_copies_end() {}
+template <int N>
+static void et_copies_wait() {}

@@ -28,8 +28,7 @@ pub fn run(precision: EnginePrecision) -> Result<usize> {
         EnginePrecision::Tf32 => (2e-3, 1e-5),
         EnginePrecision::Bf16 | EnginePrecision::F16 => (1e-2, 1e-5),
     };
-    let half = matches!(precision, EnginePrecision::Bf16 | EnginePrecision::F16);
-    COARSE.store(half, Ordering::Relaxed);
+    COARSE.store(precision != EnginePrecision::F32, Ordering::Relaxed);
     let mut failed = 0;
     failed += linear(product)?;
     failed += norms(exact)?;
@@ -187,7 +186,7 @@ fn rows(tolerance: f64, product: f64) -> Result<usize> {
         let starts = integers(&[0, 4, 9])?;
         nn::from_padded(&nn::to_padded(&x[0], &starts, 6)?.sqr()?, &starts)
     })?;
-    failed += check("conv1d", tolerance, &inputs(&[&[20, 6], &[5, 6, 3], &[5]]), &|x| {
+    failed += check("conv1d", product, &inputs(&[&[20, 6], &[5, 6, 3], &[5]]), &|x| {
         nn::conv1d(&x[0], &x[1], Some(&x[2]), &integers(&[0, 8, 20])?, 1)
     })?;
     Ok(failed)

@@ -19,6 +19,8 @@ use crate::tensor::Tensor;
 
 /// Queries (or keys) of one block: `TILE` of the kernels.
 const TILE: usize = 64;
+/// Threads of a block of the kernels for half precision: `THREADS`.
+const HALF_THREADS: u32 = 128;
 /// Elements from one column to the next in shared memory: `PITCH`.
 const PITCH: usize = 68;
 /// Largest head that the kernels hold.
@@ -55,7 +57,7 @@ struct Shape {
     causal: i32,
     has_dropout: i32,
     scale: f32,
-    unused: f32,
+    mask_words: u32,
     dropout: Dropout,
 }
 
@@ -185,12 +187,13 @@ fn shared_bytes(class: usize, precision: Precision, which: Which) -> usize {
         let operands = if which == Which::Forward { 3 } else { 4 };
         return (operands * columns + TILE) * PITCH * 4;
     }
-    let (scores, sums) = (TILE * PITCH * 4, TILE * (columns + 4) * 4);
-    let (operand, weights) = (TILE * (columns + 8) * 2, TILE * (TILE + 8) * 2);
+    // `STAGES`, `OPERAND` and `Levels` of the kernels: what a block keeps, and what is streamed through.
+    let stages = if columns <= 64 { 2 } else { 1 };
+    let (operand, levels) = (TILE * (columns + 8) * 2, TILE * 16);
     match which {
-        Which::Forward => scores + sums + 3 * operand + weights,
-        Which::Queries => 2 * scores + 4 * operand + weights,
-        Which::Keys => 2 * scores + 4 * operand + 2 * weights,
+        Which::Forward => (1 + 2 * stages) * operand,
+        Which::Queries => (2 + 2 * stages) * operand,
+        Which::Keys => (2 + 2 * stages) * operand + stages * levels,
     }
 }
 
@@ -207,12 +210,22 @@ impl Call {
             Precision::Bf16 => (Module::AttentionHalf, &BF16),
             Precision::F16 => (Module::AttentionHalf, &F16),
         };
+        let threads = if module == Module::Attention { 256 } else { HALF_THREADS };
         Launch::new(module, names[self.class][which as usize])
             .grid(blocks, self.shape.heads as usize)
+            .block(threads, 1)
             .shared(shared_bytes(self.class, self.precision, which))
             .value(self.shape)
             .tensor(&self.plan.runs)
             .tensor(tiles)
+    }
+
+    /// The argument that only the kernels for half precision have; those of f32 draw dropout's decisions again.
+    fn with_mask(&self, launch: Launch, mask: Option<&Raw>) -> Launch {
+        match self.precision {
+            Precision::F32 | Precision::Tf32 => launch,
+            Precision::Bf16 | Precision::F16 => launch.maybe(mask),
+        }
     }
 }
 
@@ -234,6 +247,11 @@ pub(crate) fn attention(
     let ((vq, query_step), (vk, key_step), (vv, value_step)) =
         (rows_of(q, kept)?, rows_of(k, kept)?, rows_of(v, kept)?);
     let row_len = shape.dropout_elements().checked_div((queries * heads) as u64).unwrap_or(0);
+    // Dropout's decisions, which forward leaves for backward.
+    let mask_words = (row_len as usize).div_ceil(TILE);
+    let mask = (is_half(kept) && dropout.is_some())
+        .then(|| empty(DType::I64, (queries, heads, mask_words)).map(Value::new))
+        .transpose()?;
     let call = Call {
         shape: Shape {
             heads: heads as u32,
@@ -245,7 +263,7 @@ pub(crate) fn attention(
             causal: i32::from(shape.causal),
             has_dropout: i32::from(dropout.is_some()),
             scale: shape.scale as f32,
-            unused: 0.0,
+            mask_words: mask_words as u32,
             dropout: Dropout::from(dropout),
         },
         plan: Plan::of(shape.query_starts, shape.key_starts)?,
@@ -255,8 +273,10 @@ pub(crate) fn attention(
     let o = empty(kept, (queries, width))?;
     let lse = Value::new(floats((queries, heads))?);
     let launch = call.launch(Which::Forward).tensor(&vq).tensor(&vk).tensor(&vv);
-    // SAFETY: the tiles cover the queries of runs that lie within q, k and v; o has a row and lse a number per query and head.
-    unsafe { launch.tensor(&o).tensor(&lse).run() }?;
+    let launch = call.with_mask(launch.tensor(&o).tensor(&lse), mask.as_deref());
+    // SAFETY: the tiles cover the queries of runs that lie within q, k and v; o has a row and lse a number per query and head, and the
+    // mask a word for every tile of the keys of the longest run.
+    unsafe { launch.run() }?;
     let saved_o = Value::new(o.clone());
     Ok(record_narrow("attention", &[q, k, v], o, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
@@ -271,7 +291,8 @@ pub(crate) fn attention(
         if pass.wants(0) {
             let dq = empty(back, (queries, width))?;
             let launch = call.launch(Which::Queries).tensor(&vq).tensor(&vk).tensor(&vv);
-            let launch = launch.tensor(&grad).tensor(&lse).tensor(&delta).tensor(&dq);
+            let launch = launch.tensor(&grad).tensor(&lse).tensor(&delta);
+            let launch = call.with_mask(launch, mask.as_deref()).tensor(&dq);
             // SAFETY: as forward; dq has a row per query.
             unsafe { launch.run() }?;
             pass.give(0, dq)?;
@@ -280,6 +301,7 @@ pub(crate) fn attention(
             let (dk, dv) = (empty(back, (keys, width))?, empty(back, (keys, width))?);
             let launch = call.launch(Which::Keys).tensor(&vq).tensor(&vk).tensor(&vv);
             let launch = launch.tensor(&grad).tensor(&lse).tensor(&delta);
+            let launch = call.with_mask(launch, mask.as_deref());
             // SAFETY: the tiles cover the keys; dk and dv have a row per key.
             unsafe { launch.tensor(&dk).tensor(&dv).run() }?;
             pass.give(1, dk)?;
@@ -305,8 +327,9 @@ mod tests {
         for class in 0..4 {
             for precision in [Precision::F32, Precision::Bf16] {
                 for which in [Which::Forward, Which::Queries, Which::Keys] {
-                    // What a block may have on compute capability 8.0.
-                    assert!(shared_bytes(class, precision, which) <= 163 * 1024);
+                    // What a block may have on compute capability 8.0, and in half precision on 8.6 and 8.9.
+                    let room = if precision == Precision::F32 { 163 } else { 99 };
+                    assert!(shared_bytes(class, precision, which) <= room * 1024);
                 }
             }
         }

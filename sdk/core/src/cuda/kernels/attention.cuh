@@ -32,7 +32,8 @@ struct EtAttention {
     int32_t causal;
     int32_t has_dropout;
     float scale;
-    float unused;
+    // Words of 64 decisions of dropout for a query of one head.
+    uint32_t mask_words;
     EtDropout dropout;
 };
 

@@ -1,16 +1,21 @@
 // Attention over runs with products on tensor cores: operands and results in bfloat16 or half precision, sums and softmax in f32. Gradients
-// are bfloat16, and so are the operands of their products; what half precision kept is converted on the way. The tiles
-// are those of attention.cu; a block has 8 warps, of which each owns 16 rows of half of the columns of every product.
+// are bfloat16, and so are the operands of their products; what half precision kept is converted on the way.
+//
+// The tiles are those of attention.cu. A block has four warps, each with 16 of its rows: queries forward and for their gradient, keys for
+// theirs. Scores stay in registers, where what one product gives lies as the next one wants it (Dao, "FlashAttention-2", 2023); the next tile
+// is copied while one is computed. Forward leaves dropout's decisions, a bit each, so that backward need not draw them again.
 #include "attention.cuh"
-#include "storage.cuh"
+#include "tensor_cores.cuh"
 
-#ifdef __CUDACC__
-#include <mma.h>
-using namespace nvcuda;
-#endif
+#define THREADS 128
+#define LOG2_E 1.4426950408889634f
+#define LN_2 0.69314718055994531f
 
-#define SCORES 68
-#define WEIGHTS 72
+// Tiles in shared memory at once of what is streamed; large heads have room for one on cards with 100 KiB.
+#define STAGES(D) ((D) <= 64 ? 2 : 1)
+
+// Elements of a tile [TILE][D + 8]; eight more a row keep the rows of a matrix in different banks.
+#define OPERAND(D) (TILE * ((D) + 8))
 
 // Eight elements that are read or written at once.
 template <typename T>
@@ -18,382 +23,485 @@ struct alignas(16) Eight {
     T x[8];
 };
 
+// Eight elements from global to shared memory, converted if their types differ; zeros if they are not inside.
 template <typename T>
-__device__ __forceinline__ bool is_eight(const T* p, uint64_t step, uint32_t head_size) {
-    return (((uintptr_t)p & 15) | (step & 7) | (head_size & 7)) == 0;
+__device__ __forceinline__ void eight(const T* from, T* to, bool inside) {
+    et_copy<16>(to, from, inside);
+}
+template <typename T, typename S>
+__device__ __forceinline__ void eight(const S* from, T* to, bool inside) {
+    Eight<T> out;
+    Eight<S> in;
+    if (inside) {
+        in = *(const Eight<S>*)from;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+        out.x[j] = et_narrow<T>(inside ? et_wide(in.x[j]) : 0.0f);
+    }
+    *(Eight<T>*)to = out;
 }
 
-// Copies rows first..first + count of one head, stored as S, to out[row][column]; missing rows and columns are zeros.
+// Begins to copy rows first..first + count of one head, stored as S, to out[row][column]; missing rows and columns are zeros.
 template <typename T, int D, typename S>
-__device__ __forceinline__ void load(const S* x, uint64_t step, uint32_t head_size, uint64_t first, uint32_t count, T* out) {
-    if (is_eight(x, step, head_size)) {
-        for (int i = threadIdx.x; i < TILE * D / 8; i += 256) {
+__device__ __forceinline__ void load(const S* x, uint64_t step, uint32_t head_size, uint64_t first, int count, T* out) {
+    if ((((uintptr_t)x & 15) | (step & 7) | (head_size & 7)) == 0) {
+#pragma unroll
+        for (int i = threadIdx.x; i < TILE * D / 8; i += THREADS) {
             int row = i / (D / 8), col = i % (D / 8) * 8;
-            Eight<T> to;
-            if (row < (int)count && col < (int)head_size) {
-                Eight<S> from = *(const Eight<S>*)(x + (first + row) * step + col);
-#pragma unroll
-                for (int j = 0; j < 8; ++j) {
-                    to.x[j] = et_narrow<T>(et_wide(from.x[j]));
-                }
-            } else {
-#pragma unroll
-                for (int j = 0; j < 8; ++j) {
-                    to.x[j] = et_narrow<T>(0.0f);
-                }
-            }
-            *(Eight<T>*)(out + row * (D + 8) + col) = to;
+            bool inside = row < count && col < (int)head_size;
+            eight(inside ? x + (first + row) * step + col : x, out + row * (D + 8) + col, inside);
         }
         return;
     }
-    for (int i = threadIdx.x; i < TILE * D; i += 256) {
+    for (int i = threadIdx.x; i < TILE * D; i += THREADS) {
         int row = i / D, col = i % D;
-        bool inside = row < (int)count && col < (int)head_size;
+        bool inside = row < count && col < (int)head_size;
         out[row * (D + 8) + col] = et_narrow<T>(inside ? et_wide(x[(first + row) * step + col]) : 0.0f);
     }
 }
 
-// out[row][column] = sum over k of a[row][k] b[column][k]: 64 x 64 scores.
-template <typename T, int D>
-__device__ __forceinline__ void product(const T* a, const T* b, float* out) {
-    int warp = threadIdx.x / 32, row = warp / 2;
-    for (int part = 0; part < 2; ++part) {
-        int col = (warp % 2) * 2 + part;
-        wmma::fragment<wmma::accumulator, 16, 16, 16, float> sum;
-        wmma::fill_fragment(sum, 0.0f);
+// c [16][8 N] = a b^T: 16 rows of a, 8 N rows of b, of which those from `limit` on do not matter.
+template <typename T, int D, int N>
+__device__ __forceinline__ void product(const T* a, const T* b, int limit, float (&c)[N][4]) {
+    int lane = threadIdx.x % 32;
 #pragma unroll
-        for (int k = 0; k < D / 16; ++k) {
-            wmma::fragment<wmma::matrix_a, 16, 16, 16, T, wmma::row_major> left;
-            wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::col_major> right;
-            wmma::load_matrix_sync(left, a + row * 16 * (D + 8) + k * 16, D + 8);
-            wmma::load_matrix_sync(right, b + col * 16 * (D + 8) + k * 16, D + 8);
-            wmma::mma_sync(sum, left, right, sum);
-        }
-        wmma::store_matrix_sync(out + row * 16 * SCORES + col * 16, sum, SCORES, wmma::mem_row_major);
+    for (int j = 0; j < N; ++j) {
+        c[j][0] = c[j][1] = c[j][2] = c[j][3] = 0.0f;
     }
-}
-
-template <bool first, typename A, typename B>
-struct Choose {
-    using type = A;
-};
-template <typename A, typename B>
-struct Choose<false, A, B> {
-    using type = B;
-};
-
-// A warp's share of a 64 x D result: rows 16 (warp / 2) .., columns 16 (warp % 2 + 2 part) ..
-template <int D>
-struct Sums {
-    wmma::fragment<wmma::accumulator, 16, 16, 16, float> part[D / 32];
-
-    __device__ __forceinline__ void clear() {
 #pragma unroll
-        for (int i = 0; i < D / 32; ++i) {
-            wmma::fill_fragment(part[i], 0.0f);
-        }
-    }
-
-    __device__ __forceinline__ void store(float* out) const {
-        int warp = threadIdx.x / 32;
+    for (int k = 0; k < D / 16; ++k) {
+        uint32_t left[4], right[4];
+        et_matrices<false>(left, a + lane % 16 * (D + 8) + k * 16 + lane / 16 * 8);
 #pragma unroll
-        for (int i = 0; i < D / 32; ++i) {
-            int col = warp % 2 + 2 * i;
-            wmma::store_matrix_sync(out + warp / 2 * 16 * (D + 4) + col * 16, part[i], D + 4, wmma::mem_row_major);
-        }
-    }
-
-    __device__ __forceinline__ void fetch(const float* in) {
-        int warp = threadIdx.x / 32;
-#pragma unroll
-        for (int i = 0; i < D / 32; ++i) {
-            int col = warp % 2 + 2 * i;
-            wmma::load_matrix_sync(part[i], in + warp / 2 * 16 * (D + 4) + col * 16, D + 4, wmma::mem_row_major);
-        }
-    }
-
-    // += weights values, or weights^T values; weights [64][64], values [64][D].
-    template <typename T, bool transposed>
-    __device__ __forceinline__ void add(const T* weights, const T* values) {
-        using Layout = typename Choose<transposed, wmma::col_major, wmma::row_major>::type;
-        int warp = threadIdx.x / 32, row = warp / 2;
-#pragma unroll
-        for (int k = 0; k < TILE / 16; ++k) {
-            wmma::fragment<wmma::matrix_a, 16, 16, 16, T, Layout> left;
-            const T* from = transposed ? weights + k * 16 * WEIGHTS + row * 16 : weights + row * 16 * WEIGHTS + k * 16;
-            wmma::load_matrix_sync(left, from, WEIGHTS);
-#pragma unroll
-            for (int i = 0; i < D / 32; ++i) {
-                int col = warp % 2 + 2 * i;
-                wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::row_major> right;
-                wmma::load_matrix_sync(right, values + k * 16 * (D + 8) + col * 16, D + 8);
-                wmma::mma_sync(part[i], left, right, part[i]);
+        for (int j = 0; j < N / 2; ++j) {
+            if (16 * j < limit) {
+                et_matrices<false>(right, b + (16 * j + lane / 16 * 8 + lane % 8) * (D + 8) + k * 16 + lane / 8 % 2 * 8);
+                et_mma<T>(c[2 * j], left, right[0], right[1]);
+                et_mma<T>(c[2 * j + 1], left, right[2], right[3]);
             }
         }
     }
-};
-
-// The four scores of thread (tx, ty) in row 4 ty + i.
-__device__ __forceinline__ void fetch(const float* scores, int row, int tx, float (&s)[4]) {
-    float4 four = *(const float4*)(scores + row * SCORES + 4 * tx);
-    s[0] = four.x;
-    s[1] = four.y;
-    s[2] = four.z;
-    s[3] = four.w;
 }
 
-// Writes a 64 x D result from shared memory; rows past `rows` and columns past the head's are left out.
-template <typename T, int D>
-__device__ __forceinline__ void write(const float* from, T* to, uint64_t width, uint32_t head_size, int rows) {
-    if (is_eight(to, width, head_size)) {
-        for (int i = threadIdx.x; i < TILE * D / 8; i += 256) {
-            int row = i / (D / 8), col = i % (D / 8) * 8;
-            if (row < rows && col < (int)head_size) {
-                Eight<T> eight;
+// c [16][D] += weights values: 8 N rows of values, of which those from `limit` on have no weight.
+template <typename T, int D, int N>
+__device__ __forceinline__ void accumulate(const float (&weights)[N][4], const T* values, int limit, float (&c)[D / 8][4]) {
+    int lane = threadIdx.x % 32;
 #pragma unroll
-                for (int j = 0; j < 8; ++j) {
-                    eight.x[j] = et_narrow<T>(from[row * (D + 4) + col + j]);
+    for (int k = 0; k < N / 2; ++k) {
+        if (16 * k >= limit) {
+            continue;
+        }
+        // What a lane has of a result is what it has to have of a left side.
+        uint32_t left[4], right[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            left[i] = et_pair<T>(weights[2 * k + i / 2][i % 2 * 2], weights[2 * k + i / 2][i % 2 * 2 + 1]);
+        }
+#pragma unroll
+        for (int j = 0; j < D / 16; ++j) {
+            et_matrices<true>(right, values + (16 * k + lane % 16) * (D + 8) + 16 * j + lane / 16 * 8);
+            et_mma<T>(c[2 * j], left, right[0], right[1]);
+            et_mma<T>(c[2 * j + 1], left, right[2], right[3]);
+        }
+    }
+}
+
+template <int N>
+__device__ __forceinline__ void clear(float (&c)[N][4]) {
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+        c[j][0] = c[j][1] = c[j][2] = c[j][3] = 0.0f;
+    }
+}
+
+// Writes a warp's [16][D] times a factor for its rows g and for its rows g + 8; rows past `rows` and columns past the head's are left out.
+template <typename T, int D>
+__device__ __forceinline__ void write(const float (&c)[D / 8][4], const float (&factor)[2], T* to, uint64_t width, uint32_t head_size,
+                                      int rows) {
+    int lane = threadIdx.x % 32;
+    bool pairs = ((width | head_size) & 1) == 0;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        int row = lane / 4 + 8 * i;
+        if (row >= rows) {
+            continue;
+        }
+        T* start = to + row * width;
+#pragma unroll
+        for (int j = 0; j < D / 8; ++j) {
+            int col = 8 * j + lane % 4 * 2;
+            float low = c[j][2 * i] * factor[i], high = c[j][2 * i + 1] * factor[i];
+            if (pairs && col < (int)head_size) {
+                *(uint32_t*)(start + col) = et_pair<T>(low, high);
+            } else if (col < (int)head_size) {
+                start[col] = et_narrow<T>(low);
+                if (col + 1 < (int)head_size) {
+                    start[col + 1] = et_narrow<T>(high);
                 }
-                *(Eight<T>*)(to + (uint64_t)row * width + col) = eight;
             }
         }
-        return;
     }
-    for (int i = threadIdx.x; i < TILE * D; i += 256) {
-        int row = i / D, col = i % D;
-        if (row < rows && col < (int)head_size) {
-            to[(uint64_t)row * width + col] = et_narrow<T>(from[row * (D + 4) + col]);
+}
+
+// Combines what the four lanes of a row have.
+__device__ __forceinline__ float row_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+__device__ __forceinline__ float row_sum(float x) {
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
+// Where the decisions for a query's keys lie, 64 to a word.
+__device__ __forceinline__ uint64_t mask_start(const EtAttention& a, const EtRun& run, int head, int query) {
+    return ((uint64_t)(run.query + query) * a.heads + head) * a.mask_words;
+}
+
+// Draws dropout's decisions for a warp's [16][64] probabilities from element (query, key) on, drops, and keeps the decisions of `rows` rows.
+__device__ __forceinline__ void drop(const EtAttention& a, const EtRun& run, int head, int query, int key, int rows, int limit,
+                                     float (&p)[8][4], uint64_t* mask) {
+    int lane = threadIdx.x % 32, odd = lane & 1, row = lane / 4;
+    uint32_t kept[2][2] = {{0, 0}, {0, 0}};
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+        if (8 * j >= limit) {
+            continue;
+        }
+        // A draw serves four keys, of which a lane has two: two lanes draw for one row each, and tell each other.
+        uint64_t element = a.dropout.offset + random_element(a, run, head, query + row + 8 * odd, key + 8 * j + (lane & 2) * 2);
+        EtWords words = et_words4(a.dropout.seed, a.dropout.stream, element);
+        uint32_t own = 0;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            own |= (uint32_t)(words.w[i] >= a.dropout.threshold) << i;
+        }
+        uint32_t other = __shfl_xor_sync(0xffffffffu, own, 1);
+        uint32_t bits[2] = {odd ? other : own, odd ? own : other};
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            p[j][2 * i] = bits[i] >> (2 * odd) & 1 ? p[j][2 * i] : 0.0f;
+            p[j][2 * i + 1] = bits[i] >> (2 * odd + 1) & 1 ? p[j][2 * i + 1] : 0.0f;
+            kept[i][j / 4] |= bits[i] << (8 * (j % 4) + (lane & 2) * 2);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        uint32_t low = kept[i][0] | __shfl_xor_sync(0xffffffffu, kept[i][0], 2);
+        uint32_t high = kept[i][1] | __shfl_xor_sync(0xffffffffu, kept[i][1], 2);
+        if (lane % 4 == 0 && row + 8 * i < rows) {
+            mask[mask_start(a, run, head, query + row + 8 * i) + key / TILE] = (uint64_t)high << 32 | low;
         }
     }
 }
 
 template <typename T, int D>
 __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs, const EtTile* tiles, const T* q, const T* k, const T* v,
-                                        T* o, float* lse) {
+                                        T* o, float* lse, uint64_t* mask) {
     ET_DYNAMIC(unsigned char, shared);
-    float* scores = (float*)shared;
-    float* sums = scores + TILE * SCORES;
-    T* qs = (T*)(sums + TILE * (D + 4));
-    T* ks = qs + TILE * (D + 8);
-    T* vs = ks + TILE * (D + 8);
-    T* ps = vs + TILE * (D + 8);
+    T* qs = (T*)shared;
+    T* ks = qs + OPERAND(D);
+    T* vs = ks + STAGES(D) * OPERAND(D);
     EtTile tile = tiles[blockIdx.x];
     EtRun run = runs[tile.run];
-    int head = blockIdx.y, tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    int head = blockIdx.y, lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16;
     int rows = min((int)run.queries - (int)tile.first, TILE);
     uint32_t column = head * a.head_size;
-    load<T, D>(q + column, a.query_step, a.head_size, run.query + tile.first, rows, qs);
-    for (int i = threadIdx.x; i < TILE * (D + 4); i += 256) {
-        sums[i] = 0.0f;
+    int query = (int)tile.first + own;
+    int last_seen = visible(a, run, (int)tile.first + rows - 1), steps = (last_seen + TILE - 1) / TILE;
+    auto fetch = [&](int step) {
+        int first = step * TILE, count = min((int)run.keys - first, TILE), stage = step % STAGES(D) * OPERAND(D);
+        load<T, D>(k + column, a.key_step, a.head_size, run.key + first, count, ks + stage);
+        load<T, D>(v + column, a.value_step, a.head_size, run.key + first, count, vs + stage);
+    };
+    float scale = a.scale * LOG2_E;
+    float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+    int seen[2] = {visible(a, run, query + lane / 4), visible(a, run, query + lane / 4 + 8)};
+    float result[D / 8][4];
+    clear(result);
+    if (steps > 0) {
+        load<T, D>(q + column, a.query_step, a.head_size, run.query + tile.first, rows, qs);
+        fetch(0);
+        et_copies_end();
     }
-    float largest[4], sum[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        largest[i] = -INFINITY;
-        sum[i] = 0.0f;
-    }
-    int last_seen = visible(a, run, (int)tile.first + rows - 1);
-    for (int first = 0; first < last_seen; first += TILE) {
-        int count = min((int)run.keys - first, TILE);
+    for (int step = 0; step < steps; ++step) {
+        if (STAGES(D) == 2) {
+            if (step + 1 < steps) {
+                fetch(step + 1);
+            }
+            et_copies_end();
+        }
+        et_copies_wait<STAGES(D) - 1>();
         __syncthreads();
-        load<T, D>(k + column, a.key_step, a.head_size, run.key + first, count, ks);
-        load<T, D>(v + column, a.value_step, a.head_size, run.key + first, count, vs);
-        __syncthreads();
-        product<T, D>(qs, ks, scores);
-        __syncthreads();
+        int first = step * TILE, count = min((int)run.keys - first, TILE), stage = step % STAGES(D) * OPERAND(D);
+        if (own < rows) {
+            float s[8][4];
+            product<T, D>(qs + own * (D + 8), ks + stage, count, s);
+            bool partial = a.causal || count < TILE;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            int row = 4 * ty + i, query = (int)tile.first + row;
-            int seen = visible(a, run, query);
-            float s[4], here = -INFINITY;
-            fetch(scores, row, tx, s);
+            for (int i = 0; i < 2; ++i) {
+                float here = -INFINITY;
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                s[j] = first + 4 * tx + j < seen ? s[j] * a.scale : -INFINITY;
-                here = fmaxf(here, s[j]);
-            }
-            for (int step = 8; step > 0; step >>= 1) {
-                here = fmaxf(here, __shfl_xor_sync(0xffffffffu, here, step));
-            }
-            float next = fmaxf(largest[i], here);
-            // A row that has seen no key yet stays empty.
-            float base = next == -INFINITY ? 0.0f : next;
-            float correction = expf(largest[i] - base);
-            float total = 0.0f;
+                for (int j = 0; j < 8; ++j) {
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                s[j] = expf(s[j] - base);
-                total += s[j];
-            }
-            for (int step = 8; step > 0; step >>= 1) {
-                total += __shfl_xor_sync(0xffffffffu, total, step);
-            }
-            sum[i] = sum[i] * correction + total;
-            largest[i] = next;
-            if (correction != 1.0f) {
-                for (int col = tx; col < D; col += 16) {
-                    sums[row * (D + 4) + col] *= correction;
+                    for (int e = 2 * i; e < 2 * i + 2; ++e) {
+                        bool hidden = partial && first + 8 * j + lane % 4 * 2 + e % 2 >= seen[i];
+                        s[j][e] = hidden ? -INFINITY : s[j][e] * scale;
+                        here = fmaxf(here, s[j][e]);
+                    }
+                }
+                float next = fmaxf(largest[i], row_max(here));
+                // A row that has seen no key yet stays empty.
+                float base = next == -INFINITY ? 0.0f : next;
+                float correction = et_exp2(largest[i] - base);
+                largest[i] = next;
+                sum[i] *= correction;
+#pragma unroll
+                for (int j = 0; j < 8; ++j) {
+#pragma unroll
+                    for (int e = 2 * i; e < 2 * i + 2; ++e) {
+                        s[j][e] = et_exp2(s[j][e] - base);
+                        sum[i] += s[j][e];
+                    }
+                }
+#pragma unroll
+                for (int j = 0; j < D / 8; ++j) {
+                    result[j][2 * i] *= correction;
+                    result[j][2 * i + 1] *= correction;
                 }
             }
             if (a.has_dropout) {
-                EtWords words = et_words4(a.dropout.seed, a.dropout.stream,
-                                          a.dropout.offset + random_element(a, run, head, query, first + 4 * tx));
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    s[j] *= et_factor(a.dropout, words.w[j]);
-                }
+                drop(a, run, head, query, first, rows - own, count, s, mask);
             }
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                ps[row * WEIGHTS + 4 * tx + j] = et_narrow<T>(s[j]);
-            }
+            accumulate<T, D>(s, vs + stage, count, result);
         }
         __syncthreads();
-        Sums<D> part;
-        part.fetch(sums);
-        part.template add<T, false>(ps, vs);
-        part.store(sums);
+        if (STAGES(D) == 1 && step + 1 < steps) {
+            fetch(step + 1);
+            et_copies_end();
+        }
     }
-    __syncthreads();
-    uint64_t width = (uint64_t)a.heads * a.head_size;
+    uint64_t width = (uint64_t)a.heads * a.head_size, at = run.query + query;
+    float factor[2];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        int row = 4 * ty + i;
-        if (row >= rows) {
-            continue;
-        }
-        uint64_t at = run.query + tile.first + row;
-        float inverse = sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f;
-        for (int col = tx; col < (int)a.head_size; col += 16) {
-            o[at * width + column + col] = et_narrow<T>(sums[row * (D + 4) + col] * inverse);
-        }
-        if (tx == 0) {
-            lse[at * a.heads + head] = sum[i] > 0.0f ? largest[i] + logf(sum[i]) : -INFINITY;
+    for (int i = 0; i < 2; ++i) {
+        int row = lane / 4 + 8 * i;
+        float whole = row_sum(sum[i]);
+        factor[i] = whole > 0.0f ? (a.has_dropout ? a.dropout.scale : 1.0f) / whole : 0.0f;
+        if (lane % 4 == 0 && own + row < rows) {
+            lse[(at + row) * a.heads + head] = whole > 0.0f ? largest[i] * LN_2 + logf(whole) : -INFINITY;
         }
     }
+    write<T, D>(result, factor, o + at * width + column, width, a.head_size, rows - own);
 }
 
-// Scores and do v^T of a tile to shared memory, then dropped probabilities to ps (if wanted) and gradients of q k^T to ds.
-template <typename T, int D>
-__device__ __forceinline__ void tile_gradients(const EtAttention& a, const EtRun& run, int head, int query, int key, int last_query,
-                                               const T* qs, const T* ks, const T* os, const T* vs, const float* lse, const float* delta,
-                                               float* scores, float* slopes, T* ps, T* ds) {
-    int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-    product<T, D>(qs, ks, scores);
-    product<T, D>(os, vs, slopes);
-    __syncthreads();
-    float p[4][4], s[4][4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        fetch(scores, 4 * ty + i, tx, p[i]);
-        fetch(slopes, 4 * ty + i, tx, s[i]);
-    }
-    gradients(a, run, head, query + 4 * ty, key + 4 * tx, last_query, lse, delta, p, s);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            int at = (4 * ty + i) * WEIGHTS + 4 * tx + j;
-            if (ps) {
-                ps[at] = et_narrow<T>(p[i][j]);
-            }
-            ds[at] = et_narrow<T>(s[i][j]);
-        }
-    }
-    __syncthreads();
+// A probability and the gradient of its score before scaling, from the score and from do v^T.
+struct Slope {
+    float probability, gradient;
+};
+__device__ __forceinline__ Slope slope_of(const EtAttention& a, float score, float normalizer, float along, float level, bool hidden,
+                                          bool kept) {
+    float probability = hidden ? 0.0f : et_exp2(score * (a.scale * LOG2_E) - normalizer);
+    along = a.has_dropout ? (kept ? along * a.dropout.scale : 0.0f) : along;
+    Slope slope = {kept ? probability : 0.0f, probability * (along - level)};
+    return slope;
 }
 
 template <typename S, int D>
 __device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k,
                                                const S* v, const __nv_bfloat16* d_o, const float* lse, const float* delta,
-                                               __nv_bfloat16* dq) {
+                                               const uint64_t* mask, __nv_bfloat16* dq) {
     using T = __nv_bfloat16;
     ET_DYNAMIC(unsigned char, shared);
-    float* scores = (float*)shared;
-    float* slopes = scores + TILE * SCORES;
-    T* qs = (T*)(slopes + TILE * SCORES);
-    T* os = qs + TILE * (D + 8);
-    T* ks = os + TILE * (D + 8);
-    T* vs = ks + TILE * (D + 8);
-    T* ds = vs + TILE * (D + 8);
+    T* qs = (T*)shared;
+    T* os = qs + OPERAND(D);
+    T* ks = os + OPERAND(D);
+    T* vs = ks + STAGES(D) * OPERAND(D);
     EtTile tile = tiles[blockIdx.x];
     EtRun run = runs[tile.run];
-    int head = blockIdx.y;
+    int head = blockIdx.y, lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16;
     int rows = min((int)run.queries - (int)tile.first, TILE);
     uint32_t column = head * a.head_size;
     uint64_t width = (uint64_t)a.heads * a.head_size;
-    load<T, D>(q + column, a.query_step, a.head_size, run.query + tile.first, rows, qs);
-    load<T, D>(d_o + column, width, a.head_size, run.query + tile.first, rows, os);
-    Sums<D> sums;
-    sums.clear();
-    int last_seen = visible(a, run, (int)tile.first + rows - 1);
-    for (int first = 0; first < last_seen; first += TILE) {
-        int count = min((int)run.keys - first, TILE);
-        __syncthreads();
-        load<T, D>(k + column, a.key_step, a.head_size, run.key + first, count, ks);
-        load<T, D>(v + column, a.value_step, a.head_size, run.key + first, count, vs);
-        __syncthreads();
-        tile_gradients<T, D>(a, run, head, (int)tile.first, first, (int)tile.first + rows, qs, ks, os, vs, lse, delta, scores, slopes,
-                             (T*)0, ds);
-        sums.template add<T, false>(ds, ks);
+    int query = (int)tile.first + own;
+    int last_seen = visible(a, run, (int)tile.first + rows - 1), steps = (last_seen + TILE - 1) / TILE;
+    auto fetch = [&](int step) {
+        int first = step * TILE, count = min((int)run.keys - first, TILE), stage = step % STAGES(D) * OPERAND(D);
+        load<T, D>(k + column, a.key_step, a.head_size, run.key + first, count, ks + stage);
+        load<T, D>(v + column, a.value_step, a.head_size, run.key + first, count, vs + stage);
+    };
+    int seen[2];
+    float normalizer[2], level[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        int row = lane / 4 + 8 * i;
+        bool inside = own + row < rows;
+        uint64_t at = (uint64_t)(run.query + query + row) * a.heads + head;
+        seen[i] = inside ? visible(a, run, query + row) : 0;
+        normalizer[i] = inside ? lse[at] * LOG2_E : 0.0f;
+        level[i] = inside ? delta[at] : 0.0f;
     }
-    __syncthreads();
-    // The operands are done with: their memory holds the result on its way out.
-    float* result = (float*)qs;
-    sums.store(result);
-    __syncthreads();
-    write<T, D>(result, dq + (uint64_t)(run.query + tile.first) * width + column, width, a.head_size, rows);
+    float result[D / 8][4];
+    clear(result);
+    if (steps > 0) {
+        load<T, D>(q + column, a.query_step, a.head_size, run.query + tile.first, rows, qs);
+        load<T, D>(d_o + column, width, a.head_size, run.query + tile.first, rows, os);
+        fetch(0);
+        et_copies_end();
+    }
+    for (int step = 0; step < steps; ++step) {
+        if (STAGES(D) == 2) {
+            if (step + 1 < steps) {
+                fetch(step + 1);
+            }
+            et_copies_end();
+        }
+        et_copies_wait<STAGES(D) - 1>();
+        __syncthreads();
+        int first = step * TILE, count = min((int)run.keys - first, TILE), stage = step % STAGES(D) * OPERAND(D);
+        bool partial = a.causal || count < TILE;
+        uint64_t kept[2] = {0, 0};
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            if (a.has_dropout && own + lane / 4 + 8 * i < rows) {
+                kept[i] = mask[mask_start(a, run, head, query + lane / 4 + 8 * i) + step];
+            }
+        }
+#pragma unroll
+        for (int part = 0; part < TILE; part += 32) {
+            if (own >= rows || part >= count) {
+                continue;
+            }
+            const T *k_part = ks + stage + part * (D + 8), *v_part = vs + stage + part * (D + 8);
+            float s[4][4], along[4][4];
+            product<T, D>(qs + own * (D + 8), k_part, count - part, s);
+            product<T, D>(os + own * (D + 8), v_part, count - part, along);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    int i = e / 2, key = part + 8 * j + lane % 4 * 2 + e % 2;
+                    bool hidden = partial && first + key >= seen[i];
+                    s[j][e] = slope_of(a, s[j][e], normalizer[i], along[j][e], level[i], hidden, kept[i] >> key & 1).gradient;
+                }
+            }
+            accumulate<T, D>(s, k_part, count - part, result);
+        }
+        __syncthreads();
+        if (STAGES(D) == 1 && step + 1 < steps) {
+            fetch(step + 1);
+            et_copies_end();
+        }
+    }
+    float factor[2] = {a.scale, a.scale};
+    write<T, D>(result, factor, dq + (uint64_t)(run.query + query) * width + column, width, a.head_size, rows - own);
 }
+
+// Of each query of a tile: log of the sum of its exponentials, sum of do * o, decisions.
+struct Levels {
+    float lse[TILE];
+    float delta[TILE];
+    uint64_t mask[TILE];
+};
 
 template <typename S, int D>
 __device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k,
                                              const S* v, const __nv_bfloat16* d_o, const float* lse, const float* delta,
-                                             __nv_bfloat16* dk, __nv_bfloat16* dv) {
+                                             const uint64_t* mask, __nv_bfloat16* dk, __nv_bfloat16* dv) {
     using T = __nv_bfloat16;
     ET_DYNAMIC(unsigned char, shared);
-    float* scores = (float*)shared;
-    float* slopes = scores + TILE * SCORES;
-    T* qs = (T*)(slopes + TILE * SCORES);
-    T* os = qs + TILE * (D + 8);
-    T* ks = os + TILE * (D + 8);
-    T* vs = ks + TILE * (D + 8);
-    T* ds = vs + TILE * (D + 8);
-    T* ps = ds + TILE * WEIGHTS;
+    Levels* levels = (Levels*)shared;
+    T* ks = (T*)(levels + STAGES(D));
+    T* vs = ks + OPERAND(D);
+    T* qs = vs + OPERAND(D);
+    T* os = qs + STAGES(D) * OPERAND(D);
     EtTile tile = tiles[blockIdx.x];
     EtRun run = runs[tile.run];
-    int head = blockIdx.y;
+    int head = blockIdx.y, lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16;
     int count = min((int)run.keys - (int)tile.first, TILE);
     uint32_t column = head * a.head_size;
     uint64_t width = (uint64_t)a.heads * a.head_size;
-    load<T, D>(k + column, a.key_step, a.head_size, run.key + tile.first, count, ks);
-    load<T, D>(v + column, a.value_step, a.head_size, run.key + tile.first, count, vs);
-    Sums<D> dks, dvs;
-    dks.clear();
-    dvs.clear();
-    for (int first = 0; first < (int)run.queries; first += TILE) {
-        int rows = min((int)run.queries - first, TILE);
-        // Queries before the first key of the tile see nothing of it.
-        if (visible(a, run, first + rows - 1) <= (int)tile.first) {
-            continue;
+    auto fetch = [&](int step) {
+        int first = step * TILE, rows = min((int)run.queries - first, TILE), place = step % STAGES(D);
+        load<T, D>(q + column, a.query_step, a.head_size, run.query + first, rows, qs + place * OPERAND(D));
+        load<T, D>(d_o + column, width, a.head_size, run.query + first, rows, os + place * OPERAND(D));
+        int row = threadIdx.x % TILE;
+        bool inside = row < rows;
+        uint64_t at = inside ? (uint64_t)(run.query + first + row) * a.heads + head : 0;
+        if (threadIdx.x < TILE) {
+            et_copy<4>(&levels[place].lse[row], lse + at, inside);
+            et_copy<4>(&levels[place].delta[row], delta + at, inside);
+        } else if (a.has_dropout) {
+            et_copy<8>(&levels[place].mask[row], mask + at * a.mask_words + tile.first / TILE, inside);
+        }
+    };
+    int steps = ((int)run.queries + TILE - 1) / TILE, begin = 0;
+    // Queries before the first key of the tile see nothing of it.
+    while (begin < steps && visible(a, run, min((int)run.queries, (begin + 1) * TILE) - 1) <= (int)tile.first) {
+        ++begin;
+    }
+    float dks[D / 8][4], dvs[D / 8][4];
+    clear(dks);
+    clear(dvs);
+    if (begin < steps) {
+        load<T, D>(k + column, a.key_step, a.head_size, run.key + tile.first, count, ks);
+        load<T, D>(v + column, a.value_step, a.head_size, run.key + tile.first, count, vs);
+        fetch(begin);
+        et_copies_end();
+    }
+    for (int step = begin; step < steps; ++step) {
+        if (STAGES(D) == 2) {
+            if (step + 1 < steps) {
+                fetch(step + 1);
+            }
+            et_copies_end();
+        }
+        et_copies_wait<STAGES(D) - 1>();
+        __syncthreads();
+        int first = step * TILE, rows = min((int)run.queries - first, TILE), place = step % STAGES(D);
+        const Levels& level = levels[place];
+#pragma unroll
+        for (int part = 0; part < TILE; part += 32) {
+            if (own >= count || part >= rows) {
+                continue;
+            }
+            const T *q_part = qs + place * OPERAND(D) + part * (D + 8), *o_part = os + place * OPERAND(D) + part * (D + 8);
+            float s[4][4], along[4][4];
+            product<T, D>(ks + own * (D + 8), q_part, rows - part, s);
+            product<T, D>(vs + own * (D + 8), o_part, rows - part, along);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+#pragma unroll
+                for (int odd = 0; odd < 2; ++odd) {
+                    int row = part + 8 * j + lane % 4 * 2 + odd;
+                    float normalizer = level.lse[row] * LOG2_E, delta_row = level.delta[row];
+                    uint32_t kept = a.has_dropout ? (uint32_t)(level.mask[row] >> own) : 0xffffffffu;
+                    int seen = visible(a, run, first + row) - (int)tile.first - own;
+#pragma unroll
+                    for (int i = 0; i < 2; ++i) {
+                        int key = lane / 4 + 8 * i, e = 2 * i + odd;
+                        Slope slope = slope_of(a, s[j][e], normalizer, along[j][e], delta_row, a.causal && key >= seen, kept >> key & 1);
+                        s[j][e] = slope.probability;
+                        along[j][e] = slope.gradient;
+                    }
+                }
+            }
+            accumulate<T, D>(s, o_part, rows - part, dvs);
+            accumulate<T, D>(along, q_part, rows - part, dks);
         }
         __syncthreads();
-        load<T, D>(q + column, a.query_step, a.head_size, run.query + first, rows, qs);
-        load<T, D>(d_o + column, width, a.head_size, run.query + first, rows, os);
-        __syncthreads();
-        tile_gradients<T, D>(a, run, head, first, (int)tile.first, first + rows, qs, ks, os, vs, lse, delta, scores, slopes, ps, ds);
-        dvs.template add<T, true>(ps, os);
-        dks.template add<T, true>(ds, qs);
+        if (STAGES(D) == 1 && step + 1 < steps) {
+            fetch(step + 1);
+            et_copies_end();
+        }
     }
-    uint64_t start = (uint64_t)(run.key + tile.first) * width + column;
-    float* result = (float*)qs;
-    __syncthreads();
-    dks.store(result);
-    __syncthreads();
-    write<T, D>(result, dk + start, width, a.head_size, count);
-    __syncthreads();
-    dvs.store(result);
-    __syncthreads();
-    write<T, D>(result, dv + start, width, a.head_size, count);
+    uint64_t start = (uint64_t)(run.key + tile.first + own) * width + column;
+    float of_keys[2] = {a.scale, a.scale}, of_values = a.has_dropout ? a.dropout.scale : 1.0f;
+    float both[2] = {of_values, of_values};
+    write<T, D>(dks, of_keys, dk + start, width, a.head_size, count - own);
+    write<T, D>(dvs, both, dv + start, width, a.head_size, count - own);
 }
 
 // delta [queries, heads] = the sums over a head's columns of do * o. One warp per (query, head).
@@ -421,21 +529,22 @@ __device__ __forceinline__ void levels(uint64_t count, uint32_t head_size, const
 }
 
 #define KERNELS(name, S, D)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(256)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                                \
         et_attention_forward_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,     \
-                                          S* o, float* lse) {                                                                            \
-        forward<S, D>(a, runs, tiles, q, k, v, o, lse);                                                                                  \
+                                          S* o, float* lse, uint64_t* mask) {                                                            \
+        forward<S, D>(a, runs, tiles, q, k, v, o, lse, mask);                                                                            \
     }                                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                                \
         et_attention_query_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,       \
-                                        const __nv_bfloat16* d_o, const float* lse, const float* delta, __nv_bfloat16* dq) {             \
-        query_gradient<S, D>(a, runs, tiles, q, k, v, d_o, lse, delta, dq);                                                              \
+                                        const __nv_bfloat16* d_o, const float* lse, const float* delta, const uint64_t* mask,            \
+                                        __nv_bfloat16* dq) {                                                                             \
+        query_gradient<S, D>(a, runs, tiles, q, k, v, d_o, lse, delta, mask, dq);                                                        \
     }                                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                                \
         et_attention_key_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,         \
-                                      const __nv_bfloat16* d_o, const float* lse, const float* delta, __nv_bfloat16* dk,                 \
-                                      __nv_bfloat16* dv) {                                                                               \
-        key_gradient<S, D>(a, runs, tiles, q, k, v, d_o, lse, delta, dk, dv);                                                            \
+                                      const __nv_bfloat16* d_o, const float* lse, const float* delta, const uint64_t* mask,              \
+                                      __nv_bfloat16* dk, __nv_bfloat16* dv) {                                                            \
+        key_gradient<S, D>(a, runs, tiles, q, k, v, d_o, lse, delta, mask, dk, dv);                                                      \
     }
 #define SIZES(name, S)                                                                                                                   \
     KERNELS(name, S, 32)                                                                                                                 \

@@ -5,9 +5,14 @@
 extern "C" __global__ void et_square_partial(const EtTask* tasks, const float* g, double* partial) {
     EtTask task = tasks[blockIdx.x];
     double sum = 0.0;
-    for (uint32_t i = threadIdx.x; i < task.len; i += blockDim.x) {
-        double value = g[task.start + i];
-        sum += value * value;
+#pragma unroll 4
+    for (uint32_t i = 4 * threadIdx.x; i < task.len; i += 4 * blockDim.x) {
+        float x[4];
+        et_load4(g, task.start + i, task.start + task.len, x);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            sum += (double)x[j] * x[j];
+        }
     }
     sum = et_block_sum(sum);
     if (threadIdx.x == 0) {
