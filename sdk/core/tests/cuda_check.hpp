@@ -49,6 +49,8 @@ static const float NONE = NAN;
 template <typename T>
 static std::vector<T> stored(const Floats &x) {
     std::vector<T> out;
+    // No room behind the last element, where sanitizers would not see an access.
+    out.reserve(x.size());
     for (float value : x) {
         out.push_back(et_narrow<T>(value));
     }

@@ -39,7 +39,7 @@ static std::function<void()> et_body;
 #define __device__
 #define __forceinline__ inline
 #define __shared__ static
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define ET_DYNAMIC(type, name) type *name = (type *)(((uintptr_t)et_dynamic_memory.data() + 127) / 128 * 128)
 
 static void et_wait(int state) {

@@ -20,44 +20,124 @@ struct Elementwise {
     void (*slopes)(int, uint64_t, uint64_t, uint64_t, const T *, const G *, G *, float *);
 };
 
+// An activation and its derivative in double precision.
+static void exact(int kind, double x, double &value, double &slope) {
+    double normal = 0.5 * std::erfc(-x / std::sqrt(2.0)), density = std::exp(-0.5 * x * x) / std::sqrt(2.0 * 3.14159265358979323846);
+    double inner = std::sqrt(2.0 / 3.14159265358979323846) * (x + 0.044715 * x * x * x), t = std::tanh(x), s = 1.0 / (1.0 + std::exp(-x));
+    double inner_slope = std::sqrt(2.0 / 3.14159265358979323846) * (1.0 + 3.0 * 0.044715 * x * x), h = std::tanh(inner);
+    double values[] = {x, x > 0.0 ? x : 0.0, x * normal, 0.5 * x * (1.0 + h), t, s, x * s};
+    double slopes[] = {1.0,
+                       (double)(x > 0.0),
+                       normal + x * density,
+                       0.5 * (1.0 + h) + 0.5 * x * (1.0 - h * h) * inner_slope,
+                       1.0 - t * t,
+                       s * (1.0 - s),
+                       s * (1.0 + x * (1.0 - s))};
+    value = values[kind];
+    slope = slopes[kind];
+}
+
+template <int KIND>
+static void fast_point(const char *name) {
+    double apart = 0.0;
+    for (int i = -12 * 1024; i <= 12 * 1024; ++i) {
+        float x = (float)i / 1024.0f;
+        double value, slope;
+        exact(KIND, x, value, slope);
+        EtPoint found = et_fast_point<KIND>(x);
+        apart = std::fmax(apart, std::fabs(found.value - value) / std::fmax(1.0, std::fabs(x)));
+        apart = std::fmax(apart, std::fabs(found.slope - slope) / std::fmax(1.0, std::fabs(x)));
+    }
+    // What is not a number stays that, and far out nothing overflows.
+    bool nan = std::isnan(et_fast_point<KIND>(NAN).value) && std::isnan(et_fast_point<KIND>(NAN).slope);
+    EtPoint above = et_fast_point<KIND>(1000.0f), below = et_fast_point<KIND>(-1000.0f);
+    bool far = above.value == 1000.0f && above.slope == 1.0f && below.value == 0.0f && below.slope == 0.0f;
+    report(name, nan && (far || KIND == ET_SIGMOID) ? apart : INFINITY, 1e-6);
+}
+
+static void fast_arithmetic() {
+    double apart = 0.0, density = 0.0;
+    for (int i = -12 * 1024; i <= 12 * 1024; ++i) {
+        double x = i / 1024.0;
+        EtNormal found = et_fast_normal((float)x);
+        apart = std::fmax(apart, std::fabs(found.below - 0.5 * std::erfc(-x / std::sqrt(2.0))));
+        density = std::fmax(density, std::fabs(found.density - std::exp(-0.5 * x * x) / std::sqrt(2.0 * 3.14159265358979323846)));
+    }
+    report("fast normal distribution", apart, 3e-7);
+    report("fast normal density", density, 1e-7);
+    fast_point<ET_GELU>("fast gelu");
+    fast_point<ET_GELU_TANH>("fast gelu of tanh");
+    fast_point<ET_SIGMOID>("fast sigmoid");
+    fast_point<ET_SILU>("fast silu");
+}
+
+// Kernels on matrices of this width that begin `shift` elements behind an address of 16 bytes.
+template <typename T>
+static void elementwise(Elementwise<T> kernels, size_t cols, size_t shift) {
+    size_t rows = 150, n = rows * cols, chunk = 64, parts = 3;
+    auto shifted = [&](Floats x) {
+        x.insert(x.begin(), shift, NONE);
+        return x;
+    };
+    auto found = [&](const auto &x) {
+        Floats all = values(x);
+        return Floats(all.begin() + (std::ptrdiff_t)shift, all.end());
+    };
+    Floats plain = numbers(n, 1);
+    for (float &v : plain) {
+        v *= 4.0f;
+    }
+    std::vector<T> x = stored<T>(shifted(plain));
+    std::vector<G> dy = stored<G>(shifted(numbers(n, 2)));
+    const T *from = x.data() + shift;
+    const G *above = dy.data() + shift;
+    EtDropout d = {9, 4, 6, 1288490189u, 1.0f / 0.7f};
+    Doubles kept(n), sums(cols, 0.0);
+    for (size_t i = 0; i < n; ++i) {
+        kept[i] = et_wide(from[i]) * (double)et_dropout1(d, i);
+        sums[i % cols] += et_wide(above[i]);
+    }
+    std::vector<T> y = stored<T>(Floats(n + shift, NONE));
+    et_launch(4, 1, 256, 1, [&] { kernels.dropout(d, n, from, y.data() + shift); });
+    compare("dropout", found(y), kept, ROUNDED);
+    unsigned wide = blocks(cols, 256);
+    Floats partial(parts * cols, NONE), out(cols, NONE);
+    et_launch(wide, (unsigned)parts, 32, 8, [&] { kernels.slopes(0, rows, cols, chunk, nullptr, above, nullptr, partial.data()); });
+    et_launch(blocks(cols, 32), 1, 32, 32, [&] { et_column_finish(parts, cols, 0, partial.data(), out.data()); });
+    compare("sums of columns", out, sums, 1e-5);
+    for (int kind = ET_NONE; kind <= ET_SILU; ++kind) {
+        Doubles value(n), slope(n);
+        sums.assign(cols, 0.0);
+        for (size_t i = 0; i < n; ++i) {
+            exact(kind, et_wide(from[i]), value[i], slope[i]);
+            slope[i] *= et_wide(above[i]);
+            sums[i % cols] += slope[i];
+        }
+        y = stored<T>(Floats(n + shift, NONE));
+        et_launch(4, 1, 256, 1, [&] { kernels.activation(kind, n, from, y.data() + shift); });
+        compare("activation", found(y), value, ROUNDED);
+        std::vector<G> dz = stored<G>(Floats(n + shift, NONE)), same = dz;
+        et_launch(wide, (unsigned)parts, 32, 8,
+                  [&] { kernels.slopes(kind, rows, cols, chunk, from, above, dz.data() + shift, partial.data()); });
+        et_launch(blocks(cols, 32), 1, 32, 32, [&] { et_column_finish(parts, cols, 0, partial.data(), out.data()); });
+        compare("activation backward", found(dz), slope, ROUNDED);
+        compare("sums of its columns", out, sums, 1e-5);
+        et_launch(wide, (unsigned)parts, 32, 8,
+                  [&] { kernels.slopes(kind, rows, cols, chunk, from, above, same.data() + shift, nullptr); });
+        Floats first = found(dz);
+        compare("without sums", found(same), Doubles(first.begin(), first.end()), 0.0);
+    }
+}
+
 template <typename T>
 static void elementwise(const char *name, Elementwise<T> kernels) {
     std::printf("%s\n", name);
-    // A width of whole groups of four, and one that is not.
-    for (size_t cols : {136, 37}) {
-        size_t rows = 150, n = rows * cols, chunk = 64, parts = 3;
-        std::vector<T> x = stored<T>(numbers(n, 1)), y = stored<T>(Floats(n, NONE));
-        std::vector<G> dy = stored<G>(numbers(n, 2)), dz = stored<G>(Floats(n, NONE));
-        EtDropout d = {9, 4, 6, 1288490189u, 1.0f / 0.7f};
-        Doubles value(n), slope(n), kept(n), sums(cols, 0.0), plain(cols, 0.0);
-        for (size_t i = 0; i < n; ++i) {
-            double v = et_wide(x[i]), g = et_wide(dy[i]), cumulative = 0.5 * std::erfc(-v / std::sqrt(2.0));
-            value[i] = v * cumulative;
-            slope[i] = g * (cumulative + v * std::exp(-0.5 * v * v) / std::sqrt(2.0 * 3.14159265358979323846));
-            kept[i] = v * (double)et_dropout1(d, i);
-            sums[i % cols] += slope[i];
-            plain[i % cols] += g;
-        }
-        et_launch(4, 1, 256, 1, [&] { kernels.activation(ET_GELU, n, x.data(), y.data()); });
-        compare("gelu", values(y), value, ROUNDED);
-        et_launch(4, 1, 256, 1, [&] { kernels.dropout(d, n, x.data(), y.data()); });
-        compare("dropout", values(y), kept, ROUNDED);
-        Floats partial(parts * cols, NONE), out(cols, NONE);
-        unsigned wide = blocks(cols, 128);
-        et_launch(wide, (unsigned)parts, 32, 8,
-                  [&] { kernels.slopes(ET_GELU, rows, cols, chunk, x.data(), dy.data(), dz.data(), partial.data()); });
-        et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 0, partial.data(), out.data()); });
-        compare("gelu backward", values(dz), slope, ROUNDED);
-        compare("sums of its columns", out, sums, 1e-5);
-        std::vector<G> same = stored<G>(Floats(n, NONE));
-        et_launch(wide, (unsigned)parts, 32, 8,
-                  [&] { kernels.slopes(ET_GELU, rows, cols, chunk, x.data(), dy.data(), same.data(), nullptr); });
-        Floats first = values(dz);
-        compare("without sums", values(same), Doubles(first.begin(), first.end()), 0.0);
-        et_launch(wide, (unsigned)parts, 32, 8, [&] { kernels.slopes(0, rows, cols, chunk, nullptr, dy.data(), nullptr, partial.data()); });
-        et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 0, partial.data(), out.data()); });
-        compare("sums of columns", out, plain, 1e-5);
-    }
+    // Eight elements at once, in more than one block; four, of an address that does not allow eight or a width that does not; one.
+    elementwise(kernels, 264, 0);
+    elementwise(kernels, 136, 4);
+    elementwise(kernels, 132, 0);
+    elementwise(kernels, 37, 0);
+    elementwise(kernels, 136, 1);
 }
 
 template <typename From, typename To>
@@ -133,8 +213,8 @@ static void norms(const char *name, Norm<T> kernels) {
             et_launch(blocks(cols, 128), parts, 32, 8, [&] {
                 kernels.columns(rows, cols, chunk, rms, dy.data(), saved, mean.data(), rstd.data(), gammas.data(), betas.data());
             });
-            et_launch(blocks(cols, 256), 1, 256, 1, [&] { et_column_finish(parts, cols, 0, gammas.data(), dgamma.data()); });
-            et_launch(blocks(cols, 256), 1, 256, 1, [&] { et_column_finish(parts, cols, 0, betas.data(), dbeta.data()); });
+            et_launch(blocks(cols, 32), 1, 32, 32, [&] { et_column_finish(parts, cols, 0, gammas.data(), dgamma.data()); });
+            et_launch(blocks(cols, 32), 1, 32, 32, [&] { et_column_finish(parts, cols, 0, betas.data(), dbeta.data()); });
             compare("norm dgamma", dgamma, right.dgamma, 1e-4);
             compare("norm dbeta", dbeta, right.dbeta, 1e-5);
         }
@@ -251,7 +331,7 @@ static void small_gradients() {
     Floats partial(parts * cols, NONE), out(cols, NONE);
     et_launch(1, (unsigned)parts, 32, 8,
               [&] { et_slopes_f16(0, rows, cols, chunk, nullptr, kept.data(), nullptr, partial.data()); });
-    et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 0, partial.data(), out.data()); });
+    et_launch(blocks(cols, 32), 1, 32, 32, [&] { et_column_finish(parts, cols, 0, partial.data(), out.data()); });
     for (size_t c = 0; c < cols; ++c) {
         report("small gradients in bf16", std::fabs(out[c] / expected[c] - 1.0), 1e-3);
         report("small gradients in f16 are lost", std::fabs(lost[c]), 0.0);
@@ -259,6 +339,7 @@ static void small_gradients() {
 }
 
 int main() {
+    fast_arithmetic();
     elementwise("bf16", Elementwise<__nv_bfloat16>{et_activation_bf16, et_dropout_bf16, et_slopes_bf16});
     elementwise("f16", Elementwise<__half>{et_activation_f16, et_dropout_f16, et_slopes_f16});
     convert("f32 to bf16", et_convert_f32_bf16);

@@ -30,19 +30,19 @@ pub(super) fn forward(activation: Activation, x: &Raw) -> Result<Raw> {
     let y = empty(x.dtype(), x.shape())?;
     let n = x.elem_count();
     let name = ["et_activation_forward", "et_activation_bf16", "et_activation_f16"];
-    let launch = by_type(x.dtype(), name, n).i32(code(activation)).u64(n);
+    let launch = by_type(x.dtype(), name, [n, n.div_ceil(16)]).i32(code(activation)).u64(n);
     // SAFETY: x and y have n elements of the kernel's type.
     unsafe { launch.tensor(x).tensor(&y).run() }?;
     Ok(y)
 }
 
-/// A launch over `n` elements of the kernel for this type.
-fn by_type(dtype: DType, names: [&'static str; 3], n: usize) -> Launch {
+/// A launch of the kernel for this type with that many threads: for f32, for fewer bits.
+fn by_type(dtype: DType, names: [&'static str; 3], threads: [usize; 2]) -> Launch {
     let name = named(dtype, names);
     if is_half(dtype) {
-        Launch::new(Half, name).elements(n.div_ceil(4))
+        Launch::new(Half, name).elements(threads[1])
     } else {
-        Launch::new(Elementwise, name).elements(n)
+        Launch::new(Elementwise, name).elements(threads[0])
     }
 }
 
@@ -94,12 +94,12 @@ fn half_columns(
     cols: usize,
     sums: bool,
 ) -> Result<Partial> {
-    let chunk = chunk_rows(rows);
+    let chunk = chunk_rows(rows, cols);
     let parts = rows.div_ceil(chunk);
     let partial = sums.then(|| floats((parts.max(1), cols))).transpose()?;
     let dtype = x.map_or(GRADIENTS, Raw::dtype);
     let launch = Launch::new(Half, named(dtype, ["", "et_slopes_bf16", "et_slopes_f16"]));
-    let launch = launch.block(32, 8).grid(cols.div_ceil(128), parts).i32(code);
+    let launch = launch.block(32, 8).grid(cols.div_ceil(256), parts).i32(code);
     let launch = launch.u64(rows).u64(cols).u64(chunk).maybe(x).tensor(dy).maybe(dz);
     // SAFETY: x, dy and dz have rows * cols elements of the kernel's types, partial one row per block row.
     unsafe { launch.maybe(partial.as_ref()).run() }?;
@@ -121,7 +121,7 @@ fn drop_out(dropout: philox::Dropout, x: &Raw) -> Result<Raw> {
     let y = empty(x.dtype(), x.shape())?;
     let n = x.elem_count();
     let names = ["et_dropout", "et_dropout_bf16", "et_dropout_f16"];
-    let launch = by_type(x.dtype(), names, n.div_ceil(if is_half(x.dtype()) { 1 } else { 4 }));
+    let launch = by_type(x.dtype(), names, [n.div_ceil(4); 2]);
     // SAFETY: x and y have n elements of the kernel's type.
     unsafe { launch.value(Dropout::from(Some(dropout))).u64(n).tensor(x).tensor(&y).run() }?;
     Ok(y)
@@ -139,9 +139,11 @@ pub(crate) fn dropout(x: &Tensor, dropout: philox::Dropout) -> Result<Tensor> {
     }))
 }
 
-/// Rows that one block of a column sum adds: depends on the shape only, so the order of sums does too.
-pub(super) fn chunk_rows(rows: usize) -> usize {
-    rows.div_ceil(128).max(64)
+/// Rows that one block of a column sum adds, a multiple of the eight that it adds at once: depends on the shape only, so the order of sums
+/// does too. Blocks of 256 columns are then at most 528, which are at work at once where 132 multiprocessors hold four each.
+pub(super) fn chunk_rows(rows: usize, cols: usize) -> usize {
+    let parts = (528 / cols.div_ceil(256).max(1)).max(1);
+    rows.div_ceil(parts).max(1).next_multiple_of(8)
 }
 
 /// out [cols] = (add ? out : 0) + the sums of the columns of x [rows, cols], f32 or bf16.
@@ -152,7 +154,7 @@ pub(super) fn column_sum(x: &Raw, rows: usize, cols: usize, add: bool, out: &Raw
             None => Ok(()),
         };
     }
-    let chunk = chunk_rows(rows);
+    let chunk = chunk_rows(rows, cols);
     let parts = rows.div_ceil(chunk);
     let partial = floats((parts.max(1), cols))?;
     let launch = Launch::new(Elementwise, "et_column_partial").block(32, 8);
@@ -162,7 +164,7 @@ pub(super) fn column_sum(x: &Raw, rows: usize, cols: usize, add: bool, out: &Raw
     finish_columns(&partial, parts, cols, add, out)
 }
 
-/// out [cols] = (add ? out : 0) + the sums of the columns of `partial` [parts, cols], in order.
+/// out [cols] = (add ? out : 0) + the sums of the columns of `partial` [parts, cols], in an order that `parts` sets.
 pub(super) fn finish_columns(
     partial: &Raw,
     parts: usize,
@@ -170,7 +172,8 @@ pub(super) fn finish_columns(
     add: bool,
     out: &Raw,
 ) -> Result<()> {
-    let launch = Launch::new(Elementwise, "et_column_finish").elements(cols);
+    let launch = Launch::new(Elementwise, "et_column_finish").block(32, 32);
+    let launch = launch.grid(cols.div_ceil(32), 1);
     // SAFETY: partial has parts * cols elements, out cols.
     unsafe { launch.u64(parts).u64(cols).flag(add).tensor(partial).tensor(out).run() }
 }

@@ -184,7 +184,7 @@ impl Saved {
 
     /// Partial sums for gamma and beta, and how many rows they have.
     fn columns(&self, dy: &Raw) -> Result<(Raw, Raw, usize)> {
-        let chunk = chunk_rows(self.rows);
+        let chunk = chunk_rows(self.rows, self.cols);
         let parts = self.rows.div_ceil(chunk);
         let room = (parts.max(1), self.cols);
         let (gammas, betas) = (floats(room)?, floats(room)?);

@@ -50,17 +50,23 @@ extern "C" __global__ void et_column_partial(uint64_t rows, uint64_t cols, uint6
     }
 }
 
-// out = (add ? out : 0) + the sums of `partial` [parts, cols] in their order.
+// out = (add ? out : 0) + the sums of `partial` [parts, cols], in an order that only `parts` sets. Blocks of 32 x 32 threads for 32
+// columns: every warp adds some of the parts, then adds up one column.
 extern "C" __global__ void et_column_finish(uint64_t parts, uint64_t cols, int add, const float* partial, float* out) {
-    uint64_t col = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x;
-    if (col >= cols) {
-        return;
-    }
+    __shared__ double sums[32][33];
+    uint64_t first = blockIdx.x * 32ull, col = first + threadIdx.x, own = first + threadIdx.y;
     double sum = 0.0;
-    for (uint64_t part = 0; part < parts; ++part) {
-        sum += partial[part * cols + col];
+    if (col < cols) {
+        for (uint64_t part = threadIdx.y; part < parts; part += 32) {
+            sum += partial[part * cols + col];
+        }
     }
-    out[col] = (add ? out[col] : 0.0f) + (float)sum;
+    sums[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    sum = et_warp_sum(sums[threadIdx.x][threadIdx.y]);
+    if (threadIdx.x == 0 && own < cols) {
+        out[own] = (add ? out[own] : 0.0f) + (float)sum;
+    }
 }
 
 // y (+)= x.

@@ -24,22 +24,23 @@ __device__ __forceinline__ __half et_narrow<__half>(float x) {
     return __float2half_rn(x);
 }
 
-// Four elements that are read or written at once.
-template <typename T>
-struct alignas(4 * sizeof(T)) EtFour {
-    T x[4];
+// Elements that are read or written at once.
+template <typename T, int N>
+struct alignas(N * sizeof(T)) EtGroup {
+    T x[N];
 };
 
-template <typename T>
-__device__ __forceinline__ bool et_is_four(const T* p) {
-    return ((uintptr_t)p & (4 * sizeof(T) - 1)) == 0;
+// Whether p may be the address of a group.
+template <int N, typename T>
+__device__ __forceinline__ bool et_is_group(const T* p) {
+    return ((uintptr_t)p & (N * sizeof(T) - 1)) == 0;
 }
 
 // Elements at .. at + 3; those from `end` on are 0.
 template <typename T>
 __device__ __forceinline__ void et_load4(const T* p, uint64_t at, uint64_t end, float (&out)[4]) {
-    if (at + 4 <= end && et_is_four(p + at)) {
-        EtFour<T> four = *(const EtFour<T>*)(p + at);
+    if (at + 4 <= end && et_is_group<4>(p + at)) {
+        EtGroup<T, 4> four = *(const EtGroup<T, 4>*)(p + at);
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             out[j] = et_wide(four.x[j]);
@@ -55,13 +56,13 @@ __device__ __forceinline__ void et_load4(const T* p, uint64_t at, uint64_t end, 
 // Writes elements at .. at + 3 that lie before `end`.
 template <typename T>
 __device__ __forceinline__ void et_store4(T* p, uint64_t at, uint64_t end, const float (&in)[4]) {
-    if (at + 4 <= end && et_is_four(p + at)) {
-        EtFour<T> four;
+    if (at + 4 <= end && et_is_group<4>(p + at)) {
+        EtGroup<T, 4> four;
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             four.x[j] = et_narrow<T>(in[j]);
         }
-        *(EtFour<T>*)(p + at) = four;
+        *(EtGroup<T, 4>*)(p + at) = four;
         return;
     }
 #pragma unroll
@@ -69,6 +70,37 @@ __device__ __forceinline__ void et_store4(T* p, uint64_t at, uint64_t end, const
         if (at + j < end) {
             p[at + j] = et_narrow<T>(in[j]);
         }
+    }
+}
+
+// Elements at .. at + 7 as two fours. With WHOLE all lie before `end` and p + at is the address of a group of eight: one access without a
+// branch, so that several can be under way.
+template <bool WHOLE, typename T>
+__device__ __forceinline__ void et_load8(const T* p, uint64_t at, uint64_t end, float (&out)[2][4]) {
+    if constexpr (WHOLE) {
+        EtGroup<T, 8> eight = *(const EtGroup<T, 8>*)(p + at);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            out[j / 4][j % 4] = et_wide(eight.x[j]);
+        }
+    } else {
+        et_load4(p, at, end, out[0]);
+        et_load4(p, at + 4, end, out[1]);
+    }
+}
+
+template <bool WHOLE, typename T>
+__device__ __forceinline__ void et_store8(T* p, uint64_t at, uint64_t end, const float (&in)[2][4]) {
+    if constexpr (WHOLE) {
+        EtGroup<T, 8> eight;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            eight.x[j] = et_narrow<T>(in[j / 4][j % 4]);
+        }
+        *(EtGroup<T, 8>*)(p + at) = eight;
+    } else {
+        et_store4(p, at, end, in[0]);
+        et_store4(p, at + 4, end, in[1]);
     }
 }
 
