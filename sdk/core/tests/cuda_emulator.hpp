@@ -39,7 +39,7 @@ static std::function<void()> et_body;
 #define __device__
 #define __forceinline__ inline
 #define __shared__ static
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define ET_DYNAMIC(type, name) type *name = (type *)(((uintptr_t)et_dynamic_memory.data() + 127) / 128 * 128)
 
 static void et_wait(int state) {
@@ -135,6 +135,10 @@ static void et_launch(unsigned gx, unsigned gy, unsigned bx, unsigned by, std::f
     }
 }
 
+struct float2 {
+    float x, y;
+};
+static inline float2 make_float2(float x, float y) { return {x, y}; }
 struct float4 {
     float x, y, z, w;
 };

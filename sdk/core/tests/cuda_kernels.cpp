@@ -40,7 +40,7 @@ static void elementwise() {
         }
     }
     et_launch(blocks(cols, 32), parts, 32, 8, [&] { et_column_partial(rows, cols, chunk, m.data(), partial.data()); });
-    et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 1, partial.data(), out.data()); });
+    et_launch(blocks(cols, 32), 1, 32, 8, [&] { et_column_finish(parts, cols, 1, partial.data(), out.data()); });
     compare("column sums", out, sums, 1e-6);
 }
 
@@ -84,8 +84,8 @@ static void norms() {
             et_launch(blocks(cols, 32), parts, 32, 8, [&] {
                 et_norm_columns(rows, cols, chunk, rms, dy.data(), saved, mean.data(), rstd.data(), gammas.data(), betas.data());
             });
-            et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 0, gammas.data(), dgamma.data()); });
-            et_launch(1, 1, 256, 1, [&] { et_column_finish(parts, cols, 0, betas.data(), dbeta.data()); });
+            et_launch(blocks(cols, 32), 1, 32, 8, [&] { et_column_finish(parts, cols, 0, gammas.data(), dgamma.data()); });
+            et_launch(blocks(cols, 32), 1, 32, 8, [&] { et_column_finish(parts, cols, 0, betas.data(), dbeta.data()); });
             compare("norm dgamma", dgamma, right.dgamma, 1e-5);
             compare("norm dbeta", dbeta, right.dbeta, 1e-5);
         }

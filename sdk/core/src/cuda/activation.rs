@@ -162,7 +162,7 @@ pub(super) fn column_sum(x: &Raw, rows: usize, cols: usize, add: bool, out: &Raw
     finish_columns(&partial, parts, cols, add, out)
 }
 
-/// out [cols] = (add ? out : 0) + the sums of the columns of `partial` [parts, cols], in order.
+/// out [cols] = (add ? out : 0) + the sums of the columns of `partial` [parts, cols], always in the same order.
 pub(super) fn finish_columns(
     partial: &Raw,
     parts: usize,
@@ -170,7 +170,8 @@ pub(super) fn finish_columns(
     add: bool,
     out: &Raw,
 ) -> Result<()> {
-    let launch = Launch::new(Elementwise, "et_column_finish").elements(cols);
+    let launch = Launch::new(Elementwise, "et_column_finish").block(32, 8);
+    let launch = launch.grid(cols.div_ceil(32), 1);
     // SAFETY: partial has parts * cols elements, out cols.
     unsafe { launch.u64(parts).u64(cols).flag(add).tensor(partial).tensor(out).run() }
 }

@@ -50,17 +50,25 @@ extern "C" __global__ void et_column_partial(uint64_t rows, uint64_t cols, uint6
     }
 }
 
-// out = (add ? out : 0) + the sums of `partial` [parts, cols] in their order.
+// out = (add ? out : 0) + the sums of `partial` [parts, cols], always in the same order. Blocks of 32 x 8 threads: eight share a column.
 extern "C" __global__ void et_column_finish(uint64_t parts, uint64_t cols, int add, const float* partial, float* out) {
-    uint64_t col = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x;
-    if (col >= cols) {
-        return;
-    }
+    __shared__ double sums[8][32];
+    uint64_t col = blockIdx.x * 32ull + threadIdx.x;
     double sum = 0.0;
-    for (uint64_t part = 0; part < parts; ++part) {
-        sum += partial[part * cols + col];
+    if (col < cols) {
+#pragma unroll 8
+        for (uint64_t part = threadIdx.y; part < parts; part += 8) {
+            sum += partial[part * cols + col];
+        }
     }
-    out[col] = (add ? out[col] : 0.0f) + (float)sum;
+    sums[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y == 0 && col < cols) {
+        for (int i = 1; i < 8; ++i) {
+            sum += sums[i][threadIdx.x];
+        }
+        out[col] = (add ? out[col] : 0.0f) + (float)sum;
+    }
 }
 
 // y (+)= x.

@@ -35,15 +35,21 @@ __device__ __forceinline__ bool et_is_four(const T* p) {
     return ((uintptr_t)p & (4 * sizeof(T) - 1)) == 0;
 }
 
+// Four elements from an address that allows it.
+template <typename T>
+__device__ __forceinline__ void et_read4(const T* p, float (&out)[4]) {
+    EtFour<T> four = *(const EtFour<T>*)p;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        out[j] = et_wide(four.x[j]);
+    }
+}
+
 // Elements at .. at + 3; those from `end` on are 0.
 template <typename T>
 __device__ __forceinline__ void et_load4(const T* p, uint64_t at, uint64_t end, float (&out)[4]) {
     if (at + 4 <= end && et_is_four(p + at)) {
-        EtFour<T> four = *(const EtFour<T>*)(p + at);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            out[j] = et_wide(four.x[j]);
-        }
+        et_read4(p + at, out);
         return;
     }
 #pragma unroll
@@ -70,6 +76,32 @@ __device__ __forceinline__ void et_store4(T* p, uint64_t at, uint64_t end, const
             p[at + j] = et_narrow<T>(in[j]);
         }
     }
+}
+
+// Eight narrow elements as they are stored: half the registers that their values would take.
+struct alignas(16) EtEight {
+    uint32_t word[4];
+};
+
+// The values of the first or second four.
+template <typename T>
+__device__ __forceinline__ void et_widen4(const EtEight& eight, int half, float (&out)[4]) {
+    EtFour<T> four;
+    __builtin_memcpy(&four, eight.word + 2 * half, sizeof four);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        out[j] = et_wide(four.x[j]);
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void et_narrow4(const float (&in)[4], EtEight& eight, int half) {
+    EtFour<T> four;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        four.x[j] = et_narrow<T>(in[j]);
+    }
+    __builtin_memcpy(eight.word + 2 * half, &four, sizeof four);
 }
 
 // The value that a reader of the stored element will see.
