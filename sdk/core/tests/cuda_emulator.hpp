@@ -135,6 +135,10 @@ static void et_launch(unsigned gx, unsigned gy, unsigned bx, unsigned by, std::f
     }
 }
 
+struct float2 {
+    float x, y;
+};
+static inline float2 make_float2(float x, float y) { return {x, y}; }
 struct float4 {
     float x, y, z, w;
 };

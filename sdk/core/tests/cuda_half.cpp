@@ -167,15 +167,29 @@ struct Norm {
     void (*again)(uint64_t, uint64_t, const T *, const float *, const float *, const float *, const float *, T *);
     void (*backward)(uint64_t, uint64_t, int, int, EtDropout, const G *, const T *, const float *, const float *, const float *, G *, G *);
     void (*columns)(uint64_t, uint64_t, uint64_t, int, const G *, const T *, const float *, const float *, float *, float *);
+    void (*gradients)(uint64_t, uint64_t, uint64_t, int, int, EtDropout, const G *, const T *, const float *, const float *, const float *,
+                      G *, G *, float *, float *);
 };
+
+// Sums of columns that a kernel left in parts.
+static Floats finished(size_t parts, size_t cols, const Floats &partial) {
+    Floats out(cols, NONE);
+    et_launch(blocks(cols, 32), 1, 32, 32, [&] { et_column_finish(parts, cols, 0, partial.data(), out.data()); });
+    return out;
+}
+
+static void compare_bits(const char *name, const Floats &found, const Floats &expected) {
+    compare(name, found, Doubles(expected.begin(), expected.end()), 0.0);
+}
 
 template <typename T>
 static void norms(const char *name, Norm<T> kernels) {
     std::printf("%s\n", name);
-    for (size_t cols : {4, 21, 132, 768}) {
+    // Rows that are held in registers, of whole warps and not, and rows that are not: of no whole eights, and too wide.
+    for (size_t cols : {4, 21, 40, 132, 256, 384, 768, 1024, 1032}) {
         for (int variant = 0; variant < 4; ++variant) {
             bool rms = variant == 3, has_residual = variant == 1 || variant == 2, has_dropout = variant == 2;
-            size_t rows = 11, n = rows * cols;
+            size_t rows = 19, n = rows * cols;
             std::vector<T> x = stored<T>(numbers(n, 1)), r = stored<T>(numbers(n, 2)), y = stored<T>(Floats(n, NONE)), summed = y, same = y;
             std::vector<G> dy = stored<G>(numbers(n, 5)), dx = stored<G>(Floats(n, NONE)), dr = dx;
             Floats gamma = numbers(cols, 3), beta = numbers(cols, 4), mean(rows, NONE), rstd(rows, NONE);
@@ -201,22 +215,58 @@ static void norms(const char *name, Norm<T> kernels) {
             const T *saved = sum ? sum : x.data();
             et_launch(blocks(rows, 8), 1, 256, 1,
                       [&] { kernels.again(rows, cols, saved, means, rstd.data(), gamma.data(), shift, same.data()); });
-            Floats first = values(y);
-            compare("norm again", values(same), Doubles(first.begin(), first.end()), 0.0);
+            compare_bits("norm again", values(same), values(y));
+            if (sum) {
+                compare("norm sum", values(summed), sums, 0.0);
+            }
             et_launch(blocks(rows, 8), 1, 256, 1, [&] {
                 kernels.backward(rows, cols, has_dropout, rms, d, dy.data(), saved, mean.data(), rstd.data(), gamma.data(), dx.data(), dr.data());
             });
             compare("norm dx", values(dx), right.dx, ROUNDED);
             compare("norm dresidual", values(dr), right.dresidual, ROUNDED);
-            size_t chunk = 4, parts = 3;
-            Floats gammas(parts * cols, NONE), betas(parts * cols, NONE), dgamma(cols, NONE), dbeta(cols, NONE);
+            size_t chunk = 8, parts = 3;
+            Floats gammas(parts * cols, NONE), betas(parts * cols, NONE);
             et_launch(blocks(cols, 128), parts, 32, 8, [&] {
                 kernels.columns(rows, cols, chunk, rms, dy.data(), saved, mean.data(), rstd.data(), gammas.data(), betas.data());
             });
-            et_launch(blocks(cols, 32), 1, 32, 32, [&] { et_column_finish(parts, cols, 0, gammas.data(), dgamma.data()); });
-            et_launch(blocks(cols, 32), 1, 32, 32, [&] { et_column_finish(parts, cols, 0, betas.data(), dbeta.data()); });
-            compare("norm dgamma", dgamma, right.dgamma, 1e-4);
-            compare("norm dbeta", dbeta, right.dbeta, 1e-5);
+            compare("norm dgamma", finished(parts, cols, gammas), right.dgamma, 1e-4);
+            compare("norm dbeta", finished(parts, cols, betas), right.dbeta, 1e-5);
+            // Addresses that do not allow eight elements at once come to the same, but for the order of sums.
+            std::vector<T> shifted = stored<T>(Floats(n + 1, NONE)), shifted_sum = shifted;
+            std::copy(x.begin(), x.end(), shifted.begin() + 1);
+            et_launch(blocks(rows, 8), 1, 256, 1, [&] {
+                kernels.forward(rows, cols, has_dropout, rms, d, (float)eps, shifted.data() + 1, has_residual ? r.data() : nullptr,
+                                gamma.data(), shift, y.data(), sum ? shifted_sum.data() + 1 : nullptr, means, rstd.data());
+            });
+            compare("norm of a shifted x", values(y), right.y, ROUNDED);
+            if (sum) {
+                shifted_sum.erase(shifted_sum.begin());
+                compare_bits("sum of a shifted x", values(shifted_sum), values(summed));
+            }
+            if (cols % 8 != 0 || cols > 1024) {
+                continue;
+            }
+            // All gradients at once: warps with three rows, with two and with one, and a block that is not full.
+            chunk = 13, parts = 2;
+            for (int missing = 0; missing < 3; ++missing) {
+                dx = stored<G>(Floats(n, NONE));
+                dr = dx;
+                gammas.assign(parts * cols, NONE);
+                betas = gammas;
+                G *to_x = missing == 1 ? nullptr : dx.data(), *to_r = missing == 2 ? nullptr : dr.data();
+                et_launch(parts, 1, 192, 1, [&] {
+                    kernels.gradients(rows, cols, chunk, has_dropout, rms, d, dy.data(), saved, mean.data(), rstd.data(), gamma.data(),
+                                      to_x, to_r, gammas.data(), betas.data());
+                });
+                if (to_x) {
+                    compare("norm dx at once", values(dx), right.dx, ROUNDED);
+                }
+                if (to_r) {
+                    compare("norm dresidual at once", values(dr), right.dresidual, ROUNDED);
+                }
+                compare("norm dgamma at once", finished(parts, cols, gammas), right.dgamma, 1e-4);
+                compare("norm dbeta at once", finished(parts, cols, betas), right.dbeta, 1e-5);
+            }
         }
     }
 }
@@ -348,8 +398,9 @@ int main() {
     convert("f16 to f32", et_convert_f16_f32);
     convert("bf16 to f16", et_convert_bf16_f16);
     convert("f16 to bf16", et_convert_f16_bf16);
-    norms("bf16", Norm<__nv_bfloat16>{et_norm_forward_bf16, et_norm_again_bf16, et_norm_backward_bf16, et_norm_columns_bf16});
-    norms("f16", Norm<__half>{et_norm_forward_f16, et_norm_again_f16, et_norm_backward_f16, et_norm_columns_f16});
+    norms("bf16", Norm<__nv_bfloat16>{et_norm_forward_bf16, et_norm_again_bf16, et_norm_backward_bf16, et_norm_columns_bf16,
+                                      et_norm_gradients_bf16});
+    norms("f16", Norm<__half>{et_norm_forward_f16, et_norm_again_f16, et_norm_backward_f16, et_norm_columns_f16, et_norm_gradients_f16});
     rows("bf16", Rows<__nv_bfloat16>{et_cross_entropy_rows_bf16, et_cross_entropy_backward_bf16, et_embedding_forward_bf16,
                                      et_pool_forward_bf16, et_pool_backward_bf16});
     rows("f16", Rows<__half>{et_cross_entropy_rows_f16, et_cross_entropy_backward_f16, et_embedding_forward_f16, et_pool_forward_f16,

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor as Raw};
 use super::activation::{chunk_rows, finish_columns};
 use super::launch::{Dropout, Launch, Module::Norm, Module::NormHalf};
 use super::linear::give_written;
-use super::memory::{empty, floats};
+use super::memory::{address, empty, floats};
 use super::mixed::{elements, gradient, gradient_type, is_half, named, type_of};
 use crate::error::Result;
 use crate::kernels::philox;
@@ -81,17 +81,7 @@ pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
     let y = record_narrow(name, &tracked, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let grad = gradient(&grad, back)?;
-        if pass.wants(1) || (!rms && pass.wants(2)) {
-            let (gammas, betas, parts) = saved.columns(&grad)?;
-            give_written(pass, 1, &[cols], |out, add| {
-                finish_columns(&gammas, parts, cols, add, out)
-            })?;
-            if !rms {
-                give_written(pass, 2, &[cols], |out, add| {
-                    finish_columns(&betas, parts, cols, add, out)
-                })?;
-            }
-        }
+        let want_columns = pass.wants(1) || (!rms && pass.wants(2));
         let (want_x, want_residual) = (pass.wants(0), pass.wants(residual_at));
         // Without dropout x and the residual have one gradient.
         let shared = saved.dropout.is_none();
@@ -101,8 +91,24 @@ pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
             None
         };
         let dresidual = if want_residual && !shared { Some(empty(back, shape)?) } else { None };
-        if dx.is_some() || dresidual.is_some() {
-            saved.rows(&grad, dx.as_ref(), dresidual.as_ref())?;
+        let want_rows = dx.is_some() || dresidual.is_some();
+        let columns = if want_rows && want_columns && saved.is_held(&grad)? {
+            Some(saved.gradients(&grad, dx.as_ref(), dresidual.as_ref())?)
+        } else {
+            if want_rows {
+                saved.rows(&grad, dx.as_ref(), dresidual.as_ref())?;
+            }
+            want_columns.then(|| saved.columns(&grad)).transpose()?
+        };
+        if let Some((gammas, betas, parts)) = columns {
+            give_written(pass, 1, &[cols], |out, add| {
+                finish_columns(&gammas, parts, cols, add, out)
+            })?;
+            if !rms {
+                give_written(pass, 2, &[cols], |out, add| {
+                    finish_columns(&betas, parts, cols, add, out)
+                })?;
+            }
         }
         if want_residual {
             let own = if shared { dx.clone() } else { dresidual };
@@ -182,12 +188,65 @@ impl Saved {
         Ok(Value::new(y))
     }
 
+    /// Room for partial sums for gamma and beta over blocks of `chunk` rows, and how many rows those sums have.
+    fn room(&self, chunk: usize) -> Result<(Raw, Raw, usize)> {
+        let parts = self.rows.div_ceil(chunk);
+        let room = (parts.max(1), self.cols);
+        Ok((floats(room)?, floats(room)?, parts))
+    }
+
+    /// True if [`Saved::gradients`] can do the work: rows that a warp holds in registers, and reads 16 bytes at once.
+    fn is_held(&self, dy: &Raw) -> Result<bool> {
+        if !is_half(self.kept) || !self.cols.is_multiple_of(8) || !(1..=1024).contains(&self.cols) {
+            return Ok(false);
+        }
+        for x in [dy, &*self.summed, &*self.gamma] {
+            if !address(x)?.is_multiple_of(16) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// [`Saved::rows`] and [`Saved::columns`] in one pass; dx and dresidual are new tensors.
+    fn gradients(
+        &self,
+        dy: &Raw,
+        dx: Option<&Raw>,
+        dresidual: Option<&Raw>,
+    ) -> Result<(Raw, Raw, usize)> {
+        // Two blocks for each multiprocessor of an H100, each of six warps. It depends on the shape only, so the order of sums does too.
+        let chunk = self.rows.div_ceil(264).max(6);
+        let (gammas, betas, parts) = self.room(chunk)?;
+        let names = ["", "et_norm_gradients_bf16", "et_norm_gradients_f16"];
+        let launch = launch(self.kept, names)
+            .block(192, 1)
+            .grid(parts, 1)
+            .u64(self.rows)
+            .u64(self.cols)
+            .u64(chunk)
+            .flag(self.dropout.is_some())
+            .flag(self.mean.is_none())
+            .value(Dropout::from(self.dropout))
+            .tensor(dy)
+            .tensor(&self.summed)
+            .maybe(self.mean.as_deref())
+            .tensor(&self.rstd)
+            .tensor(&self.gamma)
+            .maybe(dx)
+            .maybe(dresidual)
+            .tensor(&gammas)
+            .tensor(&betas);
+        // SAFETY: dy, summed, dx and dresidual have rows * cols elements, gamma cols, mean and rstd rows, and the partial sums one row per
+        // block. `is_held` checked the addresses of what is read; new tensors begin at multiples of 256 bytes.
+        unsafe { launch.run() }?;
+        Ok((gammas, betas, parts))
+    }
+
     /// Partial sums for gamma and beta, and how many rows they have.
     fn columns(&self, dy: &Raw) -> Result<(Raw, Raw, usize)> {
         let chunk = chunk_rows(self.rows, self.cols);
-        let parts = self.rows.div_ceil(chunk);
-        let room = (parts.max(1), self.cols);
-        let (gammas, betas) = (floats(room)?, floats(room)?);
+        let (gammas, betas, parts) = self.room(chunk)?;
         let names = ["et_norm_columns", "et_norm_columns_bf16", "et_norm_columns_f16"];
         let width = if is_half(self.kept) { 128 } else { 32 };
         let launch = launch(self.kept, names)
@@ -203,7 +262,7 @@ impl Saved {
             .tensor(&self.rstd)
             .tensor(&gammas)
             .tensor(&betas);
-        // SAFETY: as above; the partial sums have one row per row of blocks.
+        // SAFETY: dy and summed have rows * cols elements, mean and rstd rows; the partial sums have one row per row of blocks.
         unsafe { launch.run() }?;
         Ok((gammas, betas, parts))
     }

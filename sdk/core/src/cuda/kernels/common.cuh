@@ -78,6 +78,16 @@ ET_HD float et_dropout1(const EtDropout& d, uint64_t index) {
     return et_factor(d, et_block(d.seed, d.stream, element >> 2).w[element & 3]);
 }
 
+// a * b, rounded before anything is added to it. Where a difference of two equal products must be 0, as in the gradient of a norm over one
+// column, a fused multiply-add would leave the rounding of one of them.
+ET_HD float et_product(float a, float b) {
+#ifdef __CUDA_ARCH__
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
 // Activations, numbered as `ET_ACTIVATION_` constants.
 enum EtActivation { ET_NONE = 0, ET_RELU = 1, ET_GELU = 2, ET_GELU_TANH = 3, ET_TANH = 4, ET_SIGMOID = 5, ET_SILU = 6 };
 

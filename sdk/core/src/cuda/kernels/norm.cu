@@ -79,7 +79,7 @@ extern "C" __global__ void et_norm_backward(uint64_t rows, uint64_t cols, int ha
     float centre = rms ? 0.0f : mean[row], inverse = rstd[row];
     float level = 0.0f, along = 0.0f;
     for (uint64_t at = lane; at < cols; at += 32) {
-        float scaled = g[at] * gamma[at];
+        float scaled = et_product(g[at], gamma[at]);
         level += scaled;
         along += scaled * (s[at] - centre) * inverse;
     }
@@ -92,7 +92,7 @@ extern "C" __global__ void et_norm_backward(uint64_t rows, uint64_t cols, int ha
         }
         for (int j = 0; j < 4 && at + j < cols; ++j) {
             float normal = (s[at + j] - centre) * inverse;
-            float value = inverse * (g[at + j] * gamma[at + j] - level - normal * along);
+            float value = inverse * (et_product(g[at + j], gamma[at + j]) - level - normal * along);
             if (dresidual) {
                 dresidual[start + at + j] = value;
             }

@@ -36,15 +36,21 @@ __device__ __forceinline__ bool et_is_group(const T* p) {
     return ((uintptr_t)p & (N * sizeof(T) - 1)) == 0;
 }
 
+// Four elements from an address that allows it.
+template <typename T>
+__device__ __forceinline__ void et_read4(const T* p, float (&out)[4]) {
+    EtGroup<T, 4> four = *(const EtGroup<T, 4>*)p;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        out[j] = et_wide(four.x[j]);
+    }
+}
+
 // Elements at .. at + 3; those from `end` on are 0.
 template <typename T>
 __device__ __forceinline__ void et_load4(const T* p, uint64_t at, uint64_t end, float (&out)[4]) {
     if (at + 4 <= end && et_is_group<4>(p + at)) {
-        EtGroup<T, 4> four = *(const EtGroup<T, 4>*)(p + at);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            out[j] = et_wide(four.x[j]);
-        }
+        et_read4(p + at, out);
         return;
     }
 #pragma unroll
@@ -102,6 +108,32 @@ __device__ __forceinline__ void et_store8(T* p, uint64_t at, uint64_t end, const
         et_store4(p, at, end, in[0]);
         et_store4(p, at + 4, end, in[1]);
     }
+}
+
+// Eight narrow elements as they are stored: half the registers that their values would take.
+struct alignas(16) EtEight {
+    uint32_t word[4];
+};
+
+// The values of the first or second four.
+template <typename T>
+__device__ __forceinline__ void et_widen4(const EtEight& eight, int half, float (&out)[4]) {
+    EtGroup<T, 4> four;
+    __builtin_memcpy(&four, eight.word + 2 * half, sizeof four);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        out[j] = et_wide(four.x[j]);
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void et_narrow4(const float (&in)[4], EtEight& eight, int half) {
+    EtGroup<T, 4> four;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        four.x[j] = et_narrow<T>(in[j]);
+    }
+    __builtin_memcpy(eight.word + 2 * half, &four, sizeof four);
 }
 
 // The value that a reader of the stored element will see.
