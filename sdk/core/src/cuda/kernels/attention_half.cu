@@ -17,6 +17,25 @@
 // Elements of a tile [TILE][D + 8]; eight more a row keep the rows of a matrix in different banks.
 #define OPERAND(D) (TILE * ((D) + 8))
 
+#ifndef QUERY_PART
+#define QUERY_PART 32
+#endif
+#ifndef KEY_PART
+#define KEY_PART 32
+#endif
+#ifndef HM
+#define HM 64
+#endif
+#define HELD(D) ((D) <= HM)
+#ifndef FB
+#define FB 1
+#endif
+#ifndef QB
+#define QB 1
+#endif
+#ifndef KB
+#define KB 1
+#endif
 // Eight elements that are read or written at once.
 template <typename T>
 struct alignas(16) Eight {
@@ -42,43 +61,68 @@ __device__ __forceinline__ void eight(const S* from, T* to, bool inside) {
     *(Eight<T>*)to = out;
 }
 
-// Begins to copy rows first..first + count of one head, stored as S, to out[row][column]; missing rows and columns are zeros.
-template <typename T, int D, typename S>
+// Where forward keeps a key of a tile: 16 keys lie so that what a lane has of their scores are four keys in a row, which one draw of random
+// numbers serves.
+__device__ __forceinline__ int place_of(int key) { return key / 16 * 16 + key % 4 / 2 * 8 + key % 16 / 4 * 2 + key % 2; }
+// The key of element e of the scores c[j] of a lane with l % 4 = t.
+__device__ __forceinline__ int key_of(int j, int t, int e) { return j / 2 * 16 + 4 * t + j % 2 * 2 + e % 2; }
+
+// Begins to copy rows first..first + count of one head, stored as S, to out[row][column]; missing rows and columns are zeros. PLACED: rows
+// are keys that go to their places.
+template <typename T, int D, bool PLACED = false, typename S>
 __device__ __forceinline__ void load(const S* x, uint64_t step, uint32_t head_size, uint64_t first, int count, T* out) {
     if ((((uintptr_t)x & 15) | (step & 7) | (head_size & 7)) == 0) {
 #pragma unroll
         for (int i = threadIdx.x; i < TILE * D / 8; i += THREADS) {
             int row = i / (D / 8), col = i % (D / 8) * 8;
             bool inside = row < count && col < (int)head_size;
-            eight(inside ? x + (first + row) * step + col : x, out + row * (D + 8) + col, inside);
+            eight(inside ? x + (first + row) * step + col : x, out + (PLACED ? place_of(row) : row) * (D + 8) + col, inside);
         }
         return;
     }
     for (int i = threadIdx.x; i < TILE * D; i += THREADS) {
         int row = i / D, col = i % D;
         bool inside = row < count && col < (int)head_size;
-        out[row * (D + 8) + col] = et_narrow<T>(inside ? et_wide(x[(first + row) * step + col]) : 0.0f);
+        out[(PLACED ? place_of(row) : row) * (D + 8) + col] = et_narrow<T>(inside ? et_wide(x[(first + row) * step + col]) : 0.0f);
     }
 }
 
-// c [16][8 N] = a b^T: 16 rows of a, 8 N rows of b, of which those from `limit` on do not matter.
-template <typename T, int D, int N>
-__device__ __forceinline__ void product(const T* a, const T* b, int limit, float (&c)[N][4]) {
-    int lane = threadIdx.x % 32;
+template <int N>
+__device__ __forceinline__ void clear(float (&c)[N][4]) {
 #pragma unroll
     for (int j = 0; j < N; ++j) {
         c[j][0] = c[j][1] = c[j][2] = c[j][3] = 0.0f;
     }
+}
+
+// A left side [16][D] as lanes hold it.
+template <typename T, int D>
+struct Left {
+    uint32_t part[D / 16][4];
+
+    __device__ __forceinline__ void fetch(const T* a) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int k = 0; k < D / 16; ++k) {
+            et_matrices<false>(part[k], a + lane % 16 * (D + 8) + k * 16 + lane / 16 * 8);
+        }
+    }
+};
+
+// c [16][8 N] = a b^T: 8 N rows of b, of which those from `limit` on do not matter.
+template <typename T, int D, int N>
+__device__ __forceinline__ void product(const Left<T, D>& a, const T* b, int limit, float (&c)[N][4]) {
+    int lane = threadIdx.x % 32;
+    clear(c);
 #pragma unroll
     for (int k = 0; k < D / 16; ++k) {
-        uint32_t left[4], right[4];
-        et_matrices<false>(left, a + lane % 16 * (D + 8) + k * 16 + lane / 16 * 8);
 #pragma unroll
         for (int j = 0; j < N / 2; ++j) {
             if (16 * j < limit) {
+                uint32_t right[4];
                 et_matrices<false>(right, b + (16 * j + lane / 16 * 8 + lane % 8) * (D + 8) + k * 16 + lane / 8 % 2 * 8);
-                et_mma<T>(c[2 * j], left, right[0], right[1]);
-                et_mma<T>(c[2 * j + 1], left, right[2], right[3]);
+                et_mma<T>(c[2 * j], a.part[k], right[0], right[1]);
+                et_mma<T>(c[2 * j + 1], a.part[k], right[2], right[3]);
             }
         }
     }
@@ -105,14 +149,6 @@ __device__ __forceinline__ void accumulate(const float (&weights)[N][4], const T
             et_mma<T>(c[2 * j], left, right[0], right[1]);
             et_mma<T>(c[2 * j + 1], left, right[2], right[3]);
         }
-    }
-}
-
-template <int N>
-__device__ __forceinline__ void clear(float (&c)[N][4]) {
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-        c[j][0] = c[j][1] = c[j][2] = c[j][3] = 0.0f;
     }
 }
 
@@ -160,39 +196,41 @@ __device__ __forceinline__ uint64_t mask_start(const EtAttention& a, const EtRun
     return ((uint64_t)(run.query + query) * a.heads + head) * a.mask_words;
 }
 
-// Draws dropout's decisions for a warp's [16][64] probabilities from element (query, key) on, drops, and keeps the decisions of `rows` rows.
-__device__ __forceinline__ void drop(const EtAttention& a, const EtRun& run, int head, int query, int key, int rows, int limit,
-                                     float (&p)[8][4], uint64_t* mask) {
-    int lane = threadIdx.x % 32, odd = lane & 1, row = lane / 4;
-    uint32_t kept[2][2] = {{0, 0}, {0, 0}};
+// Draws dropout's decisions for a warp's scores [16][64] from element (query, key) on, of which rows below `rows` and keys below `limit` matter,
+// and keeps them in `mask`. Bit 2 j + e % 2 of out[e / 2] is that of element e of c[j]: 1 if it stays.
+__device__ __forceinline__ void draw(const EtAttention& a, const EtRun& run, int head, int query, int key, int rows, int limit,
+                                     uint64_t* mask, uint32_t (&out)[2]) {
+    int lane = threadIdx.x % 32, t = lane % 4;
+    out[0] = out[1] = 0;
+    uint64_t element[2];
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-        if (8 * j >= limit) {
-            continue;
+    for (int i = 0; i < 2; ++i) {
+        element[i] = a.dropout.offset + random_element(a, run, head, query + lane / 4 + 8 * i, key + 4 * t);
+    }
+#pragma unroll 2
+    for (int j = 0; j < 4; ++j) {
+        if (16 * j >= limit) {
+            break;
         }
-        // A draw serves four keys, of which a lane has two: two lanes draw for one row each, and tell each other.
-        uint64_t element = a.dropout.offset + random_element(a, run, head, query + row + 8 * odd, key + 8 * j + (lane & 2) * 2);
-        EtWords words = et_words4(a.dropout.seed, a.dropout.stream, element);
-        uint32_t own = 0;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            own |= (uint32_t)(words.w[i] >= a.dropout.threshold) << i;
-        }
-        uint32_t other = __shfl_xor_sync(0xffffffffu, own, 1);
-        uint32_t bits[2] = {odd ? other : own, odd ? own : other};
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            p[j][2 * i] = bits[i] >> (2 * odd) & 1 ? p[j][2 * i] : 0.0f;
-            p[j][2 * i + 1] = bits[i] >> (2 * odd + 1) & 1 ? p[j][2 * i + 1] : 0.0f;
-            kept[i][j / 4] |= bits[i] << (8 * (j % 4) + (lane & 2) * 2);
+            EtWords words = et_words4(a.dropout.seed, a.dropout.stream, element[i] + 16 * j);
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                out[i] |= (uint32_t)(words.w[e] >= a.dropout.threshold) << (4 * j + e);
+            }
         }
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-        uint32_t low = kept[i][0] | __shfl_xor_sync(0xffffffffu, kept[i][0], 2);
-        uint32_t high = kept[i][1] | __shfl_xor_sync(0xffffffffu, kept[i][1], 2);
-        if (lane % 4 == 0 && row + 8 * i < rows) {
-            mask[mask_start(a, run, head, query + row + 8 * i) + key / TILE] = (uint64_t)high << 32 | low;
+        uint32_t low = ((out[i] & 15) | (out[i] >> 4 & 15) << 16) << (4 * t), high = ((out[i] >> 8 & 15) | (out[i] >> 12) << 16) << (4 * t);
+        low |= __shfl_xor_sync(0xffffffffu, low, 1);
+        high |= __shfl_xor_sync(0xffffffffu, high, 1);
+        low |= __shfl_xor_sync(0xffffffffu, low, 2);
+        high |= __shfl_xor_sync(0xffffffffu, high, 2);
+        int row = lane / 4 + 8 * i;
+        if (t == 0 && row < rows) {
+            mask[mask_start(a, run, head, query + row) + key / TILE] = (uint64_t)high << 32 | low;
         }
     }
 }
@@ -213,8 +251,8 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
     int last_seen = visible(a, run, (int)tile.first + rows - 1), steps = (last_seen + TILE - 1) / TILE;
     auto fetch = [&](int step) {
         int first = step * TILE, count = min((int)run.keys - first, TILE), stage = step % STAGES(D) * OPERAND(D);
-        load<T, D>(k + column, a.key_step, a.head_size, run.key + first, count, ks + stage);
-        load<T, D>(v + column, a.value_step, a.head_size, run.key + first, count, vs + stage);
+        load<T, D, true>(k + column, a.key_step, a.head_size, run.key + first, count, ks + stage);
+        load<T, D, true>(v + column, a.value_step, a.head_size, run.key + first, count, vs + stage);
     };
     float scale = a.scale * LOG2_E;
     float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
@@ -233,24 +271,36 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
             }
             et_copies_end();
         }
+        int first = step * TILE, count = min((int)run.keys - first, TILE), stage = step % STAGES(D) * OPERAND(D);
+        // While the tile is under way.
+        uint32_t kept[2];
+        if (a.has_dropout && own < rows) {
+            draw(a, run, head, query, first, rows - own, count, mask, kept);
+        }
         et_copies_wait<STAGES(D) - 1>();
         __syncthreads();
-        int first = step * TILE, count = min((int)run.keys - first, TILE), stage = step % STAGES(D) * OPERAND(D);
         if (own < rows) {
             float s[8][4];
-            product<T, D>(qs + own * (D + 8), ks + stage, count, s);
+            Left<T, D> left;
+            left.fetch(qs + own * (D + 8));
+            product<T, D>(left, ks + stage, count, s);
             bool partial = a.causal || count < TILE;
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    s[j][e] *= scale;
+                    if (partial && first + key_of(j, lane % 4, e) >= seen[e / 2]) {
+                        s[j][e] = -INFINITY;
+                    }
+                }
+            }
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 float here = -INFINITY;
 #pragma unroll
                 for (int j = 0; j < 8; ++j) {
-#pragma unroll
-                    for (int e = 2 * i; e < 2 * i + 2; ++e) {
-                        bool hidden = partial && first + 8 * j + lane % 4 * 2 + e % 2 >= seen[i];
-                        s[j][e] = hidden ? -INFINITY : s[j][e] * scale;
-                        here = fmaxf(here, s[j][e]);
-                    }
+                    here = fmaxf(here, fmaxf(s[j][2 * i], s[j][2 * i + 1]));
                 }
                 float next = fmaxf(largest[i], row_max(here));
                 // A row that has seen no key yet stays empty.
@@ -264,6 +314,9 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
                     for (int e = 2 * i; e < 2 * i + 2; ++e) {
                         s[j][e] = et_exp2(s[j][e] - base);
                         sum[i] += s[j][e];
+                        if (a.has_dropout) {
+                            s[j][e] = kept[i] >> (2 * j + e % 2) & 1 ? s[j][e] : 0.0f;
+                        }
                     }
                 }
 #pragma unroll
@@ -271,9 +324,6 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
                     result[j][2 * i] *= correction;
                     result[j][2 * i + 1] *= correction;
                 }
-            }
-            if (a.has_dropout) {
-                drop(a, run, head, query, first, rows - own, count, s, mask);
             }
             accumulate<T, D>(s, vs + stage, count, result);
         }
@@ -343,6 +393,7 @@ __device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun
         normalizer[i] = inside ? lse[at] * LOG2_E : 0.0f;
         level[i] = inside ? delta[at] : 0.0f;
     }
+    Left<T, D> left_q, left_o;
     float result[D / 8][4];
     clear(result);
     if (steps > 0) {
@@ -361,6 +412,10 @@ __device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun
         et_copies_wait<STAGES(D) - 1>();
         __syncthreads();
         int first = step * TILE, count = min((int)run.keys - first, TILE), stage = step % STAGES(D) * OPERAND(D);
+        if (HELD(D) && step == 0) {
+            left_q.fetch(qs + own * (D + 8));
+            left_o.fetch(os + own * (D + 8));
+        }
         bool partial = a.causal || count < TILE;
         uint64_t kept[2] = {0, 0};
 #pragma unroll
@@ -370,16 +425,20 @@ __device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun
             }
         }
 #pragma unroll
-        for (int part = 0; part < TILE; part += 32) {
+        for (int part = 0; part < TILE; part += QUERY_PART) {
             if (own >= rows || part >= count) {
                 continue;
             }
             const T *k_part = ks + stage + part * (D + 8), *v_part = vs + stage + part * (D + 8);
-            float s[4][4], along[4][4];
-            product<T, D>(qs + own * (D + 8), k_part, count - part, s);
-            product<T, D>(os + own * (D + 8), v_part, count - part, along);
+            float s[QUERY_PART / 8][4], along[QUERY_PART / 8][4];
+            if (!HELD(D)) {
+                left_q.fetch(qs + own * (D + 8));
+                left_o.fetch(os + own * (D + 8));
+            }
+            product<T, D>(left_q, k_part, count - part, s);
+            product<T, D>(left_o, v_part, count - part, along);
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
+            for (int j = 0; j < QUERY_PART / 8; ++j) {
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
                     int i = e / 2, key = part + 8 * j + lane % 4 * 2 + e % 2;
@@ -442,6 +501,7 @@ __device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* 
     while (begin < steps && visible(a, run, min((int)run.queries, (begin + 1) * TILE) - 1) <= (int)tile.first) {
         ++begin;
     }
+    Left<T, D> left_k, left_v;
     float dks[D / 8][4], dvs[D / 8][4];
     clear(dks);
     clear(dvs);
@@ -462,17 +522,25 @@ __device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* 
         __syncthreads();
         int first = step * TILE, rows = min((int)run.queries - first, TILE), place = step % STAGES(D);
         const Levels& level = levels[place];
+        if (HELD(D) && step == begin) {
+            left_k.fetch(ks + own * (D + 8));
+            left_v.fetch(vs + own * (D + 8));
+        }
 #pragma unroll
-        for (int part = 0; part < TILE; part += 32) {
+        for (int part = 0; part < TILE; part += KEY_PART) {
             if (own >= count || part >= rows) {
                 continue;
             }
             const T *q_part = qs + place * OPERAND(D) + part * (D + 8), *o_part = os + place * OPERAND(D) + part * (D + 8);
-            float s[4][4], along[4][4];
-            product<T, D>(ks + own * (D + 8), q_part, rows - part, s);
-            product<T, D>(vs + own * (D + 8), o_part, rows - part, along);
+            float s[KEY_PART / 8][4], along[KEY_PART / 8][4];
+            if (!HELD(D)) {
+                left_k.fetch(ks + own * (D + 8));
+                left_v.fetch(vs + own * (D + 8));
+            }
+            product<T, D>(left_k, q_part, rows - part, s);
+            product<T, D>(left_v, o_part, rows - part, along);
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
+            for (int j = 0; j < KEY_PART / 8; ++j) {
 #pragma unroll
                 for (int odd = 0; odd < 2; ++odd) {
                     int row = part + 8 * j + lane % 4 * 2 + odd;
@@ -529,18 +597,18 @@ __device__ __forceinline__ void levels(uint64_t count, uint32_t head_size, const
 }
 
 #define KERNELS(name, S, D)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, FB)                                                                                \
         et_attention_forward_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,     \
                                           S* o, float* lse, uint64_t* mask) {                                                            \
         forward<S, D>(a, runs, tiles, q, k, v, o, lse, mask);                                                                            \
     }                                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, QB)                                                                                \
         et_attention_query_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,       \
                                         const __nv_bfloat16* d_o, const float* lse, const float* delta, const uint64_t* mask,            \
                                         __nv_bfloat16* dq) {                                                                             \
         query_gradient<S, D>(a, runs, tiles, q, k, v, d_o, lse, delta, mask, dq);                                                        \
     }                                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, KB)                                                                                \
         et_attention_key_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,         \
                                       const __nv_bfloat16* d_o, const float* lse, const float* delta, const uint64_t* mask,              \
                                       __nv_bfloat16* dk, __nv_bfloat16* dv) {                                                            \
