@@ -1,5 +1,5 @@
-"""peer.py: transformers' BERT in PyTorch over the same batches as `gpu-check speed`. One line of JSON per workload and way, and the card's rate of
-matrix products.
+"""peer.py: an encoder of transformers in PyTorch over the same batches as `gpu-check speed`. One line of JSON per workload and way, and the
+card's rate of matrix products.
 
 Ways: eager, sdpa and compile (torch.compile over sdpa), each in the precisions asked for; batches are padded to their longest row (they are
 grouped by length already). `community` is the setting of transformers' examples: eager, f32, every row padded to 128.
@@ -11,7 +11,7 @@ import statistics
 import time
 
 import torch
-from transformers import BertConfig, BertModel
+from transformers import AutoConfig, AutoModel
 
 
 def say(**line):
@@ -23,7 +23,7 @@ class Side:
         self.device = torch.device(arguments.device)
         self.seconds = arguments.seconds
         with open(arguments.config) as file:
-            self.config = BertConfig(**{k: v for k, v in json.load(file).items() if k != "model_type"})
+            self.config = AutoConfig.for_model(**json.load(file))
         with open(arguments.workloads) as file:
             self.workloads = json.load(file)
 
@@ -94,7 +94,7 @@ class Side:
     def model(self, attention):
         config = copy.deepcopy(self.config)
         config._attn_implementation = attention
-        return BertModel(config).to(self.device)
+        return AutoModel.from_config(config).to(self.device)
 
     def run(self, mode, precision):
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"

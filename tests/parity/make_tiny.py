@@ -22,6 +22,11 @@ DISTIL = dict(
     vocab_size=100, dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=40, num_labels=3,
     pad_token_id=0, id2label=SIZES["id2label"], label2id=SIZES["label2id"],
 )
+# Three passes through two groups of two layers each: the first group's parameters are used twice.
+ALBERT = SIZES | dict(
+    hidden_size=16, embedding_size=8, num_attention_heads=2, intermediate_size=24, num_hidden_layers=3, num_hidden_groups=2,
+    inner_group_num=2,
+)
 FAMILIES = {
     "bert": (hf.BertConfig, hf.BertForSequenceClassification, SIZES, "bert"),
     # RoBERTa counts positions from pad_token_id + 1, has one segment, and <s> is 0, <pad> 1, </s> 2.
@@ -30,7 +35,9 @@ FAMILIES = {
     "distilbert": (hf.DistilBertConfig, hf.DistilBertForSequenceClassification, DISTIL, "distilbert"),
     # The embeddings are narrower than the hidden states, so that embeddings_project is there.
     "electra": (hf.ElectraConfig, hf.ElectraForSequenceClassification, SIZES | {"embedding_size": 16}, "electra"),
+    "albert": (hf.AlbertConfig, hf.AlbertForSequenceClassification, ALBERT, "albert"),
 }
+TEXTS = [("The train to Zürich.", None), ("``No''", "an  8 and 9!"), ("Thanks", None)]
 
 
 def randomise(model, seed):
@@ -45,17 +52,39 @@ def randomise(model, seed):
                 p.copy_(0.2 * noise)
 
 
+def albert_tokenizer():
+    """A Unigram vocabulary in ALBERT's order: special tokens first. Longer pieces have better scores; 8 and 9 are unknown."""
+    words = "the a an and to of is in on it no not we you she he said train late than thanks".split()
+    parts = ["ing", "ed", "er", "es", "th", "an", "s", "\u2581"]
+    characters = [c for c in "abcdefghijklmnopqrstuvwxyz01234567.,:!?\"" if c not in parts]
+    scores = {"\u2581" + word: -2 - 0.01 * k for k, word in enumerate(words)}
+    scores |= {part: -4 - 0.01 * k for k, part in enumerate(parts)}
+    scores |= {character: -6 - 0.01 * k for k, character in enumerate(characters)}
+    special = [(token, 0.0) for token in ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")]
+    return hf.AlbertTokenizer(vocab=special + list(scores.items()))
+
+
 def inputs_of(family):
+    if family == "albert":
+        tokenizer = albert_tokenizer()
+        rows = [tokenizer(text, pair, return_token_type_ids=True) for text, pair in TEXTS]
+        return [{"text": text, "pair": pair, "ids": row["input_ids"], "segments": row["token_type_ids"]}
+                for (text, pair), row in zip(TEXTS, rows)]
     if family != "roberta":
         return INPUTS
     return [{"ids": [{2: 0, 3: 2}.get(i, i) for i in row["ids"]], "segments": [0] * len(row["ids"])} for row in INPUTS]
 
 
-@torch.no_grad()
-def outputs_of(model, base_name, row):
+def arguments_of(base_name, row):
     arguments = {"input_ids": torch.tensor([row["ids"]])}
     if base_name != "distilbert":
         arguments["token_type_ids"] = torch.tensor([row["segments"]])
+    return arguments
+
+
+@torch.no_grad()
+def outputs_of(model, base_name, row):
+    arguments = arguments_of(base_name, row)
     out = model(**arguments, output_hidden_states=True)
     base = getattr(model, base_name)(**arguments)
     pooled = getattr(base, "pooler_output", None)
@@ -64,6 +93,14 @@ def outputs_of(model, base_name, row):
         "pooled": None if pooled is None else pooled[0].tolist(),
         "logits": out.logits[0].tolist(),
     }
+
+
+def gradients_of(model, base_name, rows):
+    """Of the mean cross entropy when row k has label k: per parameter the L2 norm of the gradient, and its product with sin(0), sin(1), ..."""
+    logits = torch.cat([model(**arguments_of(base_name, row)).logits for row in rows])
+    torch.nn.functional.cross_entropy(logits, torch.arange(len(rows))).backward()
+    gradients = {name: p.grad.double().flatten() for name, p in model.named_parameters()}
+    return {name: [g.norm().item(), (g @ torch.arange(len(g)).double().sin()).item()] for name, g in gradients.items()}
 
 
 def check_same(model, base_name, row):
@@ -84,6 +121,10 @@ def main():
         rows = [outputs_of(model, base_name, row) for row in inputs_of(family)]
         lines = ",\n".join(json.dumps(row) for row in rows)
         (folder / "golden.json").write_text("[\n" + lines + "\n]\n")
+        lines = json.dumps(gradients_of(model, base_name, rows)).replace("], ", "],\n")
+        (folder / "gradients.json").write_text(lines + "\n")
+        if family == "albert":
+            albert_tokenizer().save_pretrained(folder)
         if family == "bert":
             binary = root / "bert-bin"
             binary.mkdir()

@@ -45,6 +45,7 @@ impl Default for Options {
 ///   it. `unfreeze` wins.
 /// - `freeze_layers = n`: the embeddings and the lowest n layers do not train.
 /// - `layer_decay = d`: layer k of N learns at rate d^(N - k), the embeddings at d^(N + 1) (ULMFiT, Howard and Ruder 2018).
+/// - Parameters that several layers share, as in ALBERT, count to the highest of these layers.
 /// - `lora_rank = r`: target weights become W + (alpha / r) B A with only A and B trained (Hu et al. 2021). The bundle holds the merged weights.
 ///   Everything else of the encoder is frozen; the head trains.
 pub struct Finetune {

@@ -17,6 +17,9 @@ pub struct Encoder {
     segments: Option<Embedding>,
     norm: LayerNorm,
     project: Option<Linear>,
+    /// Scope of each layer.
+    scopes: Vec<String>,
+    /// A layer stands at every place where its parameters are used.
     layers: Vec<Arc<Layer>>,
     pooler: Option<Linear>,
 }
@@ -27,7 +30,8 @@ struct Layer {
     activation: Activation,
     /// Dropout between the attention output and its residual.
     attention_output_dropout: f64,
-    dropout: f64,
+    /// Dropout between the second dense layer and its residual.
+    output_dropout: f64,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -40,15 +44,15 @@ struct Layer {
 
 impl Encoder {
     pub fn new(shape: Shape, family: Family, scope: &Scope) -> Result<Self> {
-        shape.check()?;
+        shape.check(&family)?;
         let init = Init::Normal(0.0, shape.initializer_range);
         let (h, e) = (shape.hidden_size, shape.embedding_size);
         let embeddings = scope.child("embeddings")?;
         let table = |name: &str, rows: usize| -> Result<Embedding> {
             Embedding::new(&embeddings.child(name)?, rows, e, init)
         };
-        let linear = |scope: &Scope, i: usize, o: usize| -> Result<Linear> {
-            LinearConfig::new(i, o).with_init(init).init(scope)
+        let linear = |name: &str, i: usize, o: usize| -> Result<Linear> {
+            LinearConfig::new(i, o).with_init(init).init(&scope.child(name)?)
         };
         let words = table("word_embeddings", shape.vocab_size)?;
         let positions = table("position_embeddings", shape.positions)?;
@@ -57,45 +61,39 @@ impl Encoder {
             rows => Some(table("token_type_embeddings", rows)?),
         };
         let norm = LayerNorm::new(&embeddings.child("LayerNorm")?, e, shape.epsilon)?;
-        let project =
-            if e == h { None } else { Some(linear(&scope.child("embeddings_project")?, e, h)?) };
-        let mut layers = Vec::with_capacity(shape.layers);
-        for index in 0..shape.layers {
-            let at = scope.child(&format!("{}.{index}", family.layers))?;
-            let [query, key, value, out, out_norm, first, second, norm] = family.parts;
-            layers.push(Arc::new(Layer {
-                attention: Attention {
-                    heads: shape.heads,
-                    scale: None,
-                    dropout: shape.attention_dropout,
-                    causal: false,
-                },
-                activation: shape.activation,
-                attention_output_dropout: if family.attention_output_dropout {
-                    shape.dropout
-                } else {
-                    0.0
-                },
-                dropout: shape.dropout,
-                query: linear(&at.child(query)?, h, h)?,
-                key: linear(&at.child(key)?, h, h)?,
-                value: linear(&at.child(value)?, h, h)?,
-                attention_output: linear(&at.child(out)?, h, h)?,
-                attention_norm: LayerNorm::new(&at.child(out_norm)?, h, shape.epsilon)?,
-                intermediate: linear(&at.child(first)?, h, shape.intermediate_size)?,
-                output: linear(&at.child(second)?, shape.intermediate_size, h)?,
-                output_norm: LayerNorm::new(&at.child(norm)?, h, shape.epsilon)?,
-            }));
+        let project = if e == h && !family.always_projected {
+            None
+        } else {
+            Some(linear(family.projection, e, h)?)
+        };
+        let scopes = shape.layer_scopes(&family);
+        let mut layers: Vec<Arc<Layer>> = Vec::with_capacity(scopes.len());
+        for (index, name) in scopes.iter().enumerate() {
+            let layer = match scopes[..index].iter().position(|other| other == name) {
+                Some(first) => layers[first].clone(),
+                None => Arc::new(Layer::new(&shape, &family, &scope.child(name)?)?),
+            };
+            layers.push(layer);
         }
-        let pooler =
-            if family.pooler { Some(linear(&scope.child("pooler.dense")?, h, h)?) } else { None };
-        Ok(Self { shape, family, words, positions, segments, norm, project, layers, pooler })
+        let pooler = family.pooler.map(|name| linear(name, h, h)).transpose()?;
+        Ok(Self {
+            shape,
+            family,
+            words,
+            positions,
+            segments,
+            norm,
+            project,
+            scopes,
+            layers,
+            pooler,
+        })
     }
 
     pub fn info(&self) -> ModelInfo {
         let offset = self.position_offset() as usize;
         let mut depth = vec!["embeddings".to_owned()];
-        depth.extend((0..self.layers.len()).map(|i| format!("{}.{i}", self.family.layers)));
+        depth.extend_from_slice(&self.scopes);
         ModelInfo {
             hidden_size: self.shape.hidden_size,
             layers: self.layers.len(),
@@ -123,15 +121,17 @@ impl Encoder {
                 "vocab_layer_norm.",
                 "vocab_projector.",
                 "sequence_summary.",
+                "predictions.",
+                "sop_classifier.",
             ]
             .into_iter()
-            .chain((!self.family.pooler).then_some("pooler."))
+            .chain(self.family.pooler.is_none().then_some("pooler."))
             .map(str::to_owned)
             .collect(),
             depth,
             beside: [
-                self.project.is_some().then(|| ("embeddings_project".to_owned(), 0)),
-                self.pooler.is_some().then(|| ("pooler".to_owned(), self.layers.len() + 1)),
+                self.project.is_some().then(|| (self.family.projection.to_owned(), 0)),
+                self.family.pooler.map(|name| (name.to_owned(), self.layers.len() + 1)),
             ]
             .into_iter()
             .flatten()
@@ -203,6 +203,35 @@ impl Encoder {
 }
 
 impl Layer {
+    fn new(shape: &Shape, family: &Family, scope: &Scope) -> Result<Self> {
+        let (h, init) = (shape.hidden_size, Init::Normal(0.0, shape.initializer_range));
+        let linear = |name: &str, i: usize, o: usize| -> Result<Linear> {
+            LinearConfig::new(i, o).with_init(init).init(&scope.child(name)?)
+        };
+        let norm = |name: &str| LayerNorm::new(&scope.child(name)?, h, shape.epsilon);
+        let dropout_if = |there: bool| if there { shape.dropout } else { 0.0 };
+        let [query, key, value, out, out_norm, first, second, second_norm] = family.parts;
+        Ok(Self {
+            attention: Attention {
+                heads: shape.heads,
+                scale: None,
+                dropout: shape.attention_dropout,
+                causal: false,
+            },
+            activation: shape.activation,
+            attention_output_dropout: dropout_if(family.attention_output_dropout),
+            output_dropout: dropout_if(family.output_dropout),
+            query: linear(query, h, h)?,
+            key: linear(key, h, h)?,
+            value: linear(value, h, h)?,
+            attention_output: linear(out, h, h)?,
+            attention_norm: norm(out_norm)?,
+            intermediate: linear(first, h, shape.intermediate_size)?,
+            output: linear(second, shape.intermediate_size, h)?,
+            output_norm: norm(second_norm)?,
+        })
+    }
+
     fn forward(&self, x: &Tensor, starts: &Tensor, rng: Option<&Rng>) -> Result<Tensor> {
         let context = nn::attention(
             &self.query.forward(x, Activation::None)?,
@@ -217,6 +246,6 @@ impl Layer {
         let x = self.attention_norm.forward(&attended, Some(x), dropout, rng)?;
         let inner = self.intermediate.forward(&x, self.activation)?;
         let output = self.output.forward(&inner, Activation::None)?;
-        self.output_norm.forward(&output, Some(&x), self.dropout, rng)
+        self.output_norm.forward(&output, Some(&x), self.output_dropout, rng)
     }
 }

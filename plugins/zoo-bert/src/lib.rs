@@ -1,14 +1,15 @@
-//! Encoders of the BERT family that differ by configuration and names: BERT, RoBERTa, DistilBERT and ELECTRA.
+//! Encoders of the BERT family that differ by configuration and names: BERT, RoBERTa, DistilBERT, ELECTRA and ALBERT.
 //!
 //! All are post-norm Transformer encoders (Vaswani et al. 2017) over runs of tokens, without padding and without masks:
-//! BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019), ELECTRA's discriminator (Clark et al. 2020).
+//! BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019), ELECTRA's discriminator (Clark et al. 2020),
+//! ALBERT (Lan et al. 2020).
 //! Parameter names are those of Hugging Face checkpoints without the base prefix.
 #![forbid(unsafe_code)]
 
 mod config;
 mod encoder;
 
-use config::{BertConfig, DistilBertConfig, Family, Shape};
+use config::{AlbertConfig, BertConfig, DistilBertConfig, Family, Shape};
 use easytransfer_plugin::{Call, Map, Model, ModelInfo, Result, Scope};
 use encoder::Encoder;
 use std::ffi::CStr;
@@ -47,9 +48,13 @@ models! {
     Electra = c"electra", BertConfig, BERT_SCHEMA, Family::ELECTRA;
     /// DistilBERT: no segments, no pooler, no dropout behind attention.
     DistilBert = c"distilbert", DistilBertConfig, DISTILBERT_SCHEMA, Family::DISTILBERT;
+    /// ALBERT ("A Lite BERT for Self-supervised Learning of Language Representations"): narrow embeddings with a projection, layers that
+    /// share parameters by group, a tanh pooler over the first token. Each pass through a layer counts as a layer: `num_hidden_layers`
+    /// times `inner_group_num`.
+    Albert = c"albert", AlbertConfig, ALBERT_SCHEMA, Family::ALBERT;
 }
 
 easytransfer_plugin::export! {
     id: "zoo-bert",
-    models: [Bert, Roberta, Electra, DistilBert],
+    models: [Bert, Roberta, Electra, DistilBert, Albert],
 }

@@ -188,7 +188,8 @@ fn describes_itself(component: &ComponentRef) -> Outcome {
         return failed(format!("parameter {name} is below no scope of \"depth\" or \"beside\""));
     }
     let has_parameter = |depth: usize| names.iter().any(|name| info.depth_of(name) == Some(depth));
-    match (0..info.depth.len()).find(|depth| !has_parameter(*depth)) {
+    let is_shared = |depth: usize| info.depth[depth + 1..].contains(&info.depth[depth]);
+    match (0..info.depth.len()).find(|&depth| !has_parameter(depth) && !is_shared(depth)) {
         Some(depth) => failed(format!("no parameter is below {:?}", info.depth[depth])),
         None => Ok(()),
     }

@@ -38,7 +38,8 @@ pub struct ModelInfo {
     pub pooled: bool,
     /// Beginnings of names in checkpoints that this model legitimately does not use, for instance "cls.".
     pub ignore: Vec<String>,
-    /// Name of each layer's scope in order, lowest first, the embeddings at index 0: for layer-wise rates and freezing.
+    /// Name of each layer's scope in order, lowest first, the embeddings at index 0: for layer-wise rates and freezing. A scope whose
+    /// parameters several layers share stands at each of them and counts to the highest.
     pub depth: Vec<String>,
     /// Scopes of the model besides those of `depth`, each with the depth to which it counts: a projection behind the embeddings at 0, a
     /// pooler above the last of N layers at N + 1.
@@ -53,7 +54,7 @@ impl ModelInfo {
             |scope: &str| name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('.'));
         self.depth
             .iter()
-            .position(|scope| is_in(scope))
+            .rposition(|scope| is_in(scope))
             .or_else(|| self.beside.iter().find(|(scope, _)| is_in(scope)).map(|(_, depth)| *depth))
     }
 }

@@ -1,5 +1,5 @@
-//! Training steps and forward passes of a BERT with random weights over the batches of a file, which `peer.py` runs too. One line of JSON per
-//! workload, and for training where the time of a step goes.
+//! Training steps and forward passes of an encoder with random weights over the batches of a file, which `peer.py` runs too. One line of
+//! JSON per workload, and for training where the time of a step goes.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -146,7 +146,9 @@ pub fn run(runtime: &Runtime, options: &Options<'_>) -> Result<()> {
     let config: Value = serde_json::from_str(options.config).map_err(json)?;
     let workloads: Vec<Workload> = serde_json::from_str(options.workloads).map_err(json)?;
     let size = Size::of(&config)?;
-    let mut model = runtime.model("bert", options.config, 1)?;
+    let name =
+        config["model_type"].as_str().ok_or_else(|| Error::user("--config: no text model_type"))?;
+    let mut model = runtime.model(name, options.config, 1)?;
     let mut optimizer = runtime.optimizer("adamw", "{}", &mut model)?;
     for workload in &workloads {
         let train = workload.work == "train";

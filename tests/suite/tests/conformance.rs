@@ -23,6 +23,7 @@ fn plugins_of_the_tree_pass_every_check() {
         ("loss-basic", "loss cross-entropy: classes (F64): gradient equals finite differences: ok"),
         ("optim-basic", "optimizer lamb: state saved and loaded goes on with the same bits: ok"),
         ("zoo-bert", "model electra: gradient along a direction equals finite differences: ok"),
+        ("zoo-bert", "model albert: gradient along a direction equals finite differences: ok"),
         ("app-classify", "app text-classify: answers every record with one prediction: ok"),
         ("app-embed", "app text-embed: gives back every handle: ok"),
         (

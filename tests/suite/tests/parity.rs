@@ -331,14 +331,24 @@ fn crc32(bytes: &[u8]) -> u32 {
 fn tiny(directory: &str, golden: &str) {
     let tiny = places::parity().join("tiny");
     let mut loaded = load(&tiny.join(directory), 3, true);
+    let gradients = read_json(&tiny.join(golden).join("gradients.json"));
     let golden = read_json(&tiny.join(golden).join("golden.json"));
+    let mut texts = Vec::new();
     for case in golden.as_array().unwrap() {
         let ids = integers(&case["ids"]);
         let segments = match &case["segments"] {
             Value::Array(_) => integers(&case["segments"]),
             _ => vec![0; ids.len()],
         };
-        let outputs = no_grad(|| loaded.forward(&batch(&[(ids, segments)])));
+        if let Some(text) = case["text"].as_str() {
+            let tokenizer = Tokenizer::load(tiny.join(directory).to_str().unwrap()).unwrap();
+            let encoding = tokenizer.encode(text, case["pair"].as_str(), 0).unwrap();
+            assert_eq!((encoding.ids(), encoding.segments()), (&ids[..], &segments[..]), "{text}");
+        }
+        texts.push((ids, segments));
+        let outputs = no_grad(|| loaded.forward(&batch(&texts[texts.len() - 1..])));
+        let states = loaded.model.info().layers + 1;
+        assert_eq!(case["hidden"].as_array().unwrap().len(), states, "{directory}");
         for (layer, hidden) in case["hidden"].as_array().unwrap().iter().enumerate() {
             let found =
                 outputs.get(&format!("hidden_states/{layer}")).unwrap().to_vec::<f32>().unwrap();
@@ -354,6 +364,34 @@ fn tiny(directory: &str, golden: &str) {
         let difference =
             largest_difference(&logits.to_vec::<f32>().unwrap(), numbers(&case["logits"]));
         assert!(difference < 1e-5, "{directory} logits: {difference:.1e}");
+    }
+    tiny_gradients(&mut loaded, &texts, &gradients);
+}
+
+/// Gradients of the mean cross entropy when text k has label k.
+fn tiny_gradients(loaded: &mut Loaded, texts: &[(Vec<i64>, Vec<i64>)], golden: &Value) {
+    let mut batch = batch(texts);
+    let labels: Vec<i64> = (0..texts.len() as i64).collect();
+    batch.put("labels", &Tensor::from_slice(&labels, &[labels.len()]).unwrap()).unwrap();
+    loaded.params.seal().unwrap();
+    let component = linked::runtime().components().find("et.loss/1", "cross-entropy").unwrap();
+    let mut loss = LoadedLoss::create(&component, "").unwrap();
+    let outputs = loaded.forward(&batch);
+    loss.forward(&Call::inference(0), &outputs, &batch).unwrap().backward().unwrap();
+    let golden = golden.as_object().unwrap();
+    assert_eq!(golden.len(), loaded.params.len());
+    let prefix = format!("{}.", loaded.model.info().base_prefix);
+    for (name, expected) in golden {
+        let own = name.strip_prefix(&prefix).unwrap_or(name);
+        let param = loaded.params.find(own).unwrap();
+        let gradient = param.grad().unwrap().expect(name).to_vec::<f32>().unwrap();
+        let sum = |term: fn(usize, f64) -> f64| -> f64 {
+            gradient.iter().enumerate().map(|(k, g)| term(k, f64::from(*g))).sum()
+        };
+        let found = [sum(|_, g| g * g).sqrt(), sum(|k, g| g * (k as f64).sin())];
+        for (found, expected) in found.into_iter().zip(numbers(expected)) {
+            assert!((found - expected).abs() < 1e-5, "{name}: {found}, expected {expected}");
+        }
     }
 }
 
@@ -385,4 +423,9 @@ fn tiny_distilbert_equals_transformers() {
 #[test]
 fn tiny_electra_equals_transformers() {
     tiny("electra", "electra");
+}
+
+#[test]
+fn tiny_albert_equals_transformers() {
+    tiny("albert", "albert");
 }
