@@ -333,14 +333,14 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
 }
 
 // A probability and the gradient of its score before scaling, from the score and from do v^T.
-struct Slope {
+struct ScoreSlope {
     float probability, gradient;
 };
-__device__ __forceinline__ Slope slope_of(const EtAttention& a, float score, float normalizer, float along, float level, bool hidden,
+__device__ __forceinline__ ScoreSlope slope_of(const EtAttention& a, float score, float normalizer, float along, float level, bool hidden,
                                           bool kept) {
     float probability = hidden ? 0.0f : et_exp2(score * (a.scale * LOG2_E) - normalizer);
     along = a.has_dropout ? (kept ? along * a.dropout.scale : 0.0f) : along;
-    Slope slope = {kept ? probability : 0.0f, probability * (along - level)};
+    ScoreSlope slope = {kept ? probability : 0.0f, probability * (along - level)};
     return slope;
 }
 
@@ -535,7 +535,7 @@ __device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* 
 #pragma unroll
                     for (int i = 0; i < 2; ++i) {
                         int key = lane / 4 + 8 * i, e = 2 * i + odd;
-                        Slope slope = slope_of(a, s[j][e], normalizer, along[j][e], delta_row, a.causal && key >= seen, kept >> key & 1);
+                        ScoreSlope slope = slope_of(a, s[j][e], normalizer, along[j][e], delta_row, a.causal && key >= seen, kept >> key & 1);
                         s[j][e] = slope.probability;
                         along[j][e] = slope.gradient;
                     }
