@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor as Raw};
 
 use super::activation::{Partial, backward, column_sum, finish_columns, forward, slopes};
-use super::lt::{Along, Product};
+use super::lt::Product;
 use super::memory::{empty, floats};
 use super::mixed::{convert, elements, gradient, gradient_type, is_half, kept_type};
 use crate::error::Result;
@@ -76,22 +76,15 @@ impl Extents {
             transpose_a: true,
             b: x,
             transpose_b: false,
-            along: bias.filter(|_| self.inputs > 0).map_or(Along::Nothing, Along::Bias),
+            bias: bias.filter(|_| self.inputs > 0),
             out,
             add: false,
         };
-        product.run().map(drop)
+        product.run()
     }
 
-    /// out (+)= dy^T x, the gradient of the weight; along with it the sums of dy's columns into `sums` [outputs], if the answer is true.
-    pub fn weight_gradient(
-        self,
-        x: &Raw,
-        dy: &Raw,
-        out: &Raw,
-        add: bool,
-        sums: Option<&Raw>,
-    ) -> Result<bool> {
+    /// out (+)= dy^T x, the gradient of the weight.
+    pub fn weight_gradient(self, x: &Raw, dy: &Raw, out: &Raw, add: bool) -> Result<()> {
         let product = Product {
             m: self.inputs,
             n: self.outputs,
@@ -100,15 +93,11 @@ impl Extents {
             transpose_a: false,
             b: dy,
             transpose_b: true,
-            along: sums.map_or(Along::Nothing, Along::Sums),
+            bias: None,
             out,
             add,
         };
-        if product.run()? {
-            return Ok(sums.is_some());
-        }
-        Product { along: Along::Nothing, ..product }.run()?;
-        Ok(false)
+        product.run()
     }
 
     /// out (+)= dy W, the gradient of x.
@@ -121,11 +110,11 @@ impl Extents {
             transpose_a: false,
             b: dy,
             transpose_b: false,
-            along: Along::Nothing,
+            bias: None,
             out,
             add,
         };
-        product.run().map(drop)
+        product.run()
     }
 }
 
@@ -191,32 +180,16 @@ pub(crate) fn linear(
             None => (dy, None),
         };
         drop(pre);
-        // What is summed as it is can be summed along with the gradient of the weight.
-        let mut sums = sums;
-        let room = if sums.is_none() && is_half(kept) && pass.wants(1) && pass.wants(2) {
-            Some(floats((1, outputs))?)
-        } else {
-            None
-        };
-        let whole = dy;
-        let dy = convert(&whole, back)?;
+        give_written(pass, 2, &[outputs], |out, add| match &sums {
+            Some((partial, parts)) => finish_columns(partial, *parts, outputs, add, out),
+            None => column_sum(&dy, rows, outputs, add, out),
+        })?;
+        let dy = convert(&dy, back)?;
         if pass.wants(1) {
             let x = saved.value()?;
             let x = gradient(&x, back)?;
-            let mut summed = false;
-            give_written(pass, 1, &dims_w, |out, add| {
-                summed = extents.weight_gradient(&x, &dy, out, add, room.as_ref())?;
-                Ok(())
-            })?;
-            if summed {
-                sums = room.map(|room| (room, 1));
-            }
+            give_written(pass, 1, &dims_w, |out, add| extents.weight_gradient(&x, &dy, out, add))?;
         }
-        give_written(pass, 2, &[outputs], |out, add| match &sums {
-            Some((partial, parts)) => finish_columns(partial, *parts, outputs, add, out),
-            None => column_sum(&whole, rows, outputs, add, out),
-        })?;
-        drop(whole);
         drop(saved);
         if !pass.wants(0) {
             return Ok(());

@@ -19,34 +19,7 @@ pub(super) const WORKSPACE: usize = 32 << 20;
 /// Shapes whose plans are kept before all are forgotten; token counts of real batches differ.
 const MOST_PLANS: usize = 8192;
 
-/// What a product does beside its result, each with a vector of the type of the result.
-#[derive(Clone, Copy)]
-pub(super) enum Along<'a> {
-    Nothing,
-    /// Adds a vector [m] to every column.
-    Bias(&'a Raw),
-    /// Writes the sums [n] of op(b) over k: the gradient of a bias.
-    Sums(&'a Raw),
-}
-
-impl Along<'_> {
-    fn vector(&self) -> Option<&Raw> {
-        match self {
-            Along::Nothing => None,
-            Along::Bias(vector) | Along::Sums(vector) => Some(vector),
-        }
-    }
-
-    fn epilogue(&self) -> sys::cublasLtEpilogue_t {
-        match self {
-            Along::Nothing => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT,
-            Along::Bias(_) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
-            Along::Sums(_) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BGRADB,
-        }
-    }
-}
-
-/// One product of column-major matrices: out [m, n] = (add ? out : 0) + op(a) op(b), with f32 sums.
+/// One product of column-major matrices: out [m, n] = (add ? out : 0) + op(a) op(b) (+ bias [m]), with f32 sums.
 pub(super) struct Product<'a> {
     pub m: usize,
     pub n: usize,
@@ -57,8 +30,8 @@ pub(super) struct Product<'a> {
     /// [k, n], or [n, k] when `transpose_b`.
     pub b: &'a Raw,
     pub transpose_b: bool,
-    /// What the library does along the way.
-    pub along: Along<'a>,
+    /// Of the type of `out`.
+    pub bias: Option<&'a Raw>,
     /// f32, or of the operands' type.
     pub out: &'a Raw,
     pub add: bool,
@@ -70,7 +43,7 @@ struct Key {
     transposed: [bool; 2],
     dtype: DType,
     out: DType,
-    epilogue: sys::cublasLtEpilogue_t,
+    bias: bool,
     /// Common alignment of the three addresses, which algorithms depend on.
     alignment: u32,
 }
@@ -99,8 +72,7 @@ impl Drop for Plan {
 pub(super) struct Products {
     handle: sys::cublasLtHandle_t,
     workspace: CudaSlice<u8>,
-    /// `None` for what the library has no algorithm for.
-    plans: HashMap<Key, Option<Plan>>,
+    plans: HashMap<Key, Plan>,
     compute: sys::cublasComputeType_t,
 }
 
@@ -151,12 +123,17 @@ impl Products {
             algorithm: sys::cublasLtMatmulAlgo_t { data: [0; 8] },
         };
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
+        let epilogue = if key.bias {
+            sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS
+        } else {
+            sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT
+        };
         self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(ta))?;
         self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(tb))?;
-        self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &key.epilogue)?;
-        if key.epilogue != sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT {
+        self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+        if key.bias {
             self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &result_type)?;
-            // The heuristic wants to see a vector; the address is set for every product.
+            // The heuristic wants to see a bias; the address is set for every product.
             let anything: u64 = 256;
             self.set(&plan, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &anything)?;
         }
@@ -217,19 +194,18 @@ impl Products {
         .map_err(plan_error)
     }
 
-    /// Puts the product on the stream; false if the library has no algorithm for it.
-    fn run(&mut self, product: &Product<'_>) -> Result<bool> {
+    fn run(&mut self, product: &Product<'_>) -> Result<()> {
         let engine = engine()?;
         let (a, b) = (address(product.a)?, address(product.b)?);
         let out = address(product.out)?;
-        let vector = product.along.vector().map(address).transpose()?;
+        let bias = product.bias.map(address).transpose()?;
         let alignment = 1 << (a | b | out | 256).trailing_zeros();
         let key = Key {
             extents: [product.m, product.n, product.k],
             transposed: [product.transpose_a, product.transpose_b],
             dtype: product.a.dtype(),
             out: product.out.dtype(),
-            epilogue: product.along.epilogue(),
+            bias: bias.is_some(),
             alignment,
         };
         engine.context.bind_to_thread().map_err(|error| failed("bind the device", error))?;
@@ -237,23 +213,17 @@ impl Products {
             if self.plans.len() >= MOST_PLANS {
                 self.plans.clear();
             }
-            let plan = match self.plan(key) {
-                Ok(plan) => Some(plan),
-                // Whoever asks for sums can do without.
-                Err(_) if matches!(product.along, Along::Sums(_)) => None,
-                Err(error) => {
-                    let what = format!("product {:?} of {}", key.extents, key.dtype.as_str());
-                    return Err(error.context(what));
-                }
-            };
+            let plan = self.plan(key).map_err(|error| {
+                error.context(format!("product {:?} of {}", key.extents, key.dtype.as_str()))
+            })?;
             self.plans.insert(key, plan);
         }
-        let Some(plan) = &self.plans[&key] else { return Ok(false) };
-        if let Some(vector) = vector {
+        let plan = &self.plans[&key];
+        if let Some(bias) = bias {
             self.set(
                 plan,
                 sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-                &vector,
+                &bias,
             )?;
         }
         let (alpha, beta) = (1f32, if product.add { 1f32 } else { 0f32 });
@@ -280,24 +250,29 @@ impl Products {
                 engine.stream.cu_stream().cast(),
             )
         }
-        .map_err(|error| failed("matrix product", error))?;
-        Ok(true)
+        .map_err(|error| failed("matrix product", error))
     }
 }
 
 impl Product<'_> {
-    /// Puts the product on the stream; false, and nothing was done, if the library cannot give the sums that are asked for. Tensors are
-    /// contiguous and have the extents that are named.
-    pub fn run(&self) -> Result<bool> {
-        if self.m == 0 || self.n == 0 || self.k == 0 {
-            return self.run_empty();
+    /// Puts the product on the stream. Tensors are contiguous and have the extents that are named.
+    pub fn run(&self) -> Result<()> {
+        if self.m == 0 || self.n == 0 {
+            return Ok(());
+        }
+        if self.k == 0 {
+            // Nothing to sum: cuBLASLt refuses it.
+            if !self.add {
+                super::memory::clear(self.out)?;
+            }
+            return Ok(());
         }
         let fits = self.a.elem_count() == self.m * self.k
             && self.b.elem_count() == self.k * self.n
             && self.out.elem_count() == self.m * self.n
             && self.a.dtype() == self.b.dtype()
             && (self.out.dtype() == DType::F32 || self.out.dtype() == self.a.dtype())
-            && self.along.vector().is_none_or(|vector| vector.dtype() == self.out.dtype());
+            && self.bias.is_none_or(|bias| bias.dtype() == self.out.dtype());
         if !fits {
             fail!(
                 ET_ERR_SHAPE,
@@ -314,16 +289,5 @@ impl Product<'_> {
             );
         }
         lock(&engine()?.products).run(self)
-    }
-
-    /// A product without elements or without anything to sum, which cuBLASLt refuses.
-    fn run_empty(&self) -> Result<bool> {
-        if matches!(self.along, Along::Sums(_)) {
-            return Ok(false);
-        }
-        if self.m * self.n > 0 && !self.add {
-            super::memory::clear(self.out)?;
-        }
-        Ok(true)
     }
 }

@@ -108,11 +108,11 @@ pub(crate) fn recurrent(tensors: [&Tensor; 5], starts: &Value, layer: Layer) -> 
         let dy = gradient(&grad, DType::F32)?;
         let (dinput, dhidden, before) = saved.gates(&dy)?;
         give_written(pass, 1, &[outputs, inputs], |out, add| {
-            ahead.weight_gradient(&saved.values[0], &dinput, out, add, None).map(drop)
+            ahead.weight_gradient(&saved.values[0], &dinput, out, add)
         })?;
         let again = Extents { inputs: hidden, ..ahead };
         give_written(pass, 2, &[outputs, hidden], |out, add| {
-            again.weight_gradient(&before, &dhidden, out, add, None).map(drop)
+            again.weight_gradient(&before, &dhidden, out, add)
         })?;
         for (index, sides) in [(3, &dinput), (4, &dhidden)] {
             give_written(pass, index, &[outputs], |out, add| {

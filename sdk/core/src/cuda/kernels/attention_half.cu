@@ -17,30 +17,11 @@
 // Elements of a tile [TILE][D + 8]; eight more a row keep the rows of a matrix in different banks.
 #define OPERAND(D) (TILE * ((D) + 8))
 
-#ifndef QUERY_PART
-#define QUERY_PART 32
-#endif
-#ifndef KEY_PART
-#define KEY_PART 32
-#endif
-#ifndef HM
-#define HM 64
-#endif
-#define HELD(D) ((D) <= HM)
-#ifndef FB
-#define FB 1
-#endif
-#ifndef QB
-#define QB 1
-#endif
-#ifndef KB
-#define KB 1
-#endif
-// Eight elements that are read or written at once.
-template <typename T>
-struct alignas(16) Eight {
-    T x[8];
-};
+// Columns of scores that the gradients work on at once: as few as a product has, which leaves registers for more blocks.
+#define PART 16
+
+// Whether the left sides of a gradient's products stay in registers; large heads need those for their results.
+#define HELD(D) ((D) <= 64)
 
 // Eight elements from global to shared memory, converted if their types differ; zeros if they are not inside.
 template <typename T>
@@ -49,16 +30,16 @@ __device__ __forceinline__ void eight(const T* from, T* to, bool inside) {
 }
 template <typename T, typename S>
 __device__ __forceinline__ void eight(const S* from, T* to, bool inside) {
-    Eight<T> out;
-    Eight<S> in;
+    EtGroup<T, 8> out;
+    EtGroup<S, 8> in;
     if (inside) {
-        in = *(const Eight<S>*)from;
+        in = *(const EtGroup<S, 8>*)from;
     }
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
         out.x[j] = et_narrow<T>(inside ? et_wide(in.x[j]) : 0.0f);
     }
-    *(Eight<T>*)to = out;
+    *(EtGroup<T, 8>*)to = out;
 }
 
 // Where forward keeps a key of a tile: 16 keys lie so that what a lane has of their scores are four keys in a row, which one draw of random
@@ -73,7 +54,8 @@ template <typename T, int D, bool PLACED = false, typename S>
 __device__ __forceinline__ void load(const S* x, uint64_t step, uint32_t head_size, uint64_t first, int count, T* out) {
     if ((((uintptr_t)x & 15) | (step & 7) | (head_size & 7)) == 0) {
 #pragma unroll
-        for (int i = threadIdx.x; i < TILE * D / 8; i += THREADS) {
+        for (int turn = 0; turn < TILE * D / 8 / THREADS; ++turn) {
+            int i = turn * THREADS + threadIdx.x;
             int row = i / (D / 8), col = i % (D / 8) * 8;
             bool inside = row < count && col < (int)head_size;
             eight(inside ? x + (first + row) * step + col : x, out + (PLACED ? place_of(row) : row) * (D + 8) + col, inside);
@@ -109,34 +91,29 @@ struct Left {
     }
 };
 
-// c [16][8 N] = a b^T: 8 N rows of b, of which those from `limit` on do not matter.
+// c [16][8 N] = a b^T: 8 N rows of b. All of them, though a run may be shorter: branches between the instructions would let each wait alone.
 template <typename T, int D, int N>
-__device__ __forceinline__ void product(const Left<T, D>& a, const T* b, int limit, float (&c)[N][4]) {
+__device__ __forceinline__ void product(const Left<T, D>& a, const T* b, float (&c)[N][4]) {
     int lane = threadIdx.x % 32;
     clear(c);
 #pragma unroll
     for (int k = 0; k < D / 16; ++k) {
 #pragma unroll
         for (int j = 0; j < N / 2; ++j) {
-            if (16 * j < limit) {
-                uint32_t right[4];
-                et_matrices<false>(right, b + (16 * j + lane / 16 * 8 + lane % 8) * (D + 8) + k * 16 + lane / 8 % 2 * 8);
-                et_mma<T>(c[2 * j], a.part[k], right[0], right[1]);
-                et_mma<T>(c[2 * j + 1], a.part[k], right[2], right[3]);
-            }
+            uint32_t right[4];
+            et_matrices<false>(right, b + (16 * j + lane / 16 * 8 + lane % 8) * (D + 8) + k * 16 + lane / 8 % 2 * 8);
+            et_mma<T>(c[2 * j], a.part[k], right[0], right[1]);
+            et_mma<T>(c[2 * j + 1], a.part[k], right[2], right[3]);
         }
     }
 }
 
-// c [16][D] += weights values: 8 N rows of values, of which those from `limit` on have no weight.
+// c [16][D] += weights values: 8 N rows of values.
 template <typename T, int D, int N>
-__device__ __forceinline__ void accumulate(const float (&weights)[N][4], const T* values, int limit, float (&c)[D / 8][4]) {
+__device__ __forceinline__ void accumulate(const float (&weights)[N][4], const T* values, float (&c)[D / 8][4]) {
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int k = 0; k < N / 2; ++k) {
-        if (16 * k >= limit) {
-            continue;
-        }
         // What a lane has of a result is what it has to have of a left side.
         uint32_t left[4], right[4];
 #pragma unroll
@@ -207,19 +184,27 @@ __device__ __forceinline__ void draw(const EtAttention& a, const EtRun& run, int
     for (int i = 0; i < 2; ++i) {
         element[i] = a.dropout.offset + random_element(a, run, head, query + lane / 4 + 8 * i, key + 4 * t);
     }
+    auto decide = [&](auto words_of) {
 #pragma unroll 2
-    for (int j = 0; j < 4; ++j) {
-        if (16 * j >= limit) {
-            break;
-        }
+        for (int j = 0; j < 4; ++j) {
+            if (16 * j >= limit) {
+                break;
+            }
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            EtWords words = et_words4(a.dropout.seed, a.dropout.stream, element[i] + 16 * j);
+            for (int i = 0; i < 2; ++i) {
+                EtWords words = words_of(element[i] + 16 * j);
 #pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                out[i] |= (uint32_t)(words.w[e] >= a.dropout.threshold) << (4 * j + e);
+                for (int e = 0; e < 4; ++e) {
+                    out[i] |= (uint32_t)(words.w[e] >= a.dropout.threshold) << (4 * j + e);
+                }
             }
         }
+    };
+    // Rows begin with a block of random numbers wherever the stream does: several draws without a branch between them.
+    if ((a.dropout.offset & 3) == 0) {
+        decide([&](uint64_t at) { return et_block(a.dropout.seed, a.dropout.stream, at >> 2); });
+    } else {
+        decide([&](uint64_t at) { return et_words4(a.dropout.seed, a.dropout.stream, at); });
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -283,7 +268,7 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
             float s[8][4];
             Left<T, D> left;
             left.fetch(qs + own * (D + 8));
-            product<T, D>(left, ks + stage, count, s);
+            product<T, D>(left, ks + stage, s);
             bool partial = a.causal || count < TILE;
 #pragma unroll
             for (int j = 0; j < 8; ++j) {
@@ -325,7 +310,7 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
                     result[j][2 * i + 1] *= correction;
                 }
             }
-            accumulate<T, D>(s, vs + stage, count, result);
+            accumulate<T, D>(s, vs + stage, result);
         }
         __syncthreads();
         if (STAGES(D) == 1 && step + 1 < steps) {
@@ -348,14 +333,14 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
 }
 
 // A probability and the gradient of its score before scaling, from the score and from do v^T.
-struct Slope {
+struct ScoreSlope {
     float probability, gradient;
 };
-__device__ __forceinline__ Slope slope_of(const EtAttention& a, float score, float normalizer, float along, float level, bool hidden,
+__device__ __forceinline__ ScoreSlope slope_of(const EtAttention& a, float score, float normalizer, float along, float level, bool hidden,
                                           bool kept) {
     float probability = hidden ? 0.0f : et_exp2(score * (a.scale * LOG2_E) - normalizer);
     along = a.has_dropout ? (kept ? along * a.dropout.scale : 0.0f) : along;
-    Slope slope = {kept ? probability : 0.0f, probability * (along - level)};
+    ScoreSlope slope = {kept ? probability : 0.0f, probability * (along - level)};
     return slope;
 }
 
@@ -425,20 +410,20 @@ __device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun
             }
         }
 #pragma unroll
-        for (int part = 0; part < TILE; part += QUERY_PART) {
+        for (int part = 0; part < TILE; part += PART) {
             if (own >= rows || part >= count) {
                 continue;
             }
             const T *k_part = ks + stage + part * (D + 8), *v_part = vs + stage + part * (D + 8);
-            float s[QUERY_PART / 8][4], along[QUERY_PART / 8][4];
+            float s[PART / 8][4], along[PART / 8][4];
             if (!HELD(D)) {
                 left_q.fetch(qs + own * (D + 8));
                 left_o.fetch(os + own * (D + 8));
             }
-            product<T, D>(left_q, k_part, count - part, s);
-            product<T, D>(left_o, v_part, count - part, along);
+            product<T, D>(left_q, k_part, s);
+            product<T, D>(left_o, v_part, along);
 #pragma unroll
-            for (int j = 0; j < QUERY_PART / 8; ++j) {
+            for (int j = 0; j < PART / 8; ++j) {
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
                     int i = e / 2, key = part + 8 * j + lane % 4 * 2 + e % 2;
@@ -446,7 +431,7 @@ __device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun
                     s[j][e] = slope_of(a, s[j][e], normalizer[i], along[j][e], level[i], hidden, kept[i] >> key & 1).gradient;
                 }
             }
-            accumulate<T, D>(s, k_part, count - part, result);
+            accumulate<T, D>(s, k_part, result);
         }
         __syncthreads();
         if (STAGES(D) == 1 && step + 1 < steps) {
@@ -527,20 +512,20 @@ __device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* 
             left_v.fetch(vs + own * (D + 8));
         }
 #pragma unroll
-        for (int part = 0; part < TILE; part += KEY_PART) {
+        for (int part = 0; part < TILE; part += PART) {
             if (own >= count || part >= rows) {
                 continue;
             }
             const T *q_part = qs + place * OPERAND(D) + part * (D + 8), *o_part = os + place * OPERAND(D) + part * (D + 8);
-            float s[KEY_PART / 8][4], along[KEY_PART / 8][4];
+            float s[PART / 8][4], along[PART / 8][4];
             if (!HELD(D)) {
                 left_k.fetch(ks + own * (D + 8));
                 left_v.fetch(vs + own * (D + 8));
             }
-            product<T, D>(left_k, q_part, rows - part, s);
-            product<T, D>(left_v, o_part, rows - part, along);
+            product<T, D>(left_k, q_part, s);
+            product<T, D>(left_v, o_part, along);
 #pragma unroll
-            for (int j = 0; j < KEY_PART / 8; ++j) {
+            for (int j = 0; j < PART / 8; ++j) {
 #pragma unroll
                 for (int odd = 0; odd < 2; ++odd) {
                     int row = part + 8 * j + lane % 4 * 2 + odd;
@@ -550,14 +535,14 @@ __device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* 
 #pragma unroll
                     for (int i = 0; i < 2; ++i) {
                         int key = lane / 4 + 8 * i, e = 2 * i + odd;
-                        Slope slope = slope_of(a, s[j][e], normalizer, along[j][e], delta_row, a.causal && key >= seen, kept >> key & 1);
+                        ScoreSlope slope = slope_of(a, s[j][e], normalizer, along[j][e], delta_row, a.causal && key >= seen, kept >> key & 1);
                         s[j][e] = slope.probability;
                         along[j][e] = slope.gradient;
                     }
                 }
             }
-            accumulate<T, D>(s, o_part, rows - part, dvs);
-            accumulate<T, D>(along, q_part, rows - part, dks);
+            accumulate<T, D>(s, o_part, dvs);
+            accumulate<T, D>(along, q_part, dks);
         }
         __syncthreads();
         if (STAGES(D) == 1 && step + 1 < steps) {
@@ -597,18 +582,18 @@ __device__ __forceinline__ void levels(uint64_t count, uint32_t head_size, const
 }
 
 #define KERNELS(name, S, D)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS, FB)                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                                             \
         et_attention_forward_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,     \
                                           S* o, float* lse, uint64_t* mask) {                                                            \
         forward<S, D>(a, runs, tiles, q, k, v, o, lse, mask);                                                                            \
     }                                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS, QB)                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, HELD(D) ? 4 : 2)                                                               \
         et_attention_query_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,       \
                                         const __nv_bfloat16* d_o, const float* lse, const float* delta, const uint64_t* mask,            \
                                         __nv_bfloat16* dq) {                                                                             \
         query_gradient<S, D>(a, runs, tiles, q, k, v, d_o, lse, delta, mask, dq);                                                        \
     }                                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS, KB)                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, HELD(D) ? 3 : 2)                                                               \
         et_attention_key_##name##_##D(EtAttention a, const EtRun* runs, const EtTile* tiles, const S* q, const S* k, const S* v,         \
                                       const __nv_bfloat16* d_o, const float* lse, const float* delta, const uint64_t* mask,              \
                                       __nv_bfloat16* dk, __nv_bfloat16* dv) {                                                            \
