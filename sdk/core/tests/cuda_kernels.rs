@@ -91,11 +91,9 @@ fn kernels_use_no_atomics() {
         let text = std::fs::read_to_string(&path).expect("a kernel");
         for line in text.lines() {
             let code = line.split("//").next().unwrap_or_default();
-            assert!(
-                !code.contains("atomic") && !code.contains("red."),
-                "{}: {line}",
-                path.display()
-            );
+            // PTX reduces with `red.`; `shared.` is a place.
+            let reduces = code.replace("shared.", "").contains("red.");
+            assert!(!code.contains("atomic") && !reduces, "{}: {line}", path.display());
         }
         files += 1;
     }
