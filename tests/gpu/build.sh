@@ -21,7 +21,7 @@ CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90} cargo xtask engine cuda "${fetch[@]}"
 mkdir -p "$carry"
 cp "$release/easytransfer" "$release/gpu-check" "$release/libeasytransfer_engine_cuda.so" "$carry/"
 cp -r "$release/plugins" "$carry/"
-cp tests/gpu/{bert-base,workloads}.json "$carry/"
+cp tests/gpu/{bert-base,albert-base,workloads}.json "$carry/"
 if [ $# -ge 2 ]; then
   rm -rf "$carry/encoder"
   mkdir "$carry/encoder"

@@ -96,16 +96,16 @@ learning() {
 # Ours first: its lines are kept even if the other side runs out of time.
 speed() {
   begin
-  local common=(--config "$carry/bert-base.json" --workloads "$carry/workloads.json")
-  for precision in bf16 f32 tf32; do
+  for model in bert albert; do
+    local common=(--config "$carry/$model-base.json" --workloads "$carry/workloads.json" --seconds "${SECONDS_EACH:-3}")
     # Only the precision that is compared says where the time goes.
-    local trace=()
-    [ $precision = bf16 ] && trace=(--trace "$out/trace.json")
-    stage speed-$precision 75 "$carry/gpu-check" speed --device cuda --precision $precision "${common[@]}" --seconds "${SECONDS_EACH:-3}" "${trace[@]}"
+    stage speed-$model-bf16 75 "$carry/gpu-check" speed --device cuda --precision bf16 "${common[@]}" --trace "$out/trace-$model.json"
+    stage speed-$model-f32 75 "$carry/gpu-check" speed --device cuda --precision f32 "${common[@]}"
+    stage peer-$model 240 python3 "$here/peer.py" "${common[@]}"
+    grep -h '^{' "$out"/speed-$model-*.log "$out"/peer-$model.log >"$out/speed-$model.jsonl"
+    echo "$model-base"
+    python3 "$here/table.py" "$out/speed-$model.jsonl" | tee "$out/speed-$model.txt"
   done
-  stage peer 330 python3 "$here/peer.py" "${common[@]}" --seconds "${SECONDS_EACH:-3}"
-  grep -h '^{' "$out"/speed-*.log "$out"/peer.log >"$out/speed.jsonl"
-  python3 "$here/table.py" "$out/speed.jsonl" | tee "$out/speed.txt"
 }
 
 case $part in
