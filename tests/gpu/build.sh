@@ -16,7 +16,7 @@ cd "$(dirname "$0")/../.."
 release=${CARGO_TARGET_DIR:-target}/release
 cargo build --release --workspace
 cargo xtask stage
-# The lent card's architecture; 80 makes a library for every card from Ampere on.
+# An H100's architecture; 80 makes a library for every card from Ampere on.
 CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90} cargo xtask engine cuda "${fetch[@]}"
 mkdir -p "$carry"
 cp "$release/easytransfer" "$release/gpu-check" "$release/libeasytransfer_engine_cuda.so" "$carry/"
