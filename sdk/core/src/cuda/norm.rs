@@ -144,15 +144,15 @@ struct Saved {
 }
 
 impl Saved {
-    fn rows(&self, dy: &Raw, dx: Option<&Raw>, dresidual: Option<&Raw>) -> Result<()> {
-        if self.cols == 0 {
-            return Ok(());
-        }
-        let names = ["et_norm_backward", "et_norm_backward_bf16", "et_norm_backward_f16"];
-        let launch = launch(self.kept, names)
-            .rows(self.rows)
-            .u64(self.rows)
-            .u64(self.cols)
+    /// The arguments from which a kernel makes the gradients of rows.
+    fn with_rows(
+        &self,
+        launch: Launch,
+        dy: &Raw,
+        dx: Option<&Raw>,
+        dresidual: Option<&Raw>,
+    ) -> Launch {
+        launch
             .flag(self.dropout.is_some())
             .flag(self.mean.is_none())
             .value(Dropout::from(self.dropout))
@@ -162,7 +162,16 @@ impl Saved {
             .tensor(&self.rstd)
             .tensor(&self.gamma)
             .maybe(dx)
-            .maybe(dresidual);
+            .maybe(dresidual)
+    }
+
+    fn rows(&self, dy: &Raw, dx: Option<&Raw>, dresidual: Option<&Raw>) -> Result<()> {
+        if self.cols == 0 {
+            return Ok(());
+        }
+        let names = ["et_norm_backward", "et_norm_backward_bf16", "et_norm_backward_f16"];
+        let launch = launch(self.kept, names).rows(self.rows).u64(self.rows).u64(self.cols);
+        let launch = self.with_rows(launch, dy, dx, dresidual);
         // SAFETY: dy, summed, dx and dresidual have rows * cols elements, gamma cols, mean and rstd rows.
         unsafe { launch.run() }
     }
@@ -224,19 +233,8 @@ impl Saved {
             .grid(parts, 1)
             .u64(self.rows)
             .u64(self.cols)
-            .u64(chunk)
-            .flag(self.dropout.is_some())
-            .flag(self.mean.is_none())
-            .value(Dropout::from(self.dropout))
-            .tensor(dy)
-            .tensor(&self.summed)
-            .maybe(self.mean.as_deref())
-            .tensor(&self.rstd)
-            .tensor(&self.gamma)
-            .maybe(dx)
-            .maybe(dresidual)
-            .tensor(&gammas)
-            .tensor(&betas);
+            .u64(chunk);
+        let launch = self.with_rows(launch, dy, dx, dresidual).tensor(&gammas).tensor(&betas);
         // SAFETY: dy, summed, dx and dresidual have rows * cols elements, gamma cols, mean and rstd rows, and the partial sums one row per
         // block. `is_held` checked the addresses of what is read; new tensors begin at multiples of 256 bytes.
         unsafe { launch.run() }?;

@@ -69,6 +69,32 @@ __device__ __forceinline__ void load(const S* x, uint64_t step, uint32_t head_si
     }
 }
 
+// Copies that are made while the tile before them is computed, or after it where memory holds one tile. A block has begun with that of the
+// first step; all its threads call both.
+template <int D, typename F>
+__device__ __forceinline__ void copy_ahead(int step, int steps, const F& fetch) {
+    if (STAGES(D) == 2) {
+        if (step + 1 < steps) {
+            fetch(step + 1);
+        }
+        et_copies_end();
+    }
+}
+template <int D, typename F>
+__device__ __forceinline__ void copy_after(int step, int steps, const F& fetch) {
+    __syncthreads();
+    if (STAGES(D) == 1 && step + 1 < steps) {
+        fetch(step + 1);
+        et_copies_end();
+    }
+}
+// Waits until the tile of this step is there.
+template <int D>
+__device__ __forceinline__ void await_copy() {
+    et_copies_wait<STAGES(D) - 1>();
+    __syncthreads();
+}
+
 template <int N>
 __device__ __forceinline__ void clear(float (&c)[N][4]) {
 #pragma unroll
@@ -250,20 +276,14 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
         et_copies_end();
     }
     for (int step = 0; step < steps; ++step) {
-        if (STAGES(D) == 2) {
-            if (step + 1 < steps) {
-                fetch(step + 1);
-            }
-            et_copies_end();
-        }
+        copy_ahead<D>(step, steps, fetch);
         int first = step * TILE, count = min((int)run.keys - first, TILE), stage = step % STAGES(D) * OPERAND(D);
         // While the tile is under way.
         uint32_t kept[2];
         if (a.has_dropout && own < rows) {
             draw(a, run, head, query, first, rows - own, count, mask, kept);
         }
-        et_copies_wait<STAGES(D) - 1>();
-        __syncthreads();
+        await_copy<D>();
         if (own < rows) {
             float s[8][4];
             Left<T, D> left;
@@ -312,11 +332,7 @@ __device__ __forceinline__ void forward(const EtAttention& a, const EtRun* runs,
             }
             accumulate<T, D>(s, vs + stage, result);
         }
-        __syncthreads();
-        if (STAGES(D) == 1 && step + 1 < steps) {
-            fetch(step + 1);
-            et_copies_end();
-        }
+        copy_after<D>(step, steps, fetch);
     }
     uint64_t width = (uint64_t)a.heads * a.head_size, at = run.query + query;
     float factor[2];
@@ -337,7 +353,7 @@ struct ScoreSlope {
     float probability, gradient;
 };
 __device__ __forceinline__ ScoreSlope slope_of(const EtAttention& a, float score, float normalizer, float along, float level, bool hidden,
-                                          bool kept) {
+                                               bool kept) {
     float probability = hidden ? 0.0f : et_exp2(score * (a.scale * LOG2_E) - normalizer);
     along = a.has_dropout ? (kept ? along * a.dropout.scale : 0.0f) : along;
     ScoreSlope slope = {kept ? probability : 0.0f, probability * (along - level)};
@@ -388,14 +404,8 @@ __device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun
         et_copies_end();
     }
     for (int step = 0; step < steps; ++step) {
-        if (STAGES(D) == 2) {
-            if (step + 1 < steps) {
-                fetch(step + 1);
-            }
-            et_copies_end();
-        }
-        et_copies_wait<STAGES(D) - 1>();
-        __syncthreads();
+        copy_ahead<D>(step, steps, fetch);
+        await_copy<D>();
         int first = step * TILE, count = min((int)run.keys - first, TILE), stage = step % STAGES(D) * OPERAND(D);
         if (HELD(D) && step == 0) {
             left_q.fetch(qs + own * (D + 8));
@@ -433,11 +443,7 @@ __device__ __forceinline__ void query_gradient(const EtAttention& a, const EtRun
             }
             accumulate<T, D>(s, k_part, result);
         }
-        __syncthreads();
-        if (STAGES(D) == 1 && step + 1 < steps) {
-            fetch(step + 1);
-            et_copies_end();
-        }
+        copy_after<D>(step, steps, fetch);
     }
     float factor[2] = {a.scale, a.scale};
     write<T, D>(result, factor, dq + (uint64_t)(run.query + query) * width + column, width, a.head_size, rows - own);
@@ -497,14 +503,8 @@ __device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* 
         et_copies_end();
     }
     for (int step = begin; step < steps; ++step) {
-        if (STAGES(D) == 2) {
-            if (step + 1 < steps) {
-                fetch(step + 1);
-            }
-            et_copies_end();
-        }
-        et_copies_wait<STAGES(D) - 1>();
-        __syncthreads();
+        copy_ahead<D>(step, steps, fetch);
+        await_copy<D>();
         int first = step * TILE, rows = min((int)run.queries - first, TILE), place = step % STAGES(D);
         const Levels& level = levels[place];
         if (HELD(D) && step == begin) {
@@ -544,11 +544,7 @@ __device__ __forceinline__ void key_gradient(const EtAttention& a, const EtRun* 
             accumulate<T, D>(s, o_part, dvs);
             accumulate<T, D>(along, q_part, dks);
         }
-        __syncthreads();
-        if (STAGES(D) == 1 && step + 1 < steps) {
-            fetch(step + 1);
-            et_copies_end();
-        }
+        copy_after<D>(step, steps, fetch);
     }
     uint64_t start = (uint64_t)(run.key + tile.first + own) * width + column;
     float of_keys[2] = {a.scale, a.scale}, of_values = a.has_dropout ? a.dropout.scale : 1.0f;
