@@ -1,5 +1,8 @@
 //! Activation functions, their derivatives, and passes over slices.
 
+use half::bf16;
+
+use super::packed::{bf16_bits, bf16_value};
 use super::simd::multiversion;
 use super::{BLOCK_LEN, Float, Result, check_len, for_each_task};
 
@@ -102,9 +105,70 @@ multiversion! {
         }
     }
 
+    /// Values in place of x, and the derivatives there. What both need is computed once.
+    fn apply_with_slope<F: Float, const KIND: u8>(x: &mut [F], slope: &mut [F]) {
+        for (value, slope) in x.iter_mut().zip(slope) {
+            *slope = derivative::<F, KIND>(*value);
+            *value = self::value::<F, KIND>(*value);
+        }
+    }
+
+    fn round_to_bf16<F: Float>(x: &[F], out: &mut [bf16]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = bf16::from_bits(bf16_bits(x.to_f64() as f32));
+        }
+    }
+
+    fn multiply<F: Float>(slope: &[F], dy: &mut [F]) {
+        for (gradient, &slope) in dy.iter_mut().zip(slope) {
+            *gradient *= slope;
+        }
+    }
+
+    fn multiply_bf16<F: Float>(slope: &[bf16], dy: &mut [F]) {
+        for (gradient, slope) in dy.iter_mut().zip(slope) {
+            *gradient *= F::from_f32(bf16_value(slope.to_bits()));
+        }
+    }
+
     fn apply_derivative<F: Float, const KIND: u8>(x: &[F], dy: &mut [F]) {
         for (gradient, &x) in dy.iter_mut().zip(x) {
             *gradient *= derivative::<F, KIND>(x);
+        }
+    }
+}
+
+/// What a forward pass keeps of an activation for the backward pass, an element for each of its input.
+#[derive(Debug, Clone, Copy)]
+pub enum Kept<Values, Rounded> {
+    /// The input. The value can be computed again from it, too.
+    Input(Values),
+    /// The derivative at the input, which spares the backward pass to compute it.
+    Slope(Values),
+    /// The derivative rounded to bfloat16, for gradients that the products of the backward pass round as well.
+    RoundedSlope(Rounded),
+}
+
+/// [`Kept`] to be written.
+pub type KeptMut<'a, F> = Kept<&'a mut [F], &'a mut [bf16]>;
+/// [`Kept`] to be read.
+pub type KeptRef<'a, F> = Kept<&'a [F], &'a [bf16]>;
+
+impl<F> KeptRef<'_, F> {
+    /// Elements.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Input(values) | Self::Slope(values) => values.len(),
+            Self::RoundedSlope(values) => values.len(),
+        }
+    }
+
+    /// `len` elements from `start` on.
+    pub(crate) fn part(&self, start: usize, len: usize) -> Self {
+        match self {
+            Self::Input(values) => Self::Input(&values[start..start + len]),
+            Self::Slope(values) => Self::Slope(&values[start..start + len]),
+            Self::RoundedSlope(values) => Self::RoundedSlope(&values[start..start + len]),
         }
     }
 }
@@ -134,6 +198,50 @@ impl Activation {
             Self::Tanh => apply::<F, TANH>(x),
             Self::Sigmoid => apply::<F, SIGMOID>(x),
             Self::Silu => apply::<F, SILU>(x),
+        }
+    }
+
+    /// [`Self::apply_serial`], and the derivatives at x.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn apply_with_slope_serial<F: Float>(self, x: &mut [F], slope: &mut [F]) {
+        assert_eq!(x.len(), slope.len(), "activation input and slope differ");
+        match self {
+            Self::None => slope.fill(F::ONE),
+            Self::Relu => apply_with_slope::<F, RELU>(x, slope),
+            Self::Gelu => apply_with_slope::<F, GELU>(x, slope),
+            Self::GeluTanh => apply_with_slope::<F, GELU_TANH>(x, slope),
+            Self::Tanh => apply_with_slope::<F, TANH>(x, slope),
+            Self::Sigmoid => apply_with_slope::<F, SIGMOID>(x, slope),
+            Self::Silu => apply_with_slope::<F, SILU>(x, slope),
+        }
+    }
+
+    /// [`Self::apply_with_slope_serial`] with rounded derivatives.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn apply_with_rounded_slope_serial<F: Float>(self, x: &mut [F], slope: &mut [bf16]) {
+        assert_eq!(x.len(), slope.len(), "activation input and slope differ");
+        let mut exact = [F::ZERO; 256];
+        for (x, slope) in x.chunks_mut(exact.len()).zip(slope.chunks_mut(exact.len())) {
+            let exact = &mut exact[..x.len()];
+            self.apply_with_slope_serial(x, exact);
+            round_to_bf16(exact, slope);
+        }
+    }
+
+    /// Multiplies every gradient by the derivative, on the calling thread; for use inside a task.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn backward_serial<F: Float>(self, kept: KeptRef<'_, F>, dy: &mut [F]) {
+        assert_eq!(kept.len(), dy.len(), "what an activation keeps and its gradient differ");
+        match kept {
+            Kept::Input(x) => self.apply_derivative_serial(x, dy),
+            Kept::Slope(slope) => multiply(slope, dy),
+            Kept::RoundedSlope(slope) => multiply_bf16(slope, dy),
         }
     }
 

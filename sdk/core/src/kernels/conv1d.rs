@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use super::elementwise::{Store, column_sum};
 use super::gemm::{Matrix, MatrixMut, gemm};
-use super::linear::LinearGradients;
 use super::runs::run_ranges;
 use super::scratch::with_scratch;
 use super::{BLOCK_LEN, Float, KernelError, Result, check_len, for_each_task};
@@ -34,6 +33,17 @@ pub struct Conv1dShape<'a> {
     pub dilation: usize,
     /// What happens at the borders of a run.
     pub border: Border,
+}
+
+/// Where [`conv1d_backward`] stores its results; `None` for what nobody needs.
+#[derive(Debug, Default)]
+pub struct Conv1dGradients<'a, F> {
+    /// Gradient of x, [T, inputs].
+    pub x: Option<(Store, &'a mut [F])>,
+    /// Gradient of the weight, [outputs, inputs, kernel].
+    pub weight: Option<(Store, &'a mut [F])>,
+    /// Gradient of the bias, [outputs].
+    pub bias: Option<(Store, &'a mut [F])>,
 }
 
 /// Gathered elements that are multiplied at a time.
@@ -201,7 +211,7 @@ pub fn conv1d_backward<F: Float>(
     x: &[F],
     weight: &[F],
     dy: &[F],
-    gradients: LinearGradients<'_, F>,
+    gradients: Conv1dGradients<'_, F>,
 ) -> Result {
     const NAME: &str = "conv1d_backward";
     let Conv1dShape { inputs, outputs, kernel, .. } = shape;
@@ -209,7 +219,7 @@ pub fn conv1d_backward<F: Float>(
     check_len(NAME, "x", rows_of(&sources) * inputs, x.len())?;
     check_len(NAME, "weight", outputs * inputs * kernel, weight.len())?;
     check_len(NAME, "dy", rows_of(&targets) * outputs, dy.len())?;
-    let LinearGradients { x: dx, weight: dweight, bias: dbias } = gradients;
+    let Conv1dGradients { x: dx, weight: dweight, bias: dbias } = gradients;
     if let Some((store, dbias)) = dbias {
         check_len(NAME, "dbias", outputs, dbias.len())?;
         column_sum(dy, store, dbias)?;
@@ -372,7 +382,7 @@ mod tests {
             let dy: Vec<f64> = random(*shape.output_starts().last().unwrap() as usize * 2, 4);
             let loss = |x: &[f64], w: &[f64], b: &[f64]| dot(&forward(shape, x, w, b), &dy);
             let (mut dx, mut dw, mut db) = (vec![f64::NAN; 36], vec![1.0; w.len()], vec![1.0; 2]);
-            let gradients = LinearGradients {
+            let gradients = Conv1dGradients {
                 x: Some((Store::Write, &mut dx)),
                 weight: Some((Store::Add, &mut dw)),
                 bias: Some((Store::Add, &mut db)),
@@ -402,7 +412,7 @@ mod tests {
         let (one, three) = with_one_and_three_threads(|| {
             let (mut dx, mut dw, mut db) =
                 (vec![0f32; x.len()], vec![0f32; w.len()], vec![0f32; 24]);
-            let gradients = LinearGradients {
+            let gradients = Conv1dGradients {
                 x: Some((Store::Write, &mut dx)),
                 weight: Some((Store::Write, &mut dw)),
                 bias: Some((Store::Write, &mut db)),

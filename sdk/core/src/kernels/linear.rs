@@ -1,6 +1,6 @@
 //! The linear layer with bias and activation, forward and backward.
 
-use super::activation::Activation;
+use super::activation::{Activation, KeptMut, KeptRef};
 use super::elementwise::{Store, column_sum_serial, rows_per_partial_sum, store_partial_sums};
 use super::gemm::{Epilogue, Matrix, MatrixMut, gemm, gemm_fused};
 use super::{Float, Result, check_len, map_tasks};
@@ -18,11 +18,10 @@ pub struct LinearShape {
     pub bf16: bool,
 }
 
-/// y = activation(x weight^T + bias) in one pass. `pre`, if given, receives the value before the
-/// activation, which the backward pass needs.
+/// y = activation(x weight^T + bias) in one pass. `keep`, if given, receives what the backward pass of the activation needs.
 ///
 /// # Errors
-/// If a slice does not fit `shape` (`bias` has `outputs` elements, `pre` is like y).
+/// If a slice does not fit `shape` (`bias` has `outputs` elements, `keep` is like y).
 pub fn linear_forward<F: Float>(
     shape: LinearShape,
     x: &[F],
@@ -30,7 +29,7 @@ pub fn linear_forward<F: Float>(
     bias: Option<&[F]>,
     activation: Activation,
     y: &mut [F],
-    pre: Option<&mut [F]>,
+    keep: Option<KeptMut<'_, F>>,
 ) -> Result {
     const NAME: &str = "linear_forward";
     let LinearShape { rows, inputs, outputs, bf16 } = shape;
@@ -40,57 +39,10 @@ pub fn linear_forward<F: Float>(
     if let Some(bias) = bias {
         check_len(NAME, "bias", outputs, bias.len())?;
     }
-    if let Some(pre) = &pre {
-        check_len(NAME, "pre", rows * outputs, pre.len())?;
-    }
     let x = Matrix::new(x, rows, inputs)?.in_bf16(bf16);
     let weight = Matrix::new(weight, outputs, inputs)?.t().in_bf16(bf16);
-    let (c, y) = targets(y, pre);
-    let epilogue = Epilogue { bias, activation, y };
-    gemm_fused(x, weight, F::ZERO, &mut MatrixMut::new(c, rows, outputs)?, epilogue)
-}
-
-/// Where the product stays and where the activation's value goes besides.
-fn targets<'a, F>(y: &'a mut [F], pre: Option<&'a mut [F]>) -> (&'a mut [F], Option<&'a mut [F]>) {
-    match pre {
-        Some(pre) => (pre, Some(y)),
-        None => (y, None),
-    }
-}
-
-/// Where [`linear_backward`] stores its results; `None` for what nobody needs.
-#[derive(Debug, Default)]
-pub struct LinearGradients<'a, F> {
-    /// Gradient of x, [rows, inputs].
-    pub x: Option<(Store, &'a mut [F])>,
-    /// Gradient of the weight, [outputs, inputs].
-    pub weight: Option<(Store, &'a mut [F])>,
-    /// Gradient of the bias, [outputs].
-    pub bias: Option<(Store, &'a mut [F])>,
-}
-
-/// Gradients of [`linear_forward`] from `dy` [rows, outputs]. With an activation, `pre` is what the
-/// forward pass saved and `dy` is overwritten by the gradient before the activation; without one,
-/// `pre` is ignored and `dy` only read.
-///
-/// # Errors
-/// If a slice does not fit `shape`.
-pub fn linear_backward<F: Float>(
-    shape: LinearShape,
-    x: &[F],
-    weight: &[F],
-    activation: Activation,
-    pre: &[F],
-    dy: &mut [F],
-    gradients: LinearGradients<'_, F>,
-) -> Result {
-    if activation != Activation::None {
-        check_len("linear_backward", "pre", dy.len(), pre.len())?;
-    }
-    check_len("linear_backward", "dy", shape.rows * shape.outputs, dy.len())?;
-    let LinearGradients { x: dx, weight: dweight, bias: dbias } = gradients;
-    activation_and_bias(shape.outputs, activation, pre, dy, dbias)?;
-    linear_backward_products(shape, x, weight, dy, dx, dweight)
+    let epilogue = Epilogue { bias, activation, keep };
+    gemm_fused(x, weight, F::ZERO, &mut MatrixMut::new(y, rows, outputs)?, epilogue)
 }
 
 /// The two products of the backward pass: dx = dy weight and dweight = dy^T x, `dy` being the
@@ -126,16 +78,24 @@ pub fn linear_backward_products<F: Float>(
     Ok(())
 }
 
-/// One pass over dy: dy *= activation'(pre), and the column sums of the result.
-fn activation_and_bias<F: Float>(
-    outputs: usize,
+/// Backward of the activation and of the bias of [`linear_forward`], in one pass over `dy` [rows, outputs]: dy *= activation', and
+/// `dbias` [outputs] receives the sums of the columns of the result.
+///
+/// # Errors
+/// If a slice does not fit `shape`.
+pub fn linear_backward_activation<F: Float>(
+    shape: LinearShape,
     activation: Activation,
-    pre: &[F],
+    kept: KeptRef<'_, F>,
     dy: &mut [F],
     dbias: Option<(Store, &mut [F])>,
 ) -> Result {
+    const NAME: &str = "linear_backward";
+    let outputs = shape.outputs;
+    check_len(NAME, "dy", shape.rows * outputs, dy.len())?;
+    check_len(NAME, "what the activation kept", dy.len(), kept.len())?;
     if let Some((_, dbias)) = &dbias {
-        check_len("linear_backward", "dbias", outputs, dbias.len())?;
+        check_len(NAME, "dbias", outputs, dbias.len())?;
     }
     if dy.is_empty() {
         if let Some((Store::Write, dbias)) = dbias {
@@ -143,19 +103,12 @@ fn activation_and_bias<F: Float>(
         }
         return Ok(());
     }
-    if dbias.is_none() && activation == Activation::None {
-        return Ok(());
-    }
     let block = rows_per_partial_sum(outputs) * outputs;
     let wanted = dbias.is_some();
-    // Without an activation `pre` may be empty; the tasks then get empty slices of it.
-    let pre_part = |start: usize, len: usize| match activation {
-        Activation::None => &[][..],
-        _ => &pre[start..start + len],
-    };
-    let tasks = dy.chunks_mut(block).enumerate().map(|(i, dy)| (pre_part(i * block, dy.len()), dy));
-    let partials = map_tasks(tasks.collect(), |(pre, dy)| {
-        activation.apply_derivative_serial(pre, dy);
+    let tasks =
+        dy.chunks_mut(block).enumerate().map(|(i, dy)| (kept.part(i * block, dy.len()), dy));
+    let partials = map_tasks(tasks.collect(), |(kept, dy)| {
+        activation.backward_serial(kept, dy);
         let mut partial = vec![F::ZERO; if wanted { outputs } else { 0 }];
         if wanted {
             column_sum_serial(dy, &mut partial);
@@ -170,7 +123,10 @@ fn activation_and_bias<F: Float>(
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
+    use crate::kernels::activation::Kept;
     use crate::kernels::testing::{
         assert_close, assert_same_bits, dot, numeric_gradient, random, with_one_and_three_threads,
     };
@@ -204,11 +160,27 @@ mod tests {
         let n = shape.rows * shape.outputs;
         let (mut y, mut again, mut pre) = (vec![0f32; n], vec![0f32; n], vec![0f32; n]);
         linear_forward(shape, &x, &w, Some(&b), Activation::Tanh, &mut y, None).unwrap();
-        linear_forward(shape, &x, &w, Some(&b), Activation::Tanh, &mut again, Some(&mut pre))
-            .unwrap();
+        let keep = Some(Kept::Input(pre.as_mut_slice()));
+        linear_forward(shape, &x, &w, Some(&b), Activation::Tanh, &mut again, keep).unwrap();
         assert_close(&y, &expected, 1e-5);
         assert_same_bits(&y, &again);
         assert_close(&pre.iter().map(|v| Float::tanh(*v)).collect::<Vec<_>>(), &expected, 1e-5);
+    }
+
+    /// Gradients of x, weight and bias, the latter two added to ones.
+    fn gradients<F: Float>(
+        [x, w, dy]: [&[F]; 3],
+        activation: Activation,
+        kept: KeptRef<'_, F>,
+    ) -> [Vec<F>; 3] {
+        let nan = F::from_f64(f64::NAN);
+        let (mut dx, mut dw, mut db) = (vec![nan; 30], vec![F::ONE; 20], vec![F::ONE; 4]);
+        let mut dy = dy.to_vec();
+        let slot = Some((Store::Add, db.as_mut_slice()));
+        linear_backward_activation(SHAPE, activation, kept, &mut dy, slot).unwrap();
+        let (dx_slot, dw_slot) = ((Store::Write, &mut dx[..]), (Store::Add, &mut dw[..]));
+        linear_backward_products(SHAPE, x, w, &dy, Some(dx_slot), Some(dw_slot)).unwrap();
+        [dx, dw, db]
     }
 
     #[test]
@@ -217,21 +189,27 @@ mod tests {
         let (b, g): (Vec<f64>, Vec<f64>) = (random(4, 3), random(24, 4));
         for activation in [Activation::None, Activation::Gelu, Activation::Silu] {
             let loss = |x: &[f64], w: &[f64], b: &[f64]| dot(&forward(x, w, b, activation), &g);
-            let mut y = vec![0.0; 24];
-            let mut pre = vec![0.0; 24];
-            linear_forward(SHAPE, &x, &w, Some(&b), activation, &mut y, Some(&mut pre)).unwrap();
-            let (mut dx, mut dw, mut db) = (vec![f64::NAN; 30], vec![1.0; 20], vec![1.0; 4]);
-            let gradients = LinearGradients {
-                x: Some((Store::Write, &mut dx)),
-                weight: Some((Store::Add, &mut dw)),
-                bias: Some((Store::Add, &mut db)),
+            let (mut y, mut input, mut slope) = (vec![0.0; 24], vec![0.0; 24], vec![0.0; 24]);
+            let mut rounded = vec![bf16::ZERO; 24];
+            let mut run = |keep| {
+                linear_forward(SHAPE, &x, &w, Some(&b), activation, &mut y, Some(keep)).unwrap();
             };
-            let mut dy = g.clone();
-            linear_backward(SHAPE, &x, &w, activation, &pre, &mut dy, gradients).unwrap();
+            run(Kept::Input(&mut input));
+            run(Kept::Slope(&mut slope));
+            run(Kept::RoundedSlope(&mut rounded));
+            let found = gradients([&x, &w, &g], activation, Kept::Input(&input));
             let plus_one = |v: Vec<f64>| v.iter().map(|v| v + 1.0).collect::<Vec<_>>();
-            assert_close(&dx, &numeric_gradient(&x, |x| loss(x, &w, &b)), 1e-8);
-            assert_close(&dw, &plus_one(numeric_gradient(&w, |w| loss(&x, w, &b))), 1e-8);
-            assert_close(&db, &plus_one(numeric_gradient(&b, |b| loss(&x, &w, b))), 1e-8);
+            assert_close(&found[0], &numeric_gradient(&x, |x| loss(x, &w, &b)), 1e-8);
+            assert_close(&found[1], &plus_one(numeric_gradient(&w, |w| loss(&x, w, &b))), 1e-8);
+            assert_close(&found[2], &plus_one(numeric_gradient(&b, |b| loss(&x, &w, b))), 1e-8);
+            assert_eq!(gradients([&x, &w, &g], activation, Kept::Slope(&slope)), found);
+            for (rounded, slope) in rounded.iter().zip(&slope) {
+                let error = (rounded.to_f64() - slope).abs();
+                assert!(error <= slope.abs() / 256.0, "{rounded} for {slope}");
+            }
+            let widened: Vec<f64> = rounded.iter().map(|slope| slope.to_f64()).collect();
+            let from_rounded = gradients([&x, &w, &g], activation, Kept::RoundedSlope(&rounded));
+            assert_eq!(gradients([&x, &w, &g], activation, Kept::Slope(&widened)), from_rounded);
         }
     }
 
@@ -244,18 +222,16 @@ mod tests {
         let g: Vec<f32> = random(shape.rows * shape.outputs, 4);
         let (one, three) = with_one_and_three_threads(|| {
             let mut y = vec![0f32; g.len()];
-            let mut pre = y.clone();
-            linear_forward(shape, &x, &w, Some(&b), Activation::Gelu, &mut y, Some(&mut pre))
-                .unwrap();
+            let mut slope = y.clone();
+            let keep = Some(Kept::Slope(slope.as_mut_slice()));
+            linear_forward(shape, &x, &w, Some(&b), Activation::Gelu, &mut y, keep).unwrap();
             let (mut dx, mut dw, mut db) =
                 (vec![0f32; x.len()], vec![0f32; w.len()], vec![0f32; b.len()]);
-            let gradients = LinearGradients {
-                x: Some((Store::Write, &mut dx)),
-                weight: Some((Store::Write, &mut dw)),
-                bias: Some((Store::Write, &mut db)),
-            };
             let mut dy = g.clone();
-            linear_backward(shape, &x, &w, Activation::Gelu, &pre, &mut dy, gradients).unwrap();
+            let (slope, slot) = (Kept::Slope(slope.as_slice()), Some((Store::Write, &mut db[..])));
+            linear_backward_activation(shape, Activation::Gelu, slope, &mut dy, slot).unwrap();
+            let (dx_slot, dw_slot) = ((Store::Write, &mut dx[..]), (Store::Write, &mut dw[..]));
+            linear_backward_products(shape, &x, &w, &dy, Some(dx_slot), Some(dw_slot)).unwrap();
             [y, dx, dw, db].concat()
         });
         assert_same_bits(&one, &three);
@@ -267,12 +243,10 @@ mod tests {
         let w = [0f32; 20];
         linear_forward(shape, &[], &w, None, Activation::Gelu, &mut [], None).unwrap();
         let (mut dw, mut db) = ([7f32; 20], [7f32; 4]);
-        let gradients = LinearGradients {
-            x: None,
-            weight: Some((Store::Write, &mut dw)),
-            bias: Some((Store::Write, &mut db)),
-        };
-        linear_backward(shape, &[], &w, Activation::Gelu, &[], &mut [], gradients).unwrap();
+        let slot = Some((Store::Write, &mut db[..]));
+        linear_backward_activation(shape, Activation::Gelu, Kept::Slope(&[]), &mut [], slot)
+            .unwrap();
+        linear_backward_products(shape, &[], &w, &[], None, Some((Store::Write, &mut dw))).unwrap();
         assert_eq!((dw, db), ([0.0; 20], [0.0; 4]));
         let text = linear_forward(SHAPE, &w, &w, None, Activation::None, &mut [], None)
             .unwrap_err()

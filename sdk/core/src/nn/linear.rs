@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use candle_core::DType;
 use easytransfer_abi as abi;
+use half::bf16;
 
 use super::{
     Direct, by_dtype, check_shape, dense, give_vec, give_written, given, owned, rows_cols, wanted,
 };
 use crate::error::{Result, fail};
 use crate::inference::{self, PackedWeight};
-use crate::kernels::activation::{Activation, activation_forward};
+use crate::kernels::activation::{Activation, Kept, KeptMut, KeptRef, activation_forward};
 use crate::kernels::elementwise::{Store, column_sum};
 use crate::kernels::linear::{
-    LinearGradients, LinearShape, linear_backward, linear_backward_products, linear_forward,
+    LinearShape, linear_backward_activation, linear_backward_products, linear_forward,
 };
 use crate::kernels::packed::linear_packed;
 use crate::precision;
@@ -133,8 +134,8 @@ fn typed<F: Direct>(
     let (vx, vw) = (dense(x.value())?, dense(weight.value())?);
     let vb = bias.map(|bias| dense(bias.value())).transpose()?;
     let mut y = storage::take::<F>(rows * outputs);
-    let mut pre =
-        (activation != Activation::None && keeps(&tracked)).then(|| storage::take::<F>(y.len()));
+    let mut kept =
+        (activation != Activation::None && keeps(&tracked)).then(|| take_kept::<F>(shape));
     {
         let bias = vb.as_deref().map(storage::read::<F>).transpose()?;
         let (x, weight) = (storage::read::<F>(&vx)?, storage::read::<F>(&vw)?);
@@ -145,43 +146,41 @@ fn typed<F: Direct>(
             bias.as_deref(),
             activation,
             &mut y,
-            pre.as_deref_mut(),
+            kept.as_mut().map(|kept| kept_mut(kept, rows * outputs)),
         )?;
     }
     let mut dims = x.dims().to_vec();
     if let Some(last) = dims.last_mut() {
         *last = outputs;
     }
-    let pre = pre.map(|pre| storage::tensor_from_vec(pre, rows * outputs)).transpose()?;
-    let pre = pre.map(storage::Value::new);
+    let kept = kept.map(held).transpose()?;
     let y = storage::tensor_from_vec(y, dims.clone())?;
-    let recipe = pre.clone().filter(|_| recompute::is_cheap()).map(|pre| -> Recipe {
-        Arc::new(move || {
-            let mut y = storage::take::<F>(rows * outputs);
-            activation_forward(activation, &storage::read::<F>(&pre)?, &mut y)?;
-            Ok(Value::new(storage::tensor_from_vec(y, dims.clone())?))
-        })
-    });
+    let recipe = match &kept {
+        Some(Kept::Input(input)) => {
+            let input = input.clone();
+            Some(Arc::new(move || {
+                let mut y = storage::take::<F>(rows * outputs);
+                activation_forward(activation, &storage::read::<F>(&input)?, &mut y)?;
+                Ok(Value::new(storage::tensor_from_vec(y, dims.clone())?))
+            }) as Recipe)
+        }
+        _ => None,
+    };
     let saved = Saved::new(x, &vx);
     drop(vx);
     let (dims_x, dims_w) = (x.dims().to_vec(), weight.dims().to_vec());
     let y = record1("linear", &tracked, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        let dy = match pre {
-            Some(pre) => {
+        let dy = match kept {
+            Some(kept) => {
                 let dy = owned::<F>(grad)?;
                 let mut dbias = wanted::<F>(pass, 2, outputs);
-                {
-                    let pre = storage::read::<F>(&pre)?;
-                    let gradients = LinearGradients {
-                        x: None,
-                        weight: None,
-                        bias: dbias.as_deref_mut().map(|dbias| (Store::Write, dbias)),
-                    };
+                let slot = dbias.as_deref_mut().map(|dbias| (Store::Write, dbias));
+                with_kept::<F, _>(&kept, rows * outputs, |kept| {
                     storage::with_mut::<F, _>(&dy, |dy| {
-                        linear_backward(shape, &[], &[], activation, &pre, dy, gradients)
-                    })??;
-                }
+                        linear_backward_activation(shape, activation, kept, dy, slot)
+                    })
+                })???;
                 give_vec(pass, 2, &[outputs], dbias)?;
                 dy
             }
@@ -211,6 +210,63 @@ fn typed<F: Direct>(
     Ok(match recipe {
         Some(recipe) => y.with_recipe(recipe),
         None => y,
+    })
+}
+
+/// Memory for what the activation of a layer keeps: its input where outputs are computed again from it, else its derivative, in
+/// half of the bits where the products of the backward pass round the gradient anyhow.
+fn take_kept<F: Direct>(shape: LinearShape) -> Kept<Vec<F>, Vec<f32>> {
+    let len = shape.rows * shape.outputs;
+    if recompute::is_cheap() {
+        Kept::Input(storage::take(len))
+    } else if shape.bf16 && F::DTYPE == DType::F32 {
+        Kept::RoundedSlope(storage::take(len.div_ceil(2)))
+    } else {
+        Kept::Slope(storage::take(len))
+    }
+}
+
+/// The `len` elements to write.
+fn kept_mut<F>(kept: &mut Kept<Vec<F>, Vec<f32>>, len: usize) -> KeptMut<'_, F> {
+    match kept {
+        Kept::Input(values) => Kept::Input(values),
+        Kept::Slope(values) => Kept::Slope(values),
+        Kept::RoundedSlope(words) => {
+            // SAFETY: any bits are a bfloat16, and a word has the alignment of one.
+            let (_, halves, _) = unsafe { words.align_to_mut::<bf16>() };
+            Kept::RoundedSlope(&mut halves[..len])
+        }
+    }
+}
+
+/// The same memory, which goes back to the pool when nobody needs it.
+fn held<F: Direct>(kept: Kept<Vec<F>, Vec<f32>>) -> Result<Kept<Value, Value>> {
+    fn value<T: storage::Element>(data: Vec<T>) -> Result<Value> {
+        let len = data.len();
+        Ok(Value::new(storage::tensor_from_vec(data, len)?))
+    }
+    Ok(match kept {
+        Kept::Input(values) => Kept::Input(value(values)?),
+        Kept::Slope(values) => Kept::Slope(value(values)?),
+        Kept::RoundedSlope(words) => Kept::RoundedSlope(value(words)?),
+    })
+}
+
+/// Calls `f` with the `len` elements.
+fn with_kept<F: Direct, R>(
+    kept: &Kept<Value, Value>,
+    len: usize,
+    f: impl FnOnce(KeptRef<'_, F>) -> R,
+) -> Result<R> {
+    Ok(match kept {
+        Kept::Input(values) => f(Kept::Input(&storage::read::<F>(values)?)),
+        Kept::Slope(values) => f(Kept::Slope(&storage::read::<F>(values)?)),
+        Kept::RoundedSlope(words) => {
+            let words = storage::read::<f32>(words)?;
+            // SAFETY: any bits are a bfloat16, and a word has the alignment of one.
+            let (_, halves, _) = unsafe { words.align_to::<bf16>() };
+            f(Kept::RoundedSlope(&halves[..len]))
+        }
     })
 }
 

@@ -4,9 +4,10 @@ use easytransfer_abi as abi;
 
 use super::{Direct, by_dtype, check_shape, dense, give_vec, given, run_starts, wanted};
 use crate::error::{Result, fail};
-use crate::kernels::conv1d::{Border, Conv1dShape, conv1d_backward, conv1d_forward};
+use crate::kernels::conv1d::{
+    Border, Conv1dGradients, Conv1dShape, conv1d_backward, conv1d_forward,
+};
 use crate::kernels::elementwise::Store;
-use crate::kernels::linear::LinearGradients;
 use crate::kernels::padding::{self, Pool, pool_backward, pool_forward};
 use crate::storage::{self, Real, Value};
 use crate::tape::record1;
@@ -260,7 +261,7 @@ fn typed_conv1d<F: Direct>(
         {
             let starts = storage::read::<i64>(&starts)?;
             let (x, weight) = (storage::read::<F>(&vx)?, storage::read::<F>(&vw)?);
-            let gradients = LinearGradients {
+            let gradients = Conv1dGradients {
                 x: dx.as_deref_mut().map(|d| (Store::Write, d)),
                 weight: dweight.as_deref_mut().map(|d| (Store::Write, d)),
                 bias: dbias.as_deref_mut().map(|d| (Store::Write, d)),

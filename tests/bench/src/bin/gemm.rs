@@ -1,4 +1,4 @@
-//! `gemm [--threads N] [--rows M,M,…] [--only KxN|attention]`: GFLOP/s of the engine's matrix products on BERT's shapes, one line per shape in the columns
+//! `gemm [--threads N] [--rows M,M,…] [--only KxN|attention] [--precision f32|bf16]`: GFLOP/s of the engine's matrix products on BERT's shapes, one line per shape in the columns
 //! that `peer_gemm.py` prints for PyTorch; `peer_gemm.py --engine THIS_BINARY` runs both and prints ratios.
 
 use std::time::Instant;
@@ -47,15 +47,15 @@ fn rate(flop: usize, mut f: impl FnMut()) -> f64 {
     1e-9 * flop as f64 / all[all.len() / 4]
 }
 
-fn layer(m: usize, [k, n]: [usize; 2]) {
+fn layer(m: usize, [k, n]: [usize; 2], bf16: bool) {
     let (x, w, dy) = (values(m * k), values(n * k), values(m * n));
     let bias = values(n);
     let (mut y, mut dx, mut dw) = (vec![0f32; m * n], vec![0f32; m * k], vec![0f32; n * k]);
-    let x = Matrix::new(&x, m, k).expect("x");
-    let w = Matrix::new(&w, n, k).expect("w");
-    let dy = Matrix::new(&dy, m, n).expect("dy");
+    let x = Matrix::new(&x, m, k).expect("x").in_bf16(bf16);
+    let w = Matrix::new(&w, n, k).expect("w").in_bf16(bf16);
+    let dy = Matrix::new(&dy, m, n).expect("dy").in_bf16(bf16);
     let flop = 2 * m * k * n;
-    let epilogue = |activation| Epilogue { bias: Some(&bias), activation, y: None };
+    let epilogue = |activation| Epilogue { bias: Some(&bias), activation, keep: None };
     let mut forward = |f: &dyn Fn(&mut MatrixMut<'_, f32>)| {
         rate(flop, || f(&mut MatrixMut::new(&mut y, m, n).expect("y")))
     };
@@ -92,6 +92,7 @@ fn attention([count, m, k, n]: [usize; 4]) {
 fn main() {
     let mut rows = vec![13, 32, 64, 128, 416, 1024, 4096];
     let mut only = String::new();
+    let mut bf16 = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().unwrap_or_default();
@@ -100,8 +101,9 @@ fn main() {
             "--threads" => unsafe { std::env::set_var("RAYON_NUM_THREADS", &value) },
             "--rows" => rows = value.split(',').filter_map(|m| m.parse().ok()).collect(),
             "--only" => only = value,
+            "--precision" => bf16 = value == "bf16",
             other => {
-                eprintln!("{other}: expected --threads N, --rows M,M,… or --only KxN|attention");
+                eprintln!("{other}: expected --threads N, --rows M,M,…, --only KxN|attention or --precision f32|bf16");
                 std::process::exit(2);
             }
         }
@@ -109,7 +111,7 @@ fn main() {
     let wanted = |name: &str| only.is_empty() || only == name;
     for sizes in LAYERS.into_iter().filter(|[k, n]| wanted(&format!("{k}x{n}"))) {
         for &m in &rows {
-            layer(m, sizes);
+            layer(m, sizes, bf16);
         }
     }
     if wanted("attention") {

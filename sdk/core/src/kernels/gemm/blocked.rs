@@ -15,8 +15,9 @@ use super::pack::{ALIGN_SLACK, Lines, align};
 
 /// Most steps of k in one pass: a row tile of A then fits the first-level cache.
 const K_BLOCK: usize = 384;
-/// Most columns of a task: with [`K_BLOCK`] steps they fit the second-level cache.
-const COLUMNS: usize = 256;
+/// Most words of B that a task takes at one time: they fit the second-level cache. So many columns are a task's, and A's tiles are
+/// read (and packed) once for them.
+const TASK_WORDS: usize = 384 * K_BLOCK;
 /// Elements of packed B (and of packed A) that are in work at one time.
 const PACKED_LEN: usize = 1 << 20;
 /// Row tiles up to which a B with contiguous rows is used where it is: so few do not repay a copy.
@@ -57,8 +58,16 @@ impl Blocks {
     }
 }
 
-/// C = activation(alpha A B + beta C + bias); the value before the activation stays in C if `y` is
-/// given, which then receives the activation's.
+/// Where what the activation's backward pass needs goes, rows as far apart as those of C: see [`super::Epilogue`].
+#[derive(Clone, Copy)]
+pub(super) enum Keep<F> {
+    Nothing,
+    Input(*mut F),
+    Slope(*mut F),
+    RoundedSlope(*mut half::bf16),
+}
+
+/// C = activation(alpha A B + beta C + bias).
 #[derive(Clone, Copy)]
 pub(super) struct Product<F> {
     pub m: usize,
@@ -75,8 +84,7 @@ pub(super) struct Product<F> {
     /// Null for none.
     pub bias: *const F,
     pub activation: Activation,
-    /// Rows as far apart as `c`'s; null for none.
-    pub y: *mut F,
+    pub keep: Keep<F>,
 }
 
 // SAFETY: the pointers are those of slices of `Send + Sync` elements, and who runs a product promises that
@@ -137,7 +145,8 @@ impl Plan {
             ..=OWN_TILES => Pack::ByTask,
             _ => Pack::Before,
         };
-        let col_parts = n.div_ceil(COLUMNS);
+        let block_words = blocks.step.div_ceil(kernel.words.steps());
+        let col_parts = n.saturating_mul(block_words).div_ceil(TASK_WORDS);
         // More row parts for balance, then more column parts if there are too few rows for that.
         let wanted = if threads == 1 { 1 } else { threads * TASKS_PER_THREAD };
         let row_parts = match b {
@@ -173,7 +182,7 @@ impl Plan {
 /// Runs a product on `threads` threads at most.
 ///
 /// # Safety
-/// All elements that the product names can be read, those of C and y written, by nobody else
+/// All elements that the product names can be read, those of C and of what is kept written, by nobody else
 /// meanwhile.
 pub(super) unsafe fn run<F: Float>(product: &Product<F>, threads: usize) {
     if product.m == 0 || product.n == 0 {
@@ -503,23 +512,32 @@ impl<F: Float> Job<'_, F> {
 
     fn activate(&self, rows: Range<usize>, cols: Range<usize>) {
         let product = self.product;
-        if product.activation == Activation::None && product.y.is_null() {
+        let activation = product.activation;
+        if activation == Activation::None && matches!(product.keep, Keep::Nothing) {
             return;
         }
         for row in rows {
             let at = row * product.c_row + cols.start;
-            // SAFETY: this part of C and of y belongs to this task, and they do not overlap.
+            let len = cols.len();
+            // SAFETY: this part of C and of what is kept belongs to this task, and they do not overlap.
             unsafe {
-                let c = product.c.wrapping_add(at);
-                let y = if product.y.is_null() {
-                    c
-                } else {
-                    let y = product.y.wrapping_add(at);
-                    y.copy_from_nonoverlapping(c, cols.len());
-                    y
-                };
-                let y = std::slice::from_raw_parts_mut(y, cols.len());
-                product.activation.apply_serial(y);
+                let c = std::slice::from_raw_parts_mut(product.c.wrapping_add(at), len);
+                match product.keep {
+                    Keep::Nothing => activation.apply_serial(c),
+                    Keep::Input(kept) => {
+                        std::slice::from_raw_parts_mut(kept.wrapping_add(at), len)
+                            .copy_from_slice(c);
+                        activation.apply_serial(c);
+                    }
+                    Keep::Slope(kept) => {
+                        let kept = std::slice::from_raw_parts_mut(kept.wrapping_add(at), len);
+                        activation.apply_with_slope_serial(c, kept);
+                    }
+                    Keep::RoundedSlope(kept) => {
+                        let kept = std::slice::from_raw_parts_mut(kept.wrapping_add(at), len);
+                        activation.apply_with_rounded_slope_serial(c, kept);
+                    }
+                }
             }
         }
     }

@@ -22,7 +22,7 @@
 //! align(&mut buffer)                                    from the next cache line on; allow ALIGN_SLACK more
 //! ```
 
-use super::activation::Activation;
+use super::activation::{Activation, Kept, KeptMut};
 use super::scratch::with_scratch;
 use super::{Float, KernelError, Result, check_len};
 
@@ -170,14 +170,13 @@ pub struct Epilogue<'a, F> {
     pub bias: Option<&'a [F]>,
     /// Applied last.
     pub activation: Activation,
-    /// If given, it receives the activation's value, C that before the activation. Laid out like C's
-    /// slice.
-    pub y: Option<&'a mut [F]>,
+    /// If given, it receives what the activation's backward pass needs. Laid out like C's slice.
+    pub keep: Option<KeptMut<'a, F>>,
 }
 
 impl<F> Default for Epilogue<'_, F> {
     fn default() -> Self {
-        Self { bias: None, activation: Activation::None, y: None }
+        Self { bias: None, activation: Activation::None, keep: None }
     }
 }
 
@@ -233,9 +232,21 @@ pub fn gemm_fused<F: Float>(
     if let Some(bias) = epilogue.bias {
         check_len("gemm", "bias", c.cols, bias.len())?;
     }
-    if let Some(y) = &epilogue.y {
-        check_len("gemm", "y", c.data.len(), y.len())?;
-    }
+    let keep = match epilogue.keep {
+        None => blocked::Keep::Nothing,
+        Some(Kept::Input(kept)) => {
+            check_len("gemm", "kept input", c.data.len(), kept.len())?;
+            blocked::Keep::Input(kept.as_mut_ptr())
+        }
+        Some(Kept::Slope(kept)) => {
+            check_len("gemm", "kept slope", c.data.len(), kept.len())?;
+            blocked::Keep::Slope(kept.as_mut_ptr())
+        }
+        Some(Kept::RoundedSlope(kept)) => {
+            check_len("gemm", "kept slope", c.data.len(), kept.len())?;
+            blocked::Keep::RoundedSlope(kept.as_mut_ptr())
+        }
+    };
     let product = Product {
         m: c.rows,
         n: c.cols,
@@ -249,10 +260,10 @@ pub fn gemm_fused<F: Float>(
         bf16: a.bf16 && b.bf16,
         bias: epilogue.bias.map_or(std::ptr::null(), <[F]>::as_ptr),
         activation: epilogue.activation,
-        y: epilogue.y.map_or(std::ptr::null_mut(), <[F]>::as_mut_ptr),
+        keep,
     };
     // SAFETY: the constructors checked that all elements lie within their slices, the shapes fit each
-    // other, y has C's layout, and C and y are borrowed exclusively.
+    // other, what is kept has C's layout, and both are borrowed exclusively.
     unsafe { blocked::run(&product, rayon::current_num_threads()) };
     Ok(())
 }
@@ -296,7 +307,7 @@ fn any_layout<F: Float>(
             bf16: a.bf16 && b.bf16,
             bias: std::ptr::null(),
             activation: Activation::None,
-            y: std::ptr::null_mut(),
+            keep: blocked::Keep::Nothing,
         };
         // SAFETY: the constructors checked that all elements lie within their slices, the shapes fit
         // each other, and C is borrowed exclusively.
