@@ -2205,7 +2205,7 @@ typedef struct et_engine_record {
    */
   void (*provide)(const char *id, const void *table);
   /**
-   * What the engine did so far, as JSON: {"device": "..", "launches": 0, "host_fallbacks": {"op": 0}, "waits": {"for what": 0}, "bytes_in_use": 0, "bytes_peak": 0, "held": {"parameters": 0, ..}}. [any-thread] since 0.1
+   * What the engine did so far, as JSON: {"device": "..", "launches": 0, "allocations": 0, "host_fallbacks": {"op": 0}, "waits": {"for what": 0}, "bytes_in_use": 0, "bytes_peak": 0, "held": {"parameters": 0, ..}}. [any-thread] since 0.1
    */
   struct et_error *(*report)(struct et_buffer **out);
 } et_engine_record;

@@ -27,6 +27,6 @@ pub struct et_engine_record {
     pub open: Option<unsafe extern "C" fn(device: i32, options: et_str) -> *mut et_error>,
     /// Adds a table to those that `get_interface` of the engine's host finds; it lives until the process ends. [any-thread] since 0.1
     pub provide: Option<unsafe extern "C" fn(id: *const c_char, table: *const c_void)>,
-    /// What the engine did so far, as JSON: {"device": "..", "launches": 0, "host_fallbacks": {"op": 0}, "waits": {"for what": 0}, "bytes_in_use": 0, "bytes_peak": 0, "held": {"parameters": 0, ..}}. [any-thread] since 0.1
+    /// What the engine did so far, as JSON: {"device": "..", "launches": 0, "allocations": 0, "host_fallbacks": {"op": 0}, "waits": {"for what": 0}, "bytes_in_use": 0, "bytes_peak": 0, "held": {"parameters": 0, ..}}. [any-thread] since 0.1
     pub report: Option<unsafe extern "C" fn(out: *mut *mut et_buffer) -> *mut et_error>,
 }

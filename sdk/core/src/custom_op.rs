@@ -359,7 +359,7 @@ fn forward_on_card(table: &Table, state: State, values: &[Value]) -> Result<Vec<
     let parts = values.iter().map(|v| ViewParts::new(v)).collect::<Result<Vec<_>>>()?;
     let outputs = infer(table, state, &parts)?
         .into_iter()
-        .map(|(dtype, shape)| memory::empty(dtype, shape))
+        .map(|(dtype, shape)| Ok(memory::empty(dtype, shape)?.into_inner()))
         .collect::<Result<Vec<Raw>>>()?;
     let output_parts = outputs.iter().map(ViewParts::new).collect::<Result<Vec<_>>>()?;
     let view = |part: &ViewParts, tensor: &Raw| -> Result<et_view> {

@@ -1,9 +1,9 @@
-//! A bounded pool of f32 vectors that keeps close to what is in use at the same time.
+//! A bounded pool of memory that keeps close to what is in use at the same time: of f32 vectors, and of a card's memory.
 //!
-//! Batches are runs of tokens, so every step asks for other lengths. A request takes the smallest free vector that is long enough
-//! and not absurdly longer; so the vectors of a long batch serve all shorter ones. When none fits, free vectors that the present
+//! Batches are runs of tokens, so every step asks for other lengths. A request takes the smallest free block that is long enough
+//! and not absurdly longer; so the blocks of a long batch serve all shorter ones. When none fits, free blocks that the present
 //! step has not used go back to the allocator until as many bytes are free as the new one needs: the pool grows only when there
-//! are none. Vectors that nobody used for many steps go, too. A step of a shape that was seen before allocates nothing.
+//! are none. Blocks that nobody used for many steps go, too. A step of a shape that was seen before allocates nothing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
@@ -11,71 +11,92 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Vectors with fewer elements are left to the allocator, which is as quick for them.
 pub const SMALLEST: usize = 1024;
-/// Most bytes that the pool keeps unless [`limit_pool`] says otherwise.
+/// Most bytes that the pool of vectors keeps unless [`limit_pool`] says otherwise.
 const DEFAULT_LIMIT: usize = 4 << 30;
-/// A free vector serves a request if it is at most so many times as long.
+/// A free vector serves a request if it is at most so many times as long. What nobody touches of it takes no memory.
 const STRETCH: usize = 16;
-/// Free vectors that were not used for so many steps go back to the allocator.
+/// Free blocks that were not used for so many steps go back to the allocator.
 const IDLE_STEPS: u64 = 64;
 /// Without a backward pass (inference), so many requests count as a step.
 const TAKES_PER_STEP: u64 = 4096;
-/// More addresses than this are forgotten: their vectors left the engine by other ways.
+/// More addresses than this are forgotten: their blocks left the engine by other ways.
 const MOST_TAKEN: usize = 1 << 16;
 
-struct Free {
-    data: Vec<f32>,
+/// Memory that a pool keeps; it goes back to its allocator when it is dropped.
+pub(crate) trait Block {
+    /// Its length.
+    fn bytes(&self) -> usize;
+    /// Where it begins.
+    fn address(&self) -> usize;
+}
+
+impl Block for Vec<f32> {
+    fn bytes(&self) -> usize {
+        self.capacity() * size_of::<f32>()
+    }
+    fn address(&self) -> usize {
+        self.as_ptr() as usize
+    }
+}
+
+struct Free<B> {
+    block: B,
     /// The step in which it was given back.
     step: u64,
 }
 
-struct Pool {
-    /// By capacity, then by a running number, so that what is picked depends on the sequence of calls only.
-    free: BTreeMap<(usize, u64), Free>,
-    /// Addresses of vectors that were taken. Others are not accepted: candle's own vectors come here too when their tensors go, and
-    /// since candle never takes any, they would pile up.
+/// Free blocks.
+pub(crate) struct Pool<B> {
+    /// By bytes, then by a running number, so that what is picked depends on the sequence of calls only.
+    free: BTreeMap<(usize, u64), Free<B>>,
+    /// Addresses of blocks that were taken. Others are not accepted: memory that candle took itself comes here too when its tensors
+    /// go, and since candle never takes any from here, it would pile up.
     taken: Option<HashSet<usize>>,
+    stretch: usize,
     bytes: usize,
     step: u64,
     takes: u64,
     serial: u64,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool::new());
+static POOL: Mutex<Pool<Vec<f32>>> = Mutex::new(Pool::new(STRETCH));
 static LIMIT: AtomicUsize = AtomicUsize::new(DEFAULT_LIMIT);
 
-fn lock() -> std::sync::MutexGuard<'static, Pool> {
+fn lock() -> std::sync::MutexGuard<'static, Pool<Vec<f32>>> {
     // The pool is consistent between any two statements, so a panic elsewhere does not spoil it.
     POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn size_of_vec(data: &Vec<f32>) -> usize {
-    data.capacity() * size_of::<f32>()
-}
-
-/// The capacity of a new vector for `len` elements: an eighth of a power of two apart, so that nearly equal lengths share vectors.
-/// Pages of the capacity that nobody touches take no memory.
-fn rounded(len: usize) -> usize {
+/// The length of a new block for `len` elements or bytes: an eighth of a power of two apart, so that nearly equal lengths share blocks.
+pub(crate) fn rounded(len: usize) -> usize {
     len.next_multiple_of((len.next_power_of_two() / 16).max(1))
 }
 
-impl Pool {
-    const fn new() -> Self {
-        Self { free: BTreeMap::new(), taken: None, bytes: 0, step: 0, takes: 0, serial: 0 }
+impl<B: Block> Pool<B> {
+    /// An empty pool, in which a free block serves a request if it is at most `stretch` times as long.
+    pub const fn new(stretch: usize) -> Self {
+        Self {
+            free: BTreeMap::new(),
+            taken: None,
+            stretch,
+            bytes: 0,
+            step: 0,
+            takes: 0,
+            serial: 0,
+        }
     }
 
-    /// A free vector of at least `len` elements; or `None`, and vectors to drop outside the lock.
-    fn take(&mut self, len: usize) -> (Option<Vec<f32>>, Vec<Vec<f32>>) {
+    /// A free block of at least `bytes`; or `None` where a new one of `fresh` bytes is to be made. And blocks to drop outside the
+    /// lock, before that.
+    pub fn take(&mut self, bytes: usize, fresh: usize) -> (Option<B>, Vec<B>) {
         self.takes += 1;
         let mut dropped = Vec::new();
         if self.takes.is_multiple_of(TAKES_PER_STEP) {
             dropped = self.next_step();
         }
-        let fits = (len, 0)..(len.saturating_mul(STRETCH), 0);
-        if let Some(key) = self.free.range(fits).next().map(|(key, _)| *key)
-            && let Some(Free { data, .. }) = self.free.remove(&key)
-        {
-            self.bytes -= size_of_vec(&data);
-            return (Some(data), dropped);
+        let fits = (bytes, 0)..(bytes.saturating_mul(self.stretch), 0);
+        if let Some(key) = self.free.range(fits).next().map(|(key, _)| *key) {
+            return (self.remove(key), dropped);
         }
         let mut old: Vec<(u64, (usize, u64))> = self
             .free
@@ -84,51 +105,63 @@ impl Pool {
             .map(|(key, free)| (free.step, *key))
             .collect();
         old.sort_unstable();
-        let mut missing = rounded(len) * size_of::<f32>();
+        let mut missing = fresh;
         for (_, key) in old {
             if missing == 0 {
                 break;
             }
-            if let Some(Free { data, .. }) = self.free.remove(&key) {
-                self.bytes -= size_of_vec(&data);
-                missing = missing.saturating_sub(size_of_vec(&data));
-                dropped.push(data);
-            }
+            missing = missing.saturating_sub(key.0);
+            dropped.extend(self.remove(key));
         }
         (None, dropped)
     }
 
-    /// Remembers that `data` is out.
-    fn note(&mut self, data: &[f32]) {
+    fn remove(&mut self, key: (usize, u64)) -> Option<B> {
+        let Free { block, .. } = self.free.remove(&key)?;
+        self.bytes -= key.0;
+        Some(block)
+    }
+
+    /// Remembers that the block at `address` is out.
+    pub fn note(&mut self, address: usize) {
         let taken = self.taken.get_or_insert_default();
         if taken.len() >= MOST_TAKEN {
             taken.clear();
         }
-        taken.insert(data.as_ptr() as usize);
+        taken.insert(address);
     }
 
-    /// Keeps a vector, or hands it back to be dropped outside the lock.
-    fn give(&mut self, data: Vec<f32>, limit: usize) -> Option<Vec<f32>> {
-        let ours = self.taken.as_mut().is_some_and(|taken| taken.remove(&(data.as_ptr() as usize)));
-        if !ours || self.bytes + size_of_vec(&data) > limit {
-            return Some(data);
+    /// Keeps a block, or hands it back to be dropped outside the lock.
+    pub fn give(&mut self, block: B, limit: usize) -> Option<B> {
+        let ours = self.taken.as_mut().is_some_and(|taken| taken.remove(&block.address()));
+        let bytes = block.bytes();
+        if !ours || self.bytes + bytes > limit {
+            return Some(block);
         }
-        self.bytes += size_of_vec(&data);
+        self.bytes += bytes;
         self.serial += 1;
-        self.free.insert((data.capacity(), self.serial), Free { data, step: self.step });
+        self.free.insert((bytes, self.serial), Free { block, step: self.step });
         None
     }
 
     /// A step ends. Returns what was idle for long, to be dropped outside the lock.
-    fn next_step(&mut self) -> Vec<Vec<f32>> {
+    pub fn next_step(&mut self) -> Vec<B> {
         self.step += 1;
         let oldest = self.step.saturating_sub(IDLE_STEPS);
         let idle: Vec<(usize, u64)> =
             self.free.iter().filter(|(_, free)| free.step < oldest).map(|(key, _)| *key).collect();
-        let gone: Vec<Vec<f32>> =
-            idle.iter().filter_map(|key| Some(self.free.remove(key)?.data)).collect();
-        self.bytes -= gone.iter().map(size_of_vec).sum::<usize>();
-        gone
+        idle.into_iter().filter_map(|key| self.remove(key)).collect()
+    }
+
+    /// All free blocks, to be dropped outside the lock.
+    pub fn trim(&mut self) -> Vec<B> {
+        self.bytes = 0;
+        std::mem::take(&mut self.free).into_values().map(|free| free.block).collect()
+    }
+
+    /// Bytes that are free.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -137,12 +170,13 @@ pub fn take_f32(len: usize) -> Vec<f32> {
     if len < SMALLEST {
         return vec![0.0; len];
     }
-    let (found, dropped) = lock().take(len);
+    let fresh = rounded(len);
+    let (found, dropped) = lock().take(len * size_of::<f32>(), fresh * size_of::<f32>());
     drop(dropped);
-    let mut data = found.unwrap_or_else(|| Vec::with_capacity(rounded(len)));
+    let mut data = found.unwrap_or_else(|| Vec::with_capacity(fresh));
     // Capacity is at least `len`, so this never allocates.
     data.resize(len, 0.0);
-    lock().note(&data);
+    lock().note(data.address());
     data
 }
 
@@ -154,19 +188,17 @@ pub fn give_f32(data: Vec<f32>) {
     }
 }
 
-/// Tells the pool that a step of training ended.
+/// Tells the pools that a step of training ended.
 pub fn end_step() {
     let idle = lock().next_step();
     drop(idle);
+    #[cfg(feature = "cuda")]
+    crate::cuda::reuse::end_step();
 }
 
 /// Gives all free vectors to the allocator, before something that is rare and needs much memory.
 pub fn trim_pool() {
-    let free = {
-        let mut pool = lock();
-        pool.bytes = 0;
-        std::mem::take(&mut pool.free)
-    };
+    let free = lock().trim();
     drop(free);
 }
 
@@ -189,7 +221,7 @@ pub fn keep_pages() -> bool {
 
 /// Bytes that the pool keeps right now.
 pub fn pool_bytes() -> usize {
-    lock().bytes
+    lock().bytes()
 }
 
 /// Sets the most bytes that the pool keeps (4 GiB at first; 0 switches it off) and frees what it has.
@@ -203,14 +235,19 @@ mod tests {
     use super::*;
 
     /// Takes from a pool of the test's own.
-    fn take(pool: &mut Pool, len: usize) -> Vec<f32> {
-        let mut data = pool.take(len).0.unwrap_or_else(|| Vec::with_capacity(rounded(len)));
+    fn take(pool: &mut Pool<Vec<f32>>, len: usize) -> Vec<f32> {
+        let found = find(pool, len).0;
+        let mut data = found.unwrap_or_else(|| Vec::with_capacity(rounded(len)));
         data.resize(len, 0.0);
-        pool.note(&data);
+        pool.note(data.address());
         data
     }
 
-    fn give(pool: &mut Pool, data: Vec<f32>) {
+    fn find(pool: &mut Pool<Vec<f32>>, len: usize) -> (Option<Vec<f32>>, Vec<Vec<f32>>) {
+        pool.take(len * 4, rounded(len) * 4)
+    }
+
+    fn give(pool: &mut Pool<Vec<f32>>, data: Vec<f32>) {
         pool.give(data, usize::MAX);
     }
 
@@ -225,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_shorter_request_is_served_by_the_smallest_vector_that_fits() {
-        let mut pool = Pool::new();
+        let mut pool = Pool::new(STRETCH);
         let (small, large) = (take(&mut pool, 10_000), take(&mut pool, 90_000));
         let (at_small, at_large) = (small.as_ptr(), large.as_ptr());
         give(&mut pool, large);
@@ -239,7 +276,7 @@ mod tests {
 
     #[test]
     fn far_too_long_vectors_are_left_alone() {
-        let mut pool = Pool::new();
+        let mut pool = Pool::new(STRETCH);
         let large = take(&mut pool, 90_000);
         let address = large.as_ptr();
         give(&mut pool, large);
@@ -249,14 +286,14 @@ mod tests {
 
     #[test]
     fn a_request_that_finds_nothing_drops_what_this_step_does_not_use() {
-        let mut pool = Pool::new();
+        let mut pool = Pool::new(STRETCH);
         let three: Vec<Vec<f32>> = (0..3).map(|_| take(&mut pool, 16_384)).collect();
         three.into_iter().for_each(|data| give(&mut pool, data));
         // In the same step nothing goes.
-        let (found, dropped) = pool.take(20_000);
+        let (found, dropped) = find(&mut pool, 20_000);
         assert!(found.is_none() && dropped.is_empty());
         pool.next_step();
-        let (found, dropped) = pool.take(20_000);
+        let (found, dropped) = find(&mut pool, 20_000);
         assert!(found.is_none());
         assert_eq!((dropped.len(), pool.free.len()), (2, 1));
         assert_eq!(pool.bytes, 16_384 * 4);
@@ -264,17 +301,17 @@ mod tests {
 
     #[test]
     fn steps_of_a_known_shape_find_everything() {
-        let mut pool = Pool::new();
+        let mut pool = Pool::new(STRETCH);
         let lens = [3000, 12_000, 3000, 1500, 12_000, 3000];
-        let step = |pool: &mut Pool, shrink: usize| {
+        let step = |pool: &mut Pool<Vec<f32>>, shrink: usize| {
             let mut missed = 0;
             let mut held = Vec::new();
             for len in lens {
-                let (found, _) = pool.take(len / shrink);
+                let (found, _) = find(pool, len / shrink);
                 missed += usize::from(found.is_none());
                 let mut data = found.unwrap_or_else(|| Vec::with_capacity(rounded(len / shrink)));
                 data.resize(len / shrink, 0.0);
-                pool.note(&data);
+                pool.note(data.address());
                 held.push(data);
             }
             held.into_iter().for_each(|data| give(pool, data));
@@ -291,7 +328,7 @@ mod tests {
 
     #[test]
     fn vectors_that_were_never_taken_do_not_pile_up() {
-        let mut pool = Pool::new();
+        let mut pool = Pool::new(STRETCH);
         assert!(pool.give(vec![0.0; 5000], usize::MAX).is_some());
         let ours = take(&mut pool, 5000);
         assert!(pool.give(ours, 100).is_some(), "the limit holds");
@@ -300,7 +337,7 @@ mod tests {
 
     #[test]
     fn idle_vectors_go() {
-        let mut pool = Pool::new();
+        let mut pool = Pool::new(STRETCH);
         let data = take(&mut pool, 5000);
         give(&mut pool, data);
         let gone: usize = (0..=IDLE_STEPS + 1).map(|_| pool.next_step().len()).sum();

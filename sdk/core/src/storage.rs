@@ -440,6 +440,12 @@ impl From<candle_core::Tensor> for Value {
     }
 }
 
+impl From<Value> for candle_core::Tensor {
+    fn from(value: Value) -> Self {
+        value.into_inner()
+    }
+}
+
 impl Drop for Value {
     fn drop(&mut self) {
         // SAFETY: `self.0` is not used after this.
@@ -449,6 +455,10 @@ impl Drop for Value {
 
 /// Drops a tensor and gives its memory to the pool if nobody else uses it.
 pub fn recycle(tensor: candle_core::Tensor) {
+    #[cfg(feature = "cuda")]
+    if !tensor.device().is_cpu() {
+        return crate::cuda::reuse::recycle(tensor);
+    }
     if tensor.dtype() != DType::F32
         || tensor.elem_count() < crate::pool::SMALLEST
         || !tensor.device().is_cpu()

@@ -261,25 +261,25 @@ fn edges_of(
 pub fn record1(
     op: &'static str,
     inputs: &[&Tensor],
-    output: Raw,
+    output: impl Into<Raw>,
     backward: impl FnOnce(&mut Pass<'_>) -> Result<()> + Send + 'static,
 ) -> Tensor {
     // `record` returns as many outputs as it is given.
-    record(op, inputs, vec![output], backward).swap_remove(0)
+    record(op, inputs, vec![output.into()], backward).swap_remove(0)
 }
 
 /// [`record1`] for an output of f32 that may be kept in bf16 or f16, and a backward function that reads gradients kept so too.
 pub fn record_narrow(
     op: &'static str,
     inputs: &[&Tensor],
-    output: Raw,
+    output: impl Into<Raw>,
     backward: impl FnOnce(&mut Pass<'_>) -> Result<()> + Send + 'static,
 ) -> Tensor {
     if !records(inputs) {
-        return Tensor::narrow(output);
+        return Tensor::narrow(output.into());
     }
     let edge_of = edges_of(op, inputs, vec![DType::F32], true, backward);
-    Tensor::kept(output, Some(edge_of(0)))
+    Tensor::kept(output.into(), Some(edge_of(0)))
 }
 
 struct Pending {

@@ -218,7 +218,7 @@ fn time_of_the_host_for_a_step() {
     let Some(card) = Card::new("paper-host") else { return };
     let config = places::root().join("tests/gpu/bert-base.json");
     let config = config.to_string_lossy();
-    println!("| precision | work | rows x tokens | host ms | launches |\n|---|---|---|---|---|");
+    println!("| precision | work | rows x tokens | host ms | launches | allocations |\n|---|---|---|---|---|---|");
     for (precision, work) in
         [("f32", "train"), ("bf16", "train"), ("f32", "forward"), ("bf16", "forward")]
     {
@@ -236,8 +236,10 @@ fn time_of_the_host_for_a_step() {
         let number = |value: &Value| value.as_f64().expect("a number");
         // One round more than counted warms up.
         let steps = (number(&line["rounds"]) + 1.0) * batches.len() as f64;
-        let launches = number(&report(&said)["launches"]) / steps;
+        let report = report(&said);
+        let [launches, allocations] =
+            ["launches", "allocations"].map(|count| number(&report[count]) / steps);
         let ms = number(&line["ms_per_batch"]);
-        println!("| {precision} | {work} | {shape} | {ms:.2} | {launches:.0} |");
+        println!("| {precision} | {work} | {shape} | {ms:.2} | {launches:.0} | {allocations:.1} |");
     }
 }

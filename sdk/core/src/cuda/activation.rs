@@ -8,6 +8,7 @@ use super::mixed::{GRADIENTS, elements, gradient, gradient_type, is_half, named,
 use crate::error::Result;
 use crate::kernels::activation::Activation;
 use crate::kernels::philox;
+use crate::storage::Value;
 use crate::tape::record_narrow;
 use crate::tensor::Tensor;
 
@@ -26,7 +27,7 @@ fn code(activation: Activation) -> i32 {
 }
 
 /// y = activation(x), x contiguous, f32 or kept in fewer bits; y is kept as x is.
-pub(super) fn forward(activation: Activation, x: &Raw) -> Result<Raw> {
+pub(super) fn forward(activation: Activation, x: &Raw) -> Result<Value> {
     let y = empty(x.dtype(), x.shape())?;
     let n = x.elem_count();
     let name = ["et_activation_forward", "et_activation_bf16", "et_activation_f16"];
@@ -47,7 +48,7 @@ fn by_type(dtype: DType, names: [&'static str; 3], threads: [usize; 2]) -> Launc
 }
 
 /// dy activation'(x), both contiguous; dy is f32 where x is, else bf16.
-pub(super) fn backward(activation: Activation, x: &Raw, dy: &Raw) -> Result<Raw> {
+pub(super) fn backward(activation: Activation, x: &Raw, dy: &Raw) -> Result<Value> {
     if is_half(x.dtype()) {
         let (rows, cols) = matrix_of(x);
         return slopes(activation, x, dy, rows, cols, false).map(|(dz, _)| dz);
@@ -68,7 +69,7 @@ fn matrix_of(x: &Raw) -> (usize, usize) {
 }
 
 /// Sums of columns that are not finished: [parts, cols].
-pub(super) type Partial = Option<(Raw, usize)>;
+pub(super) type Partial = Option<(Value, usize)>;
 
 /// dy activation'(x) in bf16 for x [rows, cols] that is kept in fewer bits, and on the way the sums of its columns, if they are wanted.
 pub(super) fn slopes(
@@ -78,9 +79,9 @@ pub(super) fn slopes(
     rows: usize,
     cols: usize,
     sums: bool,
-) -> Result<(Raw, Partial)> {
+) -> Result<(Value, Partial)> {
     let dz = empty(GRADIENTS, dy.shape())?;
-    let partial = half_columns(code(activation), Some(x), dy, Some(&dz), rows, cols, sums)?;
+    let partial = half_columns(code(activation), Some(x), dy, Some(&*dz), rows, cols, sums)?;
     Ok((dz, partial))
 }
 
@@ -102,7 +103,7 @@ fn half_columns(
     let launch = launch.block(32, 8).grid(cols.div_ceil(256), parts).i32(code);
     let launch = launch.u64(rows).u64(cols).u64(chunk).maybe(x).tensor(dy).maybe(dz);
     // SAFETY: x, dy and dz have rows * cols elements of the kernel's types, partial one row per block row.
-    unsafe { launch.maybe(partial.as_ref()).run() }?;
+    unsafe { launch.maybe(partial.as_deref()).run() }?;
     Ok(partial.map(|partial| (partial, parts)))
 }
 
@@ -117,7 +118,7 @@ pub(crate) fn activate(name: &'static str, activation: Activation, x: &Tensor) -
     }))
 }
 
-fn drop_out(dropout: philox::Dropout, x: &Raw) -> Result<Raw> {
+fn drop_out(dropout: philox::Dropout, x: &Raw) -> Result<Value> {
     let y = empty(x.dtype(), x.shape())?;
     let n = x.elem_count();
     let names = ["et_dropout", "et_dropout_bf16", "et_dropout_f16"];

@@ -14,7 +14,7 @@ use super::memory::{address, empty};
 use super::staging::Staging;
 use crate::data::Map;
 use crate::error::Result;
-use crate::storage::{self, Element};
+use crate::storage::{self, Element, Value};
 use crate::sync::lock;
 
 /// Arrays that are kept at most: those of some tens of batches.
@@ -24,7 +24,7 @@ const MOST: usize = 256;
 struct Entry {
     /// Keeps the host's memory in its place, so that its address stands for its content: values never change.
     host: Raw,
-    card: Raw,
+    card: Value,
     first: usize,
     len: usize,
     dtype: DType,
@@ -121,7 +121,7 @@ fn tidy(engine: &Engine, entries: &mut Vec<Entry>) -> Result<()> {
 }
 
 /// The copy of exactly these elements, if it was made ahead.
-pub(super) fn find<T: Element>(engine: &Engine, data: &[T]) -> Result<Option<Raw>> {
+pub(super) fn find<T: Element>(engine: &Engine, data: &[T]) -> Result<Option<Value>> {
     let mut entries = lock(&engine.ahead.entries);
     let first = data.as_ptr() as usize;
     let found = entries

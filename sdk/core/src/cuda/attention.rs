@@ -65,10 +65,10 @@ struct Shape {
 struct Plan {
     query_starts: Vec<i64>,
     key_starts: Vec<i64>,
-    runs: Raw,
-    query_tiles: Raw,
+    runs: Value,
+    query_tiles: Value,
     query_blocks: usize,
-    key_tiles: Raw,
+    key_tiles: Value,
     key_blocks: usize,
 }
 
@@ -250,7 +250,7 @@ pub(crate) fn attention(
     // Dropout's decisions, which forward leaves for backward.
     let mask_words = (row_len as usize).div_ceil(TILE);
     let mask = (is_half(kept) && dropout.is_some())
-        .then(|| empty(DType::I64, (queries, heads, mask_words)).map(Value::new))
+        .then(|| empty(DType::I64, (queries, heads, mask_words)))
         .transpose()?;
     let call = Call {
         shape: Shape {
@@ -271,13 +271,13 @@ pub(crate) fn attention(
         precision: engine()?.precision,
     };
     let o = empty(kept, (queries, width))?;
-    let lse = Value::new(floats((queries, heads))?);
+    let lse = floats((queries, heads))?;
     let launch = call.launch(Which::Forward).tensor(&vq).tensor(&vk).tensor(&vv);
     let launch = call.with_mask(launch.tensor(&o).tensor(&lse), mask.as_deref());
     // SAFETY: the tiles cover the queries of runs that lie within q, k and v; o has a row and lse a number per query and head, and the
     // mask a word for every tile of the keys of the longest run.
     unsafe { launch.run() }?;
-    let saved_o = Value::new(o.clone());
+    let saved_o = o.clone();
     Ok(record_narrow("attention", &[q, k, v], o, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let grad = gradient(&grad, back)?;

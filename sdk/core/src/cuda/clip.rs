@@ -29,5 +29,5 @@ pub(crate) fn clip(
     let launch = Launch::new(Clip, "et_clip_apply").grid(tasks.len(), 1);
     // SAFETY: the tasks lie within the arena.
     unsafe { launch.tensor(&list).tensor(&factor).tensor(grads).run() }?;
-    Ok(norm)
+    Ok(norm.into_inner())
 }

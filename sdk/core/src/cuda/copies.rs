@@ -48,7 +48,7 @@ impl Copies {
             }
             return Ok(made.copy.clone());
         }
-        let copy = empty(dtype, values.shape())?;
+        let copy = empty(dtype, values.shape())?.into_inner();
         convert_into(values, &copy)?;
         let share = CopyShare::new(copy.elem_count() * dtype.size_in_bytes());
         made.push(Made { version, copy: copy.clone(), _share: share });

@@ -1,6 +1,6 @@
 //! The negative log likelihood of a conditional random field; decoding is the host's.
 
-use candle_core::{DType, Tensor as Raw};
+use candle_core::DType;
 
 use super::activation::finish_columns;
 use super::launch::{Launch, Module::Crf, Module::Losses};
@@ -40,7 +40,7 @@ pub(crate) fn loss(
         let dloss = on_card(&grad)?;
         let room = empty(DType::F64, (runs, 2 * classes))?;
         let demissions = floats((rows, classes))?;
-        let partial: [Raw; 3] = [
+        let partial: [Value; 3] = [
             floats((runs, classes * classes))?,
             floats((runs, classes))?,
             floats((runs, classes))?,

@@ -12,6 +12,7 @@ use super::held;
 use super::launch::Kernels;
 use super::lt::Products;
 use super::ptx::Texts;
+use super::reuse;
 use super::staging::Staging;
 use crate::error::{Error, Result, fail};
 use crate::sync::lock;
@@ -182,6 +183,7 @@ pub fn report() -> String {
         "device": engine.name,
         "precision": format!("{:?}", engine.precision).to_lowercase(),
         "launches": engine.launches.load(Ordering::Relaxed),
+        "allocations": reuse::allocations(),
         "host_fallbacks": *lock(&engine.fallbacks),
         "waits": *lock(&engine.waits),
         "bytes_in_use": in_use,

@@ -38,7 +38,7 @@ pub(crate) fn embedding_sum(
     let places = ids
         .iter()
         .map(|ids| upload(&storage::read::<i64>(ids)?, positions))
-        .collect::<Result<Vec<Raw>>>()?;
+        .collect::<Result<Vec<Value>>>()?;
     for (part, (values, places)) in values.chunks(TABLES).zip(places.chunks(TABLES)).enumerate() {
         let mut arguments = Tables::default();
         for (slot, (value, place)) in values.iter().zip(places).enumerate() {

@@ -6,6 +6,7 @@ use cudarc::driver::{CudaContext, result, sys};
 
 use super::device::{active, failed, waits};
 use super::lt::WORKSPACE;
+use super::reuse;
 use crate::error::{Error, Result};
 
 static VALUES: AtomicUsize = AtomicUsize::new(0);
@@ -65,18 +66,25 @@ pub(crate) struct Held {
     states: usize,
     /// Activations and whatever else is a tensor.
     activations: usize,
-    /// Freed and kept for the next allocation.
+    /// Kept for the next tensor, by the engine and by the driver.
     cached: usize,
     /// Held by libraries and by other programs on the card.
     others: usize,
     total: usize,
-    /// Most bytes that tensors had at a time.
+    /// Most bytes that tensors had at a time, with what the engine kept for the next.
     peak: usize,
 }
 
 impl Held {
-    /// From what the pool has in use and in all, what the card has free and in all, and the counted arenas.
-    fn new([used, reserved, peak]: [usize; 3], free: usize, total: usize) -> Self {
+    /// From what the driver's pool has in use and in all and had in use, how much of that is `kept` for the next tensor, what the
+    /// card has free and in all, and the counted arenas.
+    fn new(
+        [used, reserved, peak]: [usize; 3],
+        kept: usize,
+        free: usize,
+        total: usize,
+    ) -> Self {
+        let used = used.saturating_sub(kept);
         let (values, states) = (VALUES.load(Ordering::Relaxed), STATES.load(Ordering::Relaxed));
         let copies = COPIES.load(Ordering::Relaxed);
         Self {
@@ -156,7 +164,7 @@ pub(crate) fn held() -> Option<Held> {
             .result()
             .ok()?;
     }
-    Some(Held::new(bytes.map(|bytes| bytes as usize), free, total))
+    Some(Held::new(bytes.map(|bytes| bytes as usize), reuse::bytes(), free, total))
 }
 
 /// True for the driver's error of too little memory.
@@ -175,9 +183,10 @@ pub(crate) fn out_of_memory(doing: &str) -> Error {
     )
 }
 
-/// Waits for the card and gives back what the pool keeps.
+/// Waits for the card and gives back what is kept for the next tensor.
 pub(super) fn trim() -> Result<()> {
     let Some(engine) = active() else { return Ok(()) };
+    reuse::trim();
     let error = |error| failed("trim the memory pool", error);
     waits("out of memory");
     engine.stream.synchronize().map_err(error)?;
@@ -199,7 +208,8 @@ mod tests {
         let copy = CopyShare::new(5 * MIB);
         let work = WORKSPACE / MIB;
         let used = (100 + work) * MIB;
-        let held = Held::new([used, used + 30 * MIB, 150 * MIB], 20 * MIB, (200 + work) * MIB);
+        let used = [used + 10 * MIB, used + 30 * MIB, 150 * MIB];
+        let held = Held::new(used, 10 * MIB, 20 * MIB, (200 + work) * MIB);
         let expected = Held {
             parameters: 15 * MIB,
             gradients: 10 * MIB,
@@ -219,6 +229,6 @@ mod tests {
         );
         assert!(text.contains("the pool's cache 30, libraries and other programs"), "{text}");
         drop((share, copy));
-        assert_eq!(Held::new([0; 3], 0, 0), Held::default());
+        assert_eq!(Held::new([0; 3], 0, 0, 0), Held::default());
     }
 }

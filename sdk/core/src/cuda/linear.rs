@@ -52,7 +52,7 @@ impl Weight {
     fn elements(&self, dtype: DType) -> Result<Value> {
         Ok(match &self.packs {
             Some(packs) if is_half(dtype) => Value::new(packs.narrow(&self.value, dtype)?),
-            _ => Value::new(convert(&self.value, dtype)?),
+            _ => convert(&self.value, dtype)?,
         })
     }
 }
@@ -150,18 +150,18 @@ pub(crate) fn linear(
         extents.forward(&vx, &weight, bias.as_deref(), &y)?;
         match &bias {
             // Without columns every output is the bias.
-            Some(bias) if inputs == 0 => y.broadcast_add(bias)?,
+            Some(bias) if inputs == 0 => Value::new(y.broadcast_add(bias)?),
             _ => y,
         }
     };
     let (y, pre) = match activation {
         Activation::None => (pre, None),
-        _ => (forward(activation, &pre)?, recording.then(|| Value::new(pre))),
+        _ => (forward(activation, &pre)?, recording.then_some(pre)),
     };
     let recipe = pre
         .clone()
         .filter(|_| recompute::is_cheap())
-        .map(|pre| -> Recipe { Arc::new(move || Ok(Value::new(forward(activation, &pre)?))) });
+        .map(|pre| -> Recipe { Arc::new(move || forward(activation, &pre)) });
     let saved = Saved::new(x, &vx);
     drop(vx);
     // The gradient of x is kept as x is.
@@ -174,9 +174,9 @@ pub(crate) fn linear(
         let (dy, sums): (Value, Partial) = match &pre {
             Some(pre) if is_half(kept) => {
                 let (dz, sums) = slopes(activation, pre, &dy, rows, outputs, pass.wants(2))?;
-                (Value::new(dz), sums)
+                (dz, sums)
             }
-            Some(pre) => (Value::new(backward(activation, pre, &dy)?), None),
+            Some(pre) => (backward(activation, pre, &dy)?, None),
             None => (dy, None),
         };
         drop(pre);

@@ -52,7 +52,7 @@ pub(crate) fn cross_entropy(
             .f32(smoothing)
             .tensor(&vx)
             .tensor(&labels)
-            .maybe(vw.as_ref())
+            .maybe(vw.as_deref())
             .tensor(&log_sums)
             .tensor(&losses);
         // SAFETY: the logits have rows * cols elements, everything else rows; labels are classes or ignored.
@@ -62,7 +62,7 @@ pub(crate) fn cross_entropy(
         .u64(rows)
         .i64(options.ignore_index)
         .tensor(&labels)
-        .maybe(vw.as_ref())
+        .maybe(vw.as_deref())
         .tensor(&losses)
         .tensor(&loss)
         .tensor(&inverse);
@@ -86,14 +86,14 @@ struct Saved {
     cols: usize,
     options: CrossEntropy,
     vx: Value,
-    labels: Raw,
-    vw: Option<Raw>,
-    log_sums: Raw,
-    inverse: Raw,
+    labels: Value,
+    vw: Option<Value>,
+    log_sums: Value,
+    inverse: Value,
 }
 
 impl Saved {
-    fn gradient(&self, dloss: &Raw) -> Result<Raw> {
+    fn gradient(&self, dloss: &Raw) -> Result<Value> {
         let dx = empty(gradient_type(self.vx.dtype()), (self.rows, self.cols))?;
         let names = [
             "et_cross_entropy_backward",
@@ -108,7 +108,7 @@ impl Saved {
             .f32(self.options.label_smoothing as f32)
             .tensor(&self.vx)
             .tensor(&self.labels)
-            .maybe(self.vw.as_ref())
+            .maybe(self.vw.as_deref())
             .tensor(&self.log_sums)
             .tensor(dloss)
             .tensor(&self.inverse)
@@ -120,8 +120,8 @@ impl Saved {
 }
 
 /// Weights of rows, f32 on the card.
-fn weights_of(weights: &Tensor) -> Result<Raw> {
-    on_card(&elements(weights, DType::F32)?.contiguous()?)
+fn weights_of(weights: &Tensor) -> Result<Value> {
+    Ok(Value::new(on_card(&elements(weights, DType::F32)?.contiguous()?)?))
 }
 
 /// Weighted mean binary cross entropy of logits [rows, cols] f32 (or [rows]) and targets of their shape. The gradient flows to the logits:
@@ -138,10 +138,10 @@ pub(crate) fn binary_cross_entropy(
     let losses = floats(rows)?;
     let (loss, inverse) = (floats(())?, floats(())?);
     let launch = Launch::new(Losses, "et_binary_rows").rows(rows).u64(rows).u64(cols);
-    let launch = launch.tensor(&vx).tensor(&vt).maybe(vw.as_ref()).tensor(&losses);
+    let launch = launch.tensor(&vx).tensor(&vt).maybe(vw.as_deref()).tensor(&losses);
     // SAFETY: logits and targets have rows * cols elements, weights and losses rows.
     unsafe { launch.run() }?;
-    let launch = Launch::new(Losses, "et_binary_mean").u64(rows).maybe(vw.as_ref());
+    let launch = Launch::new(Losses, "et_binary_mean").u64(rows).maybe(vw.as_deref());
     // SAFETY: weights and losses have rows elements, the results one; the grid is one block.
     unsafe { launch.tensor(&losses).tensor(&loss).tensor(&inverse).run() }?;
     let shape = logits.dims().to_vec();
@@ -154,7 +154,7 @@ pub(crate) fn binary_cross_entropy(
         }
         let dx = floats(shape)?;
         let launch = Launch::new(Losses, "et_binary_backward").elements(rows * cols);
-        let launch = launch.u64(rows).u64(cols).tensor(&vx).tensor(&vt).maybe(vw.as_ref());
+        let launch = launch.u64(rows).u64(cols).tensor(&vx).tensor(&vt).maybe(vw.as_deref());
         let dloss = on_card(&grad)?;
         // SAFETY: logits, targets and the gradient have rows * cols elements, weights rows, the rest one.
         unsafe { launch.tensor(&dloss).tensor(&inverse).tensor(&dx).run() }?;

@@ -7,9 +7,9 @@ use candle_core::{CudaStorage, DType, Device, Shape, Storage, Tensor as Raw};
 use cudarc::driver::{DevicePtr, DeviceRepr};
 
 use super::device::{Engine, active, engine, failed, waits};
-use super::{ahead, held};
+use super::{ahead, held, reuse};
 use crate::error::{Result, fail};
-use crate::storage::{self, Element};
+use crate::storage::{self, Element, Value};
 use crate::sync::lock;
 
 /// True if tensors of this type live on the card while one is open.
@@ -44,10 +44,10 @@ pub(crate) fn on_card(x: &Raw) -> Result<Raw> {
 
 fn to_card(x: &Raw, engine: &Engine) -> Result<Raw> {
     if x.elem_count() == 0 {
-        return empty(x.dtype(), x.shape());
+        return Ok(empty(x.dtype(), x.shape())?.into_inner());
     }
     fn staged<T: Element + CudaDType + DeviceRepr>(x: &Raw) -> Result<Raw> {
-        upload(&storage::read::<T>(&x.contiguous()?)?, x.shape())
+        Ok(upload(&storage::read::<T>(&x.contiguous()?)?, x.shape())?.into_inner())
     }
     match x.dtype() {
         DType::F32 => staged::<f32>(x),
@@ -81,18 +81,20 @@ fn wrap<T: CudaDType>(
 }
 
 /// A tensor with arbitrary values.
-pub(crate) fn empty(dtype: DType, shape: impl Into<Shape>) -> Result<Raw> {
+pub(crate) fn empty(dtype: DType, shape: impl Into<Shape>) -> Result<Value> {
     let engine = engine()?;
     let shape = shape.into();
-    // An allocation of nothing is an error of the driver.
-    let len = shape.elem_count().max(1);
-    fn new<T: CudaDType + DeviceRepr>(len: usize, shape: Shape, engine: &Engine) -> Result<Raw> {
-        // SAFETY: every user of this function writes the whole tensor before anything reads it.
-        let allocate = || unsafe { engine.stream.alloc::<T>(len) };
-        let slice = match allocate() {
+    let len = shape.elem_count();
+    fn new<T: CudaDType + DeviceRepr>(
+        len: usize,
+        shape: Shape,
+        engine: &Engine,
+    ) -> Result<Value> {
+        // Every user of this function writes the whole tensor before anything reads it.
+        let slice = match reuse::take::<T>(engine, len) {
             Err(error) if held::is_out_of_memory(&error) => {
                 held::trim()?;
-                allocate()
+                reuse::take::<T>(engine, len)
             }
             result => result,
         };
@@ -100,7 +102,7 @@ pub(crate) fn empty(dtype: DType, shape: impl Into<Shape>) -> Result<Raw> {
             let bytes = len.saturating_mul(size_of::<T>());
             failed(&format!("allocate {} MiB for {shape:?}", bytes.div_ceil(1 << 20)), error)
         })?;
-        Ok(wrap(slice, shape, engine))
+        Ok(Value::new(wrap(slice, shape, engine)))
     }
     match dtype {
         DType::F32 => new::<f32>(len, shape, engine),
@@ -115,12 +117,12 @@ pub(crate) fn empty(dtype: DType, shape: impl Into<Shape>) -> Result<Raw> {
 }
 
 /// [`empty`] of f32.
-pub(crate) fn floats(shape: impl Into<Shape>) -> Result<Raw> {
+pub(crate) fn floats(shape: impl Into<Shape>) -> Result<Value> {
     empty(DType::F32, shape)
 }
 
 /// A tensor of bytes with these contents: tables that kernels read. `T` is plain data.
-pub(crate) fn table<T: Copy>(rows: &[T]) -> Result<Raw> {
+pub(crate) fn table<T: Copy>(rows: &[T]) -> Result<Value> {
     let table = empty(DType::U8, size_of_val(rows))?;
     // SAFETY: `T` is a plain `repr(C)` struct of numbers without padding at every caller; the table has as many bytes.
     unsafe { fill(&table, rows) }?;
@@ -144,10 +146,10 @@ unsafe fn fill<T: Copy>(x: &Raw, values: &[T]) -> Result<()> {
 pub(crate) fn upload<T: Element + CudaDType + DeviceRepr>(
     data: &[T],
     shape: impl Into<Shape>,
-) -> Result<Raw> {
+) -> Result<Value> {
     let shape = shape.into();
     if let Some(copy) = ahead::find(engine()?, data)? {
-        return Ok(copy.reshape(shape)?);
+        return Ok(Value::new(copy.reshape(shape)?));
     }
     if data.len() != shape.elem_count() {
         fail!(ET_ERR_SHAPE, "{} values do not fill the shape {:?}", data.len(), shape.dims());

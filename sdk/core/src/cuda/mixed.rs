@@ -47,9 +47,9 @@ pub(super) fn named(dtype: DType, names: [&'static str; 3]) -> &'static str {
 }
 
 /// A contiguous tensor on the card in another type of f32, bf16 and f16; itself if it has that type.
-pub(super) fn convert(x: &Raw, to: DType) -> Result<Raw> {
+pub(super) fn convert(x: &Raw, to: DType) -> Result<Value> {
     if x.dtype() == to {
-        return Ok(x.clone());
+        return Ok(Value::new(x.clone()));
     }
     let y = empty(to, x.shape())?;
     convert_into(x, &y)?;
@@ -82,7 +82,7 @@ pub(super) fn elements(x: &Tensor, dtype: DType) -> Result<Value> {
 /// A gradient in `dtype`, contiguous.
 pub(super) fn gradient(grad: &Raw, dtype: DType) -> Result<Value> {
     let grad = dense(grad)?;
-    Ok(Value::new(convert(&grad, dtype)?))
+    Ok(convert(&grad, dtype)?)
 }
 
 /// The type in which an operation on `x` works that makes no products: that in which `x` is kept.

@@ -5,7 +5,7 @@
 //! | [`device`] | the one device, its counters and its report |
 //! | [`memory`] | new tensors on it, copies to and from it, addresses |
 //! | [`staging`], [`ahead`] | copies to the card that nobody waits for |
-//! | [`held`] | who holds its memory |
+//! | [`reuse`], [`held`] | memory that is kept for the next tensor; who holds it |
 //! | [`launch`], [`ptx`] | the kernels of `kernels/*.cu` and of plugins, and their arguments |
 //! | [`mixed`], [`copies`] | mixed precision: what is kept in 16 bits, and the weights that products read |
 //! | the rest | one file per family of operations |
@@ -39,6 +39,7 @@ pub(crate) mod padding;
 pub(crate) mod pool;
 pub(crate) mod ptx;
 pub(crate) mod recurrent;
+pub(crate) mod reuse;
 pub(crate) mod softmax;
 mod staging;
 pub(crate) mod timing;

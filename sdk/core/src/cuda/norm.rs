@@ -43,10 +43,10 @@ pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
     let vr = residual.map(|residual| elements(residual, kept)).transpose()?;
     let shape = x.dims().to_vec();
     let y = empty(kept, shape.clone())?;
-    let rstd = Value::new(floats(rows)?);
-    let mean = if rms { None } else { Some(Value::new(floats(rows)?)) };
+    let rstd = floats(rows)?;
+    let mean = if rms { None } else { Some(floats(rows)?) };
     let sum = if vr.is_some() || dropout.is_some() {
-        Some(Value::new(empty(kept, shape.clone())?))
+        Some(empty(kept, shape.clone())?)
     } else {
         None
     };
@@ -93,10 +93,10 @@ pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
         let dresidual = if want_residual && !shared { Some(empty(back, shape)?) } else { None };
         let want_rows = dx.is_some() || dresidual.is_some();
         let columns = if want_rows && want_columns && saved.is_held(&grad)? {
-            Some(saved.gradients(&grad, dx.as_ref(), dresidual.as_ref())?)
+            Some(saved.gradients(&grad, dx.as_deref(), dresidual.as_deref())?)
         } else {
             if want_rows {
-                saved.rows(&grad, dx.as_ref(), dresidual.as_ref())?;
+                saved.rows(&grad, dx.as_deref(), dresidual.as_deref())?;
             }
             want_columns.then(|| saved.columns(&grad)).transpose()?
         };
@@ -194,11 +194,11 @@ impl Saved {
             // SAFETY: summed and y have rows * cols elements, gamma and beta cols, mean and rstd rows.
             unsafe { launch.run() }?;
         }
-        Ok(Value::new(y))
+        Ok(y)
     }
 
     /// Room for partial sums for gamma and beta over blocks of `chunk` rows, and how many rows those sums have.
-    fn room(&self, chunk: usize) -> Result<(Raw, Raw, usize)> {
+    fn room(&self, chunk: usize) -> Result<(Value, Value, usize)> {
         let parts = self.rows.div_ceil(chunk);
         let room = (parts.max(1), self.cols);
         Ok((floats(room)?, floats(room)?, parts))
@@ -223,7 +223,7 @@ impl Saved {
         dy: &Raw,
         dx: Option<&Raw>,
         dresidual: Option<&Raw>,
-    ) -> Result<(Raw, Raw, usize)> {
+    ) -> Result<(Value, Value, usize)> {
         // Two blocks for each multiprocessor of an H100, each of six warps. It depends on the shape only, so the order of sums does too.
         let chunk = self.rows.div_ceil(264).max(6);
         let (gammas, betas, parts) = self.room(chunk)?;
@@ -242,7 +242,7 @@ impl Saved {
     }
 
     /// Partial sums for gamma and beta, and how many rows they have.
-    fn columns(&self, dy: &Raw) -> Result<(Raw, Raw, usize)> {
+    fn columns(&self, dy: &Raw) -> Result<(Value, Value, usize)> {
         let chunk = chunk_rows(self.rows, self.cols);
         let (gammas, betas, parts) = self.room(chunk)?;
         let names = ["et_norm_columns", "et_norm_columns_bf16", "et_norm_columns_f16"];

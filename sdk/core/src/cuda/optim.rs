@@ -10,6 +10,7 @@ use super::launch::{Launch, Module::Optim};
 use super::memory::{address, download, empty, table};
 use crate::error::{Result, fail};
 use crate::kernels::optim::Segment;
+use crate::storage::Value;
 
 /// Elements of one task, done by one block.
 pub(super) const TASK: usize = 16 * 1024;
@@ -82,12 +83,12 @@ pub(crate) fn square_sum(grads: &Raw, parts: impl Iterator<Item = (usize, usize)
     if tasks.is_empty() {
         return Ok(0.0);
     }
-    let sum = squares(grads, &table(&tasks)?, tasks.len())?;
+    let sum = squares(grads, &*table(&tasks)?, tasks.len())?;
     Ok(download::<f64>(&sum)?[0])
 }
 
 /// The sum of the squares of `len` tasks of an f32 arena, [1] F64 on the card, in the order of the tasks.
-pub(super) fn squares(grads: &Raw, tasks: &Raw, len: usize) -> Result<Raw> {
+pub(super) fn squares(grads: &Raw, tasks: &Raw, len: usize) -> Result<Value> {
     let partial = empty(DType::F64, len)?;
     let sum = empty(DType::F64, 1)?;
     let launch = Launch::new(Optim, "et_square_partial").grid(len, 1);

@@ -36,7 +36,7 @@ pub(crate) fn padding(
 }
 
 struct Plan {
-    starts: Raw,
+    starts: Value,
     rows: usize,
     len: usize,
     cols: usize,
@@ -44,7 +44,7 @@ struct Plan {
 
 impl Plan {
     /// Elements to the padded block, or from it.
-    fn moved(&self, x: &Raw, pad: bool) -> Result<Raw> {
+    fn moved(&self, x: &Raw, pad: bool) -> Result<Value> {
         let x = dense(x)?;
         let batch = self.starts.elem_count() - 1;
         let wide = x.dtype().size_in_bytes() == 4;

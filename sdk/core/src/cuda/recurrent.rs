@@ -29,7 +29,7 @@ struct Steps {
     /// Where the tokens of each step begin, and the end.
     first: Vec<usize>,
     /// Numbers of the tokens, u32 on the card.
-    rows: Raw,
+    rows: Value,
     runs: usize,
 }
 
@@ -78,11 +78,11 @@ pub(crate) fn recurrent(tensors: [&Tensor; 5], starts: &Value, layer: Layer) -> 
     let values = tensors.iter().map(|x| elements(x, DType::F32)).collect::<Result<Vec<_>>>()?;
     let steps = Steps::new(&storage::read::<i64>(starts)?, layer.reverse)?;
     let outputs = count * hidden;
-    let gates = Value::new(floats((rows, outputs))?);
+    let gates = floats((rows, outputs))?;
     let ahead = Extents { rows, inputs, outputs };
     ahead.forward(&values[0], &values[1], Some(&values[3]), &gates)?;
     // Cells of an LSTM, the inner part of the third gate of a GRU.
-    let inner = Value::new(floats((rows, hidden))?);
+    let inner = floats((rows, hidden))?;
     let y = floats((rows, hidden))?;
     let state = floats((steps.runs, hidden))?;
     let cell = if lstm { Some(floats((steps.runs, hidden))?) } else { None };
@@ -97,12 +97,12 @@ pub(crate) fn recurrent(tensors: [&Tensor; 5], starts: &Value, layer: Layer) -> 
         let name = if lstm { "et_lstm_forward" } else { "et_gru_forward" };
         let launch = Launch::new(Recurrent, name).elements(active * hidden);
         let launch = launch.u64(active).u64(hidden).tensor(&steps.rows(step)?);
-        let launch = launch.maybe((step > 0).then_some(&sides)).tensor(&values[4]).tensor(&gates);
+        let launch = launch.maybe((step > 0).then_some(&*sides)).tensor(&values[4]).tensor(&gates);
         let launch = if let Some(cell) = &cell { launch.tensor(cell) } else { launch };
         // SAFETY: tokens are rows of gates, inner and y; the others have a row for every run that goes on.
         unsafe { launch.tensor(&state).tensor(&inner).tensor(&y).run() }?;
     }
-    let saved = Saved { layer, steps, values, gates, inner, y: Value::new(y.clone()) };
+    let saved = Saved { layer, steps, values, gates, inner, y: y.clone() };
     Ok(record1(if lstm { "lstm" } else { "gru" }, &tensors, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let dy = gradient(&grad, DType::F32)?;
@@ -139,7 +139,7 @@ struct Saved {
 
 impl Saved {
     /// Gradients of the gates on the input's side and on the state's, [T, gates h], and the state that each token met, [T, h].
-    fn gates(&self, dy: &Raw) -> Result<(Raw, Raw, Raw)> {
+    fn gates(&self, dy: &Raw) -> Result<(Value, Value, Value)> {
         let Layer { gates: count, rows, hidden, .. } = self.layer;
         let lstm = count == 4;
         let room = (self.steps.runs, hidden);
@@ -147,7 +147,7 @@ impl Saved {
         let dcell = if lstm { Some(floats(room)?) } else { None };
         // Runs join from their last token on, with nothing behind it.
         clear(&dstate)?;
-        dcell.as_ref().map(clear).transpose()?;
+        dcell.as_deref().map(clear).transpose()?;
         let dinput = floats((rows, count * hidden))?;
         // Both sides of an LSTM's gates have one gradient.
         let dhidden = if lstm { dinput.clone() } else { floats((rows, count * hidden))? };

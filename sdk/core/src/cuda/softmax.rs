@@ -4,7 +4,6 @@ use super::launch::{Launch, Module::Rows};
 use super::memory::floats;
 use crate::error::Result;
 use crate::nn::{dense, rows_cols};
-use crate::storage::Value;
 use crate::tape::record1;
 use crate::tensor::Tensor;
 
@@ -20,7 +19,7 @@ pub(crate) fn softmax(x: &Tensor, log: bool) -> Result<Tensor> {
         // SAFETY: x and y have rows * cols elements.
         unsafe { launch.flag(log).tensor(&vx).tensor(&y).run() }?;
     }
-    let saved = Value::new(y.clone());
+    let saved = y.clone();
     Ok(record1(op, &[x], y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let grad = dense(&grad)?;
