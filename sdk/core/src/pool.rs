@@ -75,15 +75,7 @@ pub(crate) fn rounded(len: usize) -> usize {
 impl<B: Block> Pool<B> {
     /// An empty pool, in which a free block serves a request if it is at most `stretch` times as long.
     pub const fn new(stretch: usize) -> Self {
-        Self {
-            free: BTreeMap::new(),
-            taken: None,
-            stretch,
-            bytes: 0,
-            step: 0,
-            takes: 0,
-            serial: 0,
-        }
+        Self { free: BTreeMap::new(), taken: None, stretch, bytes: 0, step: 0, takes: 0, serial: 0 }
     }
 
     /// A free block of at least `bytes`; or `None` where a new one of `fresh` bytes is to be made. And blocks to drop outside the

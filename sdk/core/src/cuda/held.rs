@@ -78,12 +78,7 @@ pub(crate) struct Held {
 impl Held {
     /// From what the driver's pool has in use and in all and had in use, how much of that is `kept` for the next tensor, what the
     /// card has free and in all, and the counted arenas.
-    fn new(
-        [used, reserved, peak]: [usize; 3],
-        kept: usize,
-        free: usize,
-        total: usize,
-    ) -> Self {
+    fn new([used, reserved, peak]: [usize; 3], kept: usize, free: usize, total: usize) -> Self {
         let used = used.saturating_sub(kept);
         let (values, states) = (VALUES.load(Ordering::Relaxed), STATES.load(Ordering::Relaxed));
         let copies = COPIES.load(Ordering::Relaxed);

@@ -85,11 +85,7 @@ pub(crate) fn empty(dtype: DType, shape: impl Into<Shape>) -> Result<Value> {
     let engine = engine()?;
     let shape = shape.into();
     let len = shape.elem_count();
-    fn new<T: CudaDType + DeviceRepr>(
-        len: usize,
-        shape: Shape,
-        engine: &Engine,
-    ) -> Result<Value> {
+    fn new<T: CudaDType + DeviceRepr>(len: usize, shape: Shape, engine: &Engine) -> Result<Value> {
         // Every user of this function writes the whole tensor before anything reads it.
         let slice = match reuse::take::<T>(engine, len) {
             Err(error) if held::is_out_of_memory(&error) => {

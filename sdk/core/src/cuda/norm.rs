@@ -45,11 +45,8 @@ pub(crate) fn norm(input: Input<'_>) -> Result<Tensor> {
     let y = empty(kept, shape.clone())?;
     let rstd = floats(rows)?;
     let mean = if rms { None } else { Some(floats(rows)?) };
-    let sum = if vr.is_some() || dropout.is_some() {
-        Some(empty(kept, shape.clone())?)
-    } else {
-        None
-    };
+    let sum =
+        if vr.is_some() || dropout.is_some() { Some(empty(kept, shape.clone())?) } else { None };
     let names = ["et_norm_forward", "et_norm_forward_bf16", "et_norm_forward_f16"];
     let launch = launch(kept, names)
         .rows(rows)

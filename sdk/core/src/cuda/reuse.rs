@@ -62,7 +62,7 @@ pub(super) fn take<T: DeviceRepr>(
     // An allocation of nothing is an error of the driver.
     let bytes = len.max(1).saturating_mul(size_of::<T>());
     let fresh = if is_on() { rounded(bytes).next_multiple_of(GRAIN) } else { bytes };
-    let (found, dropped) = lock(&POOL).take(bytes, fresh);
+    let (found, dropped) = lock(&POOL).take(bytes.next_multiple_of(GRAIN), fresh);
     drop(dropped);
     let memory = match found {
         Some(memory) => memory,

@@ -103,7 +103,9 @@ fn main() {
             "--only" => only = value,
             "--precision" => bf16 = value == "bf16",
             other => {
-                eprintln!("{other}: expected --threads N, --rows M,M,…, --only KxN|attention or --precision f32|bf16");
+                eprintln!(
+                    "{other}: expected --threads N, --rows M,M,…, --only KxN|attention or --precision f32|bf16"
+                );
                 std::process::exit(2);
             }
         }
