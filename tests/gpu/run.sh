@@ -69,6 +69,8 @@ checks() {
     stage train-bf16 90 "${train[@]}" --output "$out/run-bf16" --device cuda --precision bf16 "${first[@]}" &
   fi
   if command -v compute-sanitizer >/dev/null; then
+    # Memory of its own for every tensor, so that an access outside of it is seen.
+    local -x ET_CARD_POOL=0
     stage memcheck 200 compute-sanitizer --tool memcheck --error-exitcode 9 "$carry/gpu-check" optim --device cuda &
     stage racecheck 200 compute-sanitizer --tool racecheck --error-exitcode 9 "$carry/gpu-check" optim --device cuda &
     stage memcheck-ops 300 compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 "$carry/gpu-check" ops --device cuda --precision bf16 &

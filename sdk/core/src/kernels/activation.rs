@@ -33,6 +33,9 @@ const TANH: u8 = 4;
 const SIGMOID: u8 = 5;
 const SILU: u8 = 6;
 
+/// Elements that are computed before they are rounded; they stay in the first-level cache.
+const PART: usize = 256;
+
 /// sqrt(2 / pi).
 const GELU_TANH_SCALE: f64 = 0.797_884_560_802_865_4;
 const GELU_TANH_CUBE: f64 = 0.044_715;
@@ -224,21 +227,31 @@ impl Activation {
     /// If the lengths differ.
     pub fn apply_with_rounded_slope_serial<F: Float>(self, x: &mut [F], slope: &mut [bf16]) {
         assert_eq!(x.len(), slope.len(), "activation input and slope differ");
-        let mut exact = [F::ZERO; 256];
-        for (x, slope) in x.chunks_mut(exact.len()).zip(slope.chunks_mut(exact.len())) {
+        let mut exact = [F::ZERO; PART];
+        for (x, slope) in x.chunks_mut(PART).zip(slope.chunks_mut(PART)) {
             let exact = &mut exact[..x.len()];
             self.apply_with_slope_serial(x, exact);
             round_to_bf16(exact, slope);
         }
     }
 
-    /// Multiplies every gradient by the derivative, on the calling thread; for use inside a task.
+    /// Multiplies every gradient by the derivative, on the calling thread; for use inside a task. With `rounded`, a derivative that
+    /// must be computed is rounded to bfloat16, so that it has the bits of [`Kept::RoundedSlope`].
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn backward_serial<F: Float>(self, kept: KeptRef<'_, F>, dy: &mut [F]) {
+    pub fn backward_serial<F: Float>(self, kept: KeptRef<'_, F>, rounded: bool, dy: &mut [F]) {
         assert_eq!(kept.len(), dy.len(), "what an activation keeps and its gradient differ");
         match kept {
+            Kept::Input(x) if rounded => {
+                let (mut value, mut slope) = ([F::ZERO; PART], [bf16::ZERO; PART]);
+                for (x, dy) in x.chunks(PART).zip(dy.chunks_mut(PART)) {
+                    let (value, slope) = (&mut value[..x.len()], &mut slope[..x.len()]);
+                    value.copy_from_slice(x);
+                    self.apply_with_rounded_slope_serial(value, slope);
+                    multiply_bf16(slope, dy);
+                }
+            }
             Kept::Input(x) => self.apply_derivative_serial(x, dy),
             Kept::Slope(slope) => multiply(slope, dy),
             Kept::RoundedSlope(slope) => multiply_bf16(slope, dy),

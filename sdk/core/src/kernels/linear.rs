@@ -14,7 +14,7 @@ pub struct LinearShape {
     pub inputs: usize,
     /// Columns of y, rows of the weight.
     pub outputs: usize,
-    /// Whether the three products round their operands to bfloat16; the sums stay f32.
+    /// Whether the operands of the three products and the derivative of the activation are rounded to bfloat16; the sums stay f32.
     pub bf16: bool,
 }
 
@@ -108,7 +108,7 @@ pub fn linear_backward_activation<F: Float>(
     let tasks =
         dy.chunks_mut(block).enumerate().map(|(i, dy)| (kept.part(i * block, dy.len()), dy));
     let partials = map_tasks(tasks.collect(), |(kept, dy)| {
-        activation.backward_serial(kept, dy);
+        activation.backward_serial(kept, shape.bf16, dy);
         let mut partial = vec![F::ZERO; if wanted { outputs } else { 0 }];
         if wanted {
             column_sum_serial(dy, &mut partial);
@@ -210,6 +210,11 @@ mod tests {
             let widened: Vec<f64> = rounded.iter().map(|slope| slope.to_f64()).collect();
             let from_rounded = gradients([&x, &w, &g], activation, Kept::RoundedSlope(&rounded));
             assert_eq!(gradients([&x, &w, &g], activation, Kept::Slope(&widened)), from_rounded);
+            // Computed again from the input, the rounded derivative has the same bits.
+            let (mut dy, mut again) = (g.clone(), g.clone());
+            activation.backward_serial(Kept::RoundedSlope(&rounded), true, &mut dy);
+            activation.backward_serial(Kept::Input(&input), true, &mut again);
+            assert_eq!(dy, again);
         }
     }
 

@@ -127,7 +127,7 @@ fn typed<F: Direct>(
         check_shape("linear", "the bias", bias, &[outputs])?;
     }
     crate::on_card!(x, crate::cuda::linear::linear(x, weight, bias, activation));
-    let bf16 = precision::rounds(outputs, inputs);
+    let bf16 = F::DTYPE == DType::F32 && precision::rounds(outputs, inputs);
     let shape = LinearShape { rows, inputs, outputs, bf16 };
     let mut tracked = vec![x, weight];
     tracked.extend(bias);
@@ -219,7 +219,7 @@ fn take_kept<F: Direct>(shape: LinearShape) -> Kept<Vec<F>, Vec<f32>> {
     let len = shape.rows * shape.outputs;
     if recompute::is_cheap() {
         Kept::Input(storage::take(len))
-    } else if shape.bf16 && F::DTYPE == DType::F32 {
+    } else if shape.bf16 {
         Kept::RoundedSlope(storage::take(len.div_ceil(2)))
     } else {
         Kept::Slope(storage::take(len))
