@@ -82,7 +82,7 @@ pub(super) fn elements(x: &Tensor, dtype: DType) -> Result<Value> {
 /// A gradient in `dtype`, contiguous.
 pub(super) fn gradient(grad: &Raw, dtype: DType) -> Result<Value> {
     let grad = dense(grad)?;
-    Ok(convert(&grad, dtype)?)
+    convert(&grad, dtype)
 }
 
 /// The type in which an operation on `x` works that makes no products: that in which `x` is kept.
