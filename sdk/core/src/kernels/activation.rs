@@ -1,7 +1,10 @@
 //! Activation functions, their derivatives, and passes over slices.
 
+use std::ops::Deref;
+
 use half::bf16;
 
+use super::elementwise::mul_assign_block;
 use super::packed::{bf16_bits, bf16_value};
 use super::simd::multiversion;
 use super::{BLOCK_LEN, Float, Result, check_len, for_each_task};
@@ -122,12 +125,6 @@ multiversion! {
         }
     }
 
-    fn multiply<F: Float>(slope: &[F], dy: &mut [F]) {
-        for (gradient, &slope) in dy.iter_mut().zip(slope) {
-            *gradient *= slope;
-        }
-    }
-
     fn multiply_bf16<F: Float>(slope: &[bf16], dy: &mut [F]) {
         for (gradient, slope) in dy.iter_mut().zip(slope) {
             *gradient *= F::from_f32(bf16_value(slope.to_bits()));
@@ -157,23 +154,44 @@ pub type KeptMut<'a, F> = Kept<&'a mut [F], &'a mut [bf16]>;
 /// [`Kept`] to be read.
 pub type KeptRef<'a, F> = Kept<&'a [F], &'a [bf16]>;
 
-impl<F> KeptRef<'_, F> {
+impl<Values, Rounded> Kept<Values, Rounded> {
+    /// The same thing, in other hands.
+    pub(crate) fn map<V, R>(
+        self,
+        values: impl FnOnce(Values) -> V,
+        rounded: impl FnOnce(Rounded) -> R,
+    ) -> Kept<V, R> {
+        match self {
+            Self::Input(kept) => Kept::Input(values(kept)),
+            Self::Slope(kept) => Kept::Slope(values(kept)),
+            Self::RoundedSlope(kept) => Kept::RoundedSlope(rounded(kept)),
+        }
+    }
+}
+
+impl<F, H, V: Deref<Target = [F]>, R: Deref<Target = [H]>> Kept<V, R> {
     /// Elements.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Input(values) | Self::Slope(values) => values.len(),
-            Self::RoundedSlope(values) => values.len(),
+            Self::Input(kept) | Self::Slope(kept) => kept.len(),
+            Self::RoundedSlope(kept) => kept.len(),
         }
     }
+}
 
-    /// `len` elements from `start` on.
-    pub(crate) fn part(&self, start: usize, len: usize) -> Self {
-        match self {
-            Self::Input(values) => Self::Input(&values[start..start + len]),
-            Self::Slope(values) => Self::Slope(&values[start..start + len]),
-            Self::RoundedSlope(values) => Self::RoundedSlope(&values[start..start + len]),
+/// Chooses the function compiled for an activation.
+macro_rules! by_kind {
+    ($activation:expr, $none:expr, $function:ident::<$float:ident>($($argument:expr),*)) => {
+        match $activation {
+            Activation::None => $none,
+            Activation::Relu => $function::<$float, RELU>($($argument),*),
+            Activation::Gelu => $function::<$float, GELU>($($argument),*),
+            Activation::GeluTanh => $function::<$float, GELU_TANH>($($argument),*),
+            Activation::Tanh => $function::<$float, TANH>($($argument),*),
+            Activation::Sigmoid => $function::<$float, SIGMOID>($($argument),*),
+            Activation::Silu => $function::<$float, SILU>($($argument),*),
         }
-    }
+    };
 }
 
 impl Activation {
@@ -193,45 +211,45 @@ impl Activation {
 
     /// Replaces every x by its value, on the calling thread; for use inside a task.
     pub fn apply_serial<F: Float>(self, x: &mut [F]) {
-        match self {
-            Self::None => {}
-            Self::Relu => apply::<F, RELU>(x),
-            Self::Gelu => apply::<F, GELU>(x),
-            Self::GeluTanh => apply::<F, GELU_TANH>(x),
-            Self::Tanh => apply::<F, TANH>(x),
-            Self::Sigmoid => apply::<F, SIGMOID>(x),
-            Self::Silu => apply::<F, SILU>(x),
-        }
+        by_kind!(self, {}, apply::<F>(x))
     }
 
     /// [`Self::apply_serial`], and the derivatives at x.
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn apply_with_slope_serial<F: Float>(self, x: &mut [F], slope: &mut [F]) {
+    fn apply_with_slope_serial<F: Float>(self, x: &mut [F], slope: &mut [F]) {
         assert_eq!(x.len(), slope.len(), "activation input and slope differ");
-        match self {
-            Self::None => slope.fill(F::ONE),
-            Self::Relu => apply_with_slope::<F, RELU>(x, slope),
-            Self::Gelu => apply_with_slope::<F, GELU>(x, slope),
-            Self::GeluTanh => apply_with_slope::<F, GELU_TANH>(x, slope),
-            Self::Tanh => apply_with_slope::<F, TANH>(x, slope),
-            Self::Sigmoid => apply_with_slope::<F, SIGMOID>(x, slope),
-            Self::Silu => apply_with_slope::<F, SILU>(x, slope),
-        }
+        by_kind!(self, slope.fill(F::ONE), apply_with_slope::<F>(x, slope))
     }
 
     /// [`Self::apply_with_slope_serial`] with rounded derivatives.
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn apply_with_rounded_slope_serial<F: Float>(self, x: &mut [F], slope: &mut [bf16]) {
+    fn apply_with_rounded_slope_serial<F: Float>(self, x: &mut [F], slope: &mut [bf16]) {
         assert_eq!(x.len(), slope.len(), "activation input and slope differ");
         let mut exact = [F::ZERO; PART];
         for (x, slope) in x.chunks_mut(PART).zip(slope.chunks_mut(PART)) {
             let exact = &mut exact[..x.len()];
             self.apply_with_slope_serial(x, exact);
             round_to_bf16(exact, slope);
+        }
+    }
+
+    /// [`Self::apply_serial`], and what [`Self::backward_serial`] needs.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn forward_serial<F: Float>(self, x: &mut [F], keep: Option<KeptMut<'_, F>>) {
+        match keep {
+            None => self.apply_serial(x),
+            Some(Kept::Input(kept)) => {
+                kept.copy_from_slice(x);
+                self.apply_serial(x);
+            }
+            Some(Kept::Slope(kept)) => self.apply_with_slope_serial(x, kept),
+            Some(Kept::RoundedSlope(kept)) => self.apply_with_rounded_slope_serial(x, kept),
         }
     }
 
@@ -253,7 +271,7 @@ impl Activation {
                 }
             }
             Kept::Input(x) => self.apply_derivative_serial(x, dy),
-            Kept::Slope(slope) => multiply(slope, dy),
+            Kept::Slope(slope) => mul_assign_block(dy, slope),
             Kept::RoundedSlope(slope) => multiply_bf16(slope, dy),
         }
     }
@@ -265,15 +283,7 @@ impl Activation {
     /// If the lengths differ (except for [`Activation::None`], which ignores `x`).
     pub fn apply_derivative_serial<F: Float>(self, x: &[F], dy: &mut [F]) {
         assert!(self == Self::None || x.len() == dy.len(), "activation input and gradient differ");
-        match self {
-            Self::None => {}
-            Self::Relu => apply_derivative::<F, RELU>(x, dy),
-            Self::Gelu => apply_derivative::<F, GELU>(x, dy),
-            Self::GeluTanh => apply_derivative::<F, GELU_TANH>(x, dy),
-            Self::Tanh => apply_derivative::<F, TANH>(x, dy),
-            Self::Sigmoid => apply_derivative::<F, SIGMOID>(x, dy),
-            Self::Silu => apply_derivative::<F, SILU>(x, dy),
-        }
+        by_kind!(self, {}, apply_derivative::<F>(x, dy))
     }
 }
 

@@ -22,7 +22,7 @@ multiversion! {
         }
     }
 
-    fn mul_assign_block<F: Float>(y: &mut [F], x: &[F]) {
+    pub(crate) fn mul_assign_block<F: Float>(y: &mut [F], x: &[F]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y *= x;
         }

@@ -105,8 +105,10 @@ pub fn linear_backward_activation<F: Float>(
     }
     let block = rows_per_partial_sum(outputs) * outputs;
     let wanted = dbias.is_some();
-    let tasks =
-        dy.chunks_mut(block).enumerate().map(|(i, dy)| (kept.part(i * block, dy.len()), dy));
+    let tasks = dy.chunks_mut(block).enumerate().map(|(i, dy)| {
+        let part = i * block..i * block + dy.len();
+        (kept.map(|kept| &kept[part.clone()], |kept| &kept[part.clone()]), dy)
+    });
     let partials = map_tasks(tasks.collect(), |(kept, dy)| {
         activation.backward_serial(kept, shape.bf16, dy);
         let mut partial = vec![F::ZERO; if wanted { outputs } else { 0 }];

@@ -6,8 +6,10 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use half::bf16;
+
 use crate::kernels::Float;
-use crate::kernels::activation::Activation;
+use crate::kernels::activation::{Activation, Kept};
 use crate::kernels::scratch::with_scratch;
 
 use super::micro::{Kernel, Tile, Words};
@@ -58,15 +60,6 @@ impl Blocks {
     }
 }
 
-/// Where what the activation's backward pass needs goes, rows as far apart as those of C: see [`super::Epilogue`].
-#[derive(Clone, Copy)]
-pub(super) enum Keep<F> {
-    Nothing,
-    Input(*mut F),
-    Slope(*mut F),
-    RoundedSlope(*mut half::bf16),
-}
-
 /// C = activation(alpha A B + beta C + bias).
 #[derive(Clone, Copy)]
 pub(super) struct Product<F> {
@@ -84,7 +77,8 @@ pub(super) struct Product<F> {
     /// Null for none.
     pub bias: *const F,
     pub activation: Activation,
-    pub keep: Keep<F>,
+    /// Where what the activation's backward pass needs goes, rows as far apart as `c`'s.
+    pub keep: Option<Kept<*mut F, *mut bf16>>,
 }
 
 // SAFETY: the pointers are those of slices of `Send + Sync` elements, and who runs a product promises that
@@ -513,32 +507,27 @@ impl<F: Float> Job<'_, F> {
     fn activate(&self, rows: Range<usize>, cols: Range<usize>) {
         let product = self.product;
         let activation = product.activation;
-        if activation == Activation::None && matches!(product.keep, Keep::Nothing) {
+        if activation == Activation::None && product.keep.is_none() {
             return;
         }
         for row in rows {
             let at = row * product.c_row + cols.start;
-            let len = cols.len();
             // SAFETY: this part of C and of what is kept belongs to this task, and they do not overlap.
             unsafe {
-                let c = std::slice::from_raw_parts_mut(product.c.wrapping_add(at), len);
-                match product.keep {
-                    Keep::Nothing => activation.apply_serial(c),
-                    Keep::Input(kept) => {
-                        std::slice::from_raw_parts_mut(kept.wrapping_add(at), len)
-                            .copy_from_slice(c);
-                        activation.apply_serial(c);
-                    }
-                    Keep::Slope(kept) => {
-                        let kept = std::slice::from_raw_parts_mut(kept.wrapping_add(at), len);
-                        activation.apply_with_slope_serial(c, kept);
-                    }
-                    Keep::RoundedSlope(kept) => {
-                        let kept = std::slice::from_raw_parts_mut(kept.wrapping_add(at), len);
-                        activation.apply_with_rounded_slope_serial(c, kept);
-                    }
-                }
+                let keep = product.keep.map(|keep| {
+                    keep.map(|kept| part(kept, at, cols.len()), |kept| part(kept, at, cols.len()))
+                });
+                activation.forward_serial(part(product.c, at, cols.len()), keep);
             }
         }
     }
+}
+
+/// `len` elements from the `at`-th on.
+///
+/// # Safety
+/// They can be read and written, by the caller alone.
+unsafe fn part<'a, T>(start: *mut T, at: usize, len: usize) -> &'a mut [T] {
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(start.wrapping_add(at), len) }
 }

@@ -22,7 +22,7 @@
 //! align(&mut buffer)                                    from the next cache line on; allow ALIGN_SLACK more
 //! ```
 
-use super::activation::{Activation, Kept, KeptMut};
+use super::activation::{Activation, KeptMut};
 use super::scratch::with_scratch;
 use super::{Float, KernelError, Result, check_len};
 
@@ -232,21 +232,9 @@ pub fn gemm_fused<F: Float>(
     if let Some(bias) = epilogue.bias {
         check_len("gemm", "bias", c.cols, bias.len())?;
     }
-    let keep = match epilogue.keep {
-        None => blocked::Keep::Nothing,
-        Some(Kept::Input(kept)) => {
-            check_len("gemm", "kept input", c.data.len(), kept.len())?;
-            blocked::Keep::Input(kept.as_mut_ptr())
-        }
-        Some(Kept::Slope(kept)) => {
-            check_len("gemm", "kept slope", c.data.len(), kept.len())?;
-            blocked::Keep::Slope(kept.as_mut_ptr())
-        }
-        Some(Kept::RoundedSlope(kept)) => {
-            check_len("gemm", "kept slope", c.data.len(), kept.len())?;
-            blocked::Keep::RoundedSlope(kept.as_mut_ptr())
-        }
-    };
+    if let Some(keep) = &epilogue.keep {
+        check_len("gemm", "what is kept", c.data.len(), keep.len())?;
+    }
     let product = Product {
         m: c.rows,
         n: c.cols,
@@ -260,7 +248,7 @@ pub fn gemm_fused<F: Float>(
         bf16: a.bf16 && b.bf16,
         bias: epilogue.bias.map_or(std::ptr::null(), <[F]>::as_ptr),
         activation: epilogue.activation,
-        keep,
+        keep: epilogue.keep.map(|keep| keep.map(<[F]>::as_mut_ptr, <[_]>::as_mut_ptr)),
     };
     // SAFETY: the constructors checked that all elements lie within their slices, the shapes fit each
     // other, what is kept has C's layout, and both are borrowed exclusively.
@@ -307,7 +295,7 @@ fn any_layout<F: Float>(
             bf16: a.bf16 && b.bf16,
             bias: std::ptr::null(),
             activation: Activation::None,
-            keep: blocked::Keep::Nothing,
+            keep: None,
         };
         // SAFETY: the constructors checked that all elements lie within their slices, the shapes fit
         // each other, and C is borrowed exclusively.

@@ -1,5 +1,6 @@
 use super::micro::FORCED;
 use super::*;
+use crate::kernels::activation::Kept;
 use crate::kernels::simd::{self, Level};
 use crate::kernels::testing::{assert_close, assert_same_bits, random, with_one_and_three_threads};
 
