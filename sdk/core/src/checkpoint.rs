@@ -270,7 +270,7 @@ mod tests {
             let error = tape::backward(&outputs[0], Some(&noise(6, 2))).unwrap_err();
             // What a pass switches is switched back.
             assert!(tape::is_recording() && !tape::is_dropping());
-            error.message
+            error.message.clone()
         })
     }
 

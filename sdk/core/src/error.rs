@@ -1,6 +1,7 @@
 //! The engine's error: one of the boundary's codes and a message, and the conversions into it.
 
 use std::fmt;
+use std::ops::Deref;
 
 use easytransfer_abi::{
     ET_ERR_DEVICE, ET_ERR_DTYPE, ET_ERR_INVALID_ARGUMENT, ET_ERR_IO, ET_ERR_NOT_FOUND,
@@ -10,8 +11,14 @@ use easytransfer_abi::{
 use crate::kernels::KernelError;
 
 /// A failure with one of the `ET_ERR_` codes. It crosses the boundary as `et_error`.
+///
+/// It is a pointer to the [`Failure`], so that the result of an operation fits in registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Failure>);
+
+/// What an [`Error`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
     /// An `ET_ERR_` constant.
     pub code: i32,
     /// What was being done, to what, what was expected and what was found.
@@ -24,12 +31,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with one of the `ET_ERR_` codes.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self(Box::new(Failure { code, message: message.into() }))
     }
 
     /// The same error with `context` and a colon before its message.
     pub fn context(mut self, context: impl fmt::Display) -> Self {
-        self.message = format!("{context}: {}", self.message);
+        self.0.message = format!("{context}: {}", self.0.message);
         self
     }
 
@@ -40,6 +47,13 @@ impl Error {
             _ => ET_ERR_IO,
         };
         Self::new(code, format!("cannot {action} {}: {error}", path.display()))
+    }
+}
+
+impl Deref for Error {
+    type Target = Failure;
+    fn deref(&self) -> &Failure {
+        &self.0
     }
 }
 
@@ -58,7 +72,7 @@ impl From<candle_core::Error> for Error {
         if code == ET_ERR_DEVICE && error.to_string().contains("OUT_OF_MEMORY") {
             return crate::cuda::held::out_of_memory("an operation of tensors");
         }
-        Self { code, message: error.to_string() }
+        Self::new(code, error.to_string())
     }
 }
 
@@ -68,7 +82,7 @@ impl From<KernelError> for Error {
             KernelError::Length { .. } => ET_ERR_SHAPE,
             KernelError::Index { .. } | KernelError::Value { .. } => ET_ERR_INVALID_ARGUMENT,
         };
-        Self { code, message: error.to_string() }
+        Self::new(code, error.to_string())
     }
 }
 

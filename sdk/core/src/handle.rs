@@ -1,17 +1,20 @@
 //! Handles: how objects of the engine cross the boundary as opaque pointers.
 //!
-//! Every handle is the address of a counted `Tagged<T>` (see [`block`]). The first word of `Tagged` says which kind of object it
-//! is; it is compared on every use and overwritten when the object goes. So a pointer to another kind, or one that was
-//! given back before, is refused as `ET_ERR_BAD_HANDLE` as long as its memory has not been reused. That is a net for bugs, not
-//! a proof: the caller's contract is still to pass live handles only.
+//! Every handle is the address of a counted `Tagged<T>` (see [`block`]); a tensor's is also what the tensor itself is ([`Shared`]). The first word of `Tagged` says which kind of object it
+//! is; it is compared on every use and overwritten when the object goes. The second counts the references that callers own: the engine
+//! may keep a tensor on the tape whose handle was given back. So a pointer to another kind, or one that was given back before, is
+//! refused as `ET_ERR_BAD_HANDLE` as long as its memory has not been reused. That is a net for bugs, not a proof: the caller's
+//! contract is still to pass live handles only.
 
 mod block;
+mod shared;
 mod tensors;
 
 use std::any::Any;
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use easytransfer_abi::{
     ET_ERR_BAD_HANDLE, ET_ERR_BAD_INPUT, ET_ERR_INVALID_ARGUMENT, ET_ERR_PANIC, et_error, et_str,
@@ -19,6 +22,7 @@ use easytransfer_abi::{
 
 use crate::error::{Error, Result, fail};
 
+pub(crate) use shared::Shared;
 pub(crate) use tensors::Handles;
 
 /// What the tag becomes when an object goes.
@@ -32,6 +36,22 @@ pub trait Handle: Send + Sync + Sized + 'static {
     const TAG: u32;
     /// What error messages call it, for instance "tensor".
     const NAME: &'static str;
+
+    /// The value behind a handle that owns one reference.
+    #[inline(always)]
+    fn into_block(self) -> *mut Tagged<Self> {
+        block::make(Tagged::new::<Self>(self))
+    }
+
+    /// Gives up one reference; with the last one the value goes.
+    ///
+    /// # Safety
+    /// `tagged` came from [`Handle::into_block`], is alive, and the caller owns a reference, which is gone afterwards.
+    #[inline(always)]
+    unsafe fn release_block(tagged: *mut Tagged<Self>) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { block::release(tagged) }
+    }
 }
 
 /// A tag from four letters.
@@ -43,7 +63,16 @@ pub const fn tag(letters: &[u8; 4]) -> u32 {
 #[repr(C)]
 pub struct Tagged<T> {
     tag: u32,
+    /// References that callers own.
+    lent: AtomicU32,
     value: T,
+}
+
+impl<T> Tagged<T> {
+    #[inline(always)]
+    fn new<H: Handle>(value: T) -> Self {
+        Self { tag: H::TAG, lent: AtomicU32::new(0), value }
+    }
 }
 
 impl<T> Drop for Tagged<T> {
@@ -62,7 +91,29 @@ pub fn live_handles() -> i64 {
 /// Moves a value behind a new handle; the caller owns one reference.
 #[inline(always)]
 pub fn into_raw<T: Handle>(value: T) -> *mut T::Abi {
-    block::make(Tagged { tag: T::TAG, value }).cast()
+    let tagged = value.into_block();
+    // SAFETY: the block's reference is ours.
+    unsafe { lend(tagged) };
+    tagged.cast()
+}
+
+/// Counts a reference that a caller gets.
+///
+/// # Safety
+/// `tagged` is alive, and the reference is the calling function's.
+#[inline(always)]
+unsafe fn lend<T>(tagged: *const Tagged<T>) {
+    block::count(1);
+    // SAFETY: the caller's contract.
+    unsafe {
+        let lent = &(*tagged).lent;
+        if block::is_unique(tagged) {
+            // Nobody else knows the object, so this need not be one atomic operation.
+            lent.store(lent.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        } else {
+            lent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Checks that `ptr` looks like a live handle of kind `T`.
@@ -71,13 +122,24 @@ pub fn into_raw<T: Handle>(value: T) -> *mut T::Abi {
 /// `ptr` is NULL or was a handle at some time (its memory is readable).
 #[inline(always)]
 unsafe fn check<T: Handle>(ptr: *const T::Abi) -> Result<*const Tagged<T>> {
-    let tagged = ptr.cast::<Tagged<T>>();
-    if ptr.is_null() || !tagged.is_aligned() {
+    const {
+        assert!(align_of::<Tagged<T>>() == 8);
+    }
+    // The low bits of a misaligned pointer become the highest ones, and NULL wraps around: one comparison finds both.
+    if ptr.addr().rotate_right(3).wrapping_sub(1) >= usize::MAX >> 3 {
         return Err(refuse_pointer(T::NAME, ptr.is_null()));
     }
+    let tagged = ptr.cast::<Tagged<T>>();
     // SAFETY: every `Tagged` starts with its tag, whatever its type; the caller says that the memory is readable.
     let found = unsafe { ptr::read_volatile(ptr.cast::<u32>()) };
-    if found != T::TAG { Err(refuse_tag(T::NAME, found)) } else { Ok(tagged) }
+    if found != T::TAG {
+        return Err(refuse_tag(T::NAME, found));
+    }
+    // SAFETY: the tag says that this is a `Tagged`.
+    if unsafe { &(*tagged).lent }.load(Ordering::Relaxed) == 0 {
+        return Err(refuse_tag(T::NAME, DEAD));
+    }
+    Ok(tagged)
 }
 
 #[cold]
@@ -136,6 +198,8 @@ pub unsafe fn retain<T: Handle>(ptr: *const T::Abi) -> *mut T::Abi {
         Ok(tagged) => {
             // SAFETY: the tag says that this pointer came from `into_raw` and is alive.
             unsafe { block::retain(tagged) };
+            // SAFETY: as before.
+            unsafe { lend(tagged) };
             ptr.cast_mut()
         }
         Err(error) => {
@@ -157,17 +221,20 @@ pub unsafe fn release<T: Handle>(ptr: *mut T::Abi) {
     // SAFETY: the caller's contract is the same.
     match unsafe { check::<T>(ptr) } {
         Ok(tagged) => {
-            let drop_object = |object: *mut Tagged<T>| {
-                // SAFETY: the last reference was given up, and nobody uses the object afterwards.
-                let drop = AssertUnwindSafe(|| unsafe { ptr::drop_in_place(object) });
-                if let Err(panic) = catch_unwind(drop) {
-                    complain(format!("releasing a {}: {}", T::NAME, panic_text(&*panic)));
+            block::count(-1);
+            // SAFETY: the tag says that it is alive. With the last reference it goes, and the number with it.
+            unsafe {
+                if !block::is_unique(tagged) {
+                    (*tagged).lent.fetch_sub(1, Ordering::Relaxed);
                 }
-            };
+            }
             // SAFETY: the tag says that this pointer came from `into_raw` and is alive; the caller gives up its reference.
-            unsafe { block::release(tagged, drop_object) };
+            let drop = AssertUnwindSafe(|| unsafe { T::release_block(tagged.cast_mut()) });
+            if let Err(panic) = catch_unwind(drop) {
+                complain(&format!("releasing a {}: {}", T::NAME, panic_text(&*panic)));
+            }
         }
-        Err(error) => complain(format!("release: {error}")),
+        Err(error) => complain(&format!("release: {error}")),
     }
 }
 
@@ -194,11 +261,11 @@ pub fn guard_value<R>(fallback: R, body: impl FnOnce() -> Result<R>) -> R {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => value,
         Ok(Err(error)) => {
-            complain(error.message);
+            complain(&error.message);
             fallback
         }
         Err(panic) => {
-            complain(panic_text(&*panic));
+            complain(&panic_text(&*panic));
             fallback
         }
     }
@@ -207,8 +274,8 @@ pub fn guard_value<R>(fallback: R, body: impl FnOnce() -> Result<R>) -> R {
 /// Writes to the log what a slot cannot answer.
 #[cold]
 #[inline(never)]
-fn complain(message: String) {
-    crate::log::error(&message);
+fn complain(message: &str) {
+    crate::log::error(message);
 }
 
 /// What a panic said.
@@ -352,7 +419,7 @@ mod tests {
         let error_ref = unsafe { borrow::<Error>(error) }.unwrap().clone();
         // SAFETY: owned by the test.
         unsafe { release::<Error>(error) };
-        (error_ref.code, error_ref.message)
+        (error_ref.code, error_ref.message.clone())
     }
 
     #[test]
@@ -366,6 +433,26 @@ mod tests {
             release::<A>(second);
             release::<A>(ptr::null_mut());
         }
+    }
+
+    #[test]
+    fn a_handle_that_was_given_back_is_refused_though_the_engine_keeps_the_tensor() {
+        use crate::tensor::Tensor;
+        let kept = crate::ops::create::arange(candle_core::DType::F32, 0.0, 1.0, 3).unwrap();
+        let (first, second) = (into_raw(kept.clone()), into_raw(kept.clone()));
+        // SAFETY: references are given back as often as they were taken, and the object is alive throughout.
+        unsafe {
+            release::<Tensor>(first);
+            assert_eq!(borrow::<Tensor>(second).unwrap().elem_count(), 3);
+            release::<Tensor>(retain::<Tensor>(second));
+            release::<Tensor>(second);
+            let stale = borrow::<Tensor>(second).err().unwrap();
+            assert_eq!(stale.code, ET_ERR_BAD_HANDLE);
+            assert!(stale.message.contains("released"), "{stale}");
+            // Once too often changes nothing.
+            release::<Tensor>(second);
+        }
+        assert_eq!(kept.elem_count(), 3);
     }
 
     #[test]
@@ -388,7 +475,11 @@ mod tests {
 
     #[test]
     fn the_tag_is_overwritten_when_the_object_goes() {
-        let mut slot = std::mem::MaybeUninit::new(Tagged { tag: A::TAG, value: A(1) });
+        let mut slot = std::mem::MaybeUninit::new(Tagged {
+            tag: A::TAG,
+            lent: AtomicU32::new(1),
+            value: A(1),
+        });
         // SAFETY: the slot is initialised and dropped once; its memory stays readable afterwards.
         unsafe {
             let ptr = slot.as_mut_ptr();

@@ -179,6 +179,14 @@ pub struct Span {
     _thread: std::marker::PhantomData<*const ()>,
 }
 
+impl Span {
+    /// False if it measures nothing, so that nothing need be said of it.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.depth.is_some()
+    }
+}
+
 impl Drop for Span {
     #[inline]
     fn drop(&mut self) {
@@ -321,9 +329,7 @@ fn input_dims(dims: &[usize]) {
 }
 
 /// Gives the innermost span of this thread the name of one operation of many that its slot has; an operation without a name changes
-/// nothing. For callers that asked [`is_on`].
-#[cold]
-#[inline(never)]
+/// nothing.
 pub fn rename(op: i32, name: fn(i32) -> Result<&'static str>) {
     let Ok(name) = name(op) else { return };
     LOCAL.with_borrow_mut(|local| {

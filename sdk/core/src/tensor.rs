@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi as abi;
 
 use crate::error::{Result, fail};
-use crate::handle::{Handle, tag};
+use crate::handle::{Handle, Shared, Tagged, tag};
 use crate::inference::Packs;
 use crate::recompute::Recipe;
 use crate::storage::{self, Value};
@@ -18,7 +18,8 @@ use crate::tape::{Edge, Leaf};
 /// precision make such tensors and read them as they are ([`Tensor::stored`]); everybody else, plugins and the host included, sees f32,
 /// made on first use ([`Tensor::value`]) and kept.
 #[derive(Clone)]
-pub struct Tensor(Arc<Inner>);
+#[repr(transparent)]
+pub struct Tensor(Shared<Inner>);
 
 /// Where the elements of a value are.
 #[derive(Clone)]
@@ -64,7 +65,7 @@ impl Tensor {
     }
 
     fn made(memory: Memory, edge: Option<Edge>) -> Self {
-        Self(Arc::new(Inner { memory, edge, grad: None, recipe: None, packs: None }))
+        Self(Shared::new::<Self>(Inner { memory, edge, grad: None, recipe: None, packs: None }))
     }
 
     /// A tensor of f32 whose elements are kept as they are in `half`, of type bf16 or f16; in any other type, [`Tensor::new`] of it.
@@ -93,7 +94,7 @@ impl Tensor {
 
     /// The same value, whose gradient goes to `edge`.
     pub(crate) fn with_edge(&self, edge: Edge) -> Self {
-        Self(Arc::new(Inner {
+        Self(Shared::new::<Self>(Inner {
             memory: self.0.memory.clone(),
             edge: Some(edge),
             grad: None,
@@ -105,7 +106,7 @@ impl Tensor {
     /// The same value as a new leaf that keeps its gradient; see [`Tensor::leaf_grad`].
     pub fn leaf(&self) -> Self {
         let leaf = Arc::new(GradLeaf { dtype: self.dtype(), grad: Mutex::new(None) });
-        Self(Arc::new(Inner {
+        Self(Shared::new::<Self>(Inner {
             memory: self.0.memory.clone(),
             edge: Some(Edge::Leaf(leaf.clone())),
             grad: Some(leaf),
@@ -131,7 +132,7 @@ impl Tensor {
 
     /// Says where packed copies of this value are kept. Nobody else has a reference to the tensor yet.
     pub(crate) fn with_packs(mut self, packs: Arc<Packs>) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
+        if let Some(inner) = self.0.get_mut() {
             inner.packs = Some(packs);
         }
         self
@@ -193,7 +194,7 @@ impl Tensor {
 
     /// The same tensor, which nobody else holds yet, with a way to compute its value again.
     pub(crate) fn with_recipe(mut self, recipe: Recipe) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
+        if let Some(inner) = self.0.get_mut() {
             inner.recipe = Some(recipe);
         }
         self
@@ -234,6 +235,17 @@ impl Handle for Tensor {
     type Abi = abi::et_tensor;
     const TAG: u32 = tag(b"ETtn");
     const NAME: &'static str = "tensor";
+
+    #[inline(always)]
+    fn into_block(self) -> *mut Tagged<Self> {
+        self.0.into_block()
+    }
+
+    #[inline(always)]
+    unsafe fn release_block(tagged: *mut Tagged<Self>) {
+        // SAFETY: the caller's contract, and `into_block` above.
+        drop(Self(unsafe { Shared::from_block(tagged) }));
+    }
 }
 
 /// Keeps the sum of the gradients of a leaf.

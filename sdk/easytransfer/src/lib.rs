@@ -53,7 +53,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// already.
 pub fn include_this_thread(threads: Option<usize>) -> Result<()> {
     easytransfer_core::workers::include_this_thread(threads)
-        .map_err(|error| Error::other(error.message))
+        .map_err(|error| Error::other(error.message.as_str()))
 }
 
 /// The engine's table, as plugins get it; there before any runtime is, and until the process ends.

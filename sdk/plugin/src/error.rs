@@ -8,8 +8,13 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error code and a message: what was being done, to what, what was expected and what was found.
+///
+/// It is a pointer, so that the result of an operation fits in registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Failure>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failure {
     code: i32,
     message: String,
 }
@@ -17,7 +22,7 @@ pub struct Error {
 impl Error {
     /// An error with one of the `ET_ERR_` codes.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self(Box::new(Failure { code, message: message.into() }))
     }
 
     /// An option or a piece of data is malformed; the message names the place.
@@ -32,17 +37,17 @@ impl Error {
 
     /// The `ET_ERR_` code.
     pub fn code(&self) -> i32 {
-        self.code
+        self.0.code
     }
 
     /// The message without the code.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// The same error with a line of context in front: "while doing this: message".
     pub fn context(mut self, what: impl fmt::Display) -> Self {
-        self.message = format!("{what}: {}", self.message);
+        self.0.message = format!("{what}: {}", self.0.message);
         self
     }
 
@@ -70,7 +75,7 @@ impl Error {
             if let Some(release) = host.error_release {
                 release(raw);
             }
-            Self { code, message }
+            Self::new(code, message)
         }
     }
 
@@ -78,7 +83,7 @@ impl Error {
     pub(crate) fn into_raw(self) -> *mut abi::et_error {
         match host::try_host().and_then(|host| host.error_new) {
             // SAFETY: the message is borrowed for the call and copied by the host.
-            Some(make) => unsafe { make(self.code, crate::text::borrow(&self.message)) },
+            Some(make) => unsafe { make(self.0.code, crate::text::borrow(&self.0.message)) },
             None => std::ptr::null_mut(),
         }
     }
@@ -86,7 +91,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 

@@ -234,6 +234,7 @@ macro_rules! handle {
         }
 
         impl Drop for $name {
+            #[inline]
             fn drop(&mut self) {
                 $crate::host::ask!($crate::host::tables().$table, $ty.$release(self.0.as_ptr()) or ());
             }

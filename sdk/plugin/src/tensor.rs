@@ -97,6 +97,7 @@ macro_rules! unaries {
     ($($(#[$meta:meta])* $name:ident = $code:ident),* $(,)?) => {
         impl Tensor {$(
             $(#[$meta])*
+            #[inline]
             pub fn $name(&self) -> Result<Tensor> {
                 produce!(et_host_tensor.unary(abi::$code, self.as_raw()))
             }
@@ -144,6 +145,7 @@ macro_rules! binaries {
     ($slot:ident: $($(#[$meta:meta])* $name:ident = $code:ident),* $(,)?) => {
         impl Tensor {$(
             $(#[$meta])*
+            #[inline]
             pub fn $name(&self, other: &Tensor) -> Result<Tensor> {
                 produce!(et_host_tensor.$slot(abi::$code, self.as_raw(), other.as_raw()))
             }
@@ -183,6 +185,7 @@ macro_rules! reductions {
     ($($(#[$meta:meta])* $name:ident = $code:ident),* $(,)?) => {
         impl Tensor {$(
             $(#[$meta])*
+            #[inline]
             pub fn $name(&self, axes: &[i64], keep_axes: bool) -> Result<Tensor> {
                 produce!(et_host_tensor.reduce(
                     abi::$code, self.as_raw(), axes.as_ptr(), axes.len(), i32::from(keep_axes)

@@ -23,7 +23,17 @@ pub struct Pair {
     pub difference: f64,
 }
 
-/// Times two functions in rounds of `calls` calls each; the one that begins changes from round to round.
+/// Runs `f` further down the stack, by `n` frames of some 50 bytes.
+#[inline(never)]
+fn deeper<R>(n: usize, f: &mut dyn FnMut() -> R) -> R {
+    let frame = std::hint::black_box([0u8; 16]);
+    let result = if n == 0 { f() } else { deeper(n - 1, f) };
+    std::hint::black_box(frame);
+    result
+}
+
+/// Times two functions in rounds of `calls` calls each; the one that begins changes from round to round. So does the place of the stack:
+/// where its lines fall against those of the data is worth some nanoseconds a call, and a program that is started once sees one place.
 pub fn alternate(rounds: usize, calls: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> Pair {
     let time = |f: &mut dyn FnMut()| {
         let start = Instant::now();
@@ -34,6 +44,9 @@ pub fn alternate(rounds: usize, calls: usize, mut a: impl FnMut(), mut b: impl F
     };
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for round in 0..rounds {
+        // Scattered over more than a page.
+        let depth = (round.wrapping_mul(0x9e37_79b9) >> 7) & 127;
+        let time = |f: &mut dyn FnMut()| deeper(depth, &mut || time(f));
         if round % 2 == 0 {
             first.push(time(&mut a));
             second.push(time(&mut b));

@@ -9,69 +9,54 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering, fence};
 
-use super::Tagged;
 use crate::sync::lock;
 
-/// Blocks of this size and smaller are recycled.
-const SMALL: Layout = match Layout::from_size_align(64, 16) {
+/// Blocks of this size and smaller are recycled; a tensor's fits.
+const SMALL: Layout = match Layout::from_size_align(128, 16) {
     Ok(layout) => layout,
     Err(_) => unreachable!(),
 };
-/// Free blocks that a thread keeps; 16 KiB.
-const KEPT_LEN: i64 = 256;
+/// Free blocks that a thread keeps; 32 KiB.
+const KEPT_LEN: usize = 256;
 
-/// What stands in front of a handle's object.
+/// What stands in front of an object.
 #[repr(C)]
 struct Header {
     /// References of all owners; 1 in a free block too, so that taking one writes nothing here.
     references: AtomicUsize,
-    /// While the block is free: the next free one. It lies before the tag, which therefore stays as it was left.
+    /// While the block is free: the next free one. It lies before the object, whose tag therefore stays as it was left.
     next: Cell<*mut Header>,
 }
 
 #[repr(C)]
 struct Block<T> {
     header: Header,
-    tagged: Tagged<T>,
+    object: T,
 }
 
 impl<T> Block<T> {
     const IS_SMALL: bool = size_of::<Self>() <= SMALL.size() && align_of::<Self>() <= SMALL.align();
 }
 
-/// What a thread keeps. Without a destructor, so that reaching it is one addition.
-struct Local {
-    /// References taken minus references given back on this thread, times [`ONE`], plus the number of free blocks: one number,
-    /// because most calls change both. Only this thread writes it, so plain loads and stores do; any thread may read it.
-    counts: AtomicI64,
-    free: Cell<*mut Header>,
-    is_listed: Cell<bool>,
+/// True if the blocks of this type are recycled.
+pub const fn is_small<T>() -> bool {
+    Block::<T>::IS_SMALL
 }
 
-/// A reference in [`Local::counts`]; more than [`KEPT_LEN`].
-const ONE: i64 = 1 << 16;
-
-impl Local {
-    #[inline(always)]
-    fn change(&self, by: i64) {
-        self.counts.store(self.counts.load(Ordering::Relaxed) + by, Ordering::Relaxed);
-    }
-
-    fn live(&self) -> i64 {
-        // An arithmetic shift rounds down, and the free blocks are fewer than one reference counts.
-        self.counts.load(Ordering::Relaxed) >> ONE.trailing_zeros()
-    }
-
-    #[inline(always)]
-    fn free_len(&self) -> i64 {
-        self.counts.load(Ordering::Relaxed) & (ONE - 1)
-    }
+/// What a thread keeps. Without a destructor, so that reaching it is one addition.
+struct Local {
+    /// References that callers took minus those that they gave back on this thread. Only this thread writes it, so plain loads and
+    /// stores do; any thread may read it.
+    live: AtomicI64,
+    free: Cell<*mut Header>,
+    free_len: Cell<usize>,
+    is_listed: Cell<bool>,
 }
 
 /// A thread's [`Local`] in the list of all.
 struct Listed(*const Local);
 
-// SAFETY: other threads read nothing but the atomic `counts`, under the list's lock, and a thread leaves the list while its `Local`
+// SAFETY: other threads read nothing but the atomic `live`, under the list's lock, and a thread leaves the list while its `Local`
 // still exists.
 unsafe impl Send for Listed {}
 
@@ -85,8 +70,9 @@ struct Leave;
 thread_local! {
     static LOCAL: Local = const {
         Local {
-            counts: AtomicI64::new(0),
+            live: AtomicI64::new(0),
             free: Cell::new(ptr::null_mut()),
+            free_len: Cell::new(0),
             is_listed: Cell::new(false),
         }
     };
@@ -101,9 +87,9 @@ impl Drop for Leave {
                 let mut threads = lock(&THREADS);
                 threads.retain(|listed| !ptr::eq(listed.0, local));
                 // Under the lock, so that nobody sees the count twice or not at all.
-                ENDED.fetch_add(local.live(), Ordering::Relaxed);
+                ENDED.fetch_add(local.live.swap(0, Ordering::Relaxed), Ordering::Relaxed);
             }
-            local.counts.store(0, Ordering::Relaxed);
+            local.free_len.set(0);
             let mut free = local.free.replace(ptr::null_mut());
             while !free.is_null() {
                 // SAFETY: blocks in the list are free and of this layout.
@@ -136,44 +122,44 @@ fn enter(local: &Local) -> bool {
     true
 }
 
+/// Counts references that callers took, or gave back when negative.
 #[inline(always)]
-fn count(local: Option<&Local>, change: i64) {
-    match local {
-        Some(local) => local.change(change * ONE),
+pub fn count(change: i64) {
+    with_local(|local| match local {
+        Some(local) => {
+            local.live.store(local.live.load(Ordering::Relaxed) + change, Ordering::Relaxed);
+        }
         None => {
             ENDED.fetch_add(change, Ordering::Relaxed);
         }
-    }
+    });
 }
 
 /// References that callers own, over all threads. Exact for everything that happened before the call.
 pub fn live() -> i64 {
     let threads = lock(&THREADS);
     // SAFETY: a thread leaves the list, under the lock, before its `Local` goes.
-    let running = threads.iter().map(|listed| unsafe { &*listed.0 }.live());
+    let running = threads.iter().map(|listed| unsafe { &*listed.0 }.live.load(Ordering::Relaxed));
     running.sum::<i64>() + ENDED.load(Ordering::Relaxed)
 }
 
-/// Moves an object into a block with one reference, which is counted.
+/// Moves an object into a block with one reference.
 #[inline(always)]
-pub fn make<T>(tagged: Tagged<T>) -> *mut Tagged<T> {
+pub fn make<T>(object: T) -> *mut T {
     let block = with_local(|local| match local {
         Some(local) if Block::<T>::IS_SMALL && !local.free.get().is_null() => {
             let block = local.free.get();
             // SAFETY: blocks in the list are free, initialised in their headers, and this thread's alone.
             local.free.set(unsafe { (*block).next.get() });
-            local.change(ONE - 1);
+            local.free_len.set(local.free_len.get() - 1);
             block.cast::<Block<T>>()
         }
-        local => {
-            count(local, 1);
-            fresh::<T>()
-        }
+        _ => fresh::<T>(),
     });
     // SAFETY: the block is large enough, aligned, and nobody else's; its header says one reference already.
     unsafe {
-        let place = &raw mut (*block).tagged;
-        place.write(tagged);
+        let place = &raw mut (*block).object;
+        place.write(object);
         place
     }
 }
@@ -197,59 +183,65 @@ fn fresh<T>() -> *mut Block<T> {
     block.cast()
 }
 
-fn block_of<T>(tagged: *const Tagged<T>) -> *mut Block<T> {
-    tagged.cast_mut().wrapping_byte_sub(offset_of!(Block<T>, tagged)).cast()
+#[inline(always)]
+fn block_of<T>(object: *const T) -> *mut Block<T> {
+    object.cast_mut().wrapping_byte_sub(offset_of!(Block<T>, object)).cast()
 }
 
-/// One more reference, which is counted.
+/// One more reference.
 ///
 /// # Safety
-/// `tagged` came from [`make`] and is alive.
-pub unsafe fn retain<T>(tagged: *const Tagged<T>) {
-    with_local(|local| count(local, 1));
+/// `object` came from [`make`] and is alive.
+#[inline(always)]
+pub unsafe fn retain<T>(object: *const T) {
     // SAFETY: the caller's contract: the block is alive.
-    let before = unsafe { &(*block_of(tagged)).header.references }.fetch_add(1, Ordering::Relaxed);
+    let before = unsafe { &(*block_of(object)).header.references }.fetch_add(1, Ordering::Relaxed);
     // As `Arc` does: an overflow would free what is in use.
     if before > isize::MAX as usize {
         std::process::abort();
     }
 }
 
-/// One reference less; the last one drops the object in place by `drop_object` and recycles the block.
+/// True if the caller's reference is the only one.
 ///
 /// # Safety
-/// `tagged` came from [`make`] and is alive, and the caller gives up its reference. `drop_object` drops the object and does not
-/// unwind.
+/// `object` came from [`make`] and is alive.
 #[inline(always)]
-pub unsafe fn release<T>(tagged: *const Tagged<T>, drop_object: impl FnOnce(*mut Tagged<T>)) {
-    let block = block_of(tagged);
-    {
-        // SAFETY: the caller's contract: the block is alive.
+pub unsafe fn is_unique<T>(object: *const T) -> bool {
+    // SAFETY: the caller's contract: the block is alive.
+    unsafe { &(*block_of(object)).header.references }.load(Ordering::Acquire) == 1
+}
+
+/// One reference less; the last one drops the object in place and recycles the block. When the drop panics, the block is lost.
+///
+/// # Safety
+/// `object` came from [`make`], as this type, and is alive, and the caller gives up its reference.
+#[inline(always)]
+pub unsafe fn release<T>(object: *mut T) {
+    let block = block_of(object);
+    // Who owns the only reference needs no atomic change: nobody else can take another one.
+    // SAFETY: the caller's contract: the block is alive.
+    if !unsafe { is_unique(object) } {
+        // SAFETY: as before.
         let references = unsafe { &(*block).header.references };
-        // Who owns the only reference needs no atomic change: nobody else can take another one.
-        if references.load(Ordering::Acquire) != 1 {
-            if references.fetch_sub(1, Ordering::Release) != 1 {
-                return with_local(|local| count(local, -1));
-            }
-            fence(Ordering::Acquire);
-            references.store(1, Ordering::Relaxed);
+        if references.fetch_sub(1, Ordering::Release) != 1 {
+            return;
         }
+        fence(Ordering::Acquire);
+        references.store(1, Ordering::Relaxed);
     }
     // SAFETY: this was the last reference. The object may run code of its own, so nothing of this thread is borrowed meanwhile.
-    drop_object(unsafe { &raw mut (*block).tagged });
+    unsafe { ptr::drop_in_place(object) };
     with_local(|local| match local {
-        Some(local) if Block::<T>::IS_SMALL && local.free_len() < KEPT_LEN => {
+        Some(local) if Block::<T>::IS_SMALL && local.free_len.get() < KEPT_LEN => {
             let header = block.cast::<Header>();
             // SAFETY: the block is free and this thread's alone; its header stays initialised.
             unsafe { (*header).next.set(local.free.get()) };
             local.free.set(header);
-            local.change(1 - ONE);
+            local.free_len.set(local.free_len.get() + 1);
         }
-        local => {
-            count(local, -1);
-            // SAFETY: the block is free; it was allocated with this layout.
-            unsafe { dealloc(block.cast(), layout::<T>()) };
-        }
+        // SAFETY: the block is free; it was allocated with this layout.
+        _ => unsafe { dealloc(block.cast(), layout::<T>()) },
     });
 }
 

@@ -61,9 +61,11 @@ macro_rules! slot {
                     .map_err(|error| error.context(concat!(stringify!($name), ": ", stringify!($tensor))))?;)*
                 $(let $optional = borrow_optional::<Tensor>($optional)
                     .map_err(|error| error.context(concat!(stringify!($name), ": ", stringify!($optional))))?;)*
-                let _span = profile::op(stringify!($name));
-                $(profile::input($tensor);)*
-                $(profile::input_optional($optional);)*
+                let span = profile::op(stringify!($name));
+                if span.is_open() {
+                    $(profile::input($tensor);)*
+                    $(profile::input_optional($optional);)*
+                }
                 out(result, $body?)
             })
         }

@@ -67,51 +67,24 @@ pub(super) unsafe fn tensors<'a>(
     handles.iter().map(|&handle| unsafe { borrow::<Tensor>(handle) }).collect()
 }
 
-/// An input of an operation, in its own type and noted for the profiler.
-///
-/// # Safety
-/// `tensor` is a live handle that outlives `'a`.
-#[inline(always)]
-unsafe fn input<'a>(tensor: *const et_tensor) -> Result<&'a Tensor> {
-    // SAFETY: the caller's contract is the same.
-    let tensor = unsafe { stored(tensor) }?;
-    tensor.widen()?;
-    Ok(tensor)
-}
+type T = *const et_tensor;
 
-/// An input of an operation that reads elements as they are kept, noted for the profiler.
-///
-/// # Safety
-/// `tensor` is a live handle that outlives `'a`.
-#[inline(always)]
-unsafe fn stored<'a>(tensor: *const et_tensor) -> Result<&'a Tensor> {
-    // SAFETY: the caller's contract is the same.
-    let tensor = unsafe { borrow::<Tensor>(tensor) }?;
-    profile::input(tensor);
-    Ok(tensor)
-}
-
-/// An opcode, whose name the profiler gets.
-#[inline(always)]
-fn named(op: i32, name: fn(i32) -> Result<&'static str>) -> i32 {
-    if profile::is_on() {
-        profile::rename(op, name);
-    }
-    op
-}
-
-/// Defines a slot that makes one tensor. In the body, arguments marked `tensor` are `&Tensor`.
+/// Defines a slot that makes one tensor. Arguments of the first list are tensors whose elements the operation reads as they are kept, of
+/// the second tensors that it reads in their own type. `named f(op)` says what an opcode means.
 macro_rules! slot {
-    ($name:ident ($($tensor:ident),*) ($($argument:ident: $type:ty),*) $body:expr) => {
-        unsafe extern "C" fn $name(
-            $($tensor: *const et_tensor,)*
-            $($argument: $type,)*
-            result: *mut *mut et_tensor,
-        ) -> *mut et_error {
+    ($name:ident ($($all:ident: $type:ty),*) [$($stored:ident),*] [$($wide:ident),*] $(named $naming:ident :: $of:ident ($op:ident))?, $body:expr) => {
+        unsafe extern "C" fn $name($($all: $type,)* result: *mut *mut et_tensor) -> *mut et_error {
             // SAFETY: the boundary's contract: live handles, arrays as long as the slot says, a writable out pointer.
             guard(|| unsafe {
-                let _span = profile::op(stringify!($name));
-                $(let $tensor = input($tensor)?;)*
+                $(let $stored = borrow::<Tensor>($stored)?;)*
+                $(let $wide = borrow::<Tensor>($wide)?;)*
+                let span = profile::op(stringify!($name));
+                if span.is_open() {
+                    $(profile::rename($op, $naming::$of);)?
+                    $(profile::input($stored);)*
+                    $(profile::input($wide);)*
+                }
+                $($wide.widen()?;)*
                 out(result, $body?)
             })
         }
@@ -195,42 +168,35 @@ unsafe extern "C" fn read(
     })
 }
 
-slot!(full()(dtype: i32, shape: *const usize, rank: usize, value: f64)
+slot!(full(dtype: i32, shape: *const usize, rank: usize, value: f64) [] [],
     create::full(dtype_from_code(dtype)?, slice_from(shape, rank)?, value));
-slot!(arange()(dtype: i32, start: f64, step: f64, len: usize)
+slot!(arange(dtype: i32, start: f64, step: f64, len: usize) [] [],
     create::arange(dtype_from_code(dtype)?, start, step, len));
-slot!(affine(x)(scale: f64, shift: f64) una::affine(x, scale, shift));
-slot!(power(x)(exponent: f64) una::power(x, exponent));
-slot!(clamp(x)(low: f64, high: f64) una::clamp(x, low, high));
-slot!(matmul(a, b)() mm::matmul(a, b));
-slot!(select(condition, a, b)() bin::select(condition, a, b));
-slot!(reshape()(x: *const et_tensor, shape: *const usize, rank: usize)
-    shp::reshape(stored(x)?, slice_from(shape, rank)?));
-slot!(permute()(x: *const et_tensor, axes: *const i64, axes_len: usize)
-    shp::permute(stored(x)?, slice_from(axes, axes_len)?));
-slot!(narrow()(x: *const et_tensor, axis: i64, start: usize, len: usize)
-    shp::narrow(stored(x)?, axis, start, len));
-slot!(broadcast_to(x)(shape: *const usize, rank: usize)
+slot!(affine(x: T, scale: f64, shift: f64) [] [x], una::affine(x, scale, shift));
+slot!(power(x: T, exponent: f64) [] [x], una::power(x, exponent));
+slot!(clamp(x: T, low: f64, high: f64) [] [x], una::clamp(x, low, high));
+slot!(matmul(a: T, b: T) [] [a, b], mm::matmul(a, b));
+slot!(select(condition: T, a: T, b: T) [] [condition, a, b], bin::select(condition, a, b));
+slot!(reshape(x: T, shape: *const usize, rank: usize) [x] [],
+    shp::reshape(x, slice_from(shape, rank)?));
+slot!(permute(x: T, axes: *const i64, axes_len: usize) [x] [],
+    shp::permute(x, slice_from(axes, axes_len)?));
+slot!(narrow(x: T, axis: i64, start: usize, len: usize) [x] [], shp::narrow(x, axis, start, len));
+slot!(broadcast_to(x: T, shape: *const usize, rank: usize) [] [x],
     shp::broadcast_to(x, slice_from(shape, rank)?));
-slot!(contiguous()(x: *const et_tensor) shp::contiguous(stored(x)?));
-slot!(concat()(list: *const *const et_tensor, len: usize, axis: i64) {
+slot!(contiguous(x: T) [x] [], shp::contiguous(x));
+slot!(concat(list: *const T, len: usize, axis: i64) [] [], {
     let list = tensors(list, len)?;
     list.iter().try_for_each(|tensor| tensor.widen())?;
     shp::concat(&list, axis)
 });
-slot!(cast()(x: *const et_tensor, dtype: i32) shp::cast(stored(x)?, dtype_from_code(dtype)?));
-slot!(reduce()(op: i32, x: *const et_tensor, axes: *const i64, axes_len: usize, keep_axes: i32)
-    red::reduce(named(op, red::name), input(x)?, slice_from(axes, axes_len)?, keep_axes != 0));
-slot!(unary()(op: i32, x: *const et_tensor) una::unary(named(op, una::name), stored(x)?));
-slot!(binary()(op: i32, a: *const et_tensor, b: *const et_tensor)
-    bin::binary(named(op, bin::name), stored(a)?, stored(b)?));
-slot!(compare()(op: i32, a: *const et_tensor, b: *const et_tensor)
-    bin::compare(op, input(a)?, input(b)?));
-slot!(index_select()(x: *const et_tensor, axis: i64, places: *const et_tensor)
-    index::index_select(input(x)?, axis, input(places)?));
-slot!(gather()(x: *const et_tensor, axis: i64, places: *const et_tensor)
-    index::gather(input(x)?, axis, input(places)?));
-slot!(index_add()(
-    x: *const et_tensor, axis: i64, places: *const et_tensor, source: *const et_tensor)
-    index::index_add(
-        input(x)?, axis, input(places)?, input(source)?));
+slot!(cast(x: T, dtype: i32) [x] [], shp::cast(x, dtype_from_code(dtype)?));
+slot!(reduce(op: i32, x: T, axes: *const i64, axes_len: usize, keep_axes: i32) [] [x]
+    named red::name(op), red::reduce(op, x, slice_from(axes, axes_len)?, keep_axes != 0));
+slot!(unary(op: i32, x: T) [x] [] named una::name(op), una::unary(op, x));
+slot!(binary(op: i32, a: T, b: T) [a, b] [] named bin::name(op), bin::binary(op, a, b));
+slot!(compare(op: i32, a: T, b: T) [] [a, b], bin::compare(op, a, b));
+slot!(index_select(x: T, axis: i64, places: T) [] [x, places], index::index_select(x, axis, places));
+slot!(gather(x: T, axis: i64, places: T) [] [x, places], index::gather(x, axis, places));
+slot!(index_add(x: T, axis: i64, places: T, source: T) [] [x, places, source],
+    index::index_add(x, axis, places, source));

@@ -322,7 +322,8 @@ mod tests {
 
     #[test]
     fn wrong_models_are_refused() {
-        let refuse = |bytes: &[u8], name: &str| load(bytes, name, None).err().unwrap().message;
+        let refuse =
+            |bytes: &[u8], name: &str| load(bytes, name, None).err().unwrap().message.clone();
         let good = file(&BPE_PIECES, 2, false);
         assert!(refuse(&good, "sentencepiece.bpe.model").contains("tokenizer.json"));
         assert!(refuse(&file(&BPE_PIECES, 4, false), "m").contains("type 4"));

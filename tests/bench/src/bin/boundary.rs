@@ -30,23 +30,38 @@ fn main() {
         // SAFETY: `through` outlives the borrow.
         let direct =
             unsafe { handle::borrow::<tensor::Tensor>(through.as_raw()) }.expect("a tensor");
+        let calls = 500 / side;
+        let times = alternate(
+            2001,
+            calls,
+            || kept(&direct.detach()),
+            || kept(&through.detach().expect("a tensor").as_raw()),
+        );
+        line(&format!("detach {side}x{side}"), times);
+        let flat = [side * side];
+        let times = alternate(
+            2001,
+            calls,
+            || kept(&ops::shape::reshape(direct, black_box(&flat)).expect("a view")),
+            || kept(&through.reshape(black_box(&flat)).expect("a view").as_raw()),
+        );
+        line(&format!("reshape {side}x{side}"), times);
+        let neg = easytransfer_plugin::abi::ET_UNARY_NEG;
+        let times = alternate(
+            2001,
+            calls,
+            || kept(&ops::unary::unary(black_box(neg), direct).expect("a tensor")),
+            || kept(&through.neg().expect("a tensor").as_raw()),
+        );
+        line(&format!("neg {side}x{side}"), times);
         let add = easytransfer_plugin::abi::ET_BINARY_ADD;
         let times = alternate(
             2001,
-            500 / side,
+            calls,
             || kept(&ops::binary::binary(black_box(add), direct, direct).expect("a sum")),
             || kept(&through.add(&through).expect("a sum").as_raw()),
         );
         line(&format!("add {side}x{side}"), times);
-        if side == 1 {
-            let times = alternate(
-                2001,
-                500,
-                || kept(&direct.detach()),
-                || kept(&through.detach().expect("a tensor").as_raw()),
-            );
-            line("detach", times);
-        }
     }
 
     // A training step of a small BERT, and how many calls it makes.
