@@ -28,6 +28,7 @@ def arguments():
     parser.add_argument("--batch-rows", type=int, default=32)
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--pooling", choices=["model", "mean"], default="model", help="BERT's pooler, or the mean of the tokens")
+    parser.add_argument("--dropout", type=float, default=None, help="everywhere, instead of what the model's configuration says")
     parser.add_argument("--warmup", type=float, default=0.1, help="part of all steps")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="not for biases and layer norms")
     parser.add_argument("--max-length", type=int, default=128)
@@ -60,6 +61,8 @@ class MeanClassifier(torch.nn.Module):
 
 def network(a):
     options = dict(attn_implementation="sdpa", dtype=torch.float32)
+    if a.dropout is not None:
+        options |= dict(hidden_dropout_prob=a.dropout, attention_probs_dropout_prob=a.dropout)
     if a.pooling == "mean":
         return MeanClassifier(BertModel.from_pretrained(a.model, add_pooling_layer=False, **options))
     return BertForSequenceClassification.from_pretrained(a.model, num_labels=2, **options)

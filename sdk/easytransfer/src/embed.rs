@@ -84,7 +84,8 @@ impl Embedder {
         let precision = options.precision;
         let options = options.complete(encoder)?;
         let stage = AppStage::new(&*components, "text-embed", options, None)?;
-        let network = Network::new(&*components, stage, encoder, Start::Encoder, 0)?;
+        let network =
+            Network::new(&*components, stage, encoder, &serde_json::Map::new(), Start::Encoder, 0)?;
         Ok(Embedder { network, precision })
     }
 

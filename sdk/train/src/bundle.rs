@@ -151,6 +151,6 @@ pub fn load(components: &dyn Components, directory: &Path) -> Result<(Network, M
         manifest.app_options.clone(),
         Some(&manifest.app_state),
     )?;
-    let network = Network::new(components, stage, directory, Start::Bundle, 0)?;
+    let network = Network::new(components, stage, directory, &Map::new(), Start::Bundle, 0)?;
     Ok((network, manifest))
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::components::Components;
 use crate::error::{Error, Result};
+use crate::options;
 use crate::weights::{self, Expect, LoadReport, path_text};
 
 /// A component as a bundle remembers it.
@@ -54,9 +55,7 @@ impl AppStage {
     ) -> Result<AppStage> {
         let component = components.find("et.app/1", name)?;
         let mut options = options;
-        let schema: Value = serde_json::from_str(&component.schema)
-            .map_err(|error| Error::other(format!("app {name}: its schema: {error}")))?;
-        crate::options::validate(&schema, &mut options, "", "app")?;
+        options::validate(&schema_of(&component, "app")?, &mut options, "", "app")?;
         let state = state.map_or_else(String::new, Value::to_string);
         let app = LoadedApp::create(&component, &options.to_string(), &state)?;
         Ok(AppStage { app, origin: Origin::from(&component), options })
@@ -100,6 +99,15 @@ pub struct Network {
     pub load_report: LoadReport,
 }
 
+/// Options by name.
+type Options = serde_json::Map<String, Value>;
+
+/// The schema of a component's options; errors name `prefix`, under which they stand.
+pub(crate) fn schema_of(component: &ComponentRef, prefix: &str) -> Result<Value> {
+    serde_json::from_str(&component.schema)
+        .map_err(|error| Error::other(format!("{prefix}: the plugin's schema: {error}")))
+}
+
 /// Reads a JSON object from a file.
 pub fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
@@ -115,12 +123,30 @@ pub fn read_json(path: &Path) -> Result<Value> {
     }
 }
 
+/// Puts options of the model into the content of a config.json. Errors name an option that the model does not have.
+fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> Result<()> {
+    let mut schema = schema_of(component, "encoder")?;
+    // What is not replaced stands in the file, or has its default there.
+    if let Value::Object(schema) = &mut schema {
+        schema.remove("required");
+        let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+        for property in properties.into_iter().flat_map(Options::values_mut) {
+            property.as_object_mut().map(|property| property.remove("default"));
+        }
+    }
+    let mut options = Value::Object(options.clone());
+    options::validate(&schema, &mut options, "", "encoder")?;
+    options::merge(config, options);
+    Ok(())
+}
+
 impl Network {
-    /// Builds the network that `config.json` in `directory` describes, under the app's head.
+    /// Builds the network that `config.json` in `directory` describes, but for the options in `replaced`, under the app's head.
     pub fn new(
         components: &dyn Components,
         mut stage: AppStage,
         directory: &Path,
+        replaced: &Options,
         start: Start,
         seed: u64,
     ) -> Result<Network> {
@@ -136,12 +162,13 @@ impl Network {
                 directory.display()
             )));
         }
-        let config = read_json(&config_path)?;
+        let mut config = read_json(&config_path)?;
         let model_type = config["model_type"].as_str().ok_or_else(|| Error::Config {
             origin: config_path.display().to_string(),
             message: "expected a text under `model_type`, for instance \"bert\"".to_owned(),
         })?;
         let component = components.find("et.model/1", model_type)?;
+        replace(&mut config, replaced, &component)?;
         let params = Params::new(seed)?;
         let root = params.root()?;
         let model = LoadedModel::create(&component, &config.to_string(), &root)

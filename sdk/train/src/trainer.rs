@@ -12,7 +12,7 @@ use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::fit::Fit;
 pub use crate::job::{OnStep, StepInfo, TrainJob, TrainResult};
-use crate::network::{AppStage, Network};
+use crate::network::{AppStage, Network, schema_of};
 use crate::record_store::{RecordStore, Storage};
 use crate::run::Run;
 
@@ -40,7 +40,8 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     };
     let valid = job.valid.as_ref().map(read).transpose()?;
     stage.app.observed().map_err(|error| in_file(error, &job.train))?;
-    let network = Network::new(components, stage, &job.encoder, job.start, config.seed)?;
+    let network =
+        Network::new(components, stage, &job.encoder, &config.encoder, job.start, config.seed)?;
     let loss = make_loss(components, &config, &network)?;
     let mut fit = Fit {
         components,
@@ -111,8 +112,7 @@ fn make_loss(
 
 /// A component's schema, and options checked against it, as text.
 fn checked(component: &ComponentRef, mut options: Value, prefix: &str) -> Result<(Value, String)> {
-    let schema: Value = serde_json::from_str(&component.schema)
-        .map_err(|error| Error::other(format!("{prefix}: the plugin's schema: {error}")))?;
+    let schema = schema_of(component, prefix)?;
     crate::options::validate(&schema, &mut options, "", prefix)?;
     Ok((schema, options.to_string()))
 }

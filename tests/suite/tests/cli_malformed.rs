@@ -126,7 +126,7 @@ fn bad_options_are_refused() {
     place.write("broken.toml", "seed = 1\nlr = = 3\n");
     place.write("type.toml", "[batch]\nrows = \"many\"\n");
     let before = place.listing("");
-    let cases: [(&[&str], &[&str]); 20] = [
+    let cases: [(&[&str], &[&str]); 22] = [
         (&["--set", "epoch=3"], &["--set", "`epoch`", "did you mean `epochs`?"]),
         (&["--set", "batch.row=3"], &["`batch.row`", "did you mean `rows`?"]),
         (&["--set", "epochs"], &["--set", "epochs", "no `=`"]),
@@ -135,6 +135,11 @@ fn bad_options_are_refused() {
         (&["--set", "schedule.name=linea"], &["schedule.name", "linea"]),
         (&["--set", "schedule.warmup=1.5"], &["schedule.warmup", "1.5"]),
         (&["--set", "app.max_len=9"], &["app.max_len", "did you mean `max_length`?"]),
+        (
+            &["--set", "encoder.hidden_dropout=0"],
+            &["encoder.hidden_dropout", "did you mean `hidden_dropout_prob`?"],
+        ),
+        (&["--set", "encoder.hidden_dropout_prob=none"], &["encoder.hidden_dropout_prob", "none"]),
         (
             &["--set", "optimizer.weight_deca=0"],
             &["optimizer.weight_deca", "did you mean `weight_decay`?"],

@@ -1,5 +1,5 @@
 //! `cargo run --release -p easytransfer-bench --bin finetune -- PYTHON [--lines N] [--seeds 1,2,3] [--lr RATE] [--pooling model|mean]
-//! [--sides ours,torch]`: full fine-tuning of all-MiniLM-L6-v2 on SST-2 for one epoch, ours and PyTorch's in turn with the same settings, two threads each.
+//! [--dropout P] [--sides ours,torch]`: full fine-tuning of all-MiniLM-L6-v2 on SST-2 for one epoch, ours and PyTorch's in turn with the same settings, two threads each.
 //!
 //! PYTHON is the interpreter of a venv with `tests/parity/requirements.txt`. Prints a line per run, and the ratios where both sides ran.
 
@@ -32,6 +32,8 @@ fn watch(mut child: Child) -> (f64, String) {
 struct Settings {
     lr: String,
     pooling: String,
+    /// Instead of the encoder's own.
+    dropout: Option<String>,
 }
 
 struct Outcome {
@@ -52,7 +54,8 @@ fn ours(lines: Option<usize>, seed: &str, settings: &Settings, folder: &Path) ->
     let program = std::env::current_exe().expect("a path").with_file_name("easytransfer");
     let output = folder.join("bundle");
     let _ = std::fs::remove_dir_all(&output);
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(["train", "--app", "text-classify", "--quiet", "--threads", "2", "--encoder"])
         .arg(places::shared().join("models/all-MiniLM-L6-v2"))
         .arg("--train")
@@ -63,11 +66,14 @@ fn ours(lines: Option<usize>, seed: &str, settings: &Settings, folder: &Path) ->
         .arg(&output)
         .args(["--set", "epochs=1", "--set", "batch.window=3200", "--set", "app.max_length=128"])
         .args(["--set", &format!("lr={}", settings.lr), "--set", &format!("seed={seed}")])
-        .args(["--set", &format!("app.pooling={}", settings.pooling)])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("easytransfer starts");
+        .args(["--set", &format!("app.pooling={}", settings.pooling)]);
+    for name in ["hidden_dropout_prob", "attention_probs_dropout_prob"] {
+        if let Some(dropout) = &settings.dropout {
+            command.args(["--set", &format!("encoder.{name}={dropout}")]);
+        }
+    }
+    let child =
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("easytransfer starts");
     let (peak_mib, text) = watch(child);
     let manifest = std::fs::read_to_string(output.join("easytransfer.json")).expect("a bundle");
     let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
@@ -95,6 +101,9 @@ fn torch(python: &str, lines: Option<usize>, seed: &str, settings: &Settings) ->
     if let Some(lines) = lines {
         command.args(["--train-lines", &lines.to_string()]);
     }
+    if let Some(dropout) = &settings.dropout {
+        command.args(["--dropout", dropout]);
+    }
     let (peak_mib, text) = watch(command.spawn().expect("python starts"));
     let line = text.lines().rev().find(|line| line.starts_with('{')).expect("a JSON line");
     let value: Value = serde_json::from_str(line).expect("JSON");
@@ -113,6 +122,7 @@ fn main() {
     let settings = Settings {
         lr: value("--lr").unwrap_or_else(|| "5e-5".to_owned()),
         pooling: value("--pooling").unwrap_or_else(|| "model".to_owned()),
+        dropout: value("--dropout"),
     };
     let sides = value("--sides").unwrap_or_else(|| "ours,torch".to_owned());
     let folder = std::env::temp_dir().join(format!("et-finetune-{}", std::process::id()));
