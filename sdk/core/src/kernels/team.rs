@@ -357,38 +357,56 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_sleeps_until_a_slow_member_is_done() {
+        let team: &'static Team = Box::leak(Box::new(Team::new()));
+        if team.members().is_empty() {
+            return;
+        }
+        let me = std::thread::current().id();
+        let (begun, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        team.run(2, |_| {
+            if std::thread::current().id() == me {
+                // A member takes the other task.
+                while begun.load(Ordering::SeqCst) == 0 && Instant::now() < deadline {
+                    std::thread::yield_now();
+                }
+            } else {
+                begun.fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(100 * PATIENCE);
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+        assert!(!team.is_awaited.load(Ordering::SeqCst));
+    }
+
+    #[test]
     fn a_caller_that_was_held_up_works_alone_for_a_while() {
         let team: &'static Team = Box::leak(Box::new(Team::new()));
         let me = std::thread::current().id();
-        let is_mine = || std::thread::current().id() == me;
-        for turn in 0..4 {
-            let others = AtomicUsize::new(0);
-            let deadline = Instant::now() + Duration::from_secs(5);
-            team.run(2, |_| {
-                if is_mine() {
-                    // A member takes the other task, if there is one.
-                    while others.load(Ordering::SeqCst) == 0 && Instant::now() < deadline {
-                        std::thread::yield_now();
-                    }
-                } else {
-                    others.fetch_add(1, Ordering::SeqCst);
-                    std::thread::sleep(Duration::from_millis(50) + 100 * PATIENCE);
-                }
-            });
-            if team.members().is_empty() {
-                return;
-            }
-            // The member slept in its task, and the caller slept until it was done.
-            assert_eq!(others.load(Ordering::SeqCst), 1);
-            assert!(!team.is_awaited.load(Ordering::SeqCst));
-            // One loss is borne, the second one is not.
+        if team.members().is_empty() {
+            return;
+        }
+        for turn in 0..6 {
+            // One loss is borne, the second one soon after is not.
+            team.judge(Duration::from_millis(50), Duration::from_millis(51));
             let alone = if turn % 2 == 1 { ALONE.0 << (turn / 2) } else { 0 };
             assert_eq!(team.alone.load(Ordering::SeqCst), alone);
             for _ in 0..alone {
-                team.run(3, |_| assert!(is_mine()));
+                team.run(3, |_| assert_eq!(std::thread::current().id(), me));
             }
             assert_eq!(team.alone.load(Ordering::SeqCst), 0);
         }
+        // Nor does a loss count that comes after enough good work.
+        team.judge(Duration::from_millis(50), Duration::from_millis(51));
+        team.judge(Duration::ZERO, BEARABLE as u32 * HELD_UP);
+        team.judge(Duration::from_millis(50), Duration::from_millis(51));
+        assert_eq!(team.alone.load(Ordering::SeqCst), 0);
+        // After many jobs without a loss the next time alone is half as long.
+        let next = team.alone_next.load(Ordering::SeqCst);
+        (0..GOOD).for_each(|_| team.judge(Duration::ZERO, Duration::from_millis(1)));
+        assert_eq!(team.alone_next.load(Ordering::SeqCst), next / 2);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! A row of the result depends on that row of x only, so a text gets the same answer alone and in any batch, with any number of
 //! threads. int8 gives the same bits on all processors; the sums of f32 and bf16 are rounded as the processor's instructions do.
 
+mod lines;
 mod pack;
 mod quantize;
 mod tile;

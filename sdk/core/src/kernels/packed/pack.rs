@@ -1,5 +1,6 @@
 //! Weights in panels.
 
+use super::lines::{Line, WeightLines};
 use super::quantize::{bf16_bits, weight_row_int8};
 use super::{PANEL, Precision};
 use crate::kernels::{KernelError, Result, check_len};
@@ -7,17 +8,12 @@ use crate::kernels::{KernelError, Result, check_len};
 /// Most inputs of an int8 weight: a sum of that many products of 8 bits still fits 31 bits.
 const INT8_INPUTS: usize = 1 << 16;
 
-/// Groups of 16 outputs, aligned to a cache line.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-pub(super) struct Line(pub(super) [u32; 16]);
-
 /// A weight [outputs, inputs] in the form that [`super::linear_packed`] reads.
 pub struct PackedWeight {
     precision: Precision,
     inputs: usize,
     outputs: usize,
-    lines: Vec<Line>,
+    lines: WeightLines,
     /// int8: the scale of each output, padded to whole panels.
     scales: Vec<f32>,
     /// int8: the sum of each output's quantised weights, padded to whole panels.
@@ -49,7 +45,7 @@ impl PackedWeight {
         check_len(NAME, "weight", outputs * inputs, weight.len())?;
         let groups = inputs.div_ceil(precision.group());
         let panels = outputs.div_ceil(PANEL);
-        let mut lines = vec![Line([0; 16]); panels * groups * (PANEL / 16)];
+        let mut lines = WeightLines::zeros(panels * groups * (PANEL / 16));
         let padded = if precision == Precision::Int8 { panels * PANEL } else { 0 };
         let (mut scales, mut sums) = (vec![0.0; padded], vec![0; padded]);
         if precision == Precision::Int8 {
