@@ -6,6 +6,7 @@ The settings are those of the other side: AdamW, linear schedule with warm-up, b
 import argparse
 import json
 import os
+import re
 import resource
 import time
 from pathlib import Path
@@ -29,6 +30,7 @@ def arguments():
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--pooling", choices=["model", "mean"], default="model", help="BERT's pooler, or the mean of the tokens")
     parser.add_argument("--dropout", type=float, default=None, help="everywhere, instead of what the model's configuration says")
+    parser.add_argument("--layer-decay", type=float, default=1.0, help="d: layer k of N, from 0, learns at d^(N - k) of the rate, the embeddings at d^(N + 1)")
     parser.add_argument("--warmup", type=float, default=0.1, help="part of all steps")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="not for biases and layer norms")
     parser.add_argument("--max-length", type=int, default=128)
@@ -66,6 +68,21 @@ def network(a):
     if a.pooling == "mean":
         return MeanClassifier(BertModel.from_pretrained(a.model, add_pooling_layer=False, **options))
     return BertForSequenceClassification.from_pretrained(a.model, num_labels=2, **options)
+
+
+def groups(model, a):
+    """Parameters by rate and decay."""
+    found = {}
+    layers = model.bert.config.num_hidden_layers
+    for name, parameter in model.named_parameters():
+        power = 0
+        if ".embeddings." in name:
+            power = layers + 1
+        elif match := re.search(r"encoder\.layer\.(\d+)\.", name):
+            power = layers - int(match[1])
+        decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else a.weight_decay
+        found.setdefault((a.lr * a.layer_decay**power, decay), []).append(parameter)
+    return [{"params": some, "lr": rate, "weight_decay": decay} for (rate, decay), some in found.items()]
 
 
 def read(path):
@@ -122,12 +139,7 @@ def main():
     dev_features = tokenizer(dev_texts, truncation=True, max_length=a.max_length, padding=False)["input_ids"]
     tokenize_seconds = time.perf_counter() - started
     model = network(a).to(a.device)
-    decay, plain = [], []
-    for name, parameter in model.named_parameters():
-        (plain if name.endswith("bias") or "LayerNorm" in name else decay).append(parameter)
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": a.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=a.lr, fused=True,
-    )
+    optimizer = torch.optim.AdamW(groups(model, a), fused=True)
     steps = a.epochs * -(-len(texts) // a.batch_rows)
     warm = max(1, int(a.warmup * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -1,10 +1,10 @@
 //! Handles: how objects of the engine cross the boundary as opaque pointers.
 //!
-//! Every handle is the address of a counted `Tagged<T>` (see [`block`]); a tensor's is also what the tensor itself is ([`Shared`]). The first word of `Tagged` says which kind of object it
-//! is; it is compared on every use and overwritten when the object goes. The second counts the references that callers own: the engine
-//! may keep a tensor on the tape whose handle was given back. So a pointer to another kind, or one that was given back before, is
-//! refused as `ET_ERR_BAD_HANDLE` as long as its memory has not been reused. That is a net for bugs, not a proof: the caller's
-//! contract is still to pass live handles only.
+//! Every handle is the address of a counted `Tagged<T>` (see [`block`]); a tensor's is also what the tensor itself is ([`Shared`]).
+//! The first word of `Tagged` says which kind of object it is; it is compared on every use and overwritten when the object goes. The
+//! second counts the references that callers own, because the engine may keep a tensor on the tape whose handle was given back. So a
+//! pointer to another kind, or one that was given back before, is refused as `ET_ERR_BAD_HANDLE` as long as its memory has not been
+//! reused. That is a net for bugs, not a proof: the caller's contract is still to pass live handles only.
 
 mod block;
 mod shared;
@@ -108,8 +108,8 @@ unsafe fn lend<T>(tagged: *const Tagged<T>) {
     unsafe {
         let lent = &(*tagged).lent;
         if block::is_unique(tagged) {
-            // Nobody else knows the object, so this need not be one atomic operation.
-            lent.store(lent.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            // The only reference is this one, so no caller has any, and nobody else looks.
+            lent.store(1, Ordering::Relaxed);
         } else {
             lent.fetch_add(1, Ordering::Relaxed);
         }
@@ -222,7 +222,8 @@ pub unsafe fn release<T: Handle>(ptr: *mut T::Abi) {
     match unsafe { check::<T>(ptr) } {
         Ok(tagged) => {
             block::count(-1);
-            // SAFETY: the tag says that it is alive. With the last reference it goes, and the number with it.
+            // With the last reference the object goes, and the number with it.
+            // SAFETY: the tag says that it is alive.
             unsafe {
                 if !block::is_unique(tagged) {
                     (*tagged).lent.fetch_sub(1, Ordering::Relaxed);

@@ -53,7 +53,7 @@ impl<T> Shared<T> {
         Some(unsafe { &mut self.0.as_mut().value.value })
     }
 
-    /// The handle, which owns the reference of `self`.
+    /// The handle, which owns the reference of `self`, as one of `H`, whose tag the value was made with.
     #[inline(always)]
     pub fn into_block<H>(self) -> *mut Tagged<H> {
         ManuallyDrop::new(self).0.as_ptr().cast()

@@ -1,5 +1,5 @@
 //! `cargo run --release -p easytransfer-bench --bin finetune -- PYTHON [--lines N] [--seeds 1,2,3] [--lr RATE] [--pooling model|mean]
-//! [--dropout P] [--sides ours,torch]`: full fine-tuning of all-MiniLM-L6-v2 on SST-2 for one epoch, ours and PyTorch's in turn with the same settings, two threads each.
+//! [--dropout P] [--layer-decay D] [--sides ours,torch]`: full fine-tuning of all-MiniLM-L6-v2 on SST-2 for one epoch, ours and PyTorch's in turn with the same settings, two threads each.
 //!
 //! PYTHON is the interpreter of a venv with `tests/parity/requirements.txt`. Prints a line per run, and the ratios where both sides ran.
 
@@ -34,6 +34,7 @@ struct Settings {
     pooling: String,
     /// Instead of the encoder's own.
     dropout: Option<String>,
+    layer_decay: String,
 }
 
 struct Outcome {
@@ -66,7 +67,8 @@ fn ours(lines: Option<usize>, seed: &str, settings: &Settings, folder: &Path) ->
         .arg(&output)
         .args(["--set", "epochs=1", "--set", "batch.window=3200", "--set", "app.max_length=128"])
         .args(["--set", &format!("lr={}", settings.lr), "--set", &format!("seed={seed}")])
-        .args(["--set", &format!("app.pooling={}", settings.pooling)]);
+        .args(["--set", &format!("app.pooling={}", settings.pooling)])
+        .args(["--set", &format!("strategy.finetune.layer_decay={}", settings.layer_decay)]);
     for name in ["hidden_dropout_prob", "attention_probs_dropout_prob"] {
         if let Some(dropout) = &settings.dropout {
             command.args(["--set", &format!("encoder.{name}={dropout}")]);
@@ -94,7 +96,7 @@ fn torch(python: &str, lines: Option<usize>, seed: &str, settings: &Settings) ->
     command
         .arg(places::root().join("tests/bench/peer_finetune.py"))
         .args(["--seed", seed, "--lr", &settings.lr, "--pooling", &settings.pooling])
-        .args(["--threads", "2"])
+        .args(["--threads", "2", "--layer-decay", &settings.layer_decay])
         .env("ET_SHARED", places::shared())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
@@ -123,6 +125,7 @@ fn main() {
         lr: value("--lr").unwrap_or_else(|| "5e-5".to_owned()),
         pooling: value("--pooling").unwrap_or_else(|| "model".to_owned()),
         dropout: value("--dropout"),
+        layer_decay: value("--layer-decay").unwrap_or_else(|| "1".to_owned()),
     };
     let sides = value("--sides").unwrap_or_else(|| "ours,torch".to_owned());
     let folder = std::env::temp_dir().join(format!("et-finetune-{}", std::process::id()));

@@ -1,11 +1,16 @@
-//! `cargo run --release -p easytransfer-bench --bin latency [-- --tokens 8] [--count 200] [--precision f32|bf16|int8]`: one text
+//! `cargo run --release -p easytransfer-bench --bin latency [-- --tokens 8] [--count 200] [--precision f32|bf16|int8]
+//! [--turn 30]`: one text
 //! after the other to vectors by all-MiniLM-L6-v2, ours alone. The process does nothing else after the first text, so counters see
 //! the path of one text: `valgrind --tool=callgrind` of two runs with other counts differ by that many texts.
+//! With `--turn N` it pauses before every N texts, so that the first of a turn finds cold caches.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use easytransfer::{EmbedOptions, Precision};
 use easytransfer_tests::{linked, places};
+
+/// Before a turn.
+const PAUSE: Duration = Duration::from_millis(50);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -16,6 +21,7 @@ fn main() {
     let number =
         |flag: &str, default: &str| value(flag, default).parse::<usize>().expect("a number");
     let (tokens, count) = (number("--tokens", "8"), number("--count", "200"));
+    let turn = number("--turn", "0");
     let name = value("--precision", "f32");
     let precision = [Precision::F32, Precision::Bf16, Precision::Int8]
         .into_iter()
@@ -30,13 +36,18 @@ fn main() {
     let text = vec!["good"; tokens.max(2) - 2].join(" ");
     embedder.embed(&[&text]).expect("a vector");
     let mut times: Vec<f64> = (0..count)
-        .map(|_| {
+        .map(|index: usize| {
+            if turn > 0 && index.is_multiple_of(turn) {
+                std::thread::sleep(PAUSE);
+            }
             let begin = Instant::now();
             embedder.embed(&[&text]).expect("a vector");
             begin.elapsed().as_secs_f64()
         })
         .collect();
+    let mut firsts: Vec<f64> = times.iter().copied().step_by(turn.max(1)).collect();
     times.sort_by(f64::total_cmp);
+    firsts.sort_by(f64::total_cmp);
     let percentile = |part: f64| match times.len() {
         0 => f64::NAN,
         len => 1e6 * times[((len - 1) as f64 * part) as usize],
@@ -46,4 +57,7 @@ fn main() {
         percentile(0.5),
         percentile(0.99)
     );
+    if turn > 0 && !firsts.is_empty() {
+        println!("the first of a turn of {turn}: p50 {:.0} us", 1e6 * firsts[firsts.len() / 2]);
+    }
 }
