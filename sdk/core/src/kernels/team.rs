@@ -22,8 +22,9 @@ const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks at the shared state between two looks at the clock.
 const LOOKS: u32 = 64;
 
-/// Jobs that a caller does alone after it was held up for the first time, and at most: twice as many every time.
-const ALONE: (u32, u32) = (16, 8192);
+/// How long a caller's jobs are done alone after it was held up for the first time, and at most: twice as long every time. It is the time
+/// that its jobs take, because to be held up costs time, and to work alone costs long jobs more of it.
+const ALONE: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(250));
 /// After so many jobs without being held up the next time is half as long.
 const GOOD: u32 = 64;
 /// One part in so many of its time may a caller lose. What it loses beyond is owed,
@@ -83,9 +84,9 @@ struct Team {
     /// True while the caller sleeps until the members are outside; then `sleeper` is its thread.
     is_awaited: AtomicBool,
     sleeper: Mutex<Option<Thread>>,
-    /// Jobs that are still to be done without members, and how many that will be the next time.
-    alone: AtomicU32,
-    alone_next: AtomicU32,
+    /// Nanoseconds of jobs that are still to be done without members, and how many that will be the next time.
+    alone: AtomicU64,
+    alone_next: AtomicU64,
     /// Nanoseconds owed to callers, and jobs with members since one was held up.
     owed: AtomicU64,
     good: AtomicU32,
@@ -115,6 +116,10 @@ fn processor_time() -> Option<Duration> {
     None
 }
 
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos() as u64
+}
+
 impl Team {
     const fn new() -> Self {
         Self {
@@ -127,8 +132,8 @@ impl Team {
             asleep: AtomicUsize::new(0),
             is_awaited: AtomicBool::new(false),
             sleeper: Mutex::new(None),
-            alone: AtomicU32::new(0),
-            alone_next: AtomicU32::new(ALONE.0),
+            alone: AtomicU64::new(0),
+            alone_next: AtomicU64::new(ALONE.0.as_nanos() as u64),
             owed: AtomicU64::new(0),
             good: AtomicU32::new(0),
             members: OnceLock::new(),
@@ -222,13 +227,12 @@ impl Team {
 
     /// Takes note of what the caller lost in a job that took it so long in all.
     fn judge(&self, lost: Duration, all: Duration) {
-        let nanoseconds = |time: Duration| time.as_nanos() as u64;
         let owed = self.owed.load(Ordering::Relaxed) + nanoseconds(lost.min(HELD_UP));
         let owed = owed.saturating_sub(nanoseconds(all.saturating_sub(lost)) / BEARABLE);
         let next = self.alone_next.load(Ordering::Relaxed);
         if owed > nanoseconds(HELD_UP) {
             self.alone.store(next, Ordering::Relaxed);
-            self.alone_next.store((2 * next).min(ALONE.1), Ordering::Relaxed);
+            self.alone_next.store((2 * next).min(nanoseconds(ALONE.1)), Ordering::Relaxed);
             self.good.store(0, Ordering::Relaxed);
             self.owed.store(0, Ordering::Relaxed);
             return;
@@ -236,15 +240,19 @@ impl Team {
         self.owed.store(owed, Ordering::Relaxed);
         let good = self.good.load(Ordering::Relaxed) + 1;
         if good == GOOD {
-            self.alone_next.store((next / 2).max(ALONE.0), Ordering::Relaxed);
+            self.alone_next.store((next / 2).max(nanoseconds(ALONE.0)), Ordering::Relaxed);
         }
         self.good.store(good % GOOD, Ordering::Relaxed);
     }
 
-    /// True if the present job should be done without members.
-    fn is_resting(&self) -> bool {
-        let less = |left: u32| left.checked_sub(1);
-        self.alone.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    /// Does a job without members because callers were held up.
+    fn rest(&self, job: impl FnOnce()) {
+        let begin = Instant::now();
+        job();
+        let spent = nanoseconds(begin.elapsed()).max(1);
+        let less = |left: u64| Some(left.saturating_sub(spent));
+        // It always answers with something.
+        let _ = self.alone.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// See [`run`].
@@ -254,10 +262,13 @@ impl Team {
             unsafe { (*data.cast::<F>())(index) }
         }
         let members = self.members();
-        let caller = match self.caller.try_lock() {
-            Ok(caller) if count > 1 && !members.is_empty() && !self.is_resting() => caller,
-            _ => return (0..count).for_each(f),
-        };
+        if count <= 1 || members.is_empty() {
+            return (0..count).for_each(f);
+        }
+        if self.alone.load(Ordering::Relaxed) > 0 {
+            return self.rest(|| (0..count).for_each(f));
+        }
+        let Ok(caller) = self.caller.try_lock() else { return (0..count).for_each(f) };
         let begin = Instant::now();
         let is_sampled = (self.epoch.load(Ordering::Relaxed) / 2).is_multiple_of(SAMPLED);
         let used_before = if is_sampled { processor_time() } else { None };
@@ -391,12 +402,11 @@ mod tests {
         for turn in 0..6 {
             // One loss is borne, the second one soon after is not.
             team.judge(Duration::from_millis(50), Duration::from_millis(51));
-            let alone = if turn % 2 == 1 { ALONE.0 << (turn / 2) } else { 0 };
+            let alone = if turn % 2 == 1 { nanoseconds(ALONE.0) << (turn / 2) } else { 0 };
             assert_eq!(team.alone.load(Ordering::SeqCst), alone);
-            for _ in 0..alone {
+            while team.alone.load(Ordering::SeqCst) > 0 {
                 team.run(3, |_| assert_eq!(std::thread::current().id(), me));
             }
-            assert_eq!(team.alone.load(Ordering::SeqCst), 0);
         }
         // Nor does a loss count that comes after enough good work.
         team.judge(Duration::from_millis(50), Duration::from_millis(51));
