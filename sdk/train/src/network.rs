@@ -125,6 +125,9 @@ pub fn read_json(path: &Path) -> Result<Value> {
 
 /// Puts options of the model into the content of a config.json. Errors name an option that the model does not have.
 fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> Result<()> {
+    if options.is_empty() {
+        return Ok(());
+    }
     let mut schema = schema_of(component, "encoder")?;
     // What is not replaced stands in the file, or has its default there.
     if let Value::Object(schema) = &mut schema {

@@ -1,12 +1,12 @@
-//! `cargo run --release -p easytransfer-bench --bin latency [-- --tokens 8] [--count 200] [--precision f32|bf16|int8]
-//! [--turn 30]`: one text
-//! after the other to vectors by all-MiniLM-L6-v2, ours alone. The process does nothing else after the first text, so counters see
-//! the path of one text: `valgrind --tool=callgrind` of two runs with other counts differ by that many texts.
-//! With `--turn N` it pauses before every N texts, so that the first of a turn finds cold caches.
+//! `cargo run --release -p easytransfer-bench --bin latency [-- --tokens 8] [--count 200] [--precision f32|bf16|int8] [--turn 30]`: one
+//! text after the other to vectors by all-MiniLM-L6-v2, ours alone. The process does nothing else after the first text, so counters
+//! see the path of one text: `valgrind --tool=callgrind` of two runs with other counts differ by that many texts. With `--turn N` it
+//! pauses before every N texts, so that the first of a turn finds cold caches.
 
 use std::time::{Duration, Instant};
 
 use easytransfer::{EmbedOptions, Precision};
+use easytransfer_bench::median;
 use easytransfer_tests::{linked, places};
 
 /// Before a turn.
@@ -45,9 +45,11 @@ fn main() {
             begin.elapsed().as_secs_f64()
         })
         .collect();
-    let mut firsts: Vec<f64> = times.iter().copied().step_by(turn.max(1)).collect();
+    if turn > 0 && count > 0 {
+        let firsts = times.iter().copied().step_by(turn).collect();
+        println!("the first of a turn of {turn}: p50 {:.0} us", 1e6 * median(firsts));
+    }
     times.sort_by(f64::total_cmp);
-    firsts.sort_by(f64::total_cmp);
     let percentile = |part: f64| match times.len() {
         0 => f64::NAN,
         len => 1e6 * times[((len - 1) as f64 * part) as usize],
@@ -57,7 +59,4 @@ fn main() {
         percentile(0.5),
         percentile(0.99)
     );
-    if turn > 0 && !firsts.is_empty() {
-        println!("the first of a turn of {turn}: p50 {:.0} us", 1e6 * firsts[firsts.len() / 2]);
-    }
 }
