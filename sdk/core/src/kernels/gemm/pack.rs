@@ -291,8 +291,9 @@ mod avx512 {
         let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
         for p in (0..k).step_by(2) {
             let row = source.wrapping_add(p * stride);
-            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(16 * stride).cast());
-            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(17 * stride).cast());
+            // The same steps of the next panel are packed next.
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(32).cast());
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(stride + 32).cast());
             // SAFETY: the steps exist, the mask hides what is not a line, and 16 words can be written.
             unsafe {
                 let low = _mm512_maskz_loadu_ps(mask, row);
@@ -324,16 +325,20 @@ mod avx512 {
             let steps = (k - first).min(32);
             let mask = u32::MAX >> (32 - steps);
             let mut rows = [_mm512_setzero_ps(); 16];
-            for (line, row) in rows.iter_mut().enumerate().take(lines) {
-                let from = source.wrapping_add(line * stride + first);
-                _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64).cast());
-                _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(80).cast());
-                // SAFETY: the line exists, and the masks hide what lies behind its end.
-                *row = unsafe {
-                    let low = _mm512_maskz_loadu_ps(mask as u16, from);
-                    let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, from.wrapping_add(16));
-                    _mm512_castsi512_ps(rounded(low, high))
-                };
+            // All 16, because a loop of a known length keeps the rows in registers.
+            for (line, row) in rows.iter_mut().enumerate() {
+                if line < lines {
+                    let from = source.wrapping_add(line * stride + first);
+                    _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64).cast());
+                    _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(80).cast());
+                    // SAFETY: the line exists, and the masks hide what lies behind its end.
+                    *row = unsafe {
+                        let low = _mm512_maskz_loadu_ps(mask as u16, from);
+                        let high =
+                            _mm512_maskz_loadu_ps((mask >> 16) as u16, from.wrapping_add(16));
+                        _mm512_castsi512_ps(rounded(low, high))
+                    };
+                }
             }
             for (p, column) in transposed(rows).iter().enumerate().take(steps.div_ceil(2)) {
                 // SAFETY: 16 words can be written at every pair of steps.
