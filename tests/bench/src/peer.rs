@@ -12,7 +12,7 @@ use std::time::Duration;
 use easytransfer::EnginePrecision;
 use serde_json::{Value, json};
 
-use crate::median;
+use crate::{machine, median};
 
 /// A process that waits for requests.
 pub struct Peer {
@@ -169,11 +169,14 @@ pub fn own_sides(precisions: &str, more: impl Fn(&mut Command, &str)) -> Vec<Pee
     precisions.split(',').map(start).collect()
 }
 
-/// The precision of a side that [`own_sides`] started.
+/// Begins a side that [`own_sides`] started, as the command begins: memory is kept, and the thread that computes is one of the engine's.
+/// The answer is the side's precision.
 ///
 /// # Panics
-/// If it is neither f32 nor bf16.
-pub fn own_precision() -> EnginePrecision {
+/// If it is neither f32 nor bf16, or something was computed before.
+pub fn begin_own() -> EnginePrecision {
+    easytransfer::keep_pages();
+    easytransfer::include_this_thread(Some(machine::threads())).expect("nothing ran before");
     match flag("--precision").as_deref() {
         None | Some("f32") => EnginePrecision::F32,
         Some("bf16") => EnginePrecision::Bf16,

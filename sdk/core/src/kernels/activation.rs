@@ -5,6 +5,7 @@ use std::ops::Deref;
 use half::bf16;
 
 use super::elementwise::mul_assign_block;
+use super::lanes::{LANES, by_level};
 use super::packed::{bf16_bits, bf16_value};
 use super::simd::multiversion;
 use super::{BLOCK_LEN, Float, Result, check_len, for_each_task};
@@ -30,11 +31,10 @@ pub enum Activation {
 }
 
 const RELU: u8 = 1;
-const GELU: u8 = 2;
-const GELU_TANH: u8 = 3;
-const TANH: u8 = 4;
-const SIGMOID: u8 = 5;
-const SILU: u8 = 6;
+const GELU_TANH: u8 = 2;
+const TANH: u8 = 3;
+const SIGMOID: u8 = 4;
+const SILU: u8 = 5;
 
 /// Elements that are computed before they are rounded; they stay in the first-level cache.
 const PART: usize = 256;
@@ -54,7 +54,6 @@ fn value<F: Float, const KIND: u8>(x: F) -> F {
                 x
             }
         }
-        GELU => x * x.normal().0,
         GELU_TANH => F::HALF * x * (F::ONE + gelu_tanh_inner(x).tanh()),
         TANH => x.tanh(),
         SIGMOID => x.sigmoid(),
@@ -77,10 +76,6 @@ fn derivative<F: Float, const KIND: u8>(x: F) -> F {
             } else {
                 F::ZERO
             }
-        }
-        GELU => {
-            let (cumulative, density) = x.normal();
-            cumulative + x * density
         }
         GELU_TANH => {
             let t = gelu_tanh_inner(x).tanh();
@@ -138,6 +133,62 @@ multiversion! {
     }
 }
 
+// GELU stands in every layer of BERT and takes a quarter of the product before it, so it has vectors of its own.
+by_level! {
+    fn gelu<F, L>(x: &mut [F]) {
+        let (whole, rest) = x.as_chunks_mut::<LANES>();
+        let mut last = padded(rest);
+        for x in whole.iter_mut().chain((!rest.is_empty()).then_some(&mut last)) {
+            // SAFETY: as many elements as a vector has; the instruction set is the caller's promise.
+            unsafe {
+                let v = L::load(x.as_ptr());
+                v.mul(v.normal().0).store(x.as_mut_ptr());
+            }
+        }
+        rest.copy_from_slice(&last[..rest.len()]);
+    }
+
+    fn gelu_with_slope<F, L>(x: &mut [F], slope: &mut [F]) {
+        let ((whole, rest), (slopes, last_slopes)) = (x.as_chunks_mut::<LANES>(), slope.as_chunks_mut::<LANES>());
+        let (mut last, mut last_slope) = (padded(rest), [F::ZERO; LANES]);
+        let vectors = whole.iter_mut().chain((!rest.is_empty()).then_some(&mut last));
+        for (x, slope) in vectors.zip(slopes.iter_mut().chain([&mut last_slope])) {
+            // SAFETY: as above.
+            unsafe {
+                let v = L::load(x.as_ptr());
+                let (cumulative, density) = v.normal();
+                v.mul_add(density, cumulative).store(slope.as_mut_ptr());
+                v.mul(cumulative).store(x.as_mut_ptr());
+            }
+        }
+        rest.copy_from_slice(&last[..rest.len()]);
+        last_slopes.copy_from_slice(&last_slope[..last_slopes.len()]);
+    }
+
+    fn multiply_by_slope_of_gelu<F, L>(x: &[F], dy: &mut [F]) {
+        let ((whole, rest), (gradients, last_gradients)) = (x.as_chunks::<LANES>(), dy.as_chunks_mut::<LANES>());
+        let (last, mut last_gradient) = (padded(rest), padded(last_gradients));
+        let vectors = whole.iter().chain((!rest.is_empty()).then_some(&last));
+        for (x, dy) in vectors.zip(gradients.iter_mut().chain([&mut last_gradient])) {
+            // SAFETY: as above.
+            unsafe {
+                let v = L::load(x.as_ptr());
+                let (cumulative, density) = v.normal();
+                L::load(dy.as_ptr()).mul(v.mul_add(density, cumulative)).store(dy.as_mut_ptr());
+            }
+        }
+        last_gradients.copy_from_slice(&last_gradient[..last_gradients.len()]);
+    }
+}
+
+/// The elements behind the last whole vector as one, filled up with zeros.
+#[inline(always)]
+fn padded<F: Float>(rest: &[F]) -> [F; LANES] {
+    let mut vector = [F::ZERO; LANES];
+    vector[..rest.len()].copy_from_slice(rest);
+    vector
+}
+
 /// What a forward pass keeps of an activation for the backward pass, an element for each of its input.
 #[derive(Debug, Clone, Copy)]
 pub enum Kept<Values, Rounded> {
@@ -181,11 +232,11 @@ impl<F, H, V: Deref<Target = [F]>, R: Deref<Target = [H]>> Kept<V, R> {
 
 /// Chooses the function compiled for an activation.
 macro_rules! by_kind {
-    ($activation:expr, $none:expr, $function:ident::<$float:ident>($($argument:expr),*)) => {
+    ($activation:expr, $none:expr, $gelu:ident, $function:ident::<$float:ident>($($argument:expr),*)) => {
         match $activation {
             Activation::None => $none,
             Activation::Relu => $function::<$float, RELU>($($argument),*),
-            Activation::Gelu => $function::<$float, GELU>($($argument),*),
+            Activation::Gelu => $gelu::<$float>($($argument),*),
             Activation::GeluTanh => $function::<$float, GELU_TANH>($($argument),*),
             Activation::Tanh => $function::<$float, TANH>($($argument),*),
             Activation::Sigmoid => $function::<$float, SIGMOID>($($argument),*),
@@ -211,7 +262,7 @@ impl Activation {
 
     /// Replaces every x by its value, on the calling thread; for use inside a task.
     pub fn apply_serial<F: Float>(self, x: &mut [F]) {
-        by_kind!(self, {}, apply::<F>(x))
+        by_kind!(self, {}, gelu, apply::<F>(x))
     }
 
     /// [`Self::apply_serial`], and the derivatives at x.
@@ -220,7 +271,7 @@ impl Activation {
     /// If the lengths differ.
     fn apply_with_slope_serial<F: Float>(self, x: &mut [F], slope: &mut [F]) {
         assert_eq!(x.len(), slope.len(), "activation input and slope differ");
-        by_kind!(self, slope.fill(F::ONE), apply_with_slope::<F>(x, slope))
+        by_kind!(self, slope.fill(F::ONE), gelu_with_slope, apply_with_slope::<F>(x, slope))
     }
 
     /// [`Self::apply_with_slope_serial`] with rounded derivatives.
@@ -283,7 +334,7 @@ impl Activation {
     /// If the lengths differ (except for [`Activation::None`], which ignores `x`).
     pub fn apply_derivative_serial<F: Float>(self, x: &[F], dy: &mut [F]) {
         assert!(self == Self::None || x.len() == dy.len(), "activation input and gradient differ");
-        by_kind!(self, {}, apply_derivative::<F>(x, dy))
+        by_kind!(self, {}, multiply_by_slope_of_gelu, apply_derivative::<F>(x, dy))
     }
 }
 
@@ -356,7 +407,8 @@ pub fn activation_backward_in_place<F: Float>(
 mod tests {
     use super::*;
     use crate::kernels::testing::{
-        assert_close, assert_same_bits, dot, numeric_gradient, random, with_one_and_three_threads,
+        assert_close, assert_same_bits, at_every_level, dot, numeric_gradient, random,
+        with_one_and_three_threads,
     };
 
     const ALL: [Activation; 7] = [
@@ -424,16 +476,52 @@ mod tests {
     }
 
     #[test]
-    fn threads_and_levels_do_not_change_bits() {
+    fn threads_and_places_do_not_change_bits() {
         let x: Vec<f32> = random(3 * BLOCK_LEN + 7, 4);
-        let (one, three) = with_one_and_three_threads(|| {
-            let mut y = vec![0.0; x.len()];
-            activation_forward(Activation::Gelu, &x, &mut y).unwrap();
-            y
+        for activation in [Activation::Gelu, Activation::Silu] {
+            let (one, three) = with_one_and_three_threads(|| {
+                let mut y = vec![0.0; x.len()];
+                activation_forward(activation, &x, &mut y).unwrap();
+                y
+            });
+            assert_same_bits(&one, &three);
+            let mut alone = x.clone();
+            alone.chunks_mut(1).for_each(|x| activation.apply_serial(x));
+            assert_same_bits(&one, &alone);
+        }
+        let mut silu = x.clone();
+        activation_in_place(Activation::Silu, &mut silu);
+        // This one is the same on every processor.
+        let plain: Vec<f32> = x.iter().map(|&x| value::<f32, SILU>(x)).collect();
+        assert_same_bits(&silu, &plain);
+    }
+
+    #[test]
+    fn gelu_and_its_slope_match_formulas_at_every_level() {
+        at_every_level(|| {
+            for len in [0, 1, 15, 16, 17, 1003] {
+                let x: Vec<f32> = random::<f32>(len, 5).iter().map(|v| v * 7.0).collect();
+                let exact: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+                let value: Vec<f64> = exact.iter().map(|&x| naive(Activation::Gelu, x)).collect();
+                let slope: Vec<f64> = exact
+                    .iter()
+                    .map(|&x| {
+                        let (cumulative, density) = Float::normal(x);
+                        cumulative + x * density
+                    })
+                    .collect();
+                let (mut y, mut kept) = (x.clone(), vec![f32::NAN; len]);
+                Activation::Gelu.apply_with_slope_serial(&mut y, &mut kept);
+                assert_close(&y, &value, 5e-7);
+                assert_close(&kept, &slope, 5e-7);
+                let mut alone = x.clone();
+                Activation::Gelu.apply_serial(&mut alone);
+                assert_same_bits(&y, &alone);
+                let mut dy = vec![1.0; len];
+                Activation::Gelu.apply_derivative_serial(&x, &mut dy);
+                assert_same_bits(&dy, &kept);
+            }
         });
-        assert_same_bits(&one, &three);
-        let plain: Vec<f32> = x.iter().map(|&x| value::<f32, GELU>(x)).collect();
-        assert_same_bits(&one, &plain);
     }
 
     #[test]

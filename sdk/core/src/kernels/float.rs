@@ -116,26 +116,29 @@ fn exp_parts(x: f32) -> (i32, f32) {
     ((rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32), r + r * r * p)
 }
 
-/// Upper tail of the standard normal distribution at `a >= 0` over exp(-a^2 / 2); relative error
-/// 1e-8 up to a = 14.
+/// 1 / sqrt(2 pi).
+pub(super) const INVERSE_SQRT_TAU: f32 = 0.398_942_3;
+
+/// t P(t) with t = 1 / (1 + a / 4) is the upper tail of the standard normal distribution at `a >= 0` over exp(-a^2 / 2); relative
+/// error 1e-8 up to a = 14. The coefficients of P, lowest power first.
+pub(super) const SCALED_TAIL: [f32; 10] = [
+    9.974_633e-2,
+    9.952_148e-2,
+    9.528_77e-2,
+    7.301_356e-2,
+    8.384_903_4e-2,
+    1.773_881e-2,
+    2.260_596_8e-2,
+    5.588_317_8e-2,
+    -6.453_875e-2,
+    1.689_269_6e-2,
+];
+
+/// See [`SCALED_TAIL`].
 #[inline(always)]
 fn scaled_tail(a: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.25 * a);
-    t * polynomial(
-        [
-            9.974_633e-2,
-            9.952_148e-2,
-            9.528_77e-2,
-            7.301_356e-2,
-            8.384_903_4e-2,
-            1.773_881e-2,
-            2.260_596_8e-2,
-            5.588_317_8e-2,
-            -6.453_875e-2,
-            1.689_269_6e-2,
-        ],
-        t,
-    )
+    t * polynomial(SCALED_TAIL, t)
 }
 
 impl Float for f32 {
@@ -247,7 +250,6 @@ impl Float for f32 {
 
     #[inline(always)]
     fn normal(self) -> (Self, Self) {
-        const INVERSE_SQRT_TAU: f32 = 0.398_942_3;
         // Qualified: the inherent method of f32 is the C library's.
         let e = Float::exp(-0.5 * self * self);
         let tail = e * scaled_tail(self.abs());

@@ -27,8 +27,7 @@ fn model() -> PathBuf {
 
 /// Our side: an epoch per request, from the pretrained weights each time.
 fn ours(folder: &Path) {
-    easytransfer::keep_pages();
-    let precision = peer::own_precision();
+    let precision = peer::begin_own();
     let options = RuntimeOptions { precision, ..RuntimeOptions::default() };
     let runtime = Runtime::new(options).expect("a runtime");
     let (train, valid) = (flag("--train").expect("--train"), flag("--valid").expect("--valid"));

@@ -74,8 +74,7 @@ fn prepare(folder: &Path, model: &str, rows: usize, tokens: usize) {
 
 /// Our side: trains without end and stops after every round to wait for the next request.
 fn ours(folder: PathBuf, rows: usize, tokens: usize) {
-    easytransfer::keep_pages();
-    let precision = peer::own_precision();
+    let precision = peer::begin_own();
     let options = RuntimeOptions { precision, ..RuntimeOptions::default() };
     let runtime = Runtime::new(options).expect("a runtime");
     let options = json!({
