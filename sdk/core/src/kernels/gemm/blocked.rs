@@ -34,7 +34,7 @@ const THREAD_WORK: usize = 1 << 20;
 /// Multiply-adds from which on only threads of the pool work.
 const POOL_WORK: usize = 1 << 25;
 /// Tasks per thread, so that the last to finish is not waited for long.
-const TASKS_PER_THREAD: usize = 12;
+const TASKS_PER_THREAD: usize = 32;
 
 /// The cut of k: blocks of one length, the last may be shorter.
 #[derive(Debug, Clone, Copy)]
