@@ -36,7 +36,7 @@ const TANH: u8 = 3;
 const SIGMOID: u8 = 4;
 const SILU: u8 = 5;
 
-/// Elements that are computed before they are rounded; they stay in the first-level cache.
+/// Elements that are computed before they are rounded or multiplied; they stay in the first-level cache.
 const PART: usize = 256;
 
 /// sqrt(2 / pi).
@@ -164,21 +164,6 @@ by_level! {
         rest.copy_from_slice(&last[..rest.len()]);
         last_slopes.copy_from_slice(&last_slope[..last_slopes.len()]);
     }
-
-    fn multiply_by_slope_of_gelu<F, L>(x: &[F], dy: &mut [F]) {
-        let ((whole, rest), (gradients, last_gradients)) = (x.as_chunks::<LANES>(), dy.as_chunks_mut::<LANES>());
-        let (last, mut last_gradient) = (padded(rest), padded(last_gradients));
-        let vectors = whole.iter().chain((!rest.is_empty()).then_some(&last));
-        for (x, dy) in vectors.zip(gradients.iter_mut().chain([&mut last_gradient])) {
-            // SAFETY: as above.
-            unsafe {
-                let v = L::load(x.as_ptr());
-                let (cumulative, density) = v.normal();
-                L::load(dy.as_ptr()).mul(v.mul_add(density, cumulative)).store(dy.as_mut_ptr());
-            }
-        }
-        last_gradients.copy_from_slice(&last_gradient[..last_gradients.len()]);
-    }
 }
 
 /// The elements behind the last whole vector as one, filled up with zeros.
@@ -187,6 +172,17 @@ fn padded<F: Float>(rest: &[F]) -> [F; LANES] {
     let mut vector = [F::ZERO; LANES];
     vector[..rest.len()].copy_from_slice(rest);
     vector
+}
+
+/// dy *= the derivative at x, part by part.
+fn multiply_by_slope_of_gelu<F: Float>(x: &[F], dy: &mut [F]) {
+    let (mut value, mut slope) = ([F::ZERO; PART], [F::ZERO; PART]);
+    for (x, dy) in x.chunks(PART).zip(dy.chunks_mut(PART)) {
+        let (value, slope) = (&mut value[..x.len()], &mut slope[..x.len()]);
+        value.copy_from_slice(x);
+        gelu_with_slope(value, slope);
+        mul_assign_block(dy, slope);
+    }
 }
 
 /// What a forward pass keeps of an activation for the backward pass, an element for each of its input.
