@@ -4,13 +4,15 @@
 
 use crate::{Context, Failure, process};
 use serde_json::Value;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Folders, `*` for any name, with the folders of the workspace that they may be built from.
 const EDGES: &[(&str, &[&str])] = &[
     ("sdk/abi", &[]),
     ("sdk/plugin", &["sdk/abi"]),
-    ("sdk/core", &["sdk/abi"]),
+    ("sdk/kernels", &[]),
+    ("sdk/core", &["sdk/abi", "sdk/kernels"]),
     ("sdk/engine", &["sdk/core", "sdk/abi"]),
     ("sdk/loader", &["sdk/abi"]),
     ("sdk/train", &["sdk/plugin", "sdk/loader"]),
@@ -29,7 +31,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("cudarc", &["sdk/core"]),
     ("gemm", &["sdk/core"]),
     ("tokenizers", &["sdk/core"]),
-    ("rayon", &["sdk/core"]),
+    ("rayon", &["sdk/core", "sdk/kernels"]),
     ("tokio", &[]),
     ("libloading", &["sdk/loader", "tests/*"]),
     ("abi_stable", &["sdk/abi", "tests/abi"]),
@@ -41,13 +43,32 @@ const OWNERS: &[(&str, &[&str])] = &[
 /// Folders that may name no crate from outside at all, with the exceptions, which must be optional.
 const BARE: &[(&str, &[&str])] = &[("sdk/abi", &["abi_stable"])];
 
+/// Names of folders, with what each may use.
+type Rules = [(&'static str, &'static [&'static str])];
+
+/// Folders inside a crate with the folders and files of the same crate that they may use (`crate::NAME`). Tests may use anything.
+const FOLDERS: &[(&str, &Rules)] = &[(
+    "sdk/train/src",
+    &[
+        ("files", &["error", "nearest"]),
+        ("options", &["error", "nearest"]),
+        ("report", &["error", "nearest", "files"]),
+        ("data", &["error", "nearest", "options", "report"]),
+        ("model", &["error", "nearest", "files", "options"]),
+        ("run", &["error", "nearest", "files", "options", "report", "data", "model"]),
+    ],
+)];
+
 /// Checks the workspace. Errors: every forbidden edge, one per line.
 pub fn run(context: &Context) -> Result<(), Failure> {
     let arguments = ["metadata", "--no-deps", "--format-version", "1"];
     let text = process::output(&mut process::cargo(context, arguments))?;
     let metadata: Value = serde_json::from_str(&text)
         .map_err(|error| Failure(format!("read the output of cargo metadata: {error}")))?;
-    let errors = forbidden(&metadata, &context.root);
+    let mut errors = forbidden(&metadata, &context.root);
+    for (source, folders) in FOLDERS {
+        errors.extend(forbidden_in_crate(&context.root.join(source), source, folders)?);
+    }
     if errors.is_empty() {
         return Ok(());
     }
@@ -93,6 +114,58 @@ fn forbidden(metadata: &Value, root: &Path) -> Vec<String> {
     errors
 }
 
+/// Every use between the folders of one crate that the table does not allow, as text. Errors: a folder cannot be read.
+fn forbidden_in_crate(path: &Path, source: &str, folders: &Rules) -> Result<Vec<String>, Failure> {
+    let mut errors = Vec::new();
+    for entry in entries(path)? {
+        let folder = relative(&entry, path);
+        if !entry.is_dir() {
+            continue;
+        }
+        let Some((_, allowed)) = folders.iter().find(|(name, _)| *name == folder) else {
+            errors
+                .push(format!("{source}/{folder}: no rule for it, add one to xtask/src/edges.rs"));
+            continue;
+        };
+        let mut files = entries(&entry)?;
+        while let Some(file) = files.pop() {
+            if file.is_dir() {
+                files.extend(entries(&file)?);
+                continue;
+            }
+            let text = fs::read_to_string(&file)
+                .map_err(|error| Failure(format!("{}: {error}", file.display())))?;
+            for used in uses(&text) {
+                if used != folder && !allowed.contains(&used) {
+                    let file = relative(&file, path);
+                    errors.push(format!("{source}/{file} may not use {used}, only {allowed:?}"));
+                }
+            }
+        }
+    }
+    errors.sort();
+    errors.dedup();
+    Ok(errors)
+}
+
+fn entries(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error| Failure(format!("{}: {error}", path.display()));
+    fs::read_dir(path).map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
+}
+
+/// The names behind `crate::` in code before the first test module.
+fn uses(text: &str) -> impl Iterator<Item = &str> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| line.split("crate::").skip(1))
+        .map(|rest| {
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
+        })
+        // Items of the crate's root (`crate::Error`) are types.
+        .filter(|name| name.starts_with(|c: char| c.is_lowercase()))
+}
+
 fn relative(path: &Path, root: &Path) -> String {
     path.strip_prefix(root).unwrap_or(path).to_string_lossy().replace('\\', "/")
 }
@@ -103,9 +176,16 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::forbidden;
+    use super::{forbidden, uses};
     use serde_json::{Value, json};
     use std::path::Path;
+
+    #[test]
+    fn uses_between_folders_are_found_outside_of_comments_and_tests() {
+        let text = "use crate::data::batches;\n// crate::run::fit\nlet x = crate::files::npy::write(crate::Error::new());\n\
+                    #[cfg(test)]\nmod tests { use crate::run::fit; }";
+        assert_eq!(uses(text).collect::<Vec<_>>(), ["data", "files"]);
+    }
 
     fn check(folder: &str, dependency: Value) -> Vec<String> {
         let manifest = format!("/tree/{folder}/Cargo.toml");

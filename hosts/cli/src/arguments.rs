@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use easytransfer::train::output::OutputFormat;
-use easytransfer::train::records::{Format, OnBadRow, ReadOptions, Schema};
+use easytransfer::train::data::records::{Format, OnBadRow, ReadOptions, Schema};
+use easytransfer::train::files::output::OutputFormat;
 use easytransfer::{
     DataFile, Device, EnginePrecision, Error, Precision, Profile, Result, Runtime, RuntimeOptions,
     engine_use,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use easytransfer::train::output::OutputFormat;
+use easytransfer::train::files::output::OutputFormat;
 use easytransfer::{AppOptions, Result};
 
 use crate::arguments::{Common, Computing, PredictionFormat, Reading};

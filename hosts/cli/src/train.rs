@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use easytransfer::train::bundle::MANIFEST;
-use easytransfer::train::dataset::DataOptions;
-use easytransfer::train::network::Start;
-use easytransfer::train::progress::ProgressMode;
-use easytransfer::train::{checkpoint, config, options};
+use easytransfer::train::data::dataset::DataOptions;
+use easytransfer::train::model::bundle::MANIFEST;
+use easytransfer::train::model::network::Start;
+use easytransfer::train::options::{self, config};
+use easytransfer::train::report::progress::ProgressMode;
+use easytransfer::train::run::checkpoint;
 use easytransfer::{Error, Result, TrainConfig, TrainJob, TrainResult};
 use serde_json::{Value, json};
 

@@ -80,7 +80,7 @@ impl From<KernelError> for Error {
     fn from(error: KernelError) -> Self {
         let code = match error {
             KernelError::Length { .. } => ET_ERR_SHAPE,
-            KernelError::Index { .. } | KernelError::Value { .. } => ET_ERR_INVALID_ARGUMENT,
+            _ => ET_ERR_INVALID_ARGUMENT,
         };
         Self::new(code, error.to_string())
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::error::Result;
-use crate::kernels::team;
+use crate::kernels::machine::team;
 use crate::sync::lock;
 
 pub use crate::kernels::packed::{PackedWeight, Precision};

@@ -45,7 +45,7 @@ pub mod handle;
 pub mod host;
 pub mod inference;
 mod init;
-pub mod kernels;
+use easytransfer_kernels as kernels;
 pub mod log;
 pub mod nn;
 pub mod ops;

@@ -1,4 +1,4 @@
-//! Optimizer steps over the arena of a set. The arithmetic is in `kernels::adam`, `kernels::sgd` and `kernels::adafactor`.
+//! Optimizer steps over the arena of a set. The arithmetic is in `kernels::optim::adam`, `kernels::optim::sgd` and `kernels::optim::adafactor`.
 
 use candle_core::StorageRef;
 use candle_core::Tensor as Raw;
@@ -11,10 +11,10 @@ use crate::arena::{Touched, with_real};
 use crate::data::Map;
 use crate::error::{Result, fail};
 use crate::handle::{borrow, guard, out};
-use crate::kernels::adafactor::{Adafactor, adafactor, adafactor_state_len};
-use crate::kernels::adam::{Adam, adam, adamw, lamb};
+use crate::kernels::optim::adafactor::{Adafactor, adafactor, adafactor_state_len};
+use crate::kernels::optim::adam::{Adam, adam, adamw, lamb};
+use crate::kernels::optim::sgd::{Sgd, sgd};
 use crate::kernels::optim::{Gradients, Segment, TouchedRows};
-use crate::kernels::sgd::{Sgd, sgd};
 use crate::params::{Params, Sealed};
 use crate::storage::{self, Real, tensor_from_vec};
 use crate::tensor::Tensor;

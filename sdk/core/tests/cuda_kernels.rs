@@ -7,8 +7,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use easytransfer_core::kernels::activation::{Activation, activation_backward, activation_forward};
-use easytransfer_core::kernels::philox::{Counter, Dropout, fill_words};
+use easytransfer_kernels::activation::{Activation, activation_backward, activation_forward};
+use easytransfer_kernels::philox::{Counter, Dropout, fill_words};
 
 /// False where the system moves addresses about so far that the AddressSanitizer of older compilers never starts.
 fn sanitizers_start() -> bool {

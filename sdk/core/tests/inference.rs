@@ -5,13 +5,13 @@ mod boundary;
 use boundary::*;
 use easytransfer_abi::*;
 use easytransfer_core::inference::{Precision, Scope, precision_of_layer};
-use easytransfer_core::kernels::activation::Activation;
 use easytransfer_core::nn::linear::linear;
 use easytransfer_core::params::{Param, Params};
 use easytransfer_core::storage::tensor_from_vec;
 use easytransfer_core::tape::Paused;
 use easytransfer_core::tensor::Tensor;
 use easytransfer_core::{optim, tape};
+use easytransfer_kernels::activation::Activation;
 
 const OUTPUTS: usize = 192;
 const INPUTS: usize = 160;

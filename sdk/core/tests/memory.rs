@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use easytransfer_abi::{ET_DTYPE_F32, ET_INIT_NORMAL, ET_OPTIM_ADAMW, et_init, et_optim_step};
 use easytransfer_core::checkpoint::{Segment, checkpoint};
 use easytransfer_core::data::Map;
-use easytransfer_core::kernels::activation::Activation;
-use easytransfer_core::kernels::padding::Pool;
 use easytransfer_core::nn::attention::{Attention, attention};
 use easytransfer_core::nn::embedding::embedding_sum;
 use easytransfer_core::nn::linear::linear;
@@ -22,6 +20,8 @@ use easytransfer_core::rng::Rng;
 use easytransfer_core::storage::tensor_from_vec;
 use easytransfer_core::tensor::Tensor;
 use easytransfer_core::{optim, storage, tape};
+use easytransfer_kernels::activation::Activation;
+use easytransfer_kernels::padding::Pool;
 
 /// Sizes from which an allocation counts as big.
 const BIG: usize = 4096;

@@ -3,12 +3,12 @@
 
 use candle_core::{DType, Device, Tensor as Raw};
 use easytransfer_abi::{ET_BINARY_ADD, ET_BINARY_MUL, ET_BINARY_SUB, ET_DTYPE_F32, ET_REDUCE_SUM};
-use easytransfer_core::kernels::activation::Activation;
 use easytransfer_core::nn::linear::linear;
 use easytransfer_core::nn::loss::cross_entropy;
 use easytransfer_core::ops::{binary::binary, create, reduce::reduce, shape, unary};
 use easytransfer_core::tape::{backward, record_narrow};
 use easytransfer_core::tensor::{Tensor, dtype_code};
+use easytransfer_kernels::activation::Activation;
 
 const VALUES: [f32; 6] = [0.1, -1.7, 3.3, 1e-3, 200.5, -0.26];
 

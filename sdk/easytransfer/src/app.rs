@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use easytransfer_core::inference::{Precision, Scope};
 use easytransfer_plugin::Record;
-use easytransfer_train::bundle::{self, Manifest};
-use easytransfer_train::dataset::{DataOptions, DatasetReader};
-use easytransfer_train::evaluate::{self, Measure};
-use easytransfer_train::network::Network;
-use easytransfer_train::output::{Output, OutputFormat};
-use easytransfer_train::records::ReadOptions;
+use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
+use easytransfer_train::data::records::ReadOptions;
+use easytransfer_train::data::windows::{Window, Windows};
+use easytransfer_train::files::output::{Output, OutputFormat};
+use easytransfer_train::model::bundle::{self, Manifest};
+use easytransfer_train::model::network::Network;
+use easytransfer_train::report::run_log::{figures_report, write_report};
 use easytransfer_train::report::{Report, WrongExample};
-use easytransfer_train::run_log::{figures_report, write_report};
-use easytransfer_train::windows::{Window, Windows};
+use easytransfer_train::run::evaluate::{self, Measure};
 use easytransfer_train::{Error, Result};
 use serde_json::{Map as Json, Value};
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use easytransfer_core::inference::{Precision, Scope};
 use easytransfer_plugin::Record;
-use easytransfer_train::atomic::AtomicFile;
-use easytransfer_train::components::Components;
-use easytransfer_train::dataset::{DataOptions, DatasetReader};
-use easytransfer_train::evaluate;
-use easytransfer_train::network::{AppStage, Network, Start, read_json};
-use easytransfer_train::npy::NpyWriter;
-use easytransfer_train::output::{Output, OutputFormat};
-use easytransfer_train::windows::{self, Windows};
+use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
+use easytransfer_train::data::windows::{self, Windows};
+use easytransfer_train::files::atomic::AtomicFile;
+use easytransfer_train::files::npy::NpyWriter;
+use easytransfer_train::files::output::{Output, OutputFormat};
+use easytransfer_train::model::components::Components;
+use easytransfer_train::model::network::{AppStage, Network, Start, read_json};
+use easytransfer_train::run::evaluate;
 use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 

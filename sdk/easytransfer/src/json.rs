@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use easytransfer_loader::Policy;
 use easytransfer_loader::engine::Precision as EnginePrecision;
-use easytransfer_train::dataset::DataOptions;
-use easytransfer_train::network::Start;
+use easytransfer_train::data::dataset::DataOptions;
+use easytransfer_train::model::network::Start;
 use easytransfer_train::options::validate;
-use easytransfer_train::progress::ProgressMode;
+use easytransfer_train::report::progress::ProgressMode;
 use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 

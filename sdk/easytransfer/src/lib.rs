@@ -41,8 +41,8 @@ pub use easytransfer_loader::engine::{
 pub use easytransfer_plugin as plugin;
 pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
 pub use easytransfer_train as train;
-pub use easytransfer_train::config::TrainConfig;
-pub use easytransfer_train::trainer::{StepInfo, TrainJob, TrainResult};
+pub use easytransfer_train::options::config::TrainConfig;
+pub use easytransfer_train::run::trainer::{StepInfo, TrainJob, TrainResult};
 pub use easytransfer_train::{Error, Result};
 
 /// Version of the SDK.

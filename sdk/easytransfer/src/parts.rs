@@ -4,7 +4,7 @@ use std::path::Path;
 
 use easytransfer_plugin::{Call, LoadedModel, LoadedOptimizer, Map, ModelInfo, Params, Rng};
 use easytransfer_train::Result;
-use easytransfer_train::weights::{self, Expect, LoadReport};
+use easytransfer_train::model::weights::{self, Expect, LoadReport};
 
 use crate::Runtime;
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use easytransfer_plugin::profile;
-use easytransfer_train::atomic::AtomicFile;
+use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::{Error, Result};
 use serde_json::Value;
 

@@ -7,8 +7,8 @@ use easytransfer_abi::et_plugin_record;
 use easytransfer_loader::engine::{Device, Precision};
 use easytransfer_loader::{Kind, LoadError, Policy, Registry, SearchPath};
 use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric, Recompute, set_recompute};
-use easytransfer_train::components::Components;
-use easytransfer_train::trainer::{TrainJob, TrainResult, train};
+use easytransfer_train::model::components::Components;
+use easytransfer_train::run::trainer::{TrainJob, TrainResult, train};
 use easytransfer_train::{Error, Result};
 
 use crate::{App, AppOptions, EmbedOptions, Embedder, Model, Optimizer, Profile};

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use crate::counted::Counted;
-use crate::records::{Format, OnBadRow, ReadOptions, Reader, Schema};
-use crate::{npy, options, safetensors, torch_pickle};
+use crate::data::counted::Counted;
+use crate::data::records::{Format, OnBadRow, ReadOptions, Reader, Schema};
+use crate::files::{npy, safetensors, torch_pickle};
+use crate::options;
 
 const ROUNDS: u64 = 4000;
 

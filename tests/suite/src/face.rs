@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use easytransfer::train::dataset::DataOptions;
-use easytransfer::train::network::Start;
-use easytransfer::train::progress::ProgressMode;
+use easytransfer::train::data::dataset::DataOptions;
+use easytransfer::train::model::network::Start;
+use easytransfer::train::report::progress::ProgressMode;
 use easytransfer::{EmbedOptions, Error, Runtime, TrainConfig, TrainJob};
 use serde_json::{Value, json};
 

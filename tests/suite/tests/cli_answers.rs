@@ -129,7 +129,8 @@ fn vectors_are_the_same_as_npy_and_as_json_lines() {
     };
     let said = embed(&["v.npy"]);
     assert!(said.contains("4 vectors of 32 numbers"), "{said}");
-    let array = easytransfer_train::npy::read(&place.at("v.npy"), &place.read("v.npy")).unwrap();
+    let array =
+        easytransfer_train::files::npy::read(&place.at("v.npy"), &place.read("v.npy")).unwrap();
     assert_eq!(array.shape, [4, 32]);
     let of_lines = |text: &str| -> Vec<f32> {
         let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

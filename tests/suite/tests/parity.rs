@@ -8,8 +8,8 @@ use easytransfer::plugin::{
 };
 use easytransfer_plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_POOLED};
 use easytransfer_tests::{linked, places};
-use easytransfer_train::safetensors::Header;
-use easytransfer_train::weights::{self, Expect};
+use easytransfer_train::files::safetensors::Header;
+use easytransfer_train::model::weights::{self, Expect};
 use serde_json::{Value, json};
 
 fn read_json(path: &Path) -> Value {

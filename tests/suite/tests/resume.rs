@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use easytransfer::plugin::{
     MODEL, Map, NoOptions, Phases, Result, Session, SessionOptimizer, Strategy,
 };
-use easytransfer::train::dataset::DataOptions;
-use easytransfer::train::network::Start;
+use easytransfer::train::data::dataset::DataOptions;
+use easytransfer::train::model::network::Start;
 use easytransfer::train::options;
-use easytransfer::train::progress::ProgressMode;
+use easytransfer::train::report::progress::ProgressMode;
 use easytransfer::{Error, TrainConfig, TrainJob};
 use easytransfer_tests::command::Place;
 use easytransfer_tests::linked;

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use easytransfer::train::dataset::DataOptions;
-use easytransfer::train::network::Start;
-use easytransfer::train::progress::ProgressMode;
+use easytransfer::train::data::dataset::DataOptions;
+use easytransfer::train::model::network::Start;
+use easytransfer::train::report::progress::ProgressMode;
 use easytransfer::{Runtime, RuntimeOptions, StepInfo, TrainJob, json};
 use easytransfer_hosts::{arguments, number, run};
 

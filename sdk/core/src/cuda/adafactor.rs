@@ -1,4 +1,4 @@
-//! Adafactor's four passes over an arena on the card; the formulas are those of `kernels::adafactor`.
+//! Adafactor's four passes over an arena on the card; the formulas are those of `kernels::optim::adafactor`.
 
 use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi::et_optim_step;
@@ -7,8 +7,8 @@ use super::launch::{Launch, Module::Adafactor};
 use super::memory::{empty, floats, table};
 use super::optim::{Addresses, TASK, Task};
 use crate::error::{Result, fail};
-use crate::kernels::adafactor::adafactor_state_len;
 use crate::kernels::optim::Segment;
+use crate::kernels::optim::adafactor::adafactor_state_len;
 
 /// `EtFactored` of the kernels.
 #[repr(C)]

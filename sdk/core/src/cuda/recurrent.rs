@@ -9,7 +9,7 @@ use super::linear::{Extents, give_written};
 use super::memory::{clear, floats, table};
 use super::mixed::{elements, gradient};
 use crate::error::Result;
-use crate::kernels::rnn::Group;
+use crate::kernels::recurrent::rnn::Group;
 use crate::storage::{self, Value};
 use crate::tape::record1;
 use crate::tensor::Tensor;

@@ -2,8 +2,8 @@
 
 use super::{Direct, by_dtype, dense, dropout_of, give_vec, given, run_starts};
 use crate::error::{Result, fail};
+use crate::kernels::attention::backward::{AttentionGradients, AttentionSaved, attention_backward};
 use crate::kernels::attention::{AttentionOutputs, AttentionShape, attention_forward};
-use crate::kernels::attention_backward::{AttentionGradients, AttentionSaved, attention_backward};
 use crate::kernels::philox::Dropout;
 use crate::kernels::runs::Rows;
 use crate::rng::Rng;

@@ -3,9 +3,9 @@
 use super::{Direct, by_dtype, check_shape, dense, give_vec, given, run_starts, wanted};
 use crate::error::{Result, fail};
 use crate::kernels::elementwise::Store;
-use crate::kernels::gru::{GruSaved, gru_backward, gru_forward};
-use crate::kernels::lstm::{LstmSaved, lstm_backward, lstm_forward};
-use crate::kernels::rnn::{RnnGradients, RnnShape, RnnWeights};
+use crate::kernels::recurrent::gru::{GruSaved, gru_backward, gru_forward};
+use crate::kernels::recurrent::lstm::{LstmSaved, lstm_backward, lstm_forward};
+use crate::kernels::recurrent::rnn::{RnnGradients, RnnShape, RnnWeights};
 use crate::storage::{self, Real, Slice, Value};
 use crate::tape::record1;
 use crate::tensor::Tensor;

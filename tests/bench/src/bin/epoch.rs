@@ -12,9 +12,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use easytransfer::train::dataset::DataOptions;
-use easytransfer::train::network::Start;
-use easytransfer::train::progress::ProgressMode;
+use easytransfer::train::data::dataset::DataOptions;
+use easytransfer::train::model::network::Start;
+use easytransfer::train::report::progress::ProgressMode;
 use easytransfer::{DataFile, Runtime, RuntimeOptions, TrainConfig, TrainJob};
 use easytransfer_bench::peer::{self, Peer, Spread, flag, number, shown};
 use easytransfer_bench::sets::{self, Set};

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use easytransfer::train::dataset::DataOptions;
-use easytransfer::train::network::Start;
-use easytransfer::train::progress::ProgressMode;
+use easytransfer::train::data::dataset::DataOptions;
+use easytransfer::train::model::network::Start;
+use easytransfer::train::report::progress::ProgressMode;
 use easytransfer::{Runtime, RuntimeOptions, StepInfo, TrainConfig, TrainJob};
 use easytransfer_bench::peer::{self, Peer, Spread, flag, number, shown};
 use easytransfer_tests::places;

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use easytransfer::plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_POOLED};
 use easytransfer::plugin::{Call, LoadedModel, Map, Params, Row, no_grad};
 use easytransfer::train::Result;
-use easytransfer::train::network::read_json;
-use easytransfer::train::safetensors::{F32Bytes, write_f32};
-use easytransfer::train::weights::{self, Expect};
+use easytransfer::train::files::safetensors::{F32Bytes, write_f32};
+use easytransfer::train::model::network::read_json;
+use easytransfer::train::model::weights::{self, Expect};
 use easytransfer_tests::{linked, places};
 use serde_json::Value;
 

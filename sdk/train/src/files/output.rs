@@ -1,0 +1,255 @@
+//! Predictions as TSV, CSV or JSON Lines, written row by row from JSON objects.
+//!
+//! TSV and CSV start with a header line. A missing or null value is an empty cell; a list of plain values is joined with
+//! commas and a list of lists with `;` between the inner ones; anything deeper is JSON. TSV has no quoting, so in its
+//! cells a tab is written `\t`, a line feed `\n`, a carriage return `\r` and a backslash `\\`.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::files::atomic::AtomicFile;
+
+/// The format of a file of predictions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// Tab-separated with a header line and escapes.
+    Tsv,
+    /// Comma-separated with a header line and RFC 4180 quotes.
+    Csv,
+    /// One JSON object per line, with all of its keys.
+    JsonLines,
+}
+
+impl OutputFormat {
+    /// By the ending of the name: `.csv`; `.jsonl`, `.ndjson` or `.json`; `.tsv`, `.txt` or none (also for standard output) for TSV.
+    /// Errors: another ending.
+    pub fn of(path: &Path) -> Result<OutputFormat> {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        match ending.as_deref() {
+            Some("csv") => Ok(OutputFormat::Csv),
+            Some("jsonl" | "ndjson" | "json") => Ok(OutputFormat::JsonLines),
+            None | Some("tsv" | "txt") => Ok(OutputFormat::Tsv),
+            Some(other) => Err(Error::user(format!(
+                "`{}`: expected a name that ends in .tsv, .csv or .jsonl, found .{other}; use such a name, or say the format (--output-format)",
+                path.display()
+            ))),
+        }
+    }
+}
+
+enum Target {
+    File(AtomicFile),
+    Stream(BufWriter<Box<dyn Write + Send>>),
+}
+
+impl Target {
+    fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Target::File(file) => file,
+            Target::Stream(stream) => stream,
+        }
+    }
+}
+
+/// Writes predictions. A file appears under its name when [`Output::finish`] is called; without that nothing remains.
+pub struct Output {
+    path: PathBuf,
+    format: OutputFormat,
+    columns: Vec<String>,
+    target: Target,
+}
+
+impl Output {
+    /// Starts the file at `path`, or standard output for `-`. `columns` are the keys to write as TSV and CSV, in order.
+    pub fn create(path: &Path, format: OutputFormat, columns: Vec<String>) -> Result<Output> {
+        let target = if path.as_os_str() == "-" {
+            Target::Stream(BufWriter::new(Box::new(std::io::stdout())))
+        } else {
+            Target::File(AtomicFile::create(path)?)
+        };
+        Output::start(path, format, columns, target)
+    }
+
+    /// Writes to `stream`.
+    pub fn stream(
+        stream: Box<dyn Write + Send>,
+        format: OutputFormat,
+        columns: Vec<String>,
+    ) -> Result<Output> {
+        Output::start(Path::new("-"), format, columns, Target::Stream(BufWriter::new(stream)))
+    }
+
+    fn start(
+        path: &Path,
+        format: OutputFormat,
+        columns: Vec<String>,
+        target: Target,
+    ) -> Result<Output> {
+        let mut output = Output { path: path.to_path_buf(), format, columns, target };
+        let names: Vec<String> = output.columns.clone();
+        output.line(names.iter().map(String::as_str))?;
+        Ok(output)
+    }
+
+    /// Writes one row.
+    pub fn write(&mut self, row: &Map<String, Value>) -> Result<()> {
+        if self.format == OutputFormat::JsonLines {
+            let io = |error: serde_json::Error| Error::io("write", &self.path, error.into());
+            serde_json::to_writer(self.target.writer(), row).map_err(io)?;
+            return self.raw("\n");
+        }
+        let cells: Vec<String> =
+            self.columns.iter().map(|column| row.get(column).map_or(String::new(), cell)).collect();
+        self.line(cells.iter().map(String::as_str))
+    }
+
+    /// Hands what was written so far to a stream's reader; a file waits for the end.
+    pub fn flush(&mut self) -> Result<()> {
+        self.target.writer().flush().map_err(|error| Error::io("write", &self.path, error))
+    }
+
+    /// Ends the output; a file now appears under its name.
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        match self.target {
+            Target::File(file) => file.commit(),
+            Target::Stream(_) => Ok(()),
+        }
+    }
+
+    fn raw(&mut self, text: &str) -> Result<()> {
+        let written = self.target.writer().write_all(text.as_bytes());
+        written.map_err(|error| Error::io("write", &self.path, error))
+    }
+
+    fn line<'a>(&mut self, cells: impl Iterator<Item = &'a str>) -> Result<()> {
+        let (separator, protect): (_, fn(&str) -> String) = match self.format {
+            OutputFormat::Tsv => ("\t", escape_tsv),
+            OutputFormat::Csv => (",", quote_csv),
+            OutputFormat::JsonLines => return Ok(()),
+        };
+        let cells: Vec<String> = cells.map(protect).collect();
+        let mut line = cells.join(separator);
+        if line.is_empty() && self.format == OutputFormat::Csv {
+            // A lone empty cell would be a blank line, which readers skip.
+            line.push_str("\"\"");
+        }
+        line.push('\n');
+        self.raw(&line)
+    }
+}
+
+fn cell(value: &Value) -> String {
+    let plain = |value: &Value| match value {
+        Value::Null => Some(String::new()),
+        Value::String(text) => Some(text.clone()),
+        Value::Array(_) | Value::Object(_) => None,
+        other => Some(other.to_string()),
+    };
+    let row = |items: &Vec<Value>| {
+        items.iter().map(plain).collect::<Option<Vec<String>>>().map(|parts| parts.join(","))
+    };
+    let joined = match value {
+        Value::Array(items) => row(items).or_else(|| {
+            let rows = items.iter().map(|item| item.as_array().and_then(row));
+            rows.collect::<Option<Vec<String>>>().map(|rows| rows.join(";"))
+        }),
+        other => plain(other),
+    };
+    joined.unwrap_or_else(|| value.to_string())
+}
+
+/// A TSV cell: tab, line feed, carriage return and backslash as `\t`, `\n`, `\r` and `\\`.
+pub fn escape_tsv(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\\' => out.push_str("\\\\"),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// A CSV cell, in quotes if it holds a comma, a quote or a line break.
+pub fn quote_csv(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::data::records::{ReadOptions, Reader};
+    use crate::files::atomic::tests::Scratch;
+
+    fn rows() -> Vec<Map<String, Value>> {
+        let rows = [
+            json!({"text": "a\tb\\\n\"c\", d", "label": "x", "probabilities": [0.25, 0.75]}),
+            json!({"label": null, "text": "", "probabilities": [[1, 2], [3]], "more": {"k": 1}}),
+        ];
+        rows.into_iter().map(|row| row.as_object().unwrap().clone()).collect()
+    }
+
+    fn write(name: &str) -> (Scratch, PathBuf) {
+        let scratch = Scratch::new("output");
+        let path = scratch.path().join(name);
+        let columns = ["text", "label", "probabilities"].map(str::to_string).to_vec();
+        let mut output = Output::create(&path, OutputFormat::of(&path).unwrap(), columns).unwrap();
+        for row in rows() {
+            output.write(&row).unwrap();
+        }
+        assert!(!path.exists());
+        output.finish().unwrap();
+        (scratch, path)
+    }
+
+    #[test]
+    fn tsv_is_escaped() {
+        let (_scratch, path) = write("p.tsv");
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(
+            text,
+            "text\tlabel\tprobabilities\na\\tb\\\\\\n\"c\", d\tx\t0.25,0.75\n\t\t1,2;3\n"
+        );
+    }
+
+    #[test]
+    fn csv_reads_back() {
+        let (_scratch, path) = write("p.csv");
+        let mut reader = Reader::open(&path, ReadOptions::default()).unwrap();
+        let records = reader.read_all().unwrap();
+        assert_eq!(records[0].get("text"), Some(&rows()[0]["text"]));
+        assert_eq!(records[0].get("probabilities"), Some(&json!("0.25,0.75")));
+        assert_eq!(records.len(), 2);
+    }
+
+    #[test]
+    fn json_lines_keep_everything() {
+        let (_scratch, path) = write("p.jsonl");
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines: Vec<Map<String, Value>> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines, rows());
+    }
+
+    #[test]
+    fn abandoned_output_leaves_nothing() {
+        let scratch = Scratch::new("abandoned");
+        let path = scratch.path().join("p.tsv");
+        let output = Output::create(&path, OutputFormat::Tsv, vec!["a".to_string()]).unwrap();
+        drop(output);
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,270 @@
+//! A model with an app's head, its parameters and its tokenizer: what is trained, evaluated and asked for predictions.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use easytransfer_plugin::{
+    AppInfo, Call, ComponentRef, LoadedApp, LoadedModel, Map, Params, Record, Row, Tokenizer,
+    no_grad,
+};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::model::components::Components;
+use crate::model::weights::{self, Expect, LoadReport, path_text};
+use crate::options;
+
+/// A component as a bundle remembers it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Origin {
+    /// Name in the registry.
+    pub name: String,
+    /// Id of the plugin.
+    pub plugin: String,
+    /// Version of the plugin.
+    pub version: String,
+}
+
+impl From<&ComponentRef> for Origin {
+    fn from(component: &ComponentRef) -> Origin {
+        Origin {
+            name: component.name.clone(),
+            plugin: component.plugin_id.clone(),
+            version: component.plugin_version.clone(),
+        }
+    }
+}
+
+/// An app before it has a model: it knows its columns and learns its labels.
+pub struct AppStage {
+    /// The app.
+    pub app: LoadedApp,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its options.
+    pub options: Value,
+}
+
+impl AppStage {
+    /// A new app, or with `state` one that was trained.
+    pub fn new(
+        components: &dyn Components,
+        name: &str,
+        options: Value,
+        state: Option<&Value>,
+    ) -> Result<AppStage> {
+        let component = components.find("et.app/1", name)?;
+        let mut options = options;
+        options::validate(&schema_of(&component, "app")?, &mut options, "", "app")?;
+        let state = state.map_or_else(String::new, Value::to_string);
+        let app = LoadedApp::create(&component, &options.to_string(), &state)?;
+        Ok(AppStage { app, origin: Origin::from(&component), options })
+    }
+}
+
+/// Where a network's weights come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Encoder weights from the directory; the head is new.
+    Encoder,
+    /// As `Encoder`, but weights may be missing.
+    EncoderAllowMissing,
+    /// All weights, head included.
+    Bundle,
+    /// Random weights by the configuration.
+    Scratch,
+}
+
+/// A model with a head.
+pub struct Network {
+    /// The model below the head.
+    pub model: LoadedModel,
+    /// The app; shared with the threads that make features.
+    pub app: Arc<LoadedApp>,
+    /// All parameters.
+    pub params: Params,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What the app says of itself.
+    pub app_info: AppInfo,
+    /// Content of config.json.
+    pub config: Value,
+    /// Where the model came from.
+    pub model_origin: Origin,
+    /// Where the app came from.
+    pub app_origin: Origin,
+    /// Options of the app.
+    pub app_options: Value,
+    /// What happened to the names of the checkpoint.
+    pub load_report: LoadReport,
+}
+
+/// Options by name.
+type Options = serde_json::Map<String, Value>;
+
+/// The schema of a component's options; errors name `prefix`, under which they stand.
+pub(crate) fn schema_of(component: &ComponentRef, prefix: &str) -> Result<Value> {
+    serde_json::from_str(&component.schema)
+        .map_err(|error| Error::other(format!("{prefix}: the plugin's schema: {error}")))
+}
+
+/// Reads a JSON object from a file.
+pub fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
+    match serde_json::from_str(&text) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err(Error::Config {
+            origin: path.display().to_string(),
+            message: "expected a JSON object".to_owned(),
+        }),
+        Err(error) => {
+            Err(Error::Config { origin: path.display().to_string(), message: error.to_string() })
+        }
+    }
+}
+
+/// Puts options of the model into the content of a config.json. Errors name an option that the model does not have.
+fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> Result<()> {
+    if options.is_empty() {
+        return Ok(());
+    }
+    let mut schema = schema_of(component, "encoder")?;
+    // What is not replaced stands in the file, or has its default there.
+    if let Value::Object(schema) = &mut schema {
+        schema.remove("required");
+        let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+        for property in properties.into_iter().flat_map(Options::values_mut) {
+            property.as_object_mut().map(|property| property.remove("default"));
+        }
+    }
+    let mut options = Value::Object(options.clone());
+    options::validate(&schema, &mut options, "", "encoder")?;
+    options::merge(config, options);
+    Ok(())
+}
+
+impl Network {
+    /// Builds the network that `config.json` in `directory` describes, but for the options in `replaced`, under the app's head.
+    pub fn new(
+        components: &dyn Components,
+        mut stage: AppStage,
+        directory: &Path,
+        replaced: &Options,
+        start: Start,
+        seed: u64,
+    ) -> Result<Network> {
+        let config_path = directory.join("config.json");
+        if !config_path.exists() {
+            let found = match (directory.is_dir(), directory.exists()) {
+                (true, _) => "a directory without config.json",
+                (false, true) => "a file",
+                (false, false) => "nothing",
+            };
+            return Err(Error::user(format!(
+                "`{}`: expected the directory of a model (config.json, weights, tokenizer files), found {found}",
+                directory.display()
+            )));
+        }
+        let mut config = read_json(&config_path)?;
+        let model_type = config["model_type"].as_str().ok_or_else(|| Error::Config {
+            origin: config_path.display().to_string(),
+            message: "expected a text under `model_type`, for instance \"bert\"".to_owned(),
+        })?;
+        let component = components.find("et.model/1", model_type)?;
+        replace(&mut config, replaced, &component)?;
+        let params = Params::new(seed)?;
+        let root = params.root()?;
+        let model = LoadedModel::create(&component, &config.to_string(), &root)
+            .map_err(|error| error.context(config_path.display()))?;
+        let info = model.info().clone();
+        let mut load_report = LoadReport::default();
+        // An encoder is loaded before the head is declared, so that a head in the checkpoint never lands in the new one.
+        match start {
+            Start::Encoder => {
+                load_report = weights::load(directory, &params, &info, Expect::Encoder)?;
+            }
+            Start::EncoderAllowMissing => {
+                load_report = weights::load(directory, &params, &info, Expect::Some)?;
+            }
+            Start::Bundle | Start::Scratch => {}
+        }
+        stage.app.build(&root, &info)?;
+        if start == Start::Bundle {
+            load_report = weights::load(directory, &params, &info, Expect::All)?;
+        }
+        let tokenizer = Tokenizer::load(&path_text(directory)?)?;
+        if tokenizer.vocab_len() > info.vocab_size {
+            return Err(Error::user(format!(
+                "`{}`: the tokenizer has {} tokens, the model's embedding {} rows; use the tokenizer that belongs to the model",
+                directory.display(),
+                tokenizer.vocab_len(),
+                info.vocab_size
+            )));
+        }
+        let app_info = stage.app.info()?;
+        Ok(Network {
+            model,
+            app: Arc::new(stage.app),
+            params,
+            tokenizer,
+            app_info,
+            config,
+            model_origin: Origin::from(&component),
+            app_origin: stage.origin,
+            app_options: stage.options,
+            load_report,
+        })
+    }
+
+    /// Outputs of the model and the head on a batch. `call.want` counts in addition to what the head needs.
+    pub fn forward(&mut self, call: &Call<'_>, batch: &Map) -> Result<Map> {
+        let mut outputs = Map::new()?;
+        let want = call.want | self.app_info.want;
+        let call = match call.rng() {
+            Some(rng) => Call::training(want, rng),
+            None => Call::inference(want),
+        };
+        self.model.forward(&call, batch, &mut outputs)?;
+        self.app.forward(&call, batch, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    /// Features of records, in one batch.
+    pub fn batch(&self, records: &[Record]) -> Result<Map> {
+        let rows: Vec<Row> = records
+            .iter()
+            .map(|record| {
+                let mut row = Row::new()?;
+                self.app.features(&self.tokenizer, record, &mut row)?;
+                Ok(row)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Map::from_rows(&rows.iter().collect::<Vec<_>>())?)
+    }
+
+    /// Outputs for records, without a tape.
+    pub fn infer(&mut self, records: &[Record], want: u32) -> Result<(Map, Map)> {
+        let batch = self.batch(records)?;
+        let outputs = no_grad(|| self.forward(&Call::inference(want), &batch))?;
+        Ok((batch, outputs))
+    }
+
+    /// One prediction per record.
+    pub fn predict(&mut self, records: &[Record]) -> Result<Vec<Record>> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (batch, outputs) = self.infer(records, 0)?;
+        Ok(self.app.decode(&batch, &outputs)?)
+    }
+
+    /// What the model and the app say of themselves.
+    pub fn describe(&self) -> Value {
+        json!({ "model": self.model.info(), "app": self.app_info })
+    }
+
+    /// Number of elements of all parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.params.iter().map(|param| param.len()).sum()
+    }
+}

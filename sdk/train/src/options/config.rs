@@ -1,0 +1,333 @@
+//! Options of a training run, as data: one JSON Schema, from which checks, `--help` and defaults follow.
+
+use easytransfer_plugin as plugin;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::options;
+use crate::options::schedule::{Decay, Schedule, Warmup};
+
+/// A component with its options: {"name": "adamw", "weight_decay": 0.01}.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Named {
+    /// Name in the registry.
+    pub name: String,
+    /// Its options.
+    #[serde(flatten)]
+    pub options: Map<String, Value>,
+}
+
+/// How rows become batches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Batching {
+    /// Most tokens in a batch.
+    pub tokens: u32,
+    /// Most rows in a batch, 0 for no limit.
+    pub rows: u32,
+    /// Rows that are sorted by length together.
+    pub window: u32,
+}
+
+/// How the learning rate changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScheduleOptions {
+    /// "constant", "linear", "polynomial" or "cosine".
+    pub name: String,
+    /// Part of all steps (below 1) or number of steps (1 and more) during which the rate rises.
+    pub warmup: f64,
+    /// Polynomial: the exponent.
+    pub power: f64,
+    /// Polynomial: the factor at the end.
+    pub end: f64,
+}
+
+/// What the backward pass computes again instead of finding it kept. Written as text; read also from true (`Cheap`) and false (`None`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", from = "RecomputeOption")]
+pub enum Recompute {
+    /// Nothing.
+    #[default]
+    None,
+    /// Outputs of activations and layer norms.
+    Cheap,
+    /// Whole layers of models that mark them, see [`plugin::checkpoint`].
+    Layer,
+}
+
+/// What the options may hold.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RecomputeOption {
+    Switch(bool),
+    Name(RecomputeName),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RecomputeName {
+    None,
+    Cheap,
+    Layer,
+}
+
+impl From<RecomputeOption> for Recompute {
+    fn from(option: RecomputeOption) -> Self {
+        match option {
+            RecomputeOption::Switch(false) | RecomputeOption::Name(RecomputeName::None) => {
+                Self::None
+            }
+            RecomputeOption::Switch(true) | RecomputeOption::Name(RecomputeName::Cheap) => {
+                Self::Cheap
+            }
+            RecomputeOption::Name(RecomputeName::Layer) => Self::Layer,
+        }
+    }
+}
+
+impl From<Recompute> for plugin::Recompute {
+    fn from(level: Recompute) -> Self {
+        match level {
+            Recompute::None => Self::None,
+            Recompute::Cheap => Self::Cheap,
+            Recompute::Layer => Self::Layer,
+        }
+    }
+}
+
+/// Options of a training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// Passes over the training data.
+    pub epochs: u64,
+    /// Most optimizer steps, 0 for no limit.
+    pub max_steps: u64,
+    /// Peak learning rate; by default that of the optimizer.
+    pub lr: Option<f64>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Batches.
+    pub batch: Batching,
+    /// Batches whose gradients are averaged into one step.
+    pub accumulate: u64,
+    /// What is computed again in the backward pass instead of being kept.
+    pub recompute: Recompute,
+    /// Largest Euclidean norm of all gradients together, 0 for no limit.
+    pub clip: f64,
+    /// Schedule.
+    pub schedule: ScheduleOptions,
+    /// Optimizer.
+    pub optimizer: Named,
+    /// Loss; by default that of the app.
+    pub loss: Option<Named>,
+    /// Options of the encoder's model that replace those of its config.json.
+    pub encoder: Map<String, Value>,
+    /// Options of the app.
+    pub app: Map<String, Value>,
+    /// Strategies by name, with their options, in order.
+    pub strategy: Map<String, Value>,
+    /// Steps between evaluations, 0 for once an epoch.
+    pub evaluate_every: u64,
+    /// Figure that decides which parameters are kept; by default that of the app.
+    pub best: Option<String>,
+    /// Evaluations without an improvement after which training stops, 0 for never.
+    pub patience: u64,
+    /// Steps between checkpoints, 0 for once an epoch.
+    pub checkpoint_every: u64,
+    /// Threads that make features.
+    pub workers: usize,
+    /// MiB of records, and as many of features, of each data file that stay in memory.
+    pub data_memory: usize,
+    /// Steps between lines of metrics.
+    pub log_every: u64,
+}
+
+/// JSON Schema of [`TrainConfig`].
+pub fn schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "epochs": {"type": "integer", "minimum": 1, "default": 3, "description": "passes over the training data"},
+            "max_steps": {"type": "integer", "minimum": 0, "default": 0, "description": "most optimizer steps, 0 for no limit"},
+            "lr": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": null, "description": "peak learning rate; null for that of the optimizer (adamw, adam, adafactor 5e-5, lamb 1e-3, sgd 0.02; `easytransfer plugin info NAME` says it)"},
+            "seed": {"type": "integer", "minimum": 0, "default": 42, "description": "seed of everything random"},
+            "batch": {"type": "object", "properties": {
+                "tokens": {"type": "integer", "minimum": 1, "default": 4096, "description": "most tokens in a batch"},
+                "rows": {"type": "integer", "minimum": 0, "default": 32, "description": "most rows in a batch, 0 for no limit"},
+                "window": {"type": "integer", "minimum": 0, "default": 2048, "description": "rows sorted by length together, 0 for none"}
+            }},
+            "accumulate": {"type": "integer", "minimum": 1, "default": 1, "description": "batches whose gradients make one step"},
+            "recompute": {"type": ["string", "boolean"], "enum": ["none", "cheap", "layer", false, true], "default": "none", "description": "what the backward pass computes again instead of finding it kept, to the same bits: `cheap`, the outputs of activations and layer norms (a little more time); `layer`, all that lies within a layer, for models that mark their layers (a forward pass more, least memory); true means `cheap`, false `none`"},
+            "clip": {"type": "number", "minimum": 0, "default": 1.0, "description": "largest norm of all gradients together, 0 for no limit"},
+            "schedule": {"type": "object", "properties": {
+                "name": {"type": "string", "enum": ["constant", "linear", "polynomial", "cosine"], "default": "linear"},
+                "warmup": {"type": "number", "minimum": 0, "default": 0.1, "description": "part of all steps (below 1) or number of steps"},
+                "power": {"type": "number", "exclusiveMinimum": 0, "default": 1.0, "description": "polynomial: the exponent"},
+                "end": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.0, "description": "polynomial: the factor at the end"}
+            }},
+            "optimizer": {"type": "object", "additionalProperties": true, "properties": {
+                "name": {"type": "string", "default": "adamw", "description": "any optimizer of a plugin; its options stand beside it"}
+            }},
+            "loss": {"type": ["object", "null"], "default": null, "additionalProperties": true, "properties": {
+                "name": {"type": "string", "description": "any loss of a plugin; by default that of the app"}
+            }, "required": ["name"]},
+            "encoder": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the model that replace those of the encoder's config.json, such as hidden_dropout_prob"},
+            "app": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the app"},
+            "strategy": {"type": "object", "default": {"finetune": {}}, "additionalProperties": true, "properties": {}, "description": "strategies by name with their options, in order; finetune when none is named"},
+            "evaluate_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between evaluations, 0 for once an epoch"},
+            "best": {"type": ["string", "null"], "default": null, "description": "figure that decides which parameters are kept; null for that of the app (accuracy for classes)"},
+            "patience": {"type": "integer", "minimum": 0, "default": 0, "description": "evaluations without improvement before stopping, 0 for never"},
+            "checkpoint_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between checkpoints, 0 for once an epoch"},
+            "workers": {"type": "integer", "minimum": 0, "default": 1, "description": "threads that make features, ahead of the step"},
+            "data_memory": {"type": "integer", "minimum": 0, "maximum": 1048576, "default": 512, "description": "MiB of records, and as many of features, of each data file that stay in memory; further records wait in a file beside the output, further features are made again in every epoch"},
+            "log_every": {"type": "integer", "minimum": 1, "default": 10, "description": "steps between lines of metrics"}
+        },
+        "additionalProperties": false
+    })
+}
+
+impl TrainConfig {
+    /// Checks options against the schema, fills in defaults, and reads them. `origin` names the file or flag in messages.
+    pub fn from_value(mut value: Value, origin: &str) -> Result<TrainConfig> {
+        options::validate(&schema(), &mut value, origin, "")?;
+        let config: TrainConfig = serde_json::from_value(value).map_err(|error| Error::Config {
+            origin: origin.to_owned(),
+            message: error.to_string(),
+        })?;
+        // A ratio and a count share one option; what lies between would be read as either.
+        if config.schedule.warmup >= 1.0 && config.schedule.warmup.fract() != 0.0 {
+            return Err(Error::Config {
+                origin: origin.to_owned(),
+                message: format!(
+                    "schedule.warmup: expected a part of all steps below 1 or a whole number of steps, found {}",
+                    config.schedule.warmup
+                ),
+            });
+        }
+        Ok(config)
+    }
+
+    /// The options with the peak learning rate that they came to, as bundles keep them.
+    pub fn resolved(&self, lr: f64) -> Result<Value> {
+        serde_json::to_value(TrainConfig { lr: Some(lr), ..self.clone() })
+            .map_err(|error| Error::other(format!("write the options: {error}")))
+    }
+
+    /// The options that decide what comes out: all but those of how it is computed.
+    pub fn deciding(&self, lr: f64) -> Result<Value> {
+        let mut value = self.resolved(lr)?;
+        if let Some(object) = value.as_object_mut() {
+            for key in ["workers", "data_memory", "recompute"] {
+                object.remove(key);
+            }
+        }
+        Ok(value)
+    }
+
+    /// The peak learning rate: what the user said, else `default_lr` of the optimizer's schema, else 5e-5.
+    pub fn peak_lr(&self, optimizer_schema: &Value) -> f64 {
+        let default = optimizer_schema["default_lr"].as_f64();
+        self.lr.or(default.filter(|lr| *lr > 0.0)).unwrap_or(5e-5)
+    }
+
+    /// The schedule.
+    pub fn schedule(&self) -> Result<Schedule> {
+        let warmup = self.schedule.warmup;
+        let warmup =
+            if warmup < 1.0 { Warmup::Ratio(warmup) } else { Warmup::Steps(warmup as u64) };
+        let mut schedule = Schedule::named(&self.schedule.name, warmup)?;
+        if let Decay::Polynomial { power, end } = &mut schedule.decay {
+            (*power, *end) = (self.schedule.power, self.schedule.end);
+        }
+        Ok(schedule)
+    }
+}
+
+impl Default for TrainConfig {
+    fn default() -> TrainConfig {
+        // The schema carries all defaults, so an empty object is a complete configuration.
+        match TrainConfig::from_value(json!({}), "") {
+            Ok(config) => config,
+            Err(error) => panic!("the defaults of the schema are valid: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Recompute, TrainConfig};
+    use serde_json::json;
+
+    #[test]
+    fn defaults_come_from_the_schema() {
+        let config = TrainConfig::default();
+        assert_eq!(
+            (config.epochs, config.batch.rows, config.optimizer.name.as_str()),
+            (3, 32, "adamw")
+        );
+        assert!(config.strategy.contains_key("finetune"));
+    }
+
+    #[test]
+    fn unknown_key_names_the_nearest() {
+        let error = TrainConfig::from_value(json!({"epoch": 1}), "run.toml").unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("run.toml") && text.contains("epoch") && text.contains("`epochs`"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn options_of_components_stand_beside_their_name() {
+        let config = TrainConfig::from_value(
+            json!({"optimizer": {"name": "sgd", "momentum": 0.9}, "loss": {"name": "mse"}}),
+            "",
+        )
+        .unwrap();
+        assert_eq!(config.optimizer.options["momentum"], json!(0.9));
+        assert_eq!(config.loss.unwrap().name, "mse");
+    }
+
+    #[test]
+    fn rate_is_the_users_then_the_optimizers() {
+        let sgd = json!({"default_lr": 0.02});
+        let config = TrainConfig::default();
+        assert_eq!(config.peak_lr(&sgd), 0.02);
+        assert_eq!(config.peak_lr(&json!({})), 5e-5);
+        let config = TrainConfig::from_value(json!({"lr": 0.3}), "").unwrap();
+        assert_eq!(config.peak_lr(&sgd), 0.3);
+        assert!(TrainConfig::from_value(json!({"lr": 0}), "").is_err());
+    }
+
+    #[test]
+    fn what_does_not_decide_is_left_out() {
+        let of = |value| TrainConfig::from_value(value, "").unwrap().deciding(1.0).unwrap();
+        assert_eq!(of(json!({"workers": 3, "data_memory": 1})), of(json!({})));
+        assert_ne!(of(json!({"seed": 3})), of(json!({})));
+    }
+
+    #[test]
+    fn recompute_has_names_and_the_old_switch() {
+        for (value, level) in [
+            (json!("none"), Recompute::None),
+            (json!(false), Recompute::None),
+            (json!("cheap"), Recompute::Cheap),
+            (json!(true), Recompute::Cheap),
+            (json!("layer"), Recompute::Layer),
+        ] {
+            let config = TrainConfig::from_value(json!({"recompute": value}), "").unwrap();
+            assert_eq!(config.recompute, level);
+            let written = serde_json::to_value(&config).unwrap();
+            assert_eq!(TrainConfig::from_value(written, "").unwrap(), config);
+        }
+        let error = TrainConfig::from_value(json!({"recompute": "layers"}), "").unwrap_err();
+        assert!(error.to_string().contains("did you mean `layer`?"), "{error}");
+        assert!(TrainConfig::from_value(json!({"recompute": 1}), "").is_err());
+    }
+
+    #[test]
+    fn warmup_between_ratio_and_count_is_refused() {
+        assert!(TrainConfig::from_value(json!({"schedule": {"warmup": 1.5}}), "").is_err());
+    }
+}

@@ -1,0 +1,348 @@
+//! The loop: epochs of steps, evaluations, checkpoints, and the bundle at the end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, Tensor, profile, step};
+use serde_json::{Map as Json, Value, json};
+
+use crate::data::batches::{self, Batches, Source};
+use crate::data::features::Features;
+use crate::error::{Error, Result};
+use crate::model::bundle;
+use crate::report::progress;
+use crate::report::run_log::RunLog;
+use crate::run::checkpoint::{self, Best, Parts, Progress};
+use crate::run::figures::{MOST_UNREAD, Unread};
+use crate::run::fit::Fit;
+use crate::run::job::{StepInfo, TrainJob, TrainResult};
+
+/// A run on its way.
+pub(crate) struct Run<'r, 'f> {
+    pub fit: &'r mut Fit<'f>,
+    job: &'r mut TrainJob,
+    features: Arc<Features>,
+    pub strategies: Vec<LoadedStrategy>,
+    pub optimizer: LoadedOptimizer,
+    fingerprint: Value,
+    pub progress: Progress,
+    best_params: Option<Buffer>,
+    pub log: RunLog,
+    /// Whether reading a number waits for the engine.
+    defers: bool,
+    pub unread: Vec<Unread>,
+    /// The last loss that was read.
+    pub last_loss: f64,
+    tokens: u64,
+    started: Instant,
+    /// Time of evaluations and checkpoints.
+    aside: Duration,
+    stopped_early: bool,
+}
+
+impl<'r, 'f> Run<'r, 'f> {
+    /// Sets a run up, and goes back to the last checkpoint when the job says so. Errors: a checkpoint of another run.
+    pub fn new(
+        fit: &'r mut Fit<'f>,
+        job: &'r mut TrainJob,
+        features: Features,
+        mut strategies: Vec<LoadedStrategy>,
+        mut optimizer: LoadedOptimizer,
+    ) -> Result<Self> {
+        let config = fit.config;
+        let features = Arc::new(features);
+        fit.train = Some(Source::new(features.clone()));
+        let steps: u64 = batches::batch_counts(&features, config)
+            .map(|batches| batches.div_ceil(config.accumulate))
+            .sum();
+        fit.total_steps = if config.max_steps > 0 { steps.min(config.max_steps) } else { steps };
+        let fingerprint = json!({
+            "config": config.deciding(fit.lr)?,
+            "precision": fit.components.precision(),
+            "rows": features.len(),
+            "data": features.records().digest(),
+            "valid": fit.valid.as_ref().map(|valid| valid.records().digest()),
+            "app": job.app,
+            "labels": fit.network.app_info.labels,
+        });
+        std::fs::create_dir_all(&job.output)
+            .map_err(|error| Error::io("create", &job.output, error))?;
+        let mut best_params = None;
+        let mut progress = Progress::default();
+        let target = checkpoint::path(&job.output);
+        let resumed = job.resume && checkpoint::exists(&target)?;
+        if resumed {
+            let (found, rng, session) = checkpoint::load(
+                &target,
+                &mut Parts {
+                    fingerprint: &fingerprint,
+                    params: &mut fit.network.params,
+                    optimizer: &mut optimizer,
+                    strategies: &mut strategies,
+                    best: &mut best_params,
+                },
+            )?;
+            fit.resume(session)?;
+            progress = found;
+            fit.rng.set_state(rng);
+            fit.step = progress.step;
+        }
+        let log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
+        Ok(Run {
+            fit,
+            job,
+            features,
+            strategies,
+            optimizer,
+            fingerprint,
+            progress,
+            best_params,
+            log,
+            defers: step::defers(),
+            unread: Vec::new(),
+            last_loss: f64::NAN,
+            tokens: 0,
+            started: Instant::now(),
+            aside: Duration::ZERO,
+            stopped_early: false,
+        })
+    }
+
+    /// Trains to the end and writes the bundle. Errors: cancelled, after a checkpoint; everything that can go wrong in a step.
+    pub fn go(mut self) -> Result<TrainResult> {
+        let config = self.fit.config;
+        let mut bar = progress::Progress::new(
+            "train",
+            self.fit.total_steps,
+            self.job.progress,
+            Duration::from_secs(10),
+        );
+        bar.resume_at(self.progress.step);
+        let whole_fit = self.strategies.iter().position(|s| s.phases().has(Phases::FIT));
+        if let Some(index) = whole_fit {
+            self.strategies[index].fit(self.fit)?;
+            self.progress.finished = true;
+            self.after_evaluation(&mut bar)?;
+        }
+        while !self.progress.finished && self.progress.epoch < config.epochs {
+            self.epoch(&mut bar)?;
+        }
+        bar.finish();
+        self.progress.finished = true;
+        self.write()
+    }
+
+    /// Trains from the present batch to the end of the epoch or of the run.
+    fn epoch(&mut self, bar: &mut progress::Progress) -> Result<()> {
+        let config = self.fit.config;
+        let schedule = config.schedule()?;
+        let plan = batches::epoch(&self.features, config, 0, self.progress.epoch);
+        let mut batches =
+            Batches::start(&self.features, &plan, self.progress.batch, config.workers);
+        while self.progress.batch < plan.batches() {
+            let step_span = profile::span("train", "step");
+            step_span.note("step", (self.progress.step + 1) as f64);
+            let micros = (plan.batches() - self.progress.batch).min(config.accumulate as usize);
+            let lr = self.fit.lr * schedule.factor(self.progress.step, self.fit.total_steps);
+            self.fit.network.params.zero_grads();
+            let (mut losses, mut rows, mut tokens) = (Vec::with_capacity(micros), 0, 0);
+            let mut parts: Vec<(String, Tensor)> = Vec::new();
+            for _ in 0..micros {
+                let wait = profile::span("train", "wait for batch");
+                let batch =
+                    batches.next().ok_or_else(|| Error::other("the batches ended early"))??;
+                drop(wait);
+                let micro = self.micro(batch, micros)?;
+                losses.push(micro.loss);
+                rows += micro.rows;
+                tokens += micro.tokens;
+                parts.extend(micro.parts);
+            }
+            let norm = self.update(lr)?;
+            step_span.note("rows", rows as f64);
+            step_span.note("tokens", tokens as f64);
+            drop(step_span);
+            self.progress.batch += micros;
+            self.tokens += tokens;
+            self.unread.push(Unread { step: self.progress.step, lr, losses, norm, parts });
+            let epoch_ends = self.progress.batch == plan.batches();
+            let run_ends = self.progress.step >= self.fit.total_steps;
+            if epoch_ends {
+                self.progress.epoch += 1;
+                self.progress.batch = 0;
+            }
+            let due = |every: u64| {
+                if every == 0 {
+                    epoch_ends || run_ends
+                } else {
+                    self.progress.step.is_multiple_of(every) || run_ends
+                }
+            };
+            let (evaluate_due, checkpoint_due) =
+                (due(config.evaluate_every), due(config.checkpoint_every));
+            let asked = !self.defers
+                || self.job.on_step.is_some()
+                || self.log_is_due()
+                || evaluate_due
+                || checkpoint_due
+                || epoch_ends
+                || run_ends
+                || self.unread.len() >= MOST_UNREAD;
+            let read = if asked { self.read_figures()? } else { Vec::new() };
+            if let Some(last) = read.last() {
+                bar.note(format!("loss {:.4} lr {:.2e}", last.loss, last.lr));
+            }
+            bar.step(rows, tokens);
+            self.log_figures(read)?;
+            let before = Instant::now();
+            if evaluate_due {
+                self.after_evaluation(bar)?;
+            }
+            let mut aside = before.elapsed();
+            if epoch_ends {
+                self.after_epoch()?;
+            }
+            self.progress.finished = run_ends || self.stopped_early;
+            let info = StepInfo {
+                step: self.progress.step,
+                total_steps: self.fit.total_steps,
+                loss: self.last_loss,
+                lr,
+            };
+            let go_on = self.job.on_step.as_mut().is_none_or(|on_step| on_step(&info));
+            let cancelled = !go_on || self.job.cancel.load(Ordering::Relaxed);
+            let before = Instant::now();
+            if checkpoint_due || self.progress.finished || cancelled {
+                let read = self.read_figures()?;
+                self.log_figures(read)?;
+                self.checkpoint()?;
+            }
+            aside += before.elapsed();
+            self.aside += aside;
+            bar.leave_out(aside);
+            if cancelled && !self.progress.finished {
+                return Err(Error::Cancelled);
+            }
+            if epoch_ends || self.progress.finished {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Evaluates on the validation data, keeps the best parameters, and decides whether to stop early.
+    fn after_evaluation(&mut self, bar: &mut progress::Progress) -> Result<()> {
+        if self.fit.valid.is_none() {
+            return Ok(());
+        }
+        let span = profile::span("train", "evaluate");
+        let figures = self.fit.evaluate_valid()?;
+        drop(span);
+        let mut values = Json::new();
+        for (name, value) in figures.iter().filter(|(_, value)| value.is_number()) {
+            values.insert(format!("valid/{name}"), value.clone());
+        }
+        self.log.write(self.progress.step, &values)?;
+        let info = &self.fit.network.app_info;
+        let name = self.fit.config.best.clone().unwrap_or_else(|| info.best.clone());
+        let value = figures.get(&name).and_then(Value::as_f64).ok_or_else(|| {
+            let known: Vec<&str> = figures.keys().map(String::as_str).collect();
+            Error::user(format!("best: expected one of {known:?}, found {name:?}"))
+        })?;
+        let minimize =
+            name == "loss" || name == "mse" || (name == info.best && info.best_is == "min");
+        let better = self
+            .progress
+            .best
+            .as_ref()
+            .is_none_or(|best| if minimize { value < best.value } else { value > best.value });
+        bar.print(&format!(
+            "step {}: {name} {value:.4}{}",
+            self.progress.step,
+            if better { " (best so far)" } else { "" }
+        ));
+        if better {
+            self.progress.best = Some(Best { step: self.progress.step, value, metrics: figures });
+            self.progress.evaluations_since_best = 0;
+            self.best_params = Some(self.fit.network.params.snapshot()?);
+        } else {
+            self.progress.evaluations_since_best += 1;
+            let patience = self.fit.config.patience;
+            self.stopped_early = patience > 0 && self.progress.evaluations_since_best >= patience;
+        }
+        Ok(())
+    }
+
+    fn after_epoch(&mut self) -> Result<()> {
+        let metrics = self.progress.best.as_ref().map(|b| b.metrics.clone()).unwrap_or_default();
+        let epoch = self.progress.epoch;
+        for strategy in self.strategies.iter_mut().filter(|s| s.phases().has(Phases::EPOCH)) {
+            strategy.on_epoch(self.fit, epoch, &metrics)?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<()> {
+        let _span = profile::span("train", "checkpoint");
+        self.log.flush()?;
+        let session = self.fit.session()?;
+        checkpoint::save(
+            &checkpoint::path(&self.job.output),
+            &self.progress,
+            self.fit.rng.state(),
+            &session,
+            &mut Parts {
+                fingerprint: &self.fingerprint,
+                params: &mut self.fit.network.params,
+                optimizer: &mut self.optimizer,
+                strategies: &mut self.strategies,
+                best: &mut self.best_params,
+            },
+        )
+    }
+
+    /// Writes the bundle with the best parameters.
+    fn write(mut self) -> Result<TrainResult> {
+        let elapsed = self.started.elapsed();
+        let step_seconds = elapsed.saturating_sub(self.aside).as_secs_f64();
+        let seconds = elapsed.as_secs_f64();
+        if let Some(best) = &self.best_params {
+            self.fit.network.params.restore(best)?;
+        }
+        let _span = profile::span("train", "write bundle");
+        let best = self.progress.best.clone();
+        let metrics = best.as_ref().map(|best| best.metrics.clone()).unwrap_or_default();
+        let config = self.fit.config.resolved(self.fit.lr)?;
+        bundle::save(
+            &self.fit.network,
+            &self.job.output,
+            self.features.records().columns().clone(),
+            config.clone(),
+            metrics.clone(),
+        )?;
+        self.log.flush()?;
+        self.log.report(
+            &self.job.output.join("report.html"),
+            &format!("{} on {}", self.job.app, self.job.train.display()),
+            &self.fit.network.app_info.labels,
+            &metrics,
+            config,
+        )?;
+        let target = checkpoint::path(&self.job.output);
+        if target.exists() {
+            std::fs::remove_dir_all(&target)
+                .map_err(|error| Error::io("remove", &target, error))?;
+        }
+        Ok(TrainResult {
+            metrics,
+            best_step: best.map_or(self.progress.step, |best| best.step),
+            steps: self.progress.step,
+            mean_loss: self.progress.loss_sum / self.progress.loss_count.max(1) as f64,
+            skipped_rows: self.fit.skipped_rows(&self.features),
+            seconds,
+            step_seconds,
+            tokens: self.tokens,
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! From a job to a bundle: data, network and strategies are set up, then the loop runs.
+
+use std::path::Path;
+
+use easytransfer_plugin::{
+    Choice, ComponentRef, LoadedLoss, LoadedOptimizer, LoadedStrategy, Phases, Rng,
+};
+use serde_json::{Map as Json, Value};
+
+use crate::data::store::{RecordStore, Storage};
+use crate::error::{Error, Result};
+use crate::model::components::Components;
+use crate::model::network::{AppStage, Network, schema_of};
+use crate::options::config::TrainConfig;
+use crate::run::epochs::Run;
+use crate::run::fit::Fit;
+pub use crate::run::job::{OnStep, StepInfo, TrainJob, TrainResult};
+
+/// Trains and writes the bundle.
+pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResult> {
+    let config = job.config.clone();
+    let mut stage = AppStage::new(components, &job.app, Value::Object(config.app.clone()), None)?;
+    // What can be wrong with the options is found before the data is read.
+    let optimizer = components.find("et.optimizer/1", &config.optimizer.name)?;
+    let (optimizer_schema, optimizer_options) =
+        checked(&optimizer, Value::Object(config.optimizer.options.clone()), "optimizer")?;
+    let mut strategies = make_strategies(components, &config)?;
+    let columns = stage.app.columns()?;
+    let storage = Storage {
+        memory: config.data_memory << 20,
+        directory: job.output.clone(),
+        progress: job.progress,
+        cancel: job.cancel.clone(),
+    };
+    let records = RecordStore::read(&job.train, &columns, &job.train_data, &storage, |record| {
+        stage.app.observe_json(record)
+    })?;
+    let read = |path: &std::path::PathBuf| {
+        RecordStore::read(path, &columns, &job.valid_data, &storage, |_| Ok(()))
+    };
+    let valid = job.valid.as_ref().map(read).transpose()?;
+    stage.app.observed().map_err(|error| in_file(error, &job.train))?;
+    let network =
+        Network::new(components, stage, &job.encoder, &config.encoder, job.start, config.seed)?;
+    let loss = make_loss(components, &config, &network)?;
+    let mut fit = Fit {
+        components,
+        config: &config,
+        rng: Rng::new(config.seed, DROPOUT_STREAM)?,
+        network,
+        loss,
+        companions: Default::default(),
+        train: None,
+        valid: None,
+        data: job.train_data.clone(),
+        storage,
+        sources: Default::default(),
+        saved_optimizers: Default::default(),
+        pending_sources: Vec::new(),
+        optimizers: Vec::new(),
+        losses: Vec::new(),
+        loss_weight: 1.0,
+        want: 0,
+        scalars: Json::new(),
+        lr: config.peak_lr(&optimizer_schema),
+        step: 0,
+        total_steps: 0,
+        cancel: job.cancel.clone(),
+        in_setup: true,
+    };
+    for strategy in &mut strategies {
+        if strategy.phases().has(Phases::SETUP) {
+            strategy.on_setup(&mut fit)?;
+        }
+    }
+    fit.in_setup = false;
+    fit.open_pending()?;
+    fit.valid = valid.map(|records| fit.checked_features(records, false)).transpose()?;
+    fit.network.params.seal()?;
+    fit.check_best()?;
+    let features = fit.training_features(records)?;
+    let optimizer = LoadedOptimizer::create(&optimizer, &optimizer_options, &fit.network.params)?;
+    Run::new(&mut fit, &mut job, features, strategies, optimizer)?.go()
+}
+
+fn in_file(error: easytransfer_plugin::Error, path: &Path) -> Error {
+    error.context(format!("`{}`", path.display())).into()
+}
+
+/// Streams of the counted generator: weights use 0.
+const DROPOUT_STREAM: u64 = 1;
+
+fn make_loss(
+    components: &dyn Components,
+    config: &TrainConfig,
+    network: &Network,
+) -> Result<LoadedLoss> {
+    let choice = match (&config.loss, &network.app_info.loss) {
+        (Some(named), _) => Choice { name: named.name.clone(), options: named.options.clone() },
+        (None, Some(choice)) => choice.clone(),
+        (None, None) => {
+            return Err(Error::user(format!(
+                "app {}: it has no loss, so it cannot be trained; name one under loss.name",
+                network.app_origin.name
+            )));
+        }
+    };
+    let component = components.find("et.loss/1", &choice.name)?;
+    let (_, options) = checked(&component, Value::Object(choice.options), "loss")?;
+    Ok(LoadedLoss::create(&component, &options)?)
+}
+
+/// A component's schema, and options checked against it, as text.
+fn checked(component: &ComponentRef, mut options: Value, prefix: &str) -> Result<(Value, String)> {
+    let schema = schema_of(component, prefix)?;
+    crate::options::validate(&schema, &mut options, "", prefix)?;
+    Ok((schema, options.to_string()))
+}
+
+fn make_strategies(
+    components: &dyn Components,
+    config: &TrainConfig,
+) -> Result<Vec<LoadedStrategy>> {
+    let mut strategies = Vec::new();
+    for (name, options) in &config.strategy {
+        let component = components.find("et.strategy/1", name)?;
+        let (_, options) = checked(&component, options.clone(), &format!("strategy.{name}"))?;
+        strategies.push(LoadedStrategy::create(&component, &options)?);
+    }
+    for (phase, what) in [(Phases::COMBINE, "combine"), (Phases::FIT, "fit")] {
+        let claimants: Vec<&str> =
+            strategies.iter().filter(|s| s.phases().has(phase)).map(|s| s.name()).collect();
+        if claimants.len() > 1 {
+            return Err(Error::user(format!(
+                "strategy: at most one may claim {what}, found {}",
+                claimants.join(" and ")
+            )));
+        }
+    }
+    Ok(strategies)
+}
