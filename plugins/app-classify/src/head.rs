@@ -63,7 +63,8 @@ impl Head {
         let pool = |pool| -> Result<Form> {
             Ok(Form::Pool { pool, classifier: linear("classifier", outputs)? })
         };
-        let form = match model.head.as_str() {
+        let task = model.tasks.get("sequence-classification");
+        let form = match task.map_or("", |task| task.form.as_str()) {
             _ if pooling == Pooling::Mean => pool(Pool::Mean)?,
             _ if pooling == Pooling::Cls => pool(Pool::First)?,
             _ if pooling == Pooling::Max => pool(Pool::Max)?,
@@ -73,13 +74,13 @@ impl Head {
                 dense: linear("pre_classifier", h)?,
                 classifier: linear("classifier", outputs)?,
             },
-            "bert" | "" if model.pooled => {
+            "bert" | "albert" | "" if model.pooled => {
                 Form::Bert { classifier: linear("classifier", outputs)? }
             }
             "" => dense(Activation::Tanh)?,
             other => {
                 return Err(Error::bad_input(format!(
-                    "text-classify: the model wants a head of form {other:?}; known are bert (with a pooler), roberta, electra, distilbert"
+                    "text-classify: the model wants a head of form {other:?}; known are bert and albert (with a pooler), roberta, electra, distilbert"
                 )));
             }
         };

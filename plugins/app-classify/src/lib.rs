@@ -6,8 +6,8 @@ mod labels;
 mod metrics;
 
 use easytransfer_plugin::{
-    App, AppInfo, Call, Choice, Column, Error, Map, ModelInfo, Record, Result, Row, Scope,
-    Tokenizer, abi, nn, out_of_range,
+    App, AppInfo, Call, Choice, Column, Context, Error, Map, ModelInfo, Record, Result, Rows,
+    Scope, Tokenizer, abi, nn, out_of_range,
 };
 use head::{Head, Pooling};
 use labels::{Labels, Problem};
@@ -157,18 +157,26 @@ impl App for Classify {
             want: if family { abi::ET_WANT_POOLED } else { 0 },
             labels: names.to_vec(),
             config,
-            sequence_classification: family,
+            task: if family { "sequence-classification" } else { "" }.to_owned(),
             longest: self.max_length,
+            ..AppInfo::default()
         }
     }
 
-    fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()> {
+    fn features(
+        &self,
+        _: &mut Context<'_>,
+        tokenizer: &Tokenizer,
+        record: &Record,
+        rows: &mut Rows,
+    ) -> Result<()> {
         let (text, pair) = texts_of(record)?;
         let encoding = tokenizer.encode(&text, pair.as_deref(), self.max_length)?;
+        let mut row = rows.add()?;
         row.put_tokens("ids", encoding.ids())?;
         row.put_tokens("segments", encoding.segments())?;
         match record.get("label") {
-            Some(value) => self.labels.put(value, row),
+            Some(value) => self.labels.put(value, &mut row),
             None => Ok(()),
         }
     }
@@ -185,7 +193,7 @@ impl App for Classify {
         Ok(())
     }
 
-    fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+    fn head(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
         let head = self.head.as_ref().ok_or_else(|| {
             Error::new(abi::ET_ERR_FAILED_PRECONDITION, "text-classify: forward before build")
         })?;

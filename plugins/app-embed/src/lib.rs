@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use easytransfer_plugin::{
-    App, AppInfo, Call, Column, Error, Map, ModelInfo, Pool, Record, Result, Row, Scope, Tensor,
-    Tokenizer, abi, nn, out_of_range,
+    App, AppInfo, Call, Column, Context, Error, Map, ModelInfo, Pool, Record, Result, Rows, Scope,
+    Tensor, Tokenizer, abi, nn, out_of_range,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -86,12 +86,19 @@ impl App for Embed {
         AppInfo { want: if pooled { abi::ET_WANT_POOLED } else { 0 }, ..AppInfo::default() }
     }
 
-    fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()> {
+    fn features(
+        &self,
+        _: &mut Context<'_>,
+        tokenizer: &Tokenizer,
+        record: &Record,
+        rows: &mut Rows,
+    ) -> Result<()> {
         let text = record
             .get("text")
             .and_then(Value::as_str)
             .ok_or_else(|| Error::bad_input("text: expected a string"))?;
         let encoding = tokenizer.encode(text, None, self.max_length)?;
+        let mut row = rows.add()?;
         row.put_tokens("ids", encoding.ids())?;
         row.put_tokens("segments", encoding.segments())
     }
@@ -106,7 +113,7 @@ impl App for Embed {
         Ok(())
     }
 
-    fn forward(&self, _: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+    fn head(&self, _: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
         let pooled = |kind| -> Result<Tensor> {
             nn::pool(&outputs.get("last")?, &batch.get("starts")?, kind)
         };

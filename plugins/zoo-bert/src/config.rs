@@ -349,9 +349,10 @@ impl Shape {
 #[derive(Clone, Copy)]
 pub struct Family {
     pub base_prefix: &'static str,
-    pub base_class: &'static str,
-    pub classifier_class: &'static str,
-    pub head: &'static str,
+    /// What the names of its classes begin with, for instance "Bert" of "BertModel".
+    pub class: &'static str,
+    /// Form of its heads, see [`easytransfer_plugin::Task`].
+    pub form: &'static str,
     /// Keys of config.json that have another name than BERT's: BERT's and the family's.
     pub keys: &'static [(&'static str, &'static str)],
     /// Scope of the layers, or of their groups.
@@ -386,9 +387,8 @@ const BERT_PARTS: [&str; 8] = [
 impl Family {
     pub const BERT: Self = Self {
         base_prefix: "bert",
-        base_class: "BertModel",
-        classifier_class: "BertForSequenceClassification",
-        head: "bert",
+        class: "Bert",
+        form: "bert",
         keys: &[],
         layers: "encoder.layer",
         parts: BERT_PARTS,
@@ -401,26 +401,23 @@ impl Family {
     };
     pub const ROBERTA: Self = Self {
         base_prefix: "roberta",
-        base_class: "RobertaModel",
-        classifier_class: "RobertaForSequenceClassification",
-        head: "roberta",
+        class: "Roberta",
+        form: "roberta",
         pooler: None,
         positions_after_padding: true,
         ..Self::BERT
     };
     pub const ELECTRA: Self = Self {
         base_prefix: "electra",
-        base_class: "ElectraModel",
-        classifier_class: "ElectraForSequenceClassification",
-        head: "electra",
+        class: "Electra",
+        form: "electra",
         pooler: None,
         ..Self::BERT
     };
     pub const DISTILBERT: Self = Self {
         base_prefix: "distilbert",
-        base_class: "DistilBertModel",
-        classifier_class: "DistilBertForSequenceClassification",
-        head: "distilbert",
+        class: "DistilBert",
+        form: "distilbert",
         keys: &[
             ("hidden_size", "dim"),
             ("num_attention_heads", "n_heads"),
@@ -446,8 +443,8 @@ impl Family {
     };
     pub const ALBERT: Self = Self {
         base_prefix: "albert",
-        base_class: "AlbertModel",
-        classifier_class: "AlbertForSequenceClassification",
+        class: "Albert",
+        form: "albert",
         keys: &[("classifier_dropout", "classifier_dropout_prob")],
         layers: "encoder.albert_layer_groups",
         parts: [

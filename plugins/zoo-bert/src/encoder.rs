@@ -4,7 +4,7 @@ use super::config::{Family, Shape};
 use easytransfer_plugin::nn::{self, Attention};
 use easytransfer_plugin::{
     Activation, Call, Embedding, Error, Init, LayerNorm, Linear, LinearConfig, Map, ModelInfo,
-    Param, Pool, Result, Rng, Scope, Tensor, abi, checkpoint,
+    Param, Pool, Result, Rng, Scope, Task, Tensor, abi, checkpoint,
 };
 use std::sync::Arc;
 
@@ -41,6 +41,14 @@ struct Layer {
     output: Linear,
     output_norm: LayerNorm,
 }
+
+/// Tasks that each family has a class of heads for, with the end of its name.
+const TASKS: [(&str, &str); 4] = [
+    ("sequence-classification", "ForSequenceClassification"),
+    ("masked-lm", "ForMaskedLM"),
+    ("question-answering", "ForQuestionAnswering"),
+    ("token-classification", "ForTokenClassification"),
+];
 
 impl Encoder {
     pub fn new(shape: Shape, family: Family, scope: &Scope) -> Result<Self> {
@@ -100,9 +108,13 @@ impl Encoder {
             vocab_size: self.shape.vocab_size,
             max_positions: self.shape.positions.saturating_sub(offset),
             base_prefix: self.family.base_prefix.to_owned(),
-            head: self.family.head.to_owned(),
-            classifier_class: self.family.classifier_class.to_owned(),
-            base_class: self.family.base_class.to_owned(),
+            class: format!("{}Model", self.family.class),
+            tasks: TASKS
+                .map(|(task, class)| {
+                    let class = format!("{}{class}", self.family.class);
+                    (task.to_owned(), Task { class, form: self.family.form.to_owned() })
+                })
+                .into(),
             classifier_dropout: self.shape.classifier_dropout,
             initializer_range: self.shape.initializer_range,
             pooled: self.pooler.is_some(),

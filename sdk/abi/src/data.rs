@@ -18,6 +18,11 @@ pub struct et_map {
 pub struct et_row {
     _opaque: [u8; 0],
 }
+/// The rows that the features of one record become.
+#[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
+pub struct et_rows {
+    _opaque: [u8; 0],
+}
 /// A byte stream of a checkpoint.
 #[cfg_attr(feature = "layout-check", repr(C), derive(abi_stable::StableAbi))]
 pub struct et_stream {
@@ -130,7 +135,7 @@ pub struct et_host_data {
             len: usize,
         ) -> *mut et_error,
     >,
-    /// Number of tokens of the row: the longest name space. [one-at-a-time] since 0.1
+    /// Number of tokens of the row: the sum over its name spaces. [one-at-a-time] since 0.2
     pub row_tokens_len: Option<unsafe extern "C" fn(row: *const et_row) -> usize>,
     /// Copies every field of `source` into `row` under `prefix` + name. Errors: ALREADY_EXISTS. [one-at-a-time] since 0.1
     pub row_merge: Option<
@@ -148,6 +153,24 @@ pub struct et_host_data {
             rows: *const *const et_row,
             rows_len: usize,
             out: *mut *mut et_map,
+        ) -> *mut et_error,
+    >,
+
+    /// Makes an empty list of rows. [any-thread] since 0.2
+    pub rows_new: Option<unsafe extern "C" fn(out: *mut *mut et_rows) -> *mut et_error>,
+    /// Gives a list back with its rows. Accepts NULL. [any-thread] since 0.2
+    pub rows_release: Option<unsafe extern "C" fn(rows: *mut et_rows)>,
+    /// Adds an empty row to the list; it is borrowed and lives as long as the list. [one-at-a-time] since 0.2
+    pub rows_add:
+        Option<unsafe extern "C" fn(rows: *mut et_rows, out: *mut *mut et_row) -> *mut et_error>,
+    /// Number of rows. [one-at-a-time] since 0.2
+    pub rows_len: Option<unsafe extern "C" fn(rows: *const et_rows) -> usize>,
+    /// An owned reference to row `index`. Errors: NOT_FOUND. [one-at-a-time] since 0.2
+    pub rows_get: Option<
+        unsafe extern "C" fn(
+            rows: *const et_rows,
+            index: usize,
+            out: *mut *mut et_row,
         ) -> *mut et_error,
     >,
 }
@@ -317,4 +340,21 @@ pub struct et_host_tokenizer {
     pub encoding_truncated: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> i32>,
     /// Gives an encoding back. Accepts NULL. [any-thread] since 0.1
     pub encoding_release: Option<unsafe extern "C" fn(encoding: *mut et_encoding)>,
+    /// Number of the word of its text that each token belongs to, counted from 0 (words as the tokenizer's pre-tokenizer cuts them); -1 for special tokens.
+    /// `encoding_len` values, valid while the encoding lives. [any-thread] since 0.2
+    pub encoding_words: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> *const i64>,
+    /// Makes a model's input of one list of ids, or of two when `second` is not NULL: with special tokens and segments, as `encode` of the texts behind them would. Nothing is
+    /// cut, and offsets are 0. `encoding_words` of the result tells the lists' ids from special tokens: places in their list. [any-thread] since 0.2
+    pub assemble: Option<
+        unsafe extern "C" fn(
+            tokenizer: *const et_tokenizer,
+            first: *const i64,
+            first_len: usize,
+            second: *const i64,
+            second_len: usize,
+            out: *mut *mut et_encoding,
+        ) -> *mut et_error,
+    >,
+    /// Number of special tokens that `assemble` adds: to one list, or with `pair` 1 to two. [any-thread] since 0.2
+    pub added_len: Option<unsafe extern "C" fn(tokenizer: *const et_tokenizer, pair: i32) -> usize>,
 }

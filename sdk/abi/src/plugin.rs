@@ -1,8 +1,8 @@
 //! What a plugin offers: the entry record and one table per kind of component.
 
 use crate::{
-    et_buffer, et_error, et_host, et_map, et_params, et_rng, et_row, et_scope, et_session, et_str,
-    et_stream, et_tensor, et_tokenizer,
+    et_buffer, et_context, et_error, et_host, et_map, et_net, et_params, et_rng, et_rows, et_scope,
+    et_session, et_str, et_stream, et_tensor, et_tokenizer,
 };
 use core::ffi::{c_char, c_void};
 
@@ -49,6 +49,10 @@ pub struct et_call {
     pub want: u32,
     /// Source of random numbers while training, else NULL.
     pub rng: *mut et_rng,
+    /// What the model keeps of the tokens so far while the host generates, else NULL. Empty before the first tokens: the model then reads all of them and puts in what it will
+    /// want; later a batch holds the new tokens alone, and the model appends. Entries lie in name spaces as those of a batch do: each space has "starts" [B+1] and tensors with
+    /// one row per token, by which the host reorders runs (beams) and drops finished ones. since 0.2
+    pub cache: *mut et_map,
 }
 
 /// `et.model/1`: an encoder or any other network below the head.
@@ -69,8 +73,9 @@ pub struct et_plugin_model {
             out: *mut *mut c_void,
         ) -> *mut et_error,
     >,
-    /// What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions": 512, "base_prefix": "bert",
-    /// "head": "bert", "pooled": true, "ignore": ["cls."]}. [one-at-a-time] since 0.1
+    /// What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions": 512, "base_prefix": "bert", "pooled": true,
+    /// "class": "BertModel", "tasks": {"sequence-classification": {"class": "BertForSequenceClassification", "form": "bert"}, ...}, "ignore": ["cls."]}.
+    /// [one-at-a-time] since 0.2
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
@@ -113,6 +118,26 @@ pub struct et_plugin_loss {
     >,
     /// Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    /// The loss of each row by itself, [B]; `forward` is their mean, weighted by "weights" where the batch has them. May be NULL where rows have no loss of their own
+    /// (in-batch negatives). [one-at-a-time] since 0.2
+    pub rows: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            call: *const et_call,
+            outputs: *const et_map,
+            batch: *const et_map,
+            out: *mut *mut et_tensor,
+        ) -> *mut et_error,
+    >,
+    /// What `forward` is a mean over: the number of rows, of tokens, or the sum of their weights. Means over several batches weigh each by this. NULL means the
+    /// number of rows. [one-at-a-time] since 0.2
+    pub weight: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            batch: *const et_map,
+            out: *mut f64,
+        ) -> *mut et_error,
+    >,
 }
 
 /// `et.optimizer/1`: a step over a parameter set.
@@ -262,18 +287,20 @@ pub struct et_plugin_app {
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
     /// What the host must know, as JSON: {"loss": {"name": ..., "options": {}} or null, "metrics": [{"name": ..., "options": {}}], "best": "accuracy", "best_is": "max",
-    /// "want": 2, "labels": [...], "config": {entries for config.json}, "longest": most tokens of a record's features after `build`, 0 if not known}.
-    /// [one-at-a-time] since 0.1
+    /// "want": 2, "labels": [...], "config": {entries for config.json}, "longest": most tokens of a record's features after `build`, 0 if not known, "task": the model's task
+    /// whose head this is, or "", "pretrained_head": whether a head of the checkpoint is taken over, "fresh": whether features change from epoch to epoch, "finish": whether
+    /// `finish` is wanted for every record, "modules": [{"name": ...}] that `forward` runs besides the encoder}. [one-at-a-time] since 0.2
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
-    /// Turns a record (JSON object from role to value) into features. Targets that are absent are left out. [any-thread] since 0.1
+    /// Turns a record (JSON object from role to value) into features: adds one row or more. Targets that are absent are left out. [any-thread] since 0.2
     pub features: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
+            context: *mut et_context,
             tokenizer: *const et_tokenizer,
             record: et_str,
-            row: *mut et_row,
+            rows: *mut et_rows,
         ) -> *mut et_error,
     >,
     /// Declares the parameters of the head in `scope`, the root of the set; `model` is the model's description as JSON. [one-at-a-time] since 0.1
@@ -284,16 +311,17 @@ pub struct et_plugin_app {
             model: et_str,
         ) -> *mut et_error,
     >,
-    /// Reads what the model wrote to `outputs` and adds its own, for instance "logits". [one-at-a-time] since 0.1
+    /// Runs the encoder and other modules by `net` as often as it likes, and writes what the loss and `decode` read to `outputs`, for instance "logits". [one-at-a-time] since 0.2
     pub forward: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
             call: *const et_call,
+            net: *mut et_net,
             batch: *const et_map,
             outputs: *mut et_map,
         ) -> *mut et_error,
     >,
-    /// Predictions as a JSON array with one object per row of the batch. [one-at-a-time] since 0.1
+    /// One part per row of the batch, as a JSON array of objects; the only part of a record is its prediction, unless `finish` is wanted. [one-at-a-time] since 0.2
     pub decode: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -304,6 +332,16 @@ pub struct et_plugin_app {
     >,
     /// Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    /// The prediction of a record, a JSON object, from the record and the parts of its rows in their order, a JSON array. Called for records of more than one row, and for all
+    /// where `describe` says "finish". NULL where records always are one row. [one-at-a-time] since 0.2
+    pub finish: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            record: et_str,
+            parts: et_str,
+            out: *mut *mut et_buffer,
+        ) -> *mut et_error,
+    >,
 }
 
 /// `et.metric/1`: a figure over a whole data set.
@@ -333,6 +371,27 @@ pub struct et_plugin_metric {
     >,
     /// Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    /// What the host must know, as JSON: {"of": "outputs" (the default: `update` is called) or "answers" (`answers` is), "smaller_is_better": ["mse"]}. May be NULL.
+    /// [one-at-a-time] since 0.2
+    pub describe: Option<
+        unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
+    >,
+    /// Counts predictions beside the records that they belong to, both JSON arrays of objects of one length. [one-at-a-time] since 0.2
+    pub answers: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            answers: et_str,
+            records: et_str,
+        ) -> *mut et_error,
+    >,
+    /// Writes what was counted. May be NULL, as `state_merge` then must be. [one-at-a-time] since 0.2
+    pub state_save: Option<
+        unsafe extern "C" fn(instance: *mut c_void, stream: *mut et_stream) -> *mut et_error,
+    >,
+    /// Adds what another instance of the same options has written. [one-at-a-time] since 0.2
+    pub state_merge: Option<
+        unsafe extern "C" fn(instance: *mut c_void, stream: *mut et_stream) -> *mut et_error,
+    >,
 }
 
 /// A borrowed view of a tensor's memory for the time of one call. Fields mean what DLPack's DLTensor fields mean; strides count elements.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use easytransfer::plugin::{
-    Call, Column, ComponentRef, DType, LoadedApp, Map, ModelInfo, Params, Record, Row, Tokenizer,
-    no_grad,
+    self, Asked, Call, Column, ComponentRef, DType, Init, LoadedApp, Map, ModelInfo, NetHost,
+    Params, Record, Row, Tensor, Tokenizer, abi, no_grad,
 };
 use serde_json::{Value, json};
 
@@ -48,13 +48,14 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     checks.check("a record without its columns is refused", || {
         let app = learned(component)?;
         let folder = Folder::new()?;
-        let (tokenizer, mut row) = (folder.tokenizer()?, Row::new()?);
-        match app.features(&tokenizer, &Record::new(), &mut row) {
-            Ok(()) => failed("it was accepted"),
-            result => no_panic(result),
+        let tokenizer = folder.tokenizer()?;
+        match app.features(&mut Asked::new(0), &tokenizer, &Record::new()) {
+            Ok(_) => failed("it was accepted"),
+            Err(error) => no_panic::<()>(Err(error)),
         }
     });
     checks.check("answers every record with one prediction", || predictions(component));
+    checks.check("joins the rows of a record into one prediction", || joined(component));
     checks.check("no record has more tokens than it says", || longest(component));
 }
 
@@ -89,38 +90,104 @@ fn predictions(component: &ComponentRef) -> Outcome {
     let columns = app.columns()?;
     let folder = Folder::new()?;
     let tokenizer = folder.tokenizer()?;
-    let mut rows = Vec::new();
+    let mut records = Vec::new();
     for (at, text) in TEXTS.iter().enumerate() {
-        let mut row = Row::new()?;
-        app.features(&tokenizer, &record(&columns, at, false), &mut row)?;
-        if row.tokens_len() == 0 {
-            return failed(format!("{text:?} became no tokens"));
+        let rows =
+            app.features(&mut Asked::new(at as u64), &tokenizer, &record(&columns, at, false))?;
+        if rows.iter().any(|row| row.tokens_len() == 0) {
+            return failed(format!("{text:?} became a row without tokens"));
         }
-        rows.push(row);
+        records.push(rows);
     }
-    let params = Params::new(3)?;
-    app.build(&params.root()?, &model(&tokenizer))?;
-    let width = WIDTH;
+    let mut net = FakeNet::new(&mut app, &tokenizer)?;
     // Another order and another number of rows, so that a prediction that is not of its row is noticed by its count.
-    for picked in [vec![&rows[0], &rows[1], &rows[2], &rows[3]], vec![&rows[2]]] {
-        let batch = Map::from_rows(&picked)?;
-        let tokens = batch.get("ids")?.len();
-        let mut outputs = Map::new()?;
-        for (name, shape) in [("last", [tokens, width]), ("pooled", [picked.len(), width])] {
-            let values: Vec<f64> = (0..shape[0] * width).map(number).collect();
-            outputs.put(name, &tensor(&values, &shape, DType::F32)?)?;
+    for picked in [vec![0, 1, 2, 3], vec![2]] {
+        let rows: Vec<&Row> = picked.iter().flat_map(|&at| &records[at]).collect();
+        let parts = net.parts(&app, &rows)?;
+        if parts.len() != rows.len() {
+            return failed(format!("expected {}, found {}", rows.len(), parts.len()));
         }
-        let call = Call::inference(app.info()?.want);
-        no_grad(|| app.forward(&call, &batch, &mut outputs))?;
-        let answers = app.decode(&batch, &outputs)?;
-        if answers.len() != picked.len() {
-            return failed(format!("expected {}, found {}", picked.len(), answers.len()));
-        }
-        if answers.iter().any(Record::is_empty) {
+        if parts.iter().any(Record::is_empty) {
             return failed("a prediction is empty");
         }
     }
     Ok(())
+}
+
+/// A record whose texts are longer than any limit, so that it may become several rows.
+fn long_record(app: &LoadedApp) -> Outcome<Record> {
+    let mut long = record(&app.columns()?, 0, false);
+    for value in long.values_mut() {
+        *value = Value::from("word ".repeat(1000));
+    }
+    Ok(long)
+}
+
+fn joined(component: &ComponentRef) -> Outcome {
+    let mut app = learned(component)?;
+    let folder = Folder::new()?;
+    let tokenizer = folder.tokenizer()?;
+    let mut net = FakeNet::new(&mut app, &tokenizer)?;
+    let long = long_record(&app)?;
+    let rows = app.features(&mut Asked::new(0), &tokenizer, &long)?;
+    if rows.len() == 1 && !app.info()?.finish {
+        return Ok(());
+    }
+    let parts = net.parts(&app, &rows.iter().collect::<Vec<_>>())?;
+    if app.finish(&long, parts)?.is_empty() { failed("the prediction is empty") } else { Ok(()) }
+}
+
+/// A model below the app that answers with fixed numbers.
+struct FakeNet {
+    params: Params,
+}
+
+impl FakeNet {
+    /// Builds the app on it.
+    fn new(app: &mut LoadedApp, tokenizer: &Tokenizer) -> Outcome<Self> {
+        let params = Params::new(3)?;
+        let root = params.root()?;
+        // For heads that are tied to the words.
+        let words = root.child("embeddings")?.child("word_embeddings")?;
+        words.param("weight", &[tokenizer.vocab_len(), WIDTH], Init::Normal(0.0, 0.1))?;
+        app.build(&root, &model(tokenizer))?;
+        Ok(Self { params })
+    }
+
+    /// What the app decodes from rows.
+    fn parts(&mut self, app: &LoadedApp, rows: &[&Row]) -> Outcome<Vec<Record>> {
+        let batch = Map::from_rows(rows)?;
+        let mut outputs = Map::new()?;
+        let call = Call::inference(app.info()?.want);
+        no_grad(|| app.forward(&call, self, &batch, &mut outputs))?;
+        Ok(app.decode(&batch, &outputs)?)
+    }
+}
+
+impl NetHost for FakeNet {
+    fn run(
+        &mut self,
+        _: &str,
+        call: &Call<'_>,
+        batch: &Map,
+        outputs: &mut Map,
+    ) -> plugin::Result<()> {
+        let (tokens, rows) = (batch.get("ids")?.len(), batch.get("starts")?.len() - 1);
+        let mut wanted = vec![("last".to_owned(), tokens), ("pooled".to_owned(), rows)];
+        if call.wants(abi::ET_WANT_HIDDEN_STATES) {
+            wanted.extend([0, 1].map(|layer| (format!("hidden_states/{layer}"), tokens)));
+        }
+        for (name, rows) in wanted {
+            let values: Vec<f64> = (0..rows * WIDTH).map(number).collect();
+            let value = tensor(&values, &[rows, WIDTH], DType::F32)?;
+            outputs.put(&name, &value)?;
+        }
+        Ok(())
+    }
+
+    fn param(&mut self, name: &str) -> plugin::Result<Tensor> {
+        self.params.find(name)?.tensor()
+    }
 }
 
 /// Width of the model that apps are built on.
@@ -140,19 +207,14 @@ fn model(tokenizer: &Tokenizer) -> ModelInfo {
 fn longest(component: &ComponentRef) -> Outcome {
     let mut app = learned(component)?;
     let folder = Folder::new()?;
-    let (tokenizer, params) = (folder.tokenizer()?, Params::new(3)?);
-    app.build(&params.root()?, &model(&tokenizer))?;
+    let tokenizer = folder.tokenizer()?;
+    FakeNet::new(&mut app, &tokenizer)?;
     let longest = app.info()?.longest;
-    let mut long = record(&app.columns()?, 0, false);
-    for value in long.values_mut() {
-        *value = Value::from("word ".repeat(1000));
-    }
-    let mut row = Row::new()?;
-    app.features(&tokenizer, &long, &mut row)?;
-    if longest > 0 && row.tokens_len() > longest {
+    let rows = app.features(&mut Asked::new(0), &tokenizer, &long_record(&app)?)?;
+    let found: usize = rows.iter().map(|row| row.tokens_len()).sum();
+    if longest > 0 && found > longest {
         return failed(format!(
-            "expected at most {longest} (`longest` of its description), found {}",
-            row.tokens_len()
+            "expected at most {longest} (`longest` of its description), found {found}"
         ));
     }
     Ok(())

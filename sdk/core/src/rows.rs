@@ -2,11 +2,11 @@
 
 use std::sync::Mutex;
 
-use easytransfer_abi::et_row;
+use easytransfer_abi::{et_row, et_rows};
 
 use crate::data::Map;
 use crate::error::{Result, fail};
-use crate::handle::{Handle, tag};
+use crate::handle::{self, Handle, tag};
 use crate::storage::{Element, tensor_from_vec};
 use crate::sync::lock;
 use crate::tensor::Tensor;
@@ -94,11 +94,16 @@ impl Row {
         Ok(())
     }
 
-    /// Number of tokens: the longest name space.
+    /// Number of tokens: the sum over the name spaces, within each of which all token fields have one length.
     pub fn tokens_len(&self) -> usize {
         let fields = lock(&self.0);
-        let tokens = fields.iter().filter(|(_, field)| matches!(field, Field::Tokens(_)));
-        tokens.map(|(_, field)| field.len()).max().unwrap_or(0)
+        let mut spaces: Vec<(&str, usize)> = Vec::new();
+        for (name, field) in fields.iter().filter(|(_, f)| matches!(f, Field::Tokens(_))) {
+            if !spaces.iter().any(|(known, _)| *known == space(name)) {
+                spaces.push((space(name), field.len()));
+            }
+        }
+        spaces.iter().map(|(_, len)| len).sum()
     }
 
     /// Copies all fields of `source` under `prefix` + name; nothing changes on error. Errors as for [`Row::put`].
@@ -113,6 +118,66 @@ impl Row {
         }
         *lock(&self.0) = merged;
         Ok(())
+    }
+}
+
+/// The rows that the features of one record become. Rows stay where they are while the list grows.
+#[derive(Debug, Default)]
+pub struct Rows(Mutex<Vec<Owned>>);
+
+impl Handle for Rows {
+    type Abi = et_rows;
+    const TAG: u32 = tag(b"ETrs");
+    const NAME: &'static str = "list of rows";
+}
+
+/// One reference to a row.
+#[derive(Debug)]
+struct Owned(*mut et_row);
+
+// SAFETY: the handle of a row may be used and released on any thread.
+unsafe impl Send for Owned {}
+// SAFETY: as above; rows lock themselves.
+unsafe impl Sync for Owned {}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: the reference is this one's, and it is given up once.
+        unsafe { handle::release::<Row>(self.0) }
+    }
+}
+
+impl Rows {
+    /// An empty list.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an empty row; the handle is the list's.
+    pub fn add(&self) -> *mut et_row {
+        let row = handle::into_raw(Row::new());
+        lock(&self.0).push(Owned(row));
+        row
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// An owned reference to a row. Errors: `NOT_FOUND`.
+    pub fn get(&self, index: usize) -> Result<*mut et_row> {
+        let rows = lock(&self.0);
+        match rows.get(index) {
+            // SAFETY: the list holds a reference, so the row is alive.
+            Some(row) => Ok(unsafe { handle::retain::<Row>(row.0) }),
+            None => fail!(ET_ERR_NOT_FOUND, "there is no row {index}, the list has {}", rows.len()),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use tokenizers::{PostProcessor, PostProcessorWrapper};
 use crate::error::{Error, Result, fail};
 use crate::handle::{Handle, tag};
 
+mod assemble;
 mod byte_level;
 mod json;
 mod load;
@@ -53,8 +54,26 @@ pub struct Encoding {
     pub special: Vec<i64>,
     /// Begin and end of each token as byte offsets into its text.
     pub offsets: Vec<i64>,
+    /// Number of the word of its text that each token belongs to, -1 for special tokens.
+    pub words: Vec<i64>,
     /// True if tokens were cut off.
     pub truncated: bool,
+}
+
+impl Encoding {
+    fn new(encoding: &tokenizers::Encoding, truncated: bool) -> Self {
+        let wide = |values: &[u32]| values.iter().map(|&value| i64::from(value)).collect();
+        let ends = |&(begin, end): &(usize, usize)| [begin as i64, end as i64];
+        let word = |word: &Option<u32>| word.map_or(-1, i64::from);
+        Self {
+            ids: wide(encoding.get_ids()),
+            segments: wide(encoding.get_type_ids()),
+            special: wide(encoding.get_special_tokens_mask()),
+            offsets: encoding.get_offsets().iter().flat_map(ends).collect(),
+            words: encoding.get_word_ids().iter().map(word).collect(),
+            truncated,
+        }
+    }
 }
 
 impl Handle for Encoding {
@@ -167,15 +186,7 @@ impl Tokenizer {
                     first
                 }
             };
-        let wide = |values: &[u32]| values.iter().map(|&value| i64::from(value)).collect();
-        let ends = |&(begin, end): &(usize, usize)| [begin as i64, end as i64];
-        Ok(Encoding {
-            ids: wide(joined.get_ids()),
-            segments: wide(joined.get_type_ids()),
-            special: wide(joined.get_special_tokens_mask()),
-            offsets: joined.get_offsets().iter().flat_map(ends).collect(),
-            truncated,
-        })
+        Ok(Encoding::new(&joined, truncated))
     }
 
     /// Turns ids back into text. Errors: `INVALID_ARGUMENT` naming an id outside the vocabulary and its position.

@@ -107,8 +107,9 @@ impl App {
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
         let mut answers = Vec::with_capacity(records.len());
         for window in Windows::of_records(records.to_vec(), app, tokenizer)? {
-            let rows = window?.rows;
-            answers.extend(evaluate::predictions(&mut self.network, &rows, BATCH_TOKENS)?);
+            let Window { samples, records, .. } = window?;
+            let network = &mut self.network;
+            answers.extend(evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?);
         }
         Ok(answers)
     }
@@ -176,20 +177,27 @@ impl App {
         let windows = self.windows(self.reader(data, true)?)?;
         let _scope = Scope::new(self.precision);
         let mut measure = Measure::new(self.runtime.components(), &self.network)?;
+        let wants_answers = measure.wants_answers();
         let mut wrong = Vec::new();
         let mut count = Count::default();
         for window in windows {
             let window = window?;
             count.add(&window);
             let network = &mut self.network;
-            let update = |batch: &_, outputs: &_| measure.update(batch, outputs);
-            if report.is_some() {
-                let predictions =
-                    evaluate::predictions_with(network, &window.rows, BATCH_TOKENS, update)?;
+            let Window { samples, records, .. } = &window;
+            let mut update = |batch: &_, outputs: &_| measure.update(batch, outputs);
+            if report.is_some() || wants_answers {
+                let predictions = evaluate::predictions_with(
+                    network,
+                    samples,
+                    records,
+                    BATCH_TOKENS,
+                    &mut update,
+                )?;
+                measure.answers(&predictions, records)?;
                 keep_mistakes(&mut wrong, &window, &predictions);
             } else {
-                let mut update = update;
-                evaluate::run(network, &window.rows, BATCH_TOKENS, |_, _, batch, outputs| {
+                evaluate::run(network, samples, BATCH_TOKENS, |_, _, batch, outputs| {
                     update(batch, outputs)
                 })?;
             }
@@ -226,14 +234,16 @@ impl App {
         for window in self.windows(reader)? {
             let window = window?;
             count.add(&window);
-            let predictions = evaluate::predictions(&mut self.network, &window.rows, BATCH_TOKENS)?;
+            let Window { samples, records, .. } = window;
+            let network = &mut self.network;
+            let predictions = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
             let Some(first) = predictions.first() else { continue };
             if out.is_none() {
                 columns.extend(first.keys().cloned());
                 out = Some(Output::create(output, format, std::mem::take(&mut columns))?);
             }
             let Some(out) = &mut out else { continue };
-            for (record, prediction) in window.records.into_iter().zip(predictions) {
+            for (record, prediction) in records.into_iter().zip(predictions) {
                 let mut row = record;
                 row.extend(prediction);
                 out.write(&row)?;
@@ -259,7 +269,7 @@ pub(crate) struct Count {
 
 impl Count {
     pub(crate) fn add(&mut self, window: &Window) {
-        self.rows += window.rows.len();
+        self.rows += window.samples.len();
         self.skipped += window.skipped;
     }
 

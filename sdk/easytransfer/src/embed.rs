@@ -107,13 +107,13 @@ impl Embedder {
         let (mut all, mut width) = (Vec::new(), 0);
         if let [text] = texts {
             // One text does not pay for a thread.
-            let row = windows::features(0, &record(text), &app, &tokenizer)?;
-            (all, width) = evaluate::vectors(&mut self.network, &[row], BATCH_TOKENS)?;
+            let sample = windows::features(0, &record(text), &app, &tokenizer)?;
+            (all, width) = evaluate::vectors(&mut self.network, &[sample], BATCH_TOKENS)?;
         } else {
             for window in Windows::of_records(texts.iter().map(record).collect(), app, tokenizer)? {
                 let vectors;
                 (vectors, width) =
-                    evaluate::vectors(&mut self.network, &window?.rows, BATCH_TOKENS)?;
+                    evaluate::vectors(&mut self.network, &window?.samples, BATCH_TOKENS)?;
                 all.extend(vectors);
             }
         }
@@ -144,7 +144,7 @@ impl Embedder {
                 let window = window?;
                 count.add(&window);
                 let (vectors, width) =
-                    evaluate::vectors(&mut self.network, &window.rows, BATCH_TOKENS)?;
+                    evaluate::vectors(&mut self.network, &window.samples, BATCH_TOKENS)?;
                 vectors.chunks_exact(width.max(1)).try_for_each(|vector| array.row(vector))?;
             }
             count.check(&data.path)?;
@@ -156,7 +156,7 @@ impl Embedder {
             let window = window?;
             count.add(&window);
             let (vectors, width) =
-                evaluate::vectors(&mut self.network, &window.rows, BATCH_TOKENS)?;
+                evaluate::vectors(&mut self.network, &window.samples, BATCH_TOKENS)?;
             for (vector, record) in vectors.chunks_exact(width.max(1)).zip(window.records) {
                 let mut line = record;
                 line.insert("vector".to_owned(), Value::from(vector));

@@ -69,11 +69,16 @@ pub(crate) fn start(device: &Device, precision: Precision) -> Result<*const et_h
     let host = engine.map_or_else(easytransfer_core::host::host, |engine| engine.host());
     // SAFETY: the engine's table lives until the process ends.
     unsafe { easytransfer_plugin::attach(host)? };
-    let session = easytransfer_plugin::host_table();
-    match engine {
-        // SAFETY: the session's table is a static of its interface.
-        Some(engine) => unsafe { engine.provide("et.session/1", session) },
-        None => easytransfer_core::host::provide("et.session/1", session),
+    for (id, table) in [
+        ("et.session/1", easytransfer_plugin::host_table()),
+        ("et.context/1", easytransfer_plugin::context_host_table()),
+        ("et.net/1", easytransfer_plugin::net_host_table()),
+    ] {
+        match engine {
+            // SAFETY: each table is a static of its interface.
+            Some(engine) => unsafe { engine.provide(id, table) },
+            None => easytransfer_core::host::provide(id, table),
+        }
     }
     if slot.is_none() {
         let device = match (device, engine) {

@@ -112,6 +112,18 @@ impl Host {
                 format!("at most {}", self.version()),
                 "update the host, or use an older version of the plugin",
             )
+        } else if minor < abi::ET_ABI_MINOR_OLDEST {
+            (
+                "the plugin was built for a version of the boundary whose slots have changed since",
+                format!(
+                    "abi {}.{} to {}.{}",
+                    host.abi_major,
+                    abi::ET_ABI_MINOR_OLDEST,
+                    host.abi_major,
+                    host.abi_minor
+                ),
+                "rebuild the plugin against this host's header (CHANGELOG.md says what changed), or use the host it was built for",
+            )
         } else {
             return Ok(());
         };

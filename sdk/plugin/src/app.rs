@@ -3,8 +3,11 @@
 use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
 };
+use crate::net::{with_context, with_net};
 use crate::text::{borrow, view};
-use crate::{Map, ModelInfo, Result, Row, Scope, Tokenizer};
+use crate::{
+    Context, ContextHost, Error, Map, ModelInfo, Net, NetHost, Result, Row, Rows, Scope, Tokenizer,
+};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -63,11 +66,29 @@ pub struct AppInfo {
     pub labels: Vec<String>,
     /// Entries for config.json, so that other tools read the saved model.
     pub config: Json<String, Value>,
-    /// Whether the head is that of Hugging Face's sequence classification, so that a saved model is read back by it.
-    pub sequence_classification: bool,
+    /// The task of the model whose head this is, one of [`ModelInfo::tasks`], so that a saved model is read back by the class that
+    /// other tools have for it; empty for a head of the app's own.
+    pub task: String,
+    /// Whether parameters of the head start from the checkpoint's values where it has them, as those of pretraining do; otherwise
+    /// they are new.
+    pub pretrained_head: bool,
+    /// Whether features differ from epoch to epoch (dynamic masking), so that none may be kept.
+    pub fresh: bool,
+    /// Whether [`App::finish`] is wanted for every record, and not only for those of several rows.
+    pub finish: bool,
+    /// Networks that [`App::forward`] runs besides the encoder.
+    pub modules: Vec<Module>,
     /// Most tokens that the features of a record have, special ones included, as known after [`App::build`]; 0 when there is no such
     /// number. With it a run of batches limited by rows needs no pass over the data to count its steps.
     pub longest: usize,
+}
+
+/// A network of an app besides the encoder: of the encoder's kind, with parameters of its own under its name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Module {
+    /// Name for [`crate::Net::run`], and the first part of the names of its parameters.
+    pub name: String,
 }
 
 /// An app. Methods with `&self` may run while other threads make features.
@@ -98,17 +119,54 @@ pub trait App: Send + Sync + Sized + 'static {
     /// What the host must know.
     fn info(&self) -> AppInfo;
 
-    /// Turns a record into features; targets that are absent are left out.
-    fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()>;
+    /// Turns a record into features: adds one row or more. Targets that are absent are left out.
+    fn features(
+        &self,
+        context: &mut Context<'_>,
+        tokenizer: &Tokenizer,
+        record: &Record,
+        rows: &mut Rows,
+    ) -> Result<()>;
 
     /// Declares the parameters of the head in `scope`, the root of the set.
     fn build(&mut self, scope: &Scope, model: &ModelInfo) -> Result<()>;
 
-    /// Adds the head's outputs to the model's.
-    fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
+    /// Computes what the loss and [`App::decode`] read. As written it runs the encoder once and then [`App::head`]; apps that want
+    /// more of the net (two towers, a tied head) have one of their own.
+    fn forward(
+        &self,
+        call: &Call<'_>,
+        net: &mut Net<'_>,
+        batch: &Map,
+        outputs: &mut Map,
+    ) -> Result<()> {
+        net.run("", call, batch, outputs)?;
+        self.head(call, batch, outputs)
+    }
 
-    /// One prediction per row of the batch.
+    /// Adds the head's outputs to the encoder's.
+    #[allow(unused_variables, reason = "an app without a head does nothing with its arguments")]
+    fn head(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+        Ok(())
+    }
+
+    /// One part per row of the batch. The only part of a record is its prediction.
     fn decode(&self, batch: &Map, outputs: &Map) -> Result<Vec<Record>>;
+
+    /// The prediction of a record from the parts of its rows; asked for records of several rows, and for all where
+    /// [`AppInfo::finish`] says so.
+    fn finish(&self, record: &Record, parts: Vec<Record>) -> Result<Record> {
+        let _ = record;
+        let count = parts.len();
+        let mut parts = parts.into_iter();
+        match (parts.next(), parts.next()) {
+            (Some(part), None) => Ok(part),
+            _ => Err(Error::new(
+                abi::ET_ERR_UNIMPLEMENTED,
+                format!("finish: this app joins no rows, found a record with {count}"),
+            )),
+        }
+    }
 }
 
 /// The C table of an app.
@@ -132,6 +190,7 @@ impl<T: App> AppTable<T> {
         forward: Some(Self::forward),
         decode: Some(Self::decode),
         release: Some(Instance::<T>::release),
+        finish: Some(Self::finish),
     };
 
     unsafe extern "C" fn create(
@@ -202,19 +261,18 @@ impl<T: App> AppTable<T> {
 
     unsafe extern "C" fn features(
         instance: *mut c_void,
+        context: *mut abi::et_context,
         tokenizer: *const abi::et_tokenizer,
         record: abi::et_str,
-        row: *mut abi::et_row,
+        rows: *mut abi::et_rows,
     ) -> *mut abi::et_error {
-        // SAFETY: as for `columns`; the tokenizer and the row live for the call.
+        // SAFETY: as for `columns`; context, tokenizer and rows live for the call.
         unsafe {
             Instance::<T>::with_ref(instance, |app| {
                 let tokenizer = Tokenizer::lend(tokenizer.cast_mut())?;
-                app.features(
-                    &tokenizer,
-                    &serde_json::from_str(view(record)?)?,
-                    &mut *Row::lend(row)?,
-                )
+                let record = serde_json::from_str(view(record)?)?;
+                let rows = &mut *Rows::lend(rows)?;
+                app.features(&mut Context::new(context)?, &tokenizer, &record, rows)
             })
         }
     }
@@ -235,14 +293,16 @@ impl<T: App> AppTable<T> {
     unsafe extern "C" fn forward(
         instance: *mut c_void,
         call: *const abi::et_call,
+        net: *mut abi::et_net,
         batch: *const abi::et_map,
         outputs: *mut abi::et_map,
     ) -> *mut abi::et_error {
-        // SAFETY: as for `columns`; the maps live for the call.
+        // SAFETY: as for `columns`; the net and the maps live for the call.
         unsafe {
             Instance::<T>::with_ref(instance, |app| {
                 Call::enter(call, |call| {
-                    app.forward(call, &*Map::lend(batch.cast_mut())?, &mut *Map::lend(outputs)?)
+                    let batch = Map::lend(batch.cast_mut())?;
+                    app.forward(call, &mut Net::new(net)?, &batch, &mut *Map::lend(outputs)?)
                 })
             })
         }
@@ -260,6 +320,22 @@ impl<T: App> AppTable<T> {
                 let predictions =
                     app.decode(&*Map::lend(batch.cast_mut())?, &*Map::lend(outputs.cast_mut())?)?;
                 put_text(out, &serde_json::to_string(&predictions)?)
+            })
+        }
+    }
+
+    unsafe extern "C" fn finish(
+        instance: *mut c_void,
+        record: abi::et_str,
+        parts: abi::et_str,
+        out: *mut *mut abi::et_buffer,
+    ) -> *mut abi::et_error {
+        // SAFETY: as for `columns`; the texts live for the call.
+        unsafe {
+            Instance::<T>::with_ref(instance, |app| {
+                let record = serde_json::from_str(view(record)?)?;
+                let answer = app.finish(&record, serde_json::from_str(view(parts)?)?)?;
+                put_text(out, &serde_json::to_string(&answer)?)
             })
         }
     }
@@ -307,14 +383,37 @@ impl LoadedApp {
         Ok(serde_json::from_str(&invoke_text!(self.0, et_plugin_app.describe())?)?)
     }
 
-    /// Turns a record into features.
-    pub fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()> {
-        self.features_json(tokenizer, &serde_json::to_string(record)?, row)
+    /// Turns a record into rows of features.
+    pub fn features(
+        &self,
+        context: &mut dyn ContextHost,
+        tokenizer: &Tokenizer,
+        record: &Record,
+    ) -> Result<Vec<Row>> {
+        self.features_json(context, tokenizer, &serde_json::to_string(record)?)
     }
 
-    /// Turns a record, as JSON text, into features.
-    pub fn features_json(&self, tokenizer: &Tokenizer, record: &str, row: &mut Row) -> Result<()> {
-        invoke!(self.0, et_plugin_app.features(tokenizer.as_raw(), borrow(record), row.as_raw()))
+    /// Turns a record, as JSON text, into rows of features. Errors: also an app that adds no row.
+    pub fn features_json(
+        &self,
+        context: &mut dyn ContextHost,
+        tokenizer: &Tokenizer,
+        record: &str,
+    ) -> Result<Vec<Row>> {
+        let rows = Rows::new()?;
+        with_context(context, |context| {
+            invoke!(
+                self.0,
+                et_plugin_app.features(context, tokenizer.as_raw(), borrow(record), rows.as_raw())
+            )
+        })?;
+        if rows.is_empty() {
+            return Err(Error::new(
+                abi::ET_ERR_FAILED_PRECONDITION,
+                format!("{}: features: expected at least one row, found none", self.0.what),
+            ));
+        }
+        rows.to_vec()
     }
 
     /// Declares the parameters of the head.
@@ -323,19 +422,34 @@ impl LoadedApp {
         invoke!(self.0, et_plugin_app.build(scope.as_raw(), borrow(&model)))
     }
 
-    /// Adds the head's outputs to the model's.
-    pub fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+    /// Computes what the loss and the predictions need, with `net` to run the encoder and the modules.
+    pub fn forward(
+        &self,
+        call: &Call<'_>,
+        net: &mut dyn NetHost,
+        batch: &Map,
+        outputs: &mut Map,
+    ) -> Result<()> {
         let call = call.raw();
-        invoke!(self.0, et_plugin_app.forward(&call, batch.as_raw(), outputs.as_raw()))
+        with_net(net, |net| {
+            invoke!(self.0, et_plugin_app.forward(&call, net, batch.as_raw(), outputs.as_raw()))
+        })
     }
 
-    /// Predictions as JSON text: an array with one object per row.
+    /// Parts as JSON text: an array with one object per row.
     pub fn decode_json(&self, batch: &Map, outputs: &Map) -> Result<String> {
         invoke_text!(self.0, et_plugin_app.decode(batch.as_raw(), outputs.as_raw()))
     }
 
-    /// One prediction per row of the batch.
+    /// One part per row of the batch.
     pub fn decode(&self, batch: &Map, outputs: &Map) -> Result<Vec<Record>> {
         Ok(serde_json::from_str(&self.decode_json(batch, outputs)?)?)
+    }
+
+    /// The prediction of a record from the parts of its rows.
+    pub fn finish(&self, record: &Record, parts: Vec<Record>) -> Result<Record> {
+        let (record, parts) = (serde_json::to_string(record)?, serde_json::to_string(&parts)?);
+        let text = invoke_text!(self.0, et_plugin_app.finish(borrow(&record), borrow(&parts)))?;
+        Ok(serde_json::from_str(&text)?)
     }
 }

@@ -186,6 +186,7 @@ impl<'a> Call<'a> {
             training: i32::from(self.training),
             want: self.want,
             rng: self.rng.map_or(null_mut(), Rng::as_raw),
+            cache: null_mut(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::host::{ask, call, handle, tables};
 use crate::text::{borrow, to_string_lossy};
-use crate::{Error, Result, Tensor};
+use crate::{Error, Lent, Result, Tensor};
 use easytransfer_abi as abi;
 use std::ptr::{null, null_mut};
 
@@ -130,7 +130,7 @@ impl Row {
         )
     }
 
-    /// Number of tokens.
+    /// Number of tokens: the sum over the name spaces.
     pub fn tokens_len(&self) -> usize {
         ask!(tables().data, et_host_data.row_tokens_len(self.as_raw()) or 0)
     }
@@ -138,6 +138,52 @@ impl Row {
     /// Copies every field of `source` under `prefix` + name.
     pub fn merge(&mut self, prefix: &str, source: &Row) -> Result<()> {
         call!(tables().data, et_host_data.row_merge(self.as_raw(), borrow(prefix), source.as_raw()))
+    }
+}
+
+handle! {
+    /// The rows that the features of one record become.
+    Rows(et_rows) released by data, et_host_data.rows_release
+}
+
+impl Rows {
+    /// An empty list.
+    pub fn new() -> Result<Self> {
+        let mut out = null_mut();
+        call!(tables().data, et_host_data.rows_new(&mut out))?;
+        // SAFETY: on success the out holds an owned reference.
+        unsafe { Self::from_raw(out) }
+    }
+
+    /// Adds an empty row.
+    pub fn add(&mut self) -> Result<Lent<'_, Row>> {
+        let mut out = null_mut();
+        call!(tables().data, et_host_data.rows_add(self.as_raw(), &mut out))?;
+        // SAFETY: the row lives as long as the list.
+        unsafe { Row::lend(out) }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        ask!(tables().data, et_host_data.rows_len(self.as_raw()) or 0)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Row `index`.
+    pub fn get(&self, index: usize) -> Result<Row> {
+        let mut out = null_mut();
+        call!(tables().data, et_host_data.rows_get(self.as_raw(), index, &mut out))?;
+        // SAFETY: on success the out holds an owned reference.
+        unsafe { Row::from_raw(out) }
+    }
+
+    /// All rows in their order.
+    pub fn to_vec(&self) -> Result<Vec<Row>> {
+        (0..self.len()).map(|index| self.get(index)).collect()
     }
 }
 

@@ -39,6 +39,7 @@ mod layers;
 mod loss;
 mod metric;
 mod model;
+mod net;
 pub mod nn;
 mod op;
 mod optimizer;
@@ -54,17 +55,20 @@ mod text;
 #[doc(hidden)]
 pub use easytransfer_abi as abi;
 
-pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Record};
+pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Module, Record};
 pub use checkpoint::{Recompute, checkpoint, set_recompute};
 pub use component::{Call, ComponentRef};
 pub use cuda::Cuda;
-pub use data::{Buffer, Map, Row};
+pub use data::{Buffer, Map, Row, Rows};
 pub use error::{Error, Result};
 pub use host::{Lent, attach, live_handles, raw_host};
 pub use layers::{Embedding, LayerNorm, Linear, LinearConfig};
-pub use loss::{LoadedLoss, Loss, LossTable};
-pub use metric::{LoadedMetric, Metric, MetricTable};
-pub use model::{LoadedModel, Model, ModelInfo, ModelTable};
+pub use loss::{LoadedLoss, Loss, LossTable, weight_of_rows};
+pub use metric::{Counts, LoadedMetric, Metric, MetricInfo, MetricTable};
+pub use model::{LoadedModel, Model, ModelInfo, ModelTable, Task};
+pub use net::{
+    Asked, Context, ContextHost, Net, NetHost, context_host_table, features_rng, net_host_table,
+};
 pub use nn::{Activation, Pool};
 #[doc(hidden)]
 pub use op::stateless;

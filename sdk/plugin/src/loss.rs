@@ -1,8 +1,10 @@
 //! Losses: a scalar from outputs and targets.
 
-use crate::component::{Call, ComponentRef, Instance, Loaded, create, invoke_tensor, parse};
+use crate::component::{
+    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_tensor, parse,
+};
 use crate::text::borrow;
-use crate::{Map, Result, Tensor};
+use crate::{Error, Map, Result, Tensor};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use std::ffi::{CStr, c_void};
@@ -21,6 +23,34 @@ pub trait Loss: Send + Sized + 'static {
 
     /// The loss as a scalar tensor.
     fn forward(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor>;
+
+    /// The loss of each row by itself, [B]; [`Loss::forward`] is their mean, weighted by "weights" where the batch has them. As
+    /// written, rows have none.
+    #[allow(
+        unused_variables,
+        reason = "a loss without one per row does nothing with its arguments"
+    )]
+    fn rows(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        Err(Error::new(abi::ET_ERR_UNIMPLEMENTED, "this loss has no loss per row"))
+    }
+
+    /// What [`Loss::forward`] is a mean over: rows, tokens, or the sum of their weights. Means over several batches weigh each by
+    /// this. As written: the sum of "weights", else the number of rows.
+    fn weight(&mut self, batch: &Map) -> Result<f64> {
+        weight_of_rows(batch)
+    }
+}
+
+/// The sum of a batch's "weights", or its number of rows.
+pub fn weight_of_rows(batch: &Map) -> Result<f64> {
+    match batch.find("weights")? {
+        Some(weights) => Ok(weights.to_vec::<f32>()?.iter().map(|&weight| f64::from(weight)).sum()),
+        None => {
+            // Rows that no host has collated know their number by their labels.
+            let rows = if batch.has("record") { "record" } else { "labels" };
+            Ok(batch.get(rows)?.extent(0)? as f64)
+        }
+    }
 }
 
 /// The C table of a loss.
@@ -36,6 +66,8 @@ impl<T: Loss> LossTable<T> {
         create: Some(Self::create),
         forward: Some(Self::forward),
         release: Some(Instance::<T>::release),
+        rows: Some(Self::rows),
+        weight: Some(Self::weight),
     };
 
     unsafe extern "C" fn create(options: abi::et_str, out: *mut *mut c_void) -> *mut abi::et_error {
@@ -50,15 +82,54 @@ impl<T: Loss> LossTable<T> {
         batch: *const abi::et_map,
         out: *mut *mut abi::et_tensor,
     ) -> *mut abi::et_error {
-        // SAFETY: the host passes its instance, one call at a time, live maps and a valid out.
+        // SAFETY: the contract of the slot is that of `value`.
+        unsafe { Self::value(instance, call, outputs, batch, out, T::forward) }
+    }
+
+    unsafe extern "C" fn rows(
+        instance: *mut c_void,
+        call: *const abi::et_call,
+        outputs: *const abi::et_map,
+        batch: *const abi::et_map,
+        out: *mut *mut abi::et_tensor,
+    ) -> *mut abi::et_error {
+        // SAFETY: the contract of the slot is that of `value`.
+        unsafe { Self::value(instance, call, outputs, batch, out, T::rows) }
+    }
+
+    /// # Safety
+    /// The host passes its instance, one call at a time, live maps and a valid out.
+    unsafe fn value(
+        instance: *mut c_void,
+        call: *const abi::et_call,
+        outputs: *const abi::et_map,
+        batch: *const abi::et_map,
+        out: *mut *mut abi::et_tensor,
+        of: fn(&mut T, &Call<'_>, &Map, &Map) -> Result<Tensor>,
+    ) -> *mut abi::et_error {
+        // SAFETY: promised by the caller.
         unsafe {
             Instance::<T>::with_mut(instance, |loss| {
                 Call::enter(call, |call| {
                     let outputs = Map::lend(outputs.cast_mut())?;
                     let batch = Map::lend(batch.cast_mut())?;
-                    *out = loss.forward(call, &outputs, &batch)?.into_raw();
+                    *out = of(loss, call, &outputs, &batch)?.into_raw();
                     Ok(())
                 })
+            })
+        }
+    }
+
+    unsafe extern "C" fn weight(
+        instance: *mut c_void,
+        batch: *const abi::et_map,
+        out: *mut f64,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes its instance, one call at a time, a live map and a valid out.
+        unsafe {
+            Instance::<T>::with_mut(instance, |loss| {
+                *out = loss.weight(&*Map::lend(batch.cast_mut())?)?;
+                Ok(())
             })
         }
     }
@@ -77,5 +148,27 @@ impl LoadedLoss {
     pub fn forward(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
         let call = call.raw();
         invoke_tensor!(self.0, et_plugin_loss.forward(&call, outputs.as_raw(), batch.as_raw()))
+    }
+
+    /// The loss of each row, [B]. Errors: `UNIMPLEMENTED` where rows have none.
+    pub fn rows(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        let call = call.raw();
+        invoke_tensor!(self.0, et_plugin_loss.rows(&call, outputs.as_raw(), batch.as_raw()))
+    }
+
+    /// What the loss of this batch is a mean over.
+    pub fn weight(&mut self, batch: &Map) -> Result<f64> {
+        if crate::host::slot!(self.0.table, et_plugin_loss.weight).is_none() {
+            return weight_of_rows(batch);
+        }
+        let mut weight = 0.0;
+        invoke!(self.0, et_plugin_loss.weight(batch.as_raw(), &mut weight))?;
+        if !(weight.is_finite() && weight >= 0.0) {
+            return Err(Error::new(
+                abi::ET_ERR_FAILED_PRECONDITION,
+                format!("{}: weight: expected a number from 0, found {weight}", self.0.what),
+            ));
+        }
+        Ok(weight)
     }
 }

@@ -8,6 +8,7 @@ use crate::{Map, Result, Scope};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
 
 /// What the trainer and the apps must know about a model.
@@ -24,12 +25,11 @@ pub struct ModelInfo {
     pub max_positions: usize,
     /// Name under which Hugging Face checkpoints with a head keep the encoder, for instance "bert".
     pub base_prefix: String,
-    /// Form of the classification head in Hugging Face checkpoints: "bert", "roberta", "distilbert" or "electra".
-    pub head: String,
-    /// Class of the Hugging Face model with a classification head, for config.json.
-    pub classifier_class: String,
     /// Class of the bare Hugging Face model, for config.json.
-    pub base_class: String,
+    pub class: String,
+    /// Heads that Hugging Face checkpoints of this model may have, by task: "sequence-classification", "masked-lm",
+    /// "question-answering", "token-classification".
+    pub tasks: BTreeMap<String, Task>,
     /// Probability of dropout before the classification head.
     pub classifier_dropout: f64,
     /// Standard deviation of new weights.
@@ -44,6 +44,16 @@ pub struct ModelInfo {
     /// Scopes of the model besides those of `depth`, each with the depth to which it counts: a projection behind the embeddings at 0, a
     /// pooler above the last of N layers at N + 1.
     pub beside: Vec<(String, usize)>,
+}
+
+/// A head that checkpoints of a model may have, with the encoder under [`ModelInfo::base_prefix`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Task {
+    /// Class of the Hugging Face model, for config.json.
+    pub class: String,
+    /// Layers and names of the head, as a name that apps know: "bert", "roberta", "distilbert", "electra", "albert".
+    pub form: String,
 }
 
 impl ModelInfo {

@@ -132,10 +132,20 @@ impl Tokenizer {
 
     /// Encodes a text or a pair with special tokens, cut to `max_len` tokens (0 for no limit).
     pub fn encode(&self, text: &str, pair: Option<&str>, max_len: usize) -> Result<Encoding> {
+        self.encode_with(text, pair, max_len, true)
+    }
+
+    fn encode_with(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        max_len: usize,
+        special: bool,
+    ) -> Result<Encoding> {
         let options = abi::et_encode_options {
             struct_size: size_of::<abi::et_encode_options>(),
             max_len,
-            add_special_tokens: 1,
+            add_special_tokens: i32::from(special),
             reserved: 0,
         };
         let pair = pair.map(borrow);
@@ -152,6 +162,37 @@ impl Tokenizer {
         )?;
         // SAFETY: on success the out holds an owned reference.
         unsafe { Encoding::from_raw(out) }
+    }
+
+    /// Encodes a text without special tokens and without a limit, to be cut into windows or aligned with words and then handed to
+    /// [`Tokenizer::assemble`].
+    pub fn pieces(&self, text: &str) -> Result<Encoding> {
+        self.encode_with(text, None, 0, false)
+    }
+
+    /// The model's input for pieces: with special tokens and segments as [`Tokenizer::encode`] of the texts behind them has it.
+    pub fn assemble(&self, first: &[i64], second: Option<&[i64]>) -> Result<Encoding> {
+        let (pair, pair_len) = second.map_or((null(), 0), |second| (second.as_ptr(), second.len()));
+        let mut out = null_mut();
+        call!(
+            tables().tokenizer_table,
+            et_host_tokenizer.assemble(
+                self.as_raw(),
+                first.as_ptr(),
+                first.len(),
+                pair,
+                pair_len,
+                &mut out
+            )
+        )?;
+        // SAFETY: on success the out holds an owned reference.
+        unsafe { Encoding::from_raw(out) }
+    }
+
+    /// Number of special tokens that [`Tokenizer::assemble`] adds to one list, or to two.
+    pub fn added_len(&self, pair: bool) -> usize {
+        ask!(tables().tokenizer_table,
+            et_host_tokenizer.added_len(self.as_raw(), i32::from(pair)) or 0)
     }
 
     /// Turns ids back into text.
@@ -207,6 +248,8 @@ encoding_slices! {
     special = encoding_special * 1,
     /// Begin and end of each token, byte offsets into its text.
     offsets = encoding_offsets * 2,
+    /// Number of the word of its text that each token belongs to, -1 for special tokens; of [`Tokenizer::assemble`], places in the lists.
+    words = encoding_words * 1,
 }
 
 impl Encoding {

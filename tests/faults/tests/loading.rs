@@ -188,6 +188,8 @@ unsafe extern "C" fn second_is_broken(kind: *const c_char, index: usize) -> *con
             create: Some(no_create),
             forward: if complete { Some(forward) } else { None },
             release: Some(no_release),
+            rows: None,
+            weight: None,
         }
     }
     static TABLES: Tables = Tables([loss(c"whole".as_ptr(), true), loss(c"half".as_ptr(), false)]);

@@ -176,7 +176,7 @@ pub fn install_loss(folder: &Path, id: &str, requires: &[&str], library: &Path) 
         other => panic!("{other}: no platform name for this machine"),
     };
     let manifest = format!(
-        "manifest_version = 1\nid = {id:?}\nversion = \"0.1.0\"\n\n[abi]\nmajor = 0\nminor = 1\nrequires = {requires:?}\n\n[[provides]]\nkind = \"loss\"\nname = {id:?}\n\n[library]\n{platform} = {name:?}\n"
+        "manifest_version = 1\nid = {id:?}\nversion = \"0.1.0\"\n\n[abi]\nmajor = 0\nminor = 2\nrequires = {requires:?}\n\n[[provides]]\nkind = \"loss\"\nname = {id:?}\n\n[library]\n{platform} = {name:?}\n"
     );
     fs::write(place.join(format!("{id}.toml")), manifest).expect("write the manifest");
     folder.to_path_buf()

@@ -3,10 +3,11 @@
 
 use easytransfer::plugin::abi::{ET_ERR_FAILED_PRECONDITION, ET_ERR_PANIC};
 use easytransfer::plugin::{
-    App, AppInfo, Call, Column, Error, InputView, LoadedApp, LoadedLoss, LoadedMetric, LoadedModel,
-    LoadedOptimizer, LoadedStrategy, Loss, Map, Metric, Model, ModelInfo, Op, Optimizer,
-    OutputSpec, OutputView, Params, Phases, Record, Result, Row, Scope, Session, SessionHost,
-    Strategy, Stream, Tensor, Tokenizer, apply, live_handles,
+    App, AppInfo, Asked, Call, Column, Context, Error, InputView, LoadedApp, LoadedLoss,
+    LoadedMetric, LoadedModel, LoadedOptimizer, LoadedStrategy, Loss, Map, Metric, MetricInfo,
+    Model, ModelInfo, NetHost, Op, Optimizer, OutputSpec, OutputView, Params, Phases, Record,
+    Result, Rows, Scope, Session, SessionHost, Strategy, Stream, Tensor, Tokenizer, apply,
+    live_handles,
 };
 use easytransfer::{Runtime, RuntimeOptions};
 use easytransfer_tests::places;
@@ -81,6 +82,15 @@ impl Loss for FragileLoss {
         self.0.reach("forward");
         Ok(loss)
     }
+    fn rows(&mut self, _: &Call<'_>, _: &Map, _: &Map) -> Result<Tensor> {
+        let loss = Tensor::scalar(1.0)?;
+        self.0.reach("rows");
+        Ok(loss)
+    }
+    fn weight(&mut self, _: &Map) -> Result<f64> {
+        self.0.reach("weight");
+        Ok(1.0)
+    }
 }
 
 struct FragileOptimizer(Fragile);
@@ -121,6 +131,22 @@ impl Metric for FragileMetric {
     fn compute(&self) -> Result<Json<String, Value>> {
         self.0.reach("compute");
         Ok(Json::new())
+    }
+    fn info(&self) -> MetricInfo {
+        self.0.reach("describe");
+        MetricInfo::default()
+    }
+    fn answers(&mut self, _: &[Record], _: &[Record]) -> Result<()> {
+        self.0.reach("answers");
+        Ok(())
+    }
+    fn save(&self, _: &mut Stream) -> Result<()> {
+        self.0.reach("state_save");
+        Ok(())
+    }
+    fn merge(&mut self, _: &mut Stream) -> Result<()> {
+        self.0.reach("state_merge");
+        Ok(())
     }
 }
 
@@ -206,7 +232,14 @@ impl App for FragileApp {
         self.0.reach("describe");
         AppInfo::default()
     }
-    fn features(&self, tokenizer: &Tokenizer, _: &Record, row: &mut Row) -> Result<()> {
+    fn features(
+        &self,
+        _: &mut Context<'_>,
+        tokenizer: &Tokenizer,
+        _: &Record,
+        rows: &mut Rows,
+    ) -> Result<()> {
+        let mut row = rows.add()?;
         row.put_tokens("ids", tokenizer.encode("hello", None, 8)?.ids())?;
         self.0.reach("features");
         Ok(())
@@ -216,7 +249,7 @@ impl App for FragileApp {
         self.0.reach("build");
         Ok(())
     }
-    fn forward(&self, _: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+    fn head(&self, _: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
         outputs.put("extra", &batch.get("logits")?)?;
         self.0.reach("forward");
         Ok(())
@@ -225,6 +258,10 @@ impl App for FragileApp {
         let _held = outputs.get("logits")?;
         self.0.reach("decode");
         Ok(Vec::new())
+    }
+    fn finish(&self, _: &Record, parts: Vec<Record>) -> Result<Record> {
+        self.0.reach("finish");
+        Ok(parts.into_iter().next().unwrap_or_default())
     }
 }
 
@@ -299,6 +336,18 @@ impl SessionHost for NoTrainer {
     }
 }
 
+/// A net whose encoder computes nothing.
+struct NoModel;
+
+impl NetHost for NoModel {
+    fn run(&mut self, _: &str, _: &Call<'_>, _: &Map, _: &mut Map) -> Result<()> {
+        Ok(())
+    }
+    fn param(&mut self, name: &str) -> Result<Tensor> {
+        Err(Error::invalid(name))
+    }
+}
+
 /// The tests count live handles, so they run one after the other.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -370,14 +419,21 @@ fn models_losses_and_metrics_that_panic_are_errors() {
                 model.forward(&call, &batch, &mut Map::new()?)
             });
         }
-        for at in ["create", "forward"] {
-            expect_panic(&runtime, "loss", at, LoadedLoss::create, |loss| {
-                loss.forward(&call, &batch, &batch).map(|_| ())
+        for at in ["create", "forward", "rows", "weight"] {
+            expect_panic(&runtime, "loss", at, LoadedLoss::create, |loss| match at {
+                "rows" => loss.rows(&call, &batch, &batch).map(|_| ()),
+                "weight" => loss.weight(&batch).map(|_| ()),
+                _ => loss.forward(&call, &batch, &batch).map(|_| ()),
             });
         }
-        for at in ["create", "update", "compute"] {
+        let slots =
+            ["create", "describe", "update", "compute", "answers", "state_save", "state_merge"];
+        for at in slots {
             expect_panic(&runtime, "metric", at, LoadedMetric::create, |metric| match at {
                 "compute" => metric.compute().map(|_| ()),
+                "answers" => metric.answers(&[], &[]),
+                "state_save" => metric.save(&mut Stream::writer()?),
+                "state_merge" => metric.merge(&mut Stream::reader(&[])?),
                 _ => metric.update(&batch, &batch),
             });
         }
@@ -456,7 +512,7 @@ fn apps_that_panic_are_errors() {
         let (call, record) = (Call::inference(0), Record::new());
         let callbacks = [
             "create", "columns", "observe", "observed", "state", "describe", "features", "build",
-            "forward", "decode",
+            "forward", "decode", "finish",
         ];
         for at in callbacks {
             let make = |component: &_, options: &str| LoadedApp::create(component, options, "");
@@ -466,9 +522,10 @@ fn apps_that_panic_are_errors() {
                 "observed" => app.observed(),
                 "state" => app.state().map(|_| ()),
                 "describe" => app.info().map(|_| ()),
-                "features" => app.features(&tokenizer, &record, &mut Row::new()?),
+                "features" => app.features(&mut Asked::new(0), &tokenizer, &record).map(|_| ()),
                 "build" => app.build(&scope, &ModelInfo::default()),
-                "forward" => app.forward(&call, &batch, &mut Map::new()?),
+                "forward" => app.forward(&call, &mut NoModel, &batch, &mut Map::new()?),
+                "finish" => app.finish(&record, vec![record.clone()]).map(|_| ()),
                 _ => app.decode(&batch, &batch).map(|_| ()),
             });
         }

@@ -4,11 +4,15 @@ use std::ffi::c_void;
 use std::path::Path;
 use std::ptr;
 
-use easytransfer_abi::{et_buffer, et_error, et_host_data, et_map, et_row, et_str, et_tensor};
+use easytransfer_abi::{
+    et_buffer, et_error, et_host_data, et_map, et_row, et_rows, et_str, et_tensor,
+};
 
 use crate::data::{Buffer, Map};
-use crate::handle::{borrow, guard, guard_value, out, release, slice_from, str_from, str_to};
-use crate::rows::{self, Field, Row};
+use crate::handle::{
+    borrow, guard, guard_value, out, put as put_out, release, slice_from, str_from, str_to,
+};
+use crate::rows::{self, Field, Row, Rows};
 use crate::tensor::Tensor;
 
 /// The table.
@@ -35,6 +39,11 @@ pub static TABLE: et_host_data = et_host_data {
     row_tokens_len: Some(row_tokens_len),
     row_merge: Some(row_merge),
     batch_from_rows: Some(batch_from_rows),
+    rows_new: Some(rows_new),
+    rows_release: Some(rows_release),
+    rows_add: Some(rows_add),
+    rows_len: Some(rows_len),
+    rows_get: Some(rows_get),
 };
 
 unsafe extern "C" fn buffer_new(
@@ -221,5 +230,41 @@ unsafe extern "C" fn batch_from_rows(
             });
             out(result, rows::collate(&borrowed.collect::<crate::error::Result<Vec<_>>>()?)?)
         }
+    })
+}
+
+unsafe extern "C" fn rows_new(result: *mut *mut et_rows) -> *mut et_error {
+    // SAFETY: the boundary's contract: a writable out pointer.
+    guard(|| unsafe { out(result, Rows::new()) })
+}
+
+unsafe extern "C" fn rows_release(rows: *mut et_rows) {
+    // SAFETY: the boundary's contract: an owned list or NULL.
+    unsafe { release::<Rows>(rows) }
+}
+
+unsafe extern "C" fn rows_add(rows: *mut et_rows, result: *mut *mut et_row) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the boundary's contract: a live list and a writable out pointer.
+        unsafe {
+            let rows = borrow::<Rows>(rows)?;
+            put_out(result, rows.add())
+        }
+    })
+}
+
+unsafe extern "C" fn rows_len(rows: *const et_rows) -> usize {
+    // SAFETY: the boundary's contract: a live list.
+    guard_value(0, || Ok(unsafe { borrow::<Rows>(rows) }?.len()))
+}
+
+unsafe extern "C" fn rows_get(
+    rows: *const et_rows,
+    index: usize,
+    result: *mut *mut et_row,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the boundary's contract: a live list and a writable out pointer.
+        unsafe { put_out(result, borrow::<Rows>(rows)?.get(index)?) }
     })
 }

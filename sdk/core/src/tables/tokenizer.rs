@@ -31,6 +31,9 @@ pub static TABLE: et_host_tokenizer = et_host_tokenizer {
     encoding_offsets: Some(encoding_offsets),
     encoding_truncated: Some(encoding_truncated),
     encoding_release: Some(encoding_release),
+    encoding_words: Some(encoding_words),
+    assemble: Some(assemble),
+    added_len: Some(added_len),
 };
 
 unsafe extern "C" fn load(path: et_str, result: *mut *mut et_tokenizer) -> *mut et_error {
@@ -187,4 +190,33 @@ unsafe extern "C" fn encoding_truncated(encoding: *const et_encoding) -> i32 {
 unsafe extern "C" fn encoding_release(encoding: *mut et_encoding) {
     // SAFETY: the boundary's contract: an owned encoding or NULL.
     unsafe { release::<Encoding>(encoding) }
+}
+
+unsafe extern "C" fn encoding_words(encoding: *const et_encoding) -> *const i64 {
+    // SAFETY: the boundary's contract: a live encoding.
+    guard_value(ptr::null(), || Ok(unsafe { borrow::<Encoding>(encoding) }?.words.as_ptr()))
+}
+
+unsafe extern "C" fn assemble(
+    tokenizer: *const et_tokenizer,
+    first: *const i64,
+    first_len: usize,
+    second: *const i64,
+    second_len: usize,
+    result: *mut *mut et_encoding,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the boundary's contract: a live tokenizer, lists of those lengths or NULL, and a writable out pointer.
+        unsafe {
+            let second =
+                if second.is_null() { None } else { Some(slice_from(second, second_len)?) };
+            let tokenizer = borrow::<Tokenizer>(tokenizer)?;
+            out(result, tokenizer.assemble(slice_from(first, first_len)?, second)?)
+        }
+    })
+}
+
+unsafe extern "C" fn added_len(tokenizer: *const et_tokenizer, pair: i32) -> usize {
+    // SAFETY: the boundary's contract: a live tokenizer.
+    guard_value(0, || Ok(unsafe { borrow::<Tokenizer>(tokenizer) }?.added_len(pair != 0)))
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use easytransfer_plugin::{Map, Row, step};
+use easytransfer_plugin::step;
 use serde::{Deserialize, Serialize};
 
 use crate::data::batching::{BatchOptions, Epoch, needs_lengths};
-use crate::data::collation::{collate, lengths};
+use crate::data::collation::{Batch, Sample, collate, lengths};
 use crate::data::features::Features;
 use crate::data::prefetch::Prefetch;
 use crate::error::{Error, Result};
@@ -46,8 +46,8 @@ pub fn batch_counts(features: &Features, config: &TrainConfig) -> impl Iterator<
 
 /// The batches of an epoch from one on.
 pub struct Batches {
-    windows: Prefetch<Vec<Map>>,
-    ready: std::vec::IntoIter<Map>,
+    windows: Prefetch<Vec<Batch>>,
+    ready: std::vec::IntoIter<Batch>,
 }
 
 impl Batches {
@@ -69,27 +69,29 @@ impl Batches {
 }
 
 /// The batches of a window but for the first `done`.
-fn window(features: &Features, epoch: &Epoch, index: usize, done: usize) -> Result<Vec<Map>> {
-    let rows: Vec<Arc<Row>> = features.rows(epoch.window(index).iter().copied())?;
-    let plan = epoch.pack(index, &lengths(&rows)).map_err(|(expected, found)| {
+fn window(features: &Features, epoch: &Epoch, index: usize, done: usize) -> Result<Vec<Batch>> {
+    let samples: Vec<Arc<Sample>> =
+        features.samples(epoch.window(index).iter().copied(), epoch.number())?;
+    let plan = epoch.pack(index, &lengths(&samples)).map_err(|(expected, found)| {
         Error::other(format!(
-            "features: expected {expected} batches of {} rows of at most {} tokens, found {found}; the app makes longer rows than its `longest` says",
-            rows.len(),
+            "features: expected {expected} batches of {} records of at most {} tokens, found {found}; the app makes longer rows than its `longest` says, or others in another epoch",
+            samples.len(),
             features.longest()
         ))
     })?;
-    plan[done..].iter().map(|batch| collate(&rows, batch)).collect()
+    plan[done..].iter().map(|batch| collate(&samples, batch)).collect()
 }
 
 impl Iterator for Batches {
-    type Item = Result<Map>;
+    type Item = Result<Batch>;
 
-    fn next(&mut self) -> Option<Result<Map>> {
+    fn next(&mut self) -> Option<Result<Batch>> {
         loop {
             if let Some(batch) = self.ready.next() {
                 // A card gets the arrays of the next one while it computes this one.
                 let next = self.ready.as_slice().first();
-                let begun = next.map_or(Ok(()), |next| step::prefetch(next).map_err(Error::from));
+                let begun =
+                    next.map_or(Ok(()), |next| step::prefetch(&next.map).map_err(Error::from));
                 return Some(begun.map(|()| batch));
             }
             match self.windows.next()? {
@@ -153,7 +155,7 @@ impl Source {
     }
 
     /// The next batch. Errors: a record that an app refuses.
-    pub fn next(&mut self, config: &TrainConfig, stream: u64) -> Result<Map> {
+    pub fn next(&mut self, config: &TrainConfig, stream: u64) -> Result<Batch> {
         if self.present.as_ref().is_none_or(|(_, count)| self.position.next >= *count) {
             self.position = Position { epoch: self.position.epoch + 1, next: 0 };
             self.open(config, stream);

@@ -84,6 +84,11 @@ impl Epoch {
         Epoch { order, options: options.clone(), before }
     }
 
+    /// The epoch's number, from 0.
+    pub fn number(&self) -> u64 {
+        self.options.epoch
+    }
+
     /// Number of batches.
     pub fn batches(&self) -> usize {
         self.before[self.before.len() - 1]

@@ -1,24 +1,77 @@
-//! From rows of features to a batch.
+//! From the rows that records become to a batch.
 
 use std::borrow::Borrow;
 
 use easytransfer_plugin::{Map, Row};
 
 use crate::data::batching::BatchOptions;
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// The features of one record: its rows, each of which knows the record ("record") and the source ("source") that it came from.
+pub struct Sample {
+    rows: Vec<Row>,
+    tokens: usize,
+}
+
+impl Sample {
+    /// Rows that an app made of record `record` of a source. Errors: the app has used one of the two names.
+    pub fn new(mut rows: Vec<Row>, record: u32, source: u64) -> Result<Sample> {
+        let mut tokens = 0;
+        for row in &mut rows {
+            tokens += row.tokens_len();
+            for (name, value) in [("record", i64::from(record)), ("source", source as i64)] {
+                row.put_i64(name, &[value]).map_err(|error| {
+                    error.context(format!("features: the field {name:?} is the host's to fill"))
+                })?;
+            }
+        }
+        Ok(Sample { rows, tokens })
+    }
+
+    /// The rows in their order.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Tokens of all rows.
+    pub fn tokens_len(&self) -> usize {
+        self.tokens
+    }
+}
+
+/// Some rows as tensors.
+pub struct Batch {
+    /// The tensors by name.
+    pub map: Map,
+    /// Number of rows.
+    pub rows: u64,
+    /// Number of tokens.
+    pub tokens: u64,
+}
 
 /// How to batch while nothing is trained.
 pub fn batch_options(tokens: u32) -> BatchOptions {
     BatchOptions { max_tokens: tokens, max_rows: 0, window: 4096, seed: 0, epoch: 0 }
 }
 
-/// Lengths of rows in tokens.
-pub fn lengths(rows: &[impl Borrow<Row>]) -> Vec<u32> {
-    rows.iter().map(|row| u32::try_from(row.borrow().tokens_len()).unwrap_or(u32::MAX)).collect()
+/// Lengths of samples in tokens.
+pub fn lengths(samples: &[impl Borrow<Sample>]) -> Vec<u32> {
+    let length = |sample: &Sample| u32::try_from(sample.tokens_len()).unwrap_or(u32::MAX);
+    samples.iter().map(|sample| length(sample.borrow())).collect()
 }
 
-/// A batch of some of the rows.
-pub fn collate(rows: &[impl Borrow<Row>], indices: &[u32]) -> Result<Map> {
-    let picked: Vec<&Row> = indices.iter().map(|&index| rows[index as usize].borrow()).collect();
-    Ok(Map::from_rows(&picked)?)
+/// A batch of all rows of some of the samples.
+pub fn collate(samples: &[impl Borrow<Sample>], indices: &[u32]) -> Result<Batch> {
+    let picked = indices.iter().map(|&index| samples[index as usize].borrow());
+    let rows: Vec<&Row> = picked.flat_map(Sample::rows).collect();
+    collate_rows(&rows)
+}
+
+/// A batch of these rows. Errors: rows with other fields than the first one.
+pub fn collate_rows(rows: &[&Row]) -> Result<Batch> {
+    let tokens = rows.iter().map(|row| row.tokens_len() as u64).sum();
+    if rows.is_empty() {
+        return Err(Error::other("a batch needs at least one row"));
+    }
+    Ok(Batch { map: Map::from_rows(rows)?, rows: rows.len() as u64, tokens })
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use easytransfer_plugin::{Column, LoadedApp, Record, Row, Tokenizer, profile};
+use easytransfer_plugin::{Asked, Column, LoadedApp, Record, Tokenizer, profile};
 use serde_json::{Map, Value};
 
+use crate::data::collation::Sample;
 use crate::data::columns::{Role, resolve};
 use crate::data::records::{OnBadRow, ReadOptions, Reader};
 use crate::error::{DataError, Error, Result};
@@ -22,6 +23,8 @@ pub struct Part {
     pub columns: Map<String, Value>,
     /// Rows that were left out because they did not fit.
     pub skipped: u64,
+    /// Number of the first record in the file.
+    first: u64,
     on_bad_row: OnBadRow,
 }
 
@@ -98,6 +101,7 @@ impl DatasetReader {
             lines: Vec::new(),
             columns: self.columns.clone(),
             skipped: 0,
+            first: self.rows as u64,
             on_bad_row: self.on_bad_row,
         };
         for row in self.reader.by_ref().take(most) {
@@ -128,15 +132,18 @@ impl DatasetReader {
 
 impl Part {
     /// Features of all records. Bad rows are skipped or end it, as the reading options say.
-    pub fn featurize(&mut self, app: &LoadedApp, tokenizer: &Tokenizer) -> Result<Vec<Row>> {
+    pub fn featurize(&mut self, app: &LoadedApp, tokenizer: &Tokenizer) -> Result<Vec<Sample>> {
         let span = profile::span("data", "features");
         span.note("records", self.records.len() as f64);
-        let mut rows = Vec::with_capacity(self.records.len());
+        let mut samples = Vec::with_capacity(self.records.len());
         let mut bad = Vec::new();
         for (index, record) in self.records.iter().enumerate() {
-            let mut row = Row::new()?;
-            match app.features(tokenizer, record, &mut row) {
-                Ok(()) => rows.push(row),
+            let number = self.first + index as u64;
+            match app.features(&mut Asked::new(number), tokenizer, record) {
+                Ok(rows) => {
+                    let number = u32::try_from(number).unwrap_or(u32::MAX);
+                    samples.push(Sample::new(rows, number, 0)?);
+                }
                 Err(error) if self.on_bad_row == OnBadRow::Stop => {
                     return Err(fault(
                         &self.path,
@@ -153,7 +160,7 @@ impl Part {
             self.records.remove(index);
             self.lines.remove(index);
         }
-        Ok(rows)
+        Ok(samples)
     }
 }
 

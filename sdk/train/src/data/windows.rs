@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use easytransfer_plugin::{LoadedApp, Record, Row, Tokenizer};
+use easytransfer_plugin::{Asked, LoadedApp, Record, Tokenizer};
 
+use crate::data::collation::Sample;
 use crate::data::dataset::{DatasetReader, Part};
 use crate::error::{Error, Result};
 
@@ -22,7 +23,7 @@ pub struct Window {
     /// The line of each record, counted from 1.
     pub lines: Vec<u64>,
     /// The features of each record.
-    pub rows: Vec<Row>,
+    pub samples: Vec<Sample>,
     /// Rows that were left out because they did not fit.
     pub skipped: u64,
 }
@@ -42,28 +43,31 @@ impl Windows {
     ) -> Result<Windows> {
         Windows::made_by(move |most| {
             let Some(mut part) = reader.part(most)? else { return Ok(None) };
-            let rows = part.featurize(&app, &tokenizer)?;
+            let samples = part.featurize(&app, &tokenizer)?;
             let Part { records, lines, skipped, .. } = part;
-            Ok(Some(Window { records, lines, rows, skipped }))
+            Ok(Some(Window { records, lines, samples, skipped }))
         })
     }
 
-    /// Starts to make features of records; the windows hold features only. Errors: the system refuses a thread.
+    /// Starts to make features of records. Errors: the system refuses a thread.
     pub fn of_records(
         records: Vec<Record>,
         app: Arc<LoadedApp>,
         tokenizer: Tokenizer,
     ) -> Result<Windows> {
         let mut next = 0;
+        let mut left = records.into_iter();
         Windows::made_by(move |most| {
-            let part = next..records.len().min(next + most);
-            next = part.end;
-            if part.is_empty() {
+            let records: Vec<Record> = left.by_ref().take(most).collect();
+            if records.is_empty() {
                 return Ok(None);
             }
-            let rows = part.map(|index| features(index, &records[index], &app, &tokenizer));
-            let rows = rows.collect::<Result<Vec<Row>>>()?;
-            Ok(Some(Window { records: Vec::new(), lines: Vec::new(), rows, skipped: 0 }))
+            let first = next;
+            next += records.len();
+            let samples = records.iter().zip(first..);
+            let samples = samples.map(|(record, index)| features(index, record, &app, &tokenizer));
+            let samples = samples.collect::<Result<Vec<Sample>>>()?;
+            Ok(Some(Window { records, lines: Vec::new(), samples, skipped: 0 }))
         })
     }
 
@@ -95,11 +99,11 @@ pub fn features(
     record: &Record,
     app: &LoadedApp,
     tokenizer: &Tokenizer,
-) -> Result<Row> {
-    let mut row = Row::new()?;
-    app.features(tokenizer, record, &mut row)
+) -> Result<Sample> {
+    let rows = app
+        .features(&mut Asked::new(index as u64), tokenizer, record)
         .map_err(|error| error.context(format!("record {index}")))?;
-    Ok(row)
+    Sample::new(rows, u32::try_from(index).unwrap_or(u32::MAX), 0)
 }
 
 impl Iterator for Windows {

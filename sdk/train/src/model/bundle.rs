@@ -57,7 +57,8 @@ pub fn save(
             .map_err(|error| Error::io("remove", &manifest_path, error))?;
     }
     let info = network.model.info();
-    let prefixed = network.app_info.sequence_classification && !info.base_prefix.is_empty();
+    let task = info.tasks.get(&network.app_info.task);
+    let prefixed = task.is_some() && !info.base_prefix.is_empty();
     weights::save(directory, &network.params, |name| {
         if name.starts_with("lora.") {
             None
@@ -68,7 +69,7 @@ pub fn save(
         }
     })?;
     let mut config = network.config.clone();
-    let class = if prefixed { &info.classifier_class } else { &info.base_class };
+    let class = task.map_or(&info.class, |task| &task.class);
     if let Some(object) = config.as_object_mut() {
         object.remove("_name_or_path");
         if !class.is_empty() {

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use easytransfer_plugin as plugin;
 use easytransfer_plugin::{
-    AppInfo, Call, ComponentRef, LoadedApp, LoadedModel, Map, Params, Record, Row, Tokenizer,
-    no_grad,
+    AppInfo, Asked, Call, ComponentRef, LoadedApp, LoadedModel, Map, NetHost, Param, Params,
+    Record, Row, Tensor, Tokenizer, no_grad,
 };
 use serde_json::{Value, json};
 
@@ -79,6 +80,8 @@ pub enum Start {
 pub struct Network {
     /// The model below the head.
     pub model: LoadedModel,
+    /// Networks that the app runs besides it, by name.
+    pub modules: Vec<(String, LoadedModel)>,
     /// The app; shared with the threads that make features.
     pub app: Arc<LoadedApp>,
     /// All parameters.
@@ -143,6 +146,31 @@ fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> R
     Ok(())
 }
 
+/// The networks that an app runs besides the encoder, which begin with the encoder's values where those were loaded.
+fn modules(
+    app: &LoadedApp,
+    component: &ComponentRef,
+    config: &Value,
+    params: &Params,
+    copy: bool,
+) -> Result<Vec<(String, LoadedModel)>> {
+    let mut modules = Vec::new();
+    let encoder: Vec<Param> = params.iter().collect();
+    for module in app.info()?.modules {
+        let before = params.len();
+        let scope = params.root()?.child(&module.name)?;
+        let model = LoadedModel::create(component, &config.to_string(), &scope)
+            .map_err(|error| error.context(format!("module {}", module.name)))?;
+        if copy {
+            for (own, from) in params.iter().skip(before).zip(&encoder) {
+                own.assign(&from.tensor()?)?;
+            }
+        }
+        modules.push((module.name, model));
+    }
+    Ok(modules)
+}
+
 impl Network {
     /// Builds the network that `config.json` in `directory` describes, but for the options in `replaced`, under the app's head.
     pub fn new(
@@ -178,19 +206,24 @@ impl Network {
             .map_err(|error| error.context(config_path.display()))?;
         let info = model.info().clone();
         let mut load_report = LoadReport::default();
-        // An encoder is loaded before the head is declared, so that a head in the checkpoint never lands in the new one.
-        match start {
-            Start::Encoder => {
-                load_report = weights::load(directory, &params, &info, Expect::Encoder)?;
-            }
-            Start::EncoderAllowMissing => {
-                load_report = weights::load(directory, &params, &info, Expect::Some)?;
-            }
-            Start::Bundle | Start::Scratch => {}
+        // An encoder is loaded before the head is declared, so that a head in the checkpoint lands in the new one only where the app
+        // wants it.
+        let expect = match start {
+            Start::Encoder => Some(Expect::Encoder),
+            Start::EncoderAllowMissing => Some(Expect::Some),
+            Start::Bundle | Start::Scratch => None,
+        };
+        if let Some(expect) = expect {
+            load_report = weights::load(directory, &params, &info, expect)?;
         }
+        let modules = modules(&stage.app, &component, &config, &params, expect.is_some())?;
+        let encoder_len = params.len();
         stage.app.build(&root, &info)?;
         if start == Start::Bundle {
             load_report = weights::load(directory, &params, &info, Expect::All)?;
+        } else if expect.is_some() && stage.app.info()?.pretrained_head {
+            let head: Vec<Param> = params.iter().skip(encoder_len).collect();
+            load_report.missing.extend(weights::load_where_there(directory, head, &info)?);
         }
         let tokenizer = Tokenizer::load(&path_text(directory)?)?;
         if tokenizer.vocab_len() > info.vocab_size {
@@ -204,6 +237,7 @@ impl Network {
         let app_info = stage.app.info()?;
         Ok(Network {
             model,
+            modules,
             app: Arc::new(stage.app),
             params,
             tokenizer,
@@ -224,21 +258,25 @@ impl Network {
             Some(rng) => Call::training(want, rng),
             None => Call::inference(want),
         };
-        self.model.forward(&call, batch, &mut outputs)?;
-        self.app.forward(&call, batch, &mut outputs)?;
+        let Network { model, modules, params, app, .. } = self;
+        app.forward(&call, &mut Running { model, modules, params }, batch, &mut outputs)?;
         Ok(outputs)
+    }
+
+    /// Features of records, and the number of rows that each has.
+    fn rows(&self, records: &[Record]) -> Result<(Vec<Row>, Vec<usize>)> {
+        let (mut rows, mut counts) = (Vec::new(), Vec::with_capacity(records.len()));
+        for (index, record) in records.iter().enumerate() {
+            let made = self.app.features(&mut Asked::new(index as u64), &self.tokenizer, record)?;
+            counts.push(made.len());
+            rows.extend(made);
+        }
+        Ok((rows, counts))
     }
 
     /// Features of records, in one batch.
     pub fn batch(&self, records: &[Record]) -> Result<Map> {
-        let rows: Vec<Row> = records
-            .iter()
-            .map(|record| {
-                let mut row = Row::new()?;
-                self.app.features(&self.tokenizer, record, &mut row)?;
-                Ok(row)
-            })
-            .collect::<Result<_>>()?;
+        let (rows, _) = self.rows(records)?;
         Ok(Map::from_rows(&rows.iter().collect::<Vec<_>>())?)
     }
 
@@ -254,8 +292,26 @@ impl Network {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let (batch, outputs) = self.infer(records, 0)?;
-        Ok(self.app.decode(&batch, &outputs)?)
+        let (rows, counts) = self.rows(records)?;
+        let batch = Map::from_rows(&rows.iter().collect::<Vec<_>>())?;
+        let outputs = no_grad(|| self.forward(&Call::inference(0), &batch))?;
+        let mut parts = self.app.decode(&batch, &outputs)?.into_iter();
+        records
+            .iter()
+            .zip(counts)
+            .map(|(r, c)| self.answer(r, parts.by_ref().take(c).collect()))
+            .collect()
+    }
+
+    /// The prediction of a record from the parts of its rows.
+    pub fn answer(&self, record: &Record, mut parts: Vec<Record>) -> Result<Record> {
+        match parts.pop() {
+            Some(only) if parts.is_empty() && !self.app_info.finish => Ok(only),
+            last => {
+                parts.extend(last);
+                Ok(self.app.finish(record, parts)?)
+            }
+        }
     }
 
     /// What the model and the app say of themselves.
@@ -266,5 +322,38 @@ impl Network {
     /// Number of elements of all parameters.
     pub fn parameter_count(&self) -> usize {
         self.params.iter().map(|param| param.len()).sum()
+    }
+}
+
+/// The parts of a network that its app can run.
+struct Running<'a> {
+    model: &'a mut LoadedModel,
+    modules: &'a mut [(String, LoadedModel)],
+    params: &'a Params,
+}
+
+impl NetHost for Running<'_> {
+    fn run(
+        &mut self,
+        module: &str,
+        call: &Call<'_>,
+        batch: &Map,
+        outputs: &mut Map,
+    ) -> plugin::Result<()> {
+        if module.is_empty() {
+            return self.model.forward(call, batch, outputs);
+        }
+        let known: Vec<String> = self.modules.iter().map(|(name, _)| name.clone()).collect();
+        match self.modules.iter_mut().find(|(name, _)| name == module) {
+            Some((_, model)) => model.forward(call, batch, outputs),
+            None => Err(plugin::Error::new(
+                plugin::abi::ET_ERR_NOT_FOUND,
+                format!("run: module {module:?}: expected \"\" (the encoder) or one of {known:?}"),
+            )),
+        }
+    }
+
+    fn param(&mut self, name: &str) -> plugin::Result<Tensor> {
+        self.params.find(name)?.tensor()
     }
 }

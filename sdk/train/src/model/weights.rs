@@ -90,6 +90,14 @@ impl Loader<'_> {
         Ok(Some(param.clone()))
     }
 
+    fn read(&mut self, path: &Path) -> Result<()> {
+        if path.extension().is_some_and(|ending| ending == "bin") {
+            self.torch(path)
+        } else {
+            self.safetensors(path)
+        }
+    }
+
     fn safetensors(&mut self, path: &Path) -> Result<()> {
         let buffer = map(path)?;
         let header = Header::parse(path, buffer.as_slice())?;
@@ -183,11 +191,7 @@ pub fn load(
         unexpected: Vec::new(),
     };
     for path in files(directory)? {
-        if path.extension().is_some_and(|ending| ending == "bin") {
-            loader.torch(&path)?;
-        } else {
-            loader.safetensors(&path)?;
-        }
+        loader.read(&path)?;
     }
     let Loader { params, done, unused, unexpected, .. } = loader;
     if !unexpected.is_empty() {
@@ -215,6 +219,27 @@ pub fn load(
         .into());
     }
     Ok(LoadReport { loaded: done.len(), unused, missing })
+}
+
+/// Loads those of these parameters that the weights in a directory have, and answers with the names of the others, which keep their
+/// values. Errors: a weight of another shape.
+pub fn load_where_there(
+    directory: &Path,
+    params: Vec<Param>,
+    info: &ModelInfo,
+) -> Result<Vec<String>> {
+    let mut loader = Loader {
+        params: params.into_iter().map(|param| (param.name(), param)).collect(),
+        info,
+        done: BTreeSet::new(),
+        unused: Vec::new(),
+        unexpected: Vec::new(),
+    };
+    for path in files(directory)? {
+        loader.read(&path)?;
+    }
+    let Loader { params, done, .. } = loader;
+    Ok(params.into_keys().filter(|name| !done.contains(name)).collect())
 }
 
 /// Writes all parameters as `model.safetensors`, names given by `name_of` (`None` leaves one out), low-rank updates merged.

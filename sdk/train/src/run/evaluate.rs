@@ -2,11 +2,13 @@
 
 use std::borrow::Borrow;
 
-use easytransfer_plugin::{Call, Choice, LoadedMetric, Map, Record, Row, no_grad, profile};
+use easytransfer_plugin::{
+    Call, Choice, Counts, LoadedLoss, LoadedMetric, Map, Record, Row, no_grad, profile,
+};
 use serde_json::{Map as Json, Value};
 
 use crate::data::batching::plan_sequential;
-use crate::data::collation::{batch_options, collate, lengths};
+use crate::data::collation::{Sample, batch_options, collate_rows};
 use crate::error::{Error, Result};
 use crate::model::components::Components;
 use crate::model::network::Network;
@@ -23,49 +25,91 @@ pub fn metrics(components: &dyn Components, choices: &[Choice]) -> Result<Vec<Lo
         .collect()
 }
 
-/// Runs the network over all rows without a tape, batch by batch; `each` gets row indices, batch and outputs.
+/// Runs the network over all rows of the samples without a tape, batch by batch, rows of like length together; `each` gets the
+/// numbers of the rows (counted over all samples), batch and outputs.
 pub fn run(
     network: &mut Network,
-    rows: &[impl Borrow<Row>],
+    samples: &[impl Borrow<Sample>],
     tokens: u32,
     mut each: impl FnMut(&Network, &[u32], &Map, &Map) -> Result<()>,
 ) -> Result<()> {
-    for indices in plan_sequential(&lengths(rows), &batch_options(tokens)) {
+    let rows: Vec<&Row> = samples.iter().flat_map(|sample| sample.borrow().rows()).collect();
+    let length = |row: &&Row| u32::try_from(row.tokens_len()).unwrap_or(u32::MAX);
+    let lengths: Vec<u32> = rows.iter().map(length).collect();
+    for indices in plan_sequential(&lengths, &batch_options(tokens)) {
         let span = profile::span("predict", "batch");
         span.note("rows", indices.len() as f64);
-        let batch = collate(rows, &indices)?;
+        let picked: Vec<&Row> = indices.iter().map(|&index| rows[index as usize]).collect();
+        let batch = collate_rows(&picked)?.map;
         let outputs = no_grad(|| network.forward(&Call::inference(0), &batch))?;
         each(network, &indices, &batch, &outputs)?;
     }
     Ok(())
 }
 
-/// Figures of the network on labelled rows, which come in windows, with the mean loss under "loss" when one is given.
-pub fn evaluate<R: Borrow<Row>>(
+/// A loss as a mean over many batches, each weighed by what its own mean is over.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MeanLoss {
+    sum: f64,
+    weight: f64,
+}
+
+impl MeanLoss {
+    /// Takes a batch and what the network said of it.
+    pub fn update(&mut self, loss: &mut LoadedLoss, batch: &Map, outputs: &Map) -> Result<()> {
+        let value = no_grad(|| loss.forward(&Call::inference(0), outputs, batch))?.to_scalar()?;
+        let weight = loss.weight(batch)?;
+        // A batch without a single token to predict has no mean.
+        if weight > 0.0 {
+            self.sum += value * weight;
+            self.weight += weight;
+        }
+        Ok(())
+    }
+
+    /// The mean, once there was something to take it over.
+    pub fn value(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
+    }
+}
+
+/// Figures of the network on labelled samples, which come in windows, with the mean loss under "loss" when one is given. `record`
+/// gives the record of a sample, which is asked where a metric counts answers.
+pub fn evaluate<S: Borrow<Sample>>(
     components: &dyn Components,
     network: &mut Network,
-    windows: impl IntoIterator<Item = Result<Vec<R>>>,
+    windows: impl IntoIterator<Item = Result<Vec<S>>>,
+    record: impl Fn(u32) -> Result<Record>,
     tokens: u32,
-    loss: Option<&mut easytransfer_plugin::LoadedLoss>,
+    loss: Option<&mut LoadedLoss>,
 ) -> Result<Json<String, Value>> {
     let mut measure = Measure::new(components, network)?;
     let mut loss = loss;
-    let (mut sum, mut count) = (0.0, 0.0);
-    for rows in windows {
-        run(network, &rows?, tokens, |_, indices, batch, outputs| {
+    let mut mean = MeanLoss::default();
+    let wants_answers = measure.wants_answers();
+    let mut first = 0;
+    for samples in windows {
+        let samples = samples?;
+        let mut update = |batch: &Map, outputs: &Map| {
             measure.update(batch, outputs)?;
-            if let Some(loss) = loss.as_deref_mut() {
-                let value =
-                    no_grad(|| loss.forward(&Call::inference(0), outputs, batch))?.to_scalar()?;
-                sum += value * indices.len() as f64;
-                count += indices.len() as f64;
+            match loss.as_deref_mut() {
+                Some(loss) => mean.update(loss, batch, outputs),
+                None => Ok(()),
             }
-            Ok(())
-        })?;
+        };
+        if wants_answers {
+            let numbers = first..first + samples.len() as u32;
+            let records: Vec<Record> = numbers.map(&record).collect::<Result<_>>()?;
+            let answers = predictions_with(network, &samples, &records, tokens, &mut update)?;
+            measure.answers(&answers, &records)?;
+        } else {
+            run(network, &samples, tokens, |_, _, batch, outputs| update(batch, outputs))?;
+        }
+        first += samples.len() as u32;
     }
     let mut figures = Json::new();
-    if count > 0.0 {
-        figures.insert("loss".to_owned(), Value::from(sum / count));
+    if let Some(mean) = mean.value() {
+        figures.insert("loss".to_owned(), Value::from(mean));
     }
     figures.extend(measure.figures()?);
     Ok(figures)
@@ -80,9 +124,27 @@ impl Measure {
         Ok(Measure(metrics(components, &network.app_info.metrics)?))
     }
 
+    /// Whether a metric counts answers.
+    pub fn wants_answers(&self) -> bool {
+        self.0.iter().any(|metric| metric.info().of == Counts::Answers)
+    }
+
+    /// Whether less of a figure is better.
+    pub fn smaller_is_better(&self, figure: &str) -> bool {
+        let mut names = self.0.iter().flat_map(|metric| &metric.info().smaller_is_better);
+        names.any(|name| name == figure)
+    }
+
     /// Takes a batch and what the network said of it.
     pub fn update(&mut self, batch: &Map, outputs: &Map) -> Result<()> {
-        Ok(self.0.iter_mut().try_for_each(|metric| metric.update(outputs, batch))?)
+        let mut metrics = self.0.iter_mut().filter(|metric| metric.info().of == Counts::Outputs);
+        Ok(metrics.try_for_each(|metric| metric.update(outputs, batch))?)
+    }
+
+    /// Takes predictions and their records.
+    pub fn answers(&mut self, answers: &[Record], records: &[Record]) -> Result<()> {
+        let mut metrics = self.0.iter_mut().filter(|metric| metric.info().of == Counts::Answers);
+        Ok(metrics.try_for_each(|metric| metric.answers(answers, records))?)
     }
 
     /// Figures of all batches so far.
@@ -95,47 +157,70 @@ impl Measure {
     }
 }
 
-/// Predictions in the order of the rows; `each` sees every batch and its outputs.
+/// Predictions in the order of the records, whose samples are given; `each` sees every batch and its outputs.
 pub fn predictions_with(
     network: &mut Network,
-    rows: &[Row],
+    samples: &[impl Borrow<Sample>],
+    records: &[Record],
     tokens: u32,
     mut each: impl FnMut(&Map, &Map) -> Result<()>,
 ) -> Result<Vec<Record>> {
-    let mut all: Vec<Option<Record>> = vec![None; rows.len()];
-    run(network, rows, tokens, |network, indices, batch, outputs| {
+    let rows: usize = samples.iter().map(|sample| sample.borrow().rows().len()).sum();
+    let mut parts: Vec<Option<Record>> = vec![None; rows];
+    run(network, samples, tokens, |network, indices, batch, outputs| {
         each(batch, outputs)?;
-        let records = network.app.decode(batch, outputs)?;
-        if records.len() != indices.len() {
+        let decoded = network.app.decode(batch, outputs)?;
+        if decoded.len() != indices.len() {
             return Err(Error::other(format!(
                 "app {}: expected {} predictions for a batch, found {}",
                 network.app_origin.name,
                 indices.len(),
-                records.len()
+                decoded.len()
             )));
         }
-        for (&index, record) in indices.iter().zip(records) {
-            all[index as usize] = Some(record);
+        for (&index, part) in indices.iter().zip(decoded) {
+            parts[index as usize] = Some(part);
         }
         Ok(())
     })?;
     // Every row is in exactly one batch of the plan.
-    Ok(all.into_iter().flatten().collect())
+    let mut parts = parts.into_iter().flatten();
+    let mut answers = Vec::with_capacity(samples.len());
+    for (sample, record) in samples.iter().zip(records) {
+        let count = sample.borrow().rows().len();
+        answers.push(network.answer(record, parts.by_ref().take(count).collect())?);
+    }
+    Ok(answers)
 }
 
-/// Predictions in the order of the rows.
-pub fn predictions(network: &mut Network, rows: &[Row], tokens: u32) -> Result<Vec<Record>> {
-    predictions_with(network, rows, tokens, |_, _| Ok(()))
+/// Predictions in the order of the records.
+pub fn predictions(
+    network: &mut Network,
+    samples: &[impl Borrow<Sample>],
+    records: &[Record],
+    tokens: u32,
+) -> Result<Vec<Record>> {
+    predictions_with(network, samples, records, tokens, |_, _| Ok(()))
 }
 
-/// Vectors [rows, width] in the order of the rows, from the output "vectors".
-pub fn vectors(network: &mut Network, rows: &[Row], tokens: u32) -> Result<(Vec<f32>, usize)> {
+/// Vectors [samples, width] in the order of the samples, from the output "vectors". Errors: a sample of several rows.
+pub fn vectors(
+    network: &mut Network,
+    samples: &[Sample],
+    tokens: u32,
+) -> Result<(Vec<f32>, usize)> {
+    if let Some(sample) = samples.iter().find(|sample| sample.rows().len() != 1) {
+        return Err(Error::other(format!(
+            "vectors: expected one row per text, found {}",
+            sample.rows().len()
+        )));
+    }
     let mut width = 0;
     let mut all: Vec<f32> = Vec::new();
-    run(network, rows, tokens, |_, indices, _, outputs| {
+    run(network, samples, tokens, |_, indices, _, outputs| {
         let vectors = outputs.get("vectors")?;
         width = vectors.extent(1)?;
-        all.resize(rows.len() * width, 0.0);
+        all.resize(samples.len() * width, 0.0);
         for (&index, vector) in indices.iter().zip(vectors.to_vec::<f32>()?.chunks_exact(width)) {
             let begin = index as usize * width;
             all[begin..begin + width].copy_from_slice(vector);

@@ -14,7 +14,7 @@ use serde_json::{Map as Json, Value};
 
 use crate::data::batches::{Position, Source, must_measure};
 use crate::data::dataset::DataOptions;
-use crate::data::features::{Features, Featurizer};
+use crate::data::features::{Features, Featurizer, Purpose};
 use crate::data::records::OnBadRow;
 use crate::data::store::{RecordStore, Storage};
 use crate::error::{Error, Result};
@@ -84,6 +84,7 @@ impl Fit<'_> {
             app: network.app.clone(),
             tokenizer: network.tokenizer.clone(),
             longest: u32::try_from(network.app_info.longest).unwrap_or(u32::MAX),
+            fresh: network.app_info.fresh,
         };
         let mut all = vec![of(String::new(), &self.network)];
         if companions {
@@ -92,11 +93,18 @@ impl Fit<'_> {
         all
     }
 
+    /// What features of a source are made for, unless they are for training.
+    pub fn purpose(&self, source: u64) -> Purpose {
+        Purpose { training: false, seed: self.config.seed, source }
+    }
+
     /// Features of the training data. They are made when their turn comes, unless their lengths are needed to count the steps or bad
     /// ones are to be left out.
     pub fn training_features(&self, records: RecordStore) -> Result<Features> {
         let skips = records.on_bad_row() == OnBadRow::Skip;
-        let mut features = Features::new(records, self.featurizers(true), self.storage.memory);
+        let makers = self.featurizers(true);
+        let purpose = Purpose { training: true, ..self.purpose(0) };
+        let mut features = Features::new(records, makers, purpose, self.storage.memory);
         if skips || must_measure(self.config, &features) {
             features.measure(self.config.workers, &self.storage)?;
         } else if self.config.epochs == 1 {
@@ -111,9 +119,10 @@ impl Fit<'_> {
         &self,
         records: RecordStore,
         companions: bool,
+        purpose: Purpose,
     ) -> Result<Arc<Features>> {
         let makers = self.featurizers(companions);
-        let mut features = Features::new(records, makers, self.storage.memory);
+        let mut features = Features::new(records, makers, purpose, self.storage.memory);
         features.measure(self.config.workers, &self.storage)?;
         Ok(Arc::new(features))
     }
@@ -130,7 +139,9 @@ impl Fit<'_> {
         for (name, path) in std::mem::take(&mut self.pending_sources) {
             let records =
                 RecordStore::read(&path, &columns, &self.data, &self.storage, |_| Ok(()))?;
-            let features = self.checked_features(records, true)?;
+            let source = self.sources.len() as u64 + 1;
+            let purpose = Purpose { training: true, ..self.purpose(source) };
+            let features = self.checked_features(records, true, purpose)?;
             self.sources.insert(name, Source::new(features));
         }
         Ok(())
@@ -146,11 +157,12 @@ impl Fit<'_> {
             )));
         };
         // A few rows tell the names, whatever the values are.
-        let few = valid.rows(0..valid.len().min(32) as u32);
+        let few = valid.samples(0..valid.len().min(32) as u32, 0);
         let figures = evaluate::evaluate(
             self.components,
             &mut self.network,
             [few],
+            |index| valid.record(index),
             self.config.batch.tokens,
             Some(&mut self.loss),
         )?;
@@ -229,6 +241,7 @@ impl Fit<'_> {
             self.components,
             &mut self.network,
             valid.windows(self.config.workers),
+            |index| valid.record(index),
             self.config.batch.tokens,
             Some(&mut self.loss),
         )
@@ -349,7 +362,7 @@ impl SessionHost for Fit<'_> {
         let found =
             if source == "train" { self.train.as_mut() } else { self.sources.get_mut(source) };
         match found {
-            Some(found) => Ok(found.next(self.config, stream)?),
+            Some(found) => Ok(found.next(self.config, stream)?.map),
             None => Err(plugin::Error::new(
                 plugin::abi::ET_ERR_NOT_FOUND,
                 format!("next_batch: source {source:?}: expected \"train\" or one of {known:?}"),

@@ -3,6 +3,7 @@
 use easytransfer_plugin::{Call, Map, Phases, Tensor, step};
 use serde_json::{Map as Json, json};
 
+use crate::data::collation::Batch;
 use crate::error::{Error, Result};
 use crate::run::epochs::Run;
 use crate::run::figures::{Figures, Unread};
@@ -19,7 +20,8 @@ pub(crate) struct Micro {
 
 impl Run<'_, '_> {
     /// Forward and backward of one batch; gradients are added up.
-    pub(crate) fn micro(&mut self, mut batch: Map, micros: usize) -> Result<Micro> {
+    pub(crate) fn micro(&mut self, batch: Batch, micros: usize) -> Result<Micro> {
+        let Batch { map: mut batch, rows, tokens } = batch;
         let fit = &mut *self.fit;
         fit.losses.clear();
         fit.loss_weight = 1.0;
@@ -72,8 +74,6 @@ impl Run<'_, '_> {
         drop(weighted);
         let total = if micros > 1 { total.affine(1.0 / micros as f64, 0.0)? } else { total };
         total.backward()?;
-        let rows = batch.get("starts")?.len().saturating_sub(1) as u64;
-        let tokens = batch.get("ids")?.len() as u64;
         Ok(Micro { loss: total, parts, rows, tokens })
     }
 

@@ -75,7 +75,8 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     }
     fit.in_setup = false;
     fit.open_pending()?;
-    fit.valid = valid.map(|records| fit.checked_features(records, false)).transpose()?;
+    let purpose = fit.purpose(0);
+    fit.valid = valid.map(|records| fit.checked_features(records, false, purpose)).transpose()?;
     fit.network.params.seal()?;
     fit.check_best()?;
     let features = fit.training_features(records)?;
