@@ -224,7 +224,7 @@ impl App for Comprehend {
 
 easytransfer_plugin::export! {
     id: "app-comprehend",
-    apps: [Comprehend],
     losses: [loss::SpanLoss],
+    apps: [Comprehend],
     metrics: [metric::Squad],
 }

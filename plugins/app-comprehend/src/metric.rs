@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use easytransfer_plugin::{Counts, Metric, MetricInfo, NoOptions, Record, Result, Stream};
 use serde_json::{Map as Json, Value, json};
 
-use crate::record::answers_of;
+use super::record::answers_of;
 
 /// "exact_match" and "f1" in percent: means over the records of the best value among a record's gold answers. A record without an
 /// answer counts as right if nothing was answered (SQuAD 2.0).

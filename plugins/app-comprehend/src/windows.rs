@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use easytransfer_plugin::{Encoding, Error, Result, Row, Tokenizer};
 
-use crate::record::Answer;
+use super::record::Answer;
 
 /// A question's and a text's pieces.
 pub struct Pieces {

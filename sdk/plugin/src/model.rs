@@ -4,7 +4,7 @@ use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
 };
 use crate::text::borrow;
-use crate::{Map, Result, Scope};
+use crate::{Activation, Map, Result, Scope};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,12 @@ pub struct ModelInfo {
     pub layers: usize,
     /// Rows of the token embedding.
     pub vocab_size: usize,
+    /// Columns of the token embedding ("embeddings.word_embeddings.weight"), to which heads of language models are tied.
+    pub embedding_size: usize,
+    /// Activation between the layers.
+    pub activation: Activation,
+    /// The small number of the layer norms.
+    pub layer_norm_eps: f64,
     /// Longest run in tokens.
     pub max_positions: usize,
     /// Name under which Hugging Face checkpoints with a head keep the encoder, for instance "bert".

@@ -5,11 +5,11 @@ use crate::host::{call, tables};
 use crate::tensor::produce;
 use crate::{Map, Params, Result, Rng, Tensor};
 use easytransfer_abi as abi;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::ptr::{null, null_mut};
 
 /// An activation function, by the names that configurations use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(i32)]
 pub enum Activation {

@@ -25,7 +25,10 @@ macro_rules! link {
 link! {
     zoo_bert = "../../../plugins/zoo-bert/src/lib.rs",
     app_classify = "../../../plugins/app-classify/src/lib.rs",
+    app_comprehend = "../../../plugins/app-comprehend/src/lib.rs",
     app_embed = "../../../plugins/app-embed/src/lib.rs",
+    app_match = "../../../plugins/app-match/src/lib.rs",
+    app_pretrain = "../../../plugins/app-pretrain/src/lib.rs",
     loss_basic = "../../../plugins/loss-basic/src/lib.rs",
     optim_basic = "../../../plugins/optim-basic/src/lib.rs",
     tl_finetune = "../../../plugins/tl-finetune/src/lib.rs",

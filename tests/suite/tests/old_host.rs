@@ -111,7 +111,13 @@ fn loss(
     registry.load_path(folder).map_err(|error| (0, error.to_string()))?;
     let component = registry.lookup(Kind::Loss, name).map_err(|error| (0, error.to_string()))?;
     let options = et_str { ptr: null(), len: 0 };
-    let call = et_call { struct_size: size_of::<et_call>(), training: 0, want: 0, rng: null_mut() };
+    let call = et_call {
+        struct_size: size_of::<et_call>(),
+        training: 0,
+        want: 0,
+        rng: null_mut(),
+        cache: null_mut(),
+    };
     // SAFETY: the loader checked the table; handles are live, outs are local, and the instance is released once.
     unsafe {
         let table = &*component.table.cast::<et_plugin_loss>();

@@ -9,6 +9,7 @@ use easytransfer::plugin::{
 use easytransfer_plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_POOLED};
 use easytransfer_tests::{linked, places};
 use easytransfer_train::files::safetensors::Header;
+use easytransfer_train::model::network::Running;
 use easytransfer_train::model::weights::{self, Expect};
 use serde_json::{Value, json};
 
@@ -90,9 +91,12 @@ impl Loaded {
     fn forward(&mut self, batch: &Map) -> Map {
         let mut outputs = Map::new().unwrap();
         let call = Call::inference(ET_WANT_HIDDEN_STATES | ET_WANT_POOLED);
-        self.model.forward(&call, batch, &mut outputs).unwrap();
         if let Some(app) = &self.app {
-            app.forward(&call, batch, &mut outputs).unwrap();
+            let net =
+                &mut Running { model: &mut self.model, modules: &mut [], params: &self.params };
+            app.forward(&call, net, batch, &mut outputs).unwrap();
+        } else {
+            self.model.forward(&call, batch, &mut outputs).unwrap();
         }
         outputs
     }

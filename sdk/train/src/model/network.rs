@@ -146,8 +146,9 @@ fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> R
     Ok(())
 }
 
-/// The networks that an app runs besides the encoder, which begin with the encoder's values where those were loaded.
-fn modules(
+/// The networks that an app runs besides the encoder. With `copy` they begin with the values of the parameters that are there, the
+/// encoder's.
+pub fn modules(
     app: &LoadedApp,
     component: &ComponentRef,
     config: &Value,
@@ -326,10 +327,13 @@ impl Network {
 }
 
 /// The parts of a network that its app can run.
-struct Running<'a> {
-    model: &'a mut LoadedModel,
-    modules: &'a mut [(String, LoadedModel)],
-    params: &'a Params,
+pub struct Running<'a> {
+    /// The encoder.
+    pub model: &'a mut LoadedModel,
+    /// The app's modules by name.
+    pub modules: &'a mut [(String, LoadedModel)],
+    /// All parameters.
+    pub params: &'a Params,
 }
 
 impl NetHost for Running<'_> {
