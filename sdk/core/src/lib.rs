@@ -50,6 +50,7 @@ pub mod log;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod options;
 mod param;
 pub mod params;
 mod plugin_segment;

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use easytransfer_abi::et_host;
+use easytransfer_core::options::EnginePrecision;
 use easytransfer_loader::engine::{self, Device, Engine, EngineError, Precision};
 use easytransfer_train::{Error, Result};
 
@@ -63,7 +64,8 @@ pub(crate) fn start(device: &Device, precision: Precision) -> Result<*const et_h
     };
     if engine.is_none() && slot.is_none() {
         let name = precision.name();
-        easytransfer_core::precision::choose(name)
+        EnginePrecision::from_name(name)
+            .and_then(easytransfer_core::precision::choose)
             .map_err(|error| Error::user(format!("--precision {name}: {error}")))?;
     }
     let host = engine.map_or_else(easytransfer_core::host::host, |engine| engine.host());
