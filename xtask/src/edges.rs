@@ -10,16 +10,17 @@ use std::path::{Path, PathBuf};
 /// Folders, `*` for any name, with the folders of the workspace that they may be built from.
 const EDGES: &[(&str, &[&str])] = &[
     ("sdk/abi", &[]),
-    ("sdk/plugin", &["sdk/abi"]),
+    ("sdk/text", &[]),
+    ("sdk/plugin", &["sdk/abi", "sdk/text"]),
     ("sdk/kernels", &[]),
-    ("sdk/core", &["sdk/abi", "sdk/kernels"]),
+    ("sdk/core", &["sdk/abi", "sdk/kernels", "sdk/text"]),
     ("sdk/engine", &["sdk/core", "sdk/abi"]),
-    ("sdk/loader", &["sdk/abi"]),
-    ("sdk/train", &["sdk/plugin", "sdk/loader"]),
+    ("sdk/loader", &["sdk/abi", "sdk/text"]),
+    ("sdk/train", &["sdk/plugin", "sdk/loader", "sdk/text"]),
     ("sdk/easytransfer", &["sdk/train", "sdk/loader", "sdk/core", "sdk/plugin", "sdk/abi"]),
     ("plugins/*", &["sdk/plugin", "sdk/abi"]),
     ("sdk/conformance", &["sdk/easytransfer"]),
-    ("capi", &["sdk/easytransfer", "sdk/abi"]),
+    ("capi", &["sdk/easytransfer", "sdk/abi", "sdk/text"]),
     ("hosts/*", &["sdk/easytransfer", "sdk/conformance"]),
     ("tests/*", &["sdk/*", "plugins/*", "capi", "hosts/*", "tests/*"]),
     ("xtask", &[]),
@@ -49,7 +50,7 @@ const TEST_OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// Folders that may name no crate from outside at all, with the exceptions, which must be optional.
-const BARE: &[(&str, &[&str])] = &[("sdk/abi", &["abi_stable"])];
+const BARE: &[(&str, &[&str])] = &[("sdk/abi", &["abi_stable"]), ("sdk/text", &[])];
 
 /// Names of folders, with what each may use.
 type Rules = [(&'static str, &'static [&'static str])];

@@ -22,7 +22,6 @@ mod fields;
 mod handshake;
 mod kind;
 mod manifest;
-mod nearest;
 mod open;
 mod platform;
 mod policy;

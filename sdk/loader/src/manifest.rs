@@ -2,8 +2,8 @@
 
 use crate::error::{Facts, LoadError};
 use crate::kind::Kind;
-use crate::nearest::nearest;
 use crate::platform::KNOWN_PLATFORMS;
+use easytransfer_text::nearest;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
-use crate::component::{guard, log_panic, panic_text};
+use crate::component::{guard, log_panic};
 use crate::host::{call, slot, tables};
 use crate::{Error, Lent, Result, Rng, Tensor};
 use easytransfer_abi as abi;
@@ -93,7 +93,10 @@ unsafe extern "C" fn release<F>(state: *mut c_void) {
     let dropped =
         catch_unwind(AssertUnwindSafe(|| drop(unsafe { Box::from_raw(state.cast::<F>()) })));
     if let Err(payload) = dropped {
-        log_panic::<F>("release of a checkpoint's segment", &panic_text(&*payload));
+        log_panic::<F>(
+            "release of a checkpoint's segment",
+            easytransfer_text::panic_text(&*payload),
+        );
     }
 }
 

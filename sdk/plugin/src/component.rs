@@ -2,6 +2,7 @@
 
 use crate::{Buffer, Error, Lent, Level, Result, Rng};
 use easytransfer_abi as abi;
+use easytransfer_text::panic_text;
 use serde::de::DeserializeOwned;
 use std::ffi::{CStr, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,16 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Instance<T> {
     value: T,
     poisoned: AtomicBool,
-}
-
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    if let Some(text) = payload.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "a panic without a message".to_owned()
-    }
 }
 
 /// Writes to the host's log what a slot that answers without an error cannot say. The type's path begins with the plugin's crate.
@@ -120,7 +111,7 @@ impl<T> Instance<T> {
                 drop(unsafe { Box::from_raw(raw.cast::<Self>()) });
             }));
             if let Err(payload) = dropped {
-                log_panic::<T>("release", &panic_text(&*payload));
+                log_panic::<T>("release", panic_text(&*payload));
             }
         }
     }
