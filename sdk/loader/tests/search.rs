@@ -18,6 +18,8 @@ static HOST: et_host = et_host {
     error_message: None,
     error_release: None,
     live_handles: None,
+    error_new_detailed: None,
+    error_details: None,
 };
 
 fn registry() -> Registry {

@@ -86,7 +86,7 @@ pub trait App: Send + Sync + Sized + 'static {
     fn columns(&self) -> Vec<Column>;
 
     /// Sees every training record before training. Refuses what [`App::features`] would refuse: bad rows should be known before the
-    /// first step, and features are made when a row's turn comes.
+    /// first step, and features are made when a row's turn comes. [`Error::record`](crate::Error::record) makes the refusal.
     fn observe(&mut self, record: &Record) -> Result<()>;
 
     /// All records were seen.

@@ -59,7 +59,7 @@ pub use checkpoint::{Recompute, checkpoint, set_recompute};
 pub use component::{Call, ComponentRef};
 pub use cuda::Cuda;
 pub use data::{Buffer, Map, Row};
-pub use error::{Error, Result};
+pub use error::{Error, RecordFault, Result};
 pub use host::{Lent, attach, live_handles, raw_host};
 pub use layers::{Embedding, LayerNorm, Linear, LinearConfig};
 pub use loss::{LoadedLoss, Loss, LossTable};

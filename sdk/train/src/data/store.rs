@@ -79,7 +79,7 @@ impl RecordStore {
                     .map_err(|error| Error::other(format!("write a record as JSON: {error}")))?;
                 if let Err(error) = see(&text) {
                     if on_bad_row == OnBadRow::Stop {
-                        return Err(fault(path, reader.columns(), line, error.message()));
+                        return Err(fault(path, reader.columns(), line, &error));
                     }
                     skipped += 1;
                     continue;
@@ -155,9 +155,9 @@ impl RecordStore {
     }
 
     /// The error for a record that an app refused.
-    pub fn fault(&self, index: usize, message: &str) -> Error {
+    pub fn fault(&self, index: usize, refusal: &plugin::Error) -> Error {
         match self.spool.get(index) {
-            Ok((line, _)) => fault(&self.path, &self.columns, line, message),
+            Ok((line, _)) => fault(&self.path, &self.columns, line, refusal),
             Err(error) => error,
         }
     }
