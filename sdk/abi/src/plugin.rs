@@ -335,6 +335,11 @@ pub struct et_plugin_metric {
     >,
     /// Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    /// What the host must know of the figures, as JSON: {"lower_is_better": ["mse"]}. More is better of every figure that is not named, and of all of them where
+    /// the slot is missing. [one-at-a-time] since 0.1
+    pub describe: Option<
+        unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
+    >,
 }
 
 /// A borrowed view of a tensor's memory for the time of one call. Fields mean what DLPack's DLTensor fields mean; strides count elements.

@@ -55,7 +55,7 @@ pub struct AppInfo {
     pub metrics: Vec<Choice>,
     /// Name of the figure that decides which checkpoint is best.
     pub best: String,
-    /// "max" or "min".
+    /// "max" or "min": whether more or less of it is better. Where it is empty the metric says so.
     pub best_is: String,
     /// `ET_WANT_` bits that the head needs from the model.
     pub want: u32,

@@ -63,7 +63,7 @@ pub use error::{Error, RecordFault, Result};
 pub use host::{Lent, attach, live_handles, raw_host};
 pub use layers::{Embedding, LayerNorm, Linear, LinearConfig};
 pub use loss::{LoadedLoss, Loss, LossTable};
-pub use metric::{LoadedMetric, Metric, MetricTable};
+pub use metric::{LoadedMetric, Metric, MetricInfo, MetricTable};
 pub use model::{LoadedModel, Model, ModelInfo, ModelTable};
 pub use nn::{Activation, Pool};
 #[doc(hidden)]

@@ -14,6 +14,7 @@ use crate::model::bundle;
 use crate::report::progress;
 use crate::report::run_log::RunLog;
 use crate::run::checkpoint::{self, Best, Parts, Progress};
+use crate::run::evaluate;
 use crate::run::figures::{MOST_UNREAD, Unread};
 use crate::run::fit::Fit;
 use crate::run::job::{StepInfo, TrainJob, TrainResult};
@@ -28,6 +29,8 @@ pub(crate) struct Run<'r, 'f> {
     fingerprint: Value,
     pub progress: Progress,
     best_params: Option<Buffer>,
+    /// Names of the figures of which less is better.
+    lower_is_better: Vec<String>,
     pub log: RunLog,
     /// Whether reading a number waits for the engine.
     defers: bool,
@@ -108,6 +111,7 @@ impl<'r, 'f> Run<'r, 'f> {
             fit.rng.set_state(rng);
             fit.step = progress.step;
         }
+        let lower_is_better = evaluate::lower_is_better(fit.components, &fit.network)?;
         let log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
         Ok(Run {
             fit,
@@ -118,6 +122,7 @@ impl<'r, 'f> Run<'r, 'f> {
             fingerprint,
             progress,
             best_params,
+            lower_is_better,
             log,
             defers: step::defers(),
             unread: Vec::new(),
@@ -301,13 +306,12 @@ impl<'r, 'f> Run<'r, 'f> {
             let known: Vec<&str> = figures.keys().map(String::as_str).collect();
             Error::user(format!("best: expected one of {known:?}, found {name:?}"))
         })?;
-        let minimize =
-            name == "loss" || name == "mse" || (name == info.best && info.best_is == "min");
+        let lower = self.lower_is_better.contains(&name);
         let better = self
             .progress
             .best
             .as_ref()
-            .is_none_or(|best| if minimize { value < best.value } else { value > best.value });
+            .is_none_or(|best| if lower { value < best.value } else { value > best.value });
         bar.print(&format!(
             "step {}: {name} {value:.4}{}",
             self.progress.step,
