@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Result, fail};
-use crate::inference::{self, Precision};
+use crate::inference::{self, LayerPrecision};
 use crate::options::EnginePrecision;
 
 static BF16: AtomicBool = AtomicBool::new(false);
@@ -32,5 +32,6 @@ pub fn choose(precision: EnginePrecision) -> Result<()> {
 /// Whether the products of a layer of this size round their operands.
 pub(crate) fn rounds(outputs: usize, inputs: usize) -> bool {
     BF16.load(Ordering::Relaxed)
-        && inference::precision_of_layer(Precision::Bf16, outputs, inputs) == Precision::Bf16
+        && inference::precision_of_layer(LayerPrecision::Bf16, outputs, inputs)
+            == LayerPrecision::Bf16
 }

@@ -15,20 +15,20 @@ use easytransfer_core::handle::{guard, guard_value, out, str_from};
 use easytransfer_core::options::EngineOptions;
 
 /// The record, which holds pointers to constants and functions only.
-struct Record(et_engine_record);
+struct StaticRecord(et_engine_record);
 
 // SAFETY: nothing that the record points to ever changes.
-unsafe impl Send for Record {}
+unsafe impl Send for StaticRecord {}
 // SAFETY: as above.
-unsafe impl Sync for Record {}
+unsafe impl Sync for StaticRecord {}
 
-static RECORD: OnceLock<Record> = OnceLock::new();
+static RECORD: OnceLock<StaticRecord> = OnceLock::new();
 
 /// The record of this engine; it lives until the process ends. [any-thread]
 #[unsafe(no_mangle)]
 pub extern "C" fn et_engine_entry() -> *const et_engine_record {
     let record = RECORD.get_or_init(|| {
-        Record(et_engine_record {
+        StaticRecord(et_engine_record {
             magic: ET_ENGINE_MAGIC,
             abi_major: ET_ABI_MAJOR,
             abi_minor: ET_ABI_MINOR,

@@ -30,9 +30,9 @@ mod search;
 
 pub use component::Component;
 pub use error::{Facts, LoadError};
-pub use kind::Kind;
-pub use manifest::{Manifest, Provided};
+pub use kind::ComponentKind;
+pub use manifest::{PluginManifest, Provided};
 pub use platform::{KNOWN_PLATFORMS, current_platform, library_file_name};
 pub use policy::Policy;
-pub use registry::{LoadReport, LoadedPlugin, Registry};
-pub use search::{Listing, SearchPath, Source};
+pub use registry::{LoadedPlugin, PluginReport, Registry};
+pub use search::{Listing, ManifestSource, SearchPath};

@@ -1,6 +1,6 @@
 //! What all kinds of components share: instances behind an opaque pointer, caught panics, and the host's handle of a table.
 
-use crate::{Buffer, Error, Lent, Level, Result, Rng};
+use crate::{Buffer, Error, Lent, LogLevel, Result, Rng};
 use easytransfer_abi as abi;
 use easytransfer_text::panic_text;
 use serde::de::DeserializeOwned;
@@ -19,7 +19,8 @@ pub(crate) struct Instance<T> {
 pub(crate) fn log_panic<T>(slot: &str, text: &str) {
     let target = std::any::type_name::<T>();
     // A log that fails leaves nothing that could be told.
-    let _ = catch_unwind(|| crate::log(Level::Error, target, &format!("{target}, {slot}: {text}")));
+    let _ =
+        catch_unwind(|| crate::log(LogLevel::Error, target, &format!("{target}, {slot}: {text}")));
 }
 
 /// Runs `f` and turns errors and panics into an error of the boundary.

@@ -14,7 +14,7 @@ use crate::data::dataset::{DataOptions, DatasetReader, fault};
 use crate::data::records::OnBadRow;
 use crate::data::spool::{Spool, SpoolWriter};
 use crate::error::{Error, Result};
-use crate::report::progress::{Progress, ProgressMode};
+use crate::report::progress::{ProgressLine, ProgressMode};
 
 /// Records that are read at a time.
 const PART: usize = 4096;
@@ -34,8 +34,8 @@ pub struct Storage {
 
 impl Storage {
     /// What is shown while `total` rows (0 if not known) are being worked on.
-    pub fn bar(&self, name: &str, total: usize) -> Progress {
-        Progress::new(name, total as u64, self.progress, Duration::from_secs(10))
+    pub fn bar(&self, name: &str, total: usize) -> ProgressLine {
+        ProgressLine::new(name, total as u64, self.progress, Duration::from_secs(10))
     }
 
     /// Errors: `Cancelled`.

@@ -11,7 +11,7 @@ use crate::data::batches::{self, Batches, Source};
 use crate::data::features::Features;
 use crate::error::{Error, Result};
 use crate::model::bundle;
-use crate::report::progress;
+use crate::report::progress::ProgressLine;
 use crate::report::run_log::RunLog;
 use crate::run::checkpoint::{self, Best, Parts, Progress};
 use crate::run::evaluate;
@@ -137,7 +137,7 @@ impl<'r, 'f> Run<'r, 'f> {
     /// Trains to the end and writes the bundle. Errors: cancelled, after a checkpoint; everything that can go wrong in a step.
     pub fn go(mut self) -> Result<TrainResult> {
         let config = self.fit.config;
-        let mut bar = progress::Progress::new(
+        let mut bar = ProgressLine::new(
             "train",
             self.fit.total_steps,
             self.job.progress,
@@ -159,7 +159,7 @@ impl<'r, 'f> Run<'r, 'f> {
     }
 
     /// Trains from the present batch to the end of the epoch or of the run.
-    fn epoch(&mut self, bar: &mut progress::Progress) -> Result<()> {
+    fn epoch(&mut self, bar: &mut ProgressLine) -> Result<()> {
         let config = self.fit.config;
         let schedule = config.schedule()?;
         let plan = batches::epoch(&self.features, config, 0, self.progress.epoch);
@@ -236,7 +236,7 @@ impl<'r, 'f> Run<'r, 'f> {
     }
 
     /// Shows a step, and reads the losses so far where somebody asks for them now.
-    fn show(&mut self, size: Size, due: &Due, bar: &mut progress::Progress) -> Result<()> {
+    fn show(&mut self, size: Size, due: &Due, bar: &mut ProgressLine) -> Result<()> {
         let asked = !self.defers
             || self.job.on_step.is_some()
             || self.log_is_due()
@@ -251,7 +251,7 @@ impl<'r, 'f> Run<'r, 'f> {
     }
 
     /// The evaluation and the end of an epoch, where they are due; answers with the time that is none of training.
-    fn after_step(&mut self, due: &Due, bar: &mut progress::Progress) -> Result<Duration> {
+    fn after_step(&mut self, due: &Due, bar: &mut ProgressLine) -> Result<Duration> {
         let before = Instant::now();
         if due.evaluation {
             self.after_evaluation(bar)?;
@@ -288,7 +288,7 @@ impl<'r, 'f> Run<'r, 'f> {
     }
 
     /// Evaluates on the validation data, keeps the best parameters, and decides whether to stop early.
-    fn after_evaluation(&mut self, bar: &mut progress::Progress) -> Result<()> {
+    fn after_evaluation(&mut self, bar: &mut ProgressLine) -> Result<()> {
         if self.fit.valid.is_none() {
             return Ok(());
         }
