@@ -1,9 +1,9 @@
 //! Errors: made by the engine, so that the same ones come from plugins and from here.
 
 use easytransfer_facade as facade;
+use easytransfer_text::panic_text;
 use facade::plugin::Error;
 use facade::plugin::abi::{ET_ERR_PANIC, ET_ERR_UNKNOWN, et_error, et_host, et_str};
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
@@ -17,14 +17,6 @@ fn make(code: i32, message: &str) -> *mut et_error {
     let message = et_str { ptr: message.as_ptr().cast(), len: message.len() };
     // SAFETY: the message is borrowed for the call and copied by the engine.
     host().error_new.map_or(null_mut(), |new| unsafe { new(code, message) })
-}
-
-fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }
 
 /// Runs the body of a function: errors and panics become errors of the boundary.

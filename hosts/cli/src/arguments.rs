@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use easytransfer::train::data::records::{Format, OnBadRow, ReadOptions, Schema};
 use easytransfer::train::files::output::OutputFormat;
 use easytransfer::{
-    DataFile, Device, EnginePrecision, Error, Precision, Profile, Result, Runtime, RuntimeOptions,
-    engine_use,
+    DataFile, Device, EnginePrecision, Error, LayerPrecision, Profile, Result, Runtime,
+    RuntimeOptions, engine_use,
 };
 
 use crate::{device, print};
@@ -147,11 +147,11 @@ pub struct Label {
 pub struct Computing {
     /// What the linear layers of the encoder compute in; everything else is f32
     #[arg(long, value_enum, default_value = "f32")]
-    precision: LayerPrecision,
+    precision: PredictPrecision,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum LayerPrecision {
+enum PredictPrecision {
     /// Single precision
     F32,
     /// bfloat16: packed weights take half the memory of f32; meant for processors with AVX512_BF16
@@ -161,11 +161,11 @@ enum LayerPrecision {
 }
 
 impl Computing {
-    pub fn precision(&self) -> Precision {
+    pub fn precision(&self) -> LayerPrecision {
         match self.precision {
-            LayerPrecision::F32 => Precision::F32,
-            LayerPrecision::Bf16 => Precision::Bf16,
-            LayerPrecision::Int8 => Precision::Int8,
+            PredictPrecision::F32 => LayerPrecision::F32,
+            PredictPrecision::Bf16 => LayerPrecision::Bf16,
+            PredictPrecision::Int8 => LayerPrecision::Int8,
         }
     }
 }

@@ -40,7 +40,7 @@ enum Command {
     #[command(subcommand)]
     Plugin(plugin::Plugin),
     #[command(subcommand)]
-    Device(device::Device),
+    Device(device::DeviceCommand),
 }
 
 fn parse() -> std::result::Result<Cli, clap::Error> {

@@ -117,10 +117,8 @@ impl Labels {
         self.index.get(name).copied().ok_or_else(|| {
             let known: Vec<&str> = self.names.iter().take(12).map(String::as_str).collect();
             let more = if self.names.len() > 12 { ", ..." } else { "" };
-            Error::bad_input(format!(
-                "label: expected one of [{}{more}], found {name:?}",
-                known.join(", ")
-            ))
+            let expected = format!("one of [{}{more}]", known.join(", "));
+            Error::record("label", expected, format!("{name:?}"))
         })
     }
 
@@ -150,14 +148,12 @@ impl Labels {
 fn name(value: &Value) -> Result<String> {
     match value {
         Value::String(text) if text.trim().is_empty() => {
-            Err(Error::bad_input("label: the cell is empty"))
+            Err(Error::record("label", "a usable value", "the cell is empty"))
         }
         Value::String(text) => Ok(text.trim().to_owned()),
         Value::Number(number) => Ok(number.to_string()),
         Value::Bool(flag) => Ok(flag.to_string()),
-        other => {
-            Err(Error::bad_input(format!("label: expected a text or a number, found {other}")))
-        }
+        other => Err(Error::record("label", "a text or a number", other.to_string())),
     }
 }
 
@@ -169,7 +165,7 @@ fn number(value: &Value) -> Result<f64> {
     };
     match parsed {
         Some(number) if number.is_finite() => Ok(number),
-        _ => Err(Error::bad_input(format!("label: expected a finite number, found {value}"))),
+        _ => Err(Error::record("label", "a finite number", value.to_string())),
     }
 }
 

@@ -110,7 +110,7 @@ impl App for Classify {
         texts_of(record)?;
         match record.get("label") {
             Some(value) => self.labels.observe(value),
-            None => Err(Error::bad_input("label: missing in a training record")),
+            None => Err(Error::record("label", "a label in a training record", "nothing")),
         }
     }
 
@@ -242,8 +242,8 @@ impl App for Classify {
 
 /// The text of a record and the second one of a pair.
 fn texts_of(record: &Record) -> Result<(String, Option<String>)> {
-    let text = text_of(record, "text")?
-        .ok_or_else(|| Error::bad_input("text: expected a string, found nothing"))?;
+    let text =
+        text_of(record, "text")?.ok_or_else(|| Error::record("text", "a string", "nothing"))?;
     Ok((text, text_of(record, "text_pair")?))
 }
 
@@ -253,7 +253,7 @@ fn text_of(record: &Record, role: &str) -> Result<Option<String>> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(other) => Err(Error::bad_input(format!("{role}: expected a string, found {other}"))),
+        Some(other) => Err(Error::record(role, "a string", other.to_string())),
     }
 }
 

@@ -87,10 +87,11 @@ impl App for Embed {
     }
 
     fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()> {
-        let text = record
-            .get("text")
-            .and_then(Value::as_str)
-            .ok_or_else(|| Error::bad_input("text: expected a string"))?;
+        let value = record.get("text");
+        let text = value.and_then(Value::as_str).ok_or_else(|| {
+            let found = value.map_or_else(|| "nothing".to_owned(), Value::to_string);
+            Error::record("text", "a string", found)
+        })?;
         let encoding = tokenizer.encode(text, None, self.max_length)?;
         row.put_tokens("ids", encoding.ids())?;
         row.put_tokens("segments", encoding.segments())

@@ -4,7 +4,7 @@ use super::config::{Family, Shape};
 use easytransfer_plugin::nn::{self, Attention};
 use easytransfer_plugin::{
     Activation, Call, Embedding, Error, Init, LayerNorm, Linear, LinearConfig, Map, ModelInfo,
-    Param, Pool, Result, Rng, Scope, Tensor, abi, checkpoint,
+    Param, Pool, Result, Rng, Scope, Tensor, abi, recomputed,
 };
 use std::sync::Arc;
 
@@ -152,7 +152,7 @@ impl Encoder {
                 outputs.put(&format!("hidden_states/{index}"), &x)?;
             }
             let layer = layer.clone();
-            [x] = checkpoint(&[&x, &starts], call.rng(), move |inputs, rng| match inputs {
+            [x] = recomputed(&[&x, &starts], call.rng(), move |inputs, rng| match inputs {
                 [x, starts] => Ok([layer.forward(x, starts, rng)?]),
                 _ => Err(Error::invalid("a layer has two inputs")),
             })?;

@@ -252,7 +252,8 @@ pub struct et_plugin_app {
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
     /// Sees every training record before training, to learn the labels and to refuse what `features` would refuse. `record` is a JSON object from role to value.
-    /// Errors: BAD_INPUT. [one-at-a-time] since 0.1
+    /// Errors: BAD_INPUT, with the details {"role": ..., "expected": ..., "found": ...} for a value that cannot be used (`et_host.error_new_detailed`);
+    /// the host adds file, line and the column's name. [one-at-a-time] since 0.1
     pub observe:
         Option<unsafe extern "C" fn(instance: *mut c_void, record: et_str) -> *mut et_error>,
     /// All records were seen; decides what follows from them. [one-at-a-time] since 0.1
@@ -267,7 +268,8 @@ pub struct et_plugin_app {
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
-    /// Turns a record (JSON object from role to value) into features. Targets that are absent are left out. [any-thread] since 0.1
+    /// Turns a record (JSON object from role to value) into features. Targets that are absent are left out.
+    /// Errors: as for `observe`. [any-thread] since 0.1
     pub features: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -333,6 +335,11 @@ pub struct et_plugin_metric {
     >,
     /// Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    /// What the host must know of the figures, as JSON: {"lower_is_better": ["mse"]}. More is better of every figure that is not named, and of all of them where
+    /// the slot is missing. [one-at-a-time] since 0.1
+    pub describe: Option<
+        unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
+    >,
 }
 
 /// A borrowed view of a tensor's memory for the time of one call. Fields mean what DLPack's DLTensor fields mean; strides count elements.

@@ -16,7 +16,7 @@ pub const ALIGNMENT: usize = 16;
 
 /// Where a parameter lies in an arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub struct ParamRange {
     /// First element.
     pub start: usize,
     /// Elements.
@@ -74,7 +74,7 @@ pub struct Arena {
     /// them from [`Arena::settled_grads`].
     grads: Raw,
     /// The parameters, in declaration order.
-    pub spans: Vec<Span>,
+    pub spans: Vec<ParamRange>,
     has_grad: Vec<AtomicBool>,
     /// Which rows of a parameter's gradient mean anything, if not all do.
     touched: Vec<Mutex<Option<Touched>>>,
@@ -107,11 +107,11 @@ macro_rules! with_real {
 pub(crate) use with_real;
 
 /// Spans of parameters with these lengths, and the length of the arena.
-pub fn lay_out(lens: impl Iterator<Item = usize>) -> (Vec<Span>, usize) {
+pub fn lay_out(lens: impl Iterator<Item = usize>) -> (Vec<ParamRange>, usize) {
     let mut end = 0usize;
     let spans = lens
         .map(|len| {
-            let span = Span { start: end, len };
+            let span = ParamRange { start: end, len };
             end += len.next_multiple_of(ALIGNMENT);
             span
         })
@@ -121,7 +121,7 @@ pub fn lay_out(lens: impl Iterator<Item = usize>) -> (Vec<Span>, usize) {
 
 impl Arena {
     /// An arena with these values; no parameter has a gradient.
-    pub fn new<F: Real>(values: Vec<F>, spans: Vec<Span>) -> Result<Self> {
+    pub fn new<F: Real>(values: Vec<F>, spans: Vec<ParamRange>) -> Result<Self> {
         let len = values.len();
         let has_grad = spans.iter().map(|_| AtomicBool::new(false)).collect();
         let touched = spans.iter().map(|_| Mutex::new(None)).collect();
@@ -157,7 +157,7 @@ impl Arena {
 
     /// The part of `buffer` that belongs to parameter `index`, as a view of `shape`.
     pub fn view(&self, buffer: &Raw, index: usize, shape: &[usize]) -> Result<Raw> {
-        let Span { start, len } = self.spans[index];
+        let ParamRange { start, len } = self.spans[index];
         Ok(buffer.narrow(0, start, len)?.reshape(shape)?)
     }
 
@@ -256,7 +256,7 @@ impl Arena {
     }
 
     fn with_slot<F: Real, R>(&self, index: usize, f: impl FnOnce(&mut [F]) -> R) -> Result<R> {
-        let Span { start, len } = self.spans[index];
+        let ParamRange { start, len } = self.spans[index];
         storage::with_mut::<F, _>(&self.grads.narrow(0, start, len)?, f)
     }
 

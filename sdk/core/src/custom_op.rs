@@ -162,6 +162,28 @@ unsafe fn answer(name: &str, step: &str, error: *mut et_error) -> Result<()> {
     Err(error.context(format!("op \"{name}\": {step}")))
 }
 
+/// Runs an expression with `$element` standing for the element type that `$dtype` names. Errors: `DTYPE` for types that do not cross the
+/// boundary.
+macro_rules! with_element {
+    ($dtype:expr, $element:ident => $body:expr) => {
+        with_element!($dtype, $element => $body;
+            U8: u8, U32: u32, I64: i64, BF16: bf16, F16: f16, F32: f32, F64: f64)
+    };
+    ($dtype:expr, $element:ident => $body:expr; $($variant:ident: $type:ty),*) => {
+        match $dtype {
+            $(DType::$variant => {
+                type $element = $type;
+                $body
+            })*
+            other => fail!(
+                ET_ERR_DTYPE,
+                "elements of type {} do not cross the boundary",
+                other.as_str()
+            ),
+        }
+    };
+}
+
 /// Address of the first element of a CPU tensor. The memory stays as long as the tensor does; nobody writes to it meanwhile, since
 /// values are immutable.
 fn address(tensor: &Raw) -> Result<*mut c_void> {
@@ -173,68 +195,29 @@ fn address(tensor: &Raw) -> Result<*mut c_void> {
         let data = T::slice(storage).unwrap_or(&[]);
         Ok(data[layout.start_offset().min(data.len())..].as_ptr().cast_mut().cast())
     }
-    match tensor.dtype() {
-        DType::U8 => of::<u8>(tensor),
-        DType::U32 => of::<u32>(tensor),
-        DType::I64 => of::<i64>(tensor),
-        DType::BF16 => of::<bf16>(tensor),
-        DType::F16 => of::<f16>(tensor),
-        DType::F32 => of::<f32>(tensor),
-        DType::F64 => of::<f64>(tensor),
-        other => {
-            fail!(ET_ERR_DTYPE, "elements of type {} do not cross the boundary", other.as_str())
-        }
-    }
+    with_element!(tensor.dtype(), E => of::<E>(tensor))
 }
 
-/// Memory of an output while the plugin writes it.
-enum Output {
-    U8(Vec<u8>),
-    U32(Vec<u32>),
-    I64(Vec<i64>),
-    BF16(Vec<bf16>),
-    F16(Vec<f16>),
-    F32(Vec<f32>),
-    F64(Vec<f64>),
+/// Memory of an output while the plugin writes it: a vector of some element type.
+trait Output {
+    fn data(&mut self) -> *mut c_void;
+    /// Errors: `SHAPE` when the elements do not fill `shape`.
+    fn into_tensor(self: Box<Self>, shape: Vec<usize>) -> Result<Raw>;
 }
 
-impl Output {
-    fn new(dtype: DType, len: usize) -> Result<Self> {
-        Ok(match dtype {
-            DType::U8 => Self::U8(storage::take(len)),
-            DType::U32 => Self::U32(storage::take(len)),
-            DType::I64 => Self::I64(storage::take(len)),
-            DType::BF16 => Self::BF16(storage::take(len)),
-            DType::F16 => Self::F16(storage::take(len)),
-            DType::F32 => Self::F32(storage::take(len)),
-            DType::F64 => Self::F64(storage::take(len)),
-            other => fail!(ET_ERR_DTYPE, "no outputs of type {}", other.as_str()),
-        })
-    }
-
+impl<T: Element> Output for Vec<T> {
     fn data(&mut self) -> *mut c_void {
-        match self {
-            Self::U8(v) => v.as_mut_ptr().cast(),
-            Self::U32(v) => v.as_mut_ptr().cast(),
-            Self::I64(v) => v.as_mut_ptr().cast(),
-            Self::BF16(v) => v.as_mut_ptr().cast(),
-            Self::F16(v) => v.as_mut_ptr().cast(),
-            Self::F32(v) => v.as_mut_ptr().cast(),
-            Self::F64(v) => v.as_mut_ptr().cast(),
-        }
+        self.as_mut_ptr().cast()
     }
 
-    fn into_tensor(self, shape: Vec<usize>) -> Result<Raw> {
-        match self {
-            Self::U8(v) => storage::tensor_from_vec(v, shape),
-            Self::U32(v) => storage::tensor_from_vec(v, shape),
-            Self::I64(v) => storage::tensor_from_vec(v, shape),
-            Self::BF16(v) => storage::tensor_from_vec(v, shape),
-            Self::F16(v) => storage::tensor_from_vec(v, shape),
-            Self::F32(v) => storage::tensor_from_vec(v, shape),
-            Self::F64(v) => storage::tensor_from_vec(v, shape),
-        }
+    fn into_tensor(self: Box<Self>, shape: Vec<usize>) -> Result<Raw> {
+        storage::tensor_from_vec(*self, shape)
     }
+}
+
+/// Memory for `len` elements with arbitrary values.
+fn output(dtype: DType, len: usize) -> Result<Box<dyn Output>> {
+    Ok(with_element!(dtype, E => Box::new(storage::take::<E>(len))))
 }
 
 /// Asks the plugin for types and shapes of the outputs.
@@ -293,7 +276,7 @@ fn forward_on_host(table: &Table, state: State, values: &[Value]) -> Result<Vec<
     let mut outputs = Vec::with_capacity(shapes.len());
     let mut output_parts = Vec::with_capacity(shapes.len());
     for (dtype, shape) in &shapes {
-        outputs.push(Output::new(*dtype, shape.iter().product())?);
+        outputs.push(output(*dtype, shape.iter().product())?);
         let mut strides = vec![1i64; shape.len()];
         for axis in (0..shape.len().saturating_sub(1)).rev() {
             strides[axis] = strides[axis + 1] * shape[axis + 1] as i64;

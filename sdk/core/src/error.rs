@@ -23,6 +23,8 @@ pub struct Failure {
     pub code: i32,
     /// What was being done, to what, what was expected and what was found.
     pub message: String,
+    /// The same as data, a JSON object; empty for most errors. The engine only carries it from one plugin or program to another.
+    pub details: String,
 }
 
 /// Result of an operation of the engine.
@@ -31,7 +33,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with one of the `ET_ERR_` codes.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
-        Self(Box::new(Failure { code, message: message.into() }))
+        Self(Box::new(Failure { code, message: message.into(), details: String::new() }))
+    }
+
+    /// The same error with details.
+    pub fn with_details(mut self, details: String) -> Self {
+        self.0.details = details;
+        self
     }
 
     /// The same error with `context` and a colon before its message.

@@ -6,7 +6,7 @@
 //! | [`kernels`] | pure functions over slices |
 //! | [`storage`] | the memory of tensors: slices of it, its pool, mapped files |
 //! | [`tensor`], [`tape`] | values, what they were computed from, and the pass backwards |
-//! | [`checkpoint`], [`recompute`] | what the backward pass computes again instead of finding it kept |
+//! | [`segment`], [`recompute`] | what the backward pass computes again instead of finding it kept |
 //! | [`inference`] | precision and packed weights where nothing is recorded |
 //! | [`params`], [`optim`] | named parameters in an arena, and steps over it |
 //! | [`data`], [`rows`], [`stream`], [`config`], [`tokenizer`], [`rng`] | what carries data across the boundary |
@@ -34,7 +34,6 @@ macro_rules! on_card {
 pub(crate) use on_card;
 
 mod arena;
-pub mod checkpoint;
 pub mod config;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -50,6 +49,7 @@ pub mod log;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod options;
 mod param;
 pub mod params;
 mod plugin_segment;
@@ -59,6 +59,7 @@ pub mod profile;
 pub mod recompute;
 pub mod rng;
 pub mod rows;
+pub mod segment;
 pub mod storage;
 pub mod stream;
 mod sync;

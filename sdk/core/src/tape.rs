@@ -79,7 +79,7 @@ pub struct Node {
     /// The backward function also reads gradients of f32 that are kept in bf16 or f16.
     reads_narrow: bool,
     /// What the profiler knows of the call that recorded this.
-    call: Option<Arc<profile::Call>>,
+    call: Option<Arc<profile::OpCall>>,
     /// `None` once the backward pass was here.
     recorded: Mutex<Option<Recorded>>,
 }
@@ -423,7 +423,7 @@ fn give(edge: &Edge, grad: Value, queue: &mut Queue) -> Result<()> {
         }
         Edge::Dropped => fail!(
             ET_ERR_FAILED_PRECONDITION,
-            "a gradient reached a value of a checkpoint's segment that is none of its outputs: return it from the segment, or \
+            "a gradient reached a value of a segment that runs twice that is none of its outputs: return it from the segment, or \
              train without recomputation by layer"
         ),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use easytransfer_core::inference::{Precision, Scope};
+use easytransfer_core::inference::{LayerPrecision, PredictionScope};
 use easytransfer_plugin::Record;
 use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
 use easytransfer_train::data::records::ReadOptions;
@@ -30,14 +30,14 @@ pub struct App {
     runtime: Runtime,
     network: Network,
     manifest: Manifest,
-    precision: Precision,
+    precision: LayerPrecision,
 }
 
 /// How a bundle answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AppOptions {
     /// What the encoder's linear layers compute in.
-    pub precision: Precision,
+    pub precision: LayerPrecision,
 }
 
 /// A data file and how to read it.
@@ -70,7 +70,7 @@ impl App {
     }
 
     /// What the encoder's linear layers compute in.
-    pub fn precision(&self) -> Precision {
+    pub fn precision(&self) -> LayerPrecision {
         self.precision
     }
 
@@ -100,7 +100,7 @@ impl App {
 
     /// One prediction per record; a record maps roles ("text", "text_pair") to values. Records are batched by length.
     pub fn predict_records(&mut self, records: &[Record]) -> Result<Vec<Record>> {
-        let _scope = Scope::new(self.precision);
+        let _scope = PredictionScope::new(self.precision);
         if records.len() <= 1 {
             return self.network.predict(records);
         }
@@ -174,7 +174,7 @@ impl App {
     /// Figures on a labelled file; with `report` also an HTML page with the confusion matrix and the worst mistakes.
     pub fn evaluate(&mut self, data: &DataFile, report: Option<&Path>) -> Result<Evaluation> {
         let windows = self.windows(self.reader(data, true)?)?;
-        let _scope = Scope::new(self.precision);
+        let _scope = PredictionScope::new(self.precision);
         let mut measure = Measure::new(self.runtime.components(), &self.network)?;
         let mut wrong = Vec::new();
         let mut count = Count::default();
@@ -220,7 +220,7 @@ impl App {
         let reader = self.reader(data, false)?;
         let mut columns: Vec<String> = reader.columns().keys().cloned().collect();
         let format = format.map_or_else(|| OutputFormat::of(output), Ok)?;
-        let _scope = Scope::new(self.precision);
+        let _scope = PredictionScope::new(self.precision);
         let mut out = None;
         let mut count = Count::default();
         for window in self.windows(reader)? {

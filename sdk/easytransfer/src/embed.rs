@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use easytransfer_core::inference::{Precision, Scope};
+use easytransfer_core::inference::{LayerPrecision, PredictionScope};
 use easytransfer_plugin::Record;
 use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
 use easytransfer_train::data::windows::{self, Windows};
@@ -29,13 +29,13 @@ pub struct EmbedOptions {
     /// Most tokens of a text.
     pub max_length: Option<u64>,
     /// What the encoder's linear layers compute in.
-    pub precision: Precision,
+    pub precision: LayerPrecision,
 }
 
 /// An encoder that turns texts into vectors.
 pub struct Embedder {
     network: Network,
-    precision: Precision,
+    precision: LayerPrecision,
 }
 
 impl EmbedOptions {
@@ -103,7 +103,7 @@ impl Embedder {
     pub fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {
         let record = |text: &&str| Record::from_iter([("text".to_owned(), Value::from(*text))]);
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
-        let _scope = Scope::new(self.precision);
+        let _scope = PredictionScope::new(self.precision);
         let (mut all, mut width) = (Vec::new(), 0);
         if let [text] = texts {
             // One text does not pay for a thread.
@@ -136,7 +136,7 @@ impl Embedder {
         let reader = DatasetReader::open(&data.path, &columns, &options)?;
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
         let windows = Windows::start(reader, app, tokenizer)?;
-        let _scope = Scope::new(self.precision);
+        let _scope = PredictionScope::new(self.precision);
         let mut count = Count::default();
         if output.extension().is_some_and(|ending| ending == "npy") {
             let mut array = NpyWriter::new(output, AtomicFile::create(output)?, self.width())?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use easytransfer_loader::Policy;
-use easytransfer_loader::engine::Precision as EnginePrecision;
+use easytransfer_loader::engine::EnginePrecision;
 use easytransfer_train::data::dataset::DataOptions;
 use easytransfer_train::model::network::Start;
 use easytransfer_train::options::validate;
@@ -16,7 +16,7 @@ use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::{
-    AppOptions, EmbedOptions, PluginInfo, Precision, RuntimeOptions, TrainConfig, TrainJob,
+    AppOptions, EmbedOptions, LayerPrecision, PluginInfo, RuntimeOptions, TrainConfig, TrainJob,
     TrainResult,
 };
 
@@ -79,13 +79,13 @@ pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
 }
 
 fn precision_schema() -> Value {
-    let names = Precision::ALL.map(Precision::name);
+    let names = LayerPrecision::ALL.map(LayerPrecision::name);
     json!({"type": "string", "enum": names, "default": "f32", "description": "what the encoder's linear layers compute in"})
 }
 
 /// The precision of checked options.
-fn precision(value: &Value) -> Precision {
-    Precision::from_name(&text(value, "precision")).unwrap_or_default()
+fn precision(value: &Value) -> LayerPrecision {
+    LayerPrecision::from_name(&text(value, "precision")).unwrap_or_default()
 }
 
 /// `{"precision": "f32" | "bf16" | "int8"}`
@@ -212,7 +212,7 @@ pub fn plugins(plugins: &[PluginInfo]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{app_options, embed_options, runtime_options, train_job};
-    use crate::Precision;
+    use crate::LayerPrecision;
     use easytransfer_loader::Policy;
 
     #[test]
@@ -237,9 +237,15 @@ mod tests {
 
     #[test]
     fn precision_is_read_and_a_wrong_one_names_the_values() {
-        assert_eq!(app_options("").unwrap().precision, Precision::F32);
-        assert_eq!(app_options(r#"{"precision": "int8"}"#).unwrap().precision, Precision::Int8);
-        assert_eq!(embed_options(r#"{"precision": "bf16"}"#).unwrap().precision, Precision::Bf16);
+        assert_eq!(app_options("").unwrap().precision, LayerPrecision::F32);
+        assert_eq!(
+            app_options(r#"{"precision": "int8"}"#).unwrap().precision,
+            LayerPrecision::Int8
+        );
+        assert_eq!(
+            embed_options(r#"{"precision": "bf16"}"#).unwrap().precision,
+            LayerPrecision::Bf16
+        );
         let error = app_options(r#"{"precision": "int4"}"#).unwrap_err().to_string();
         assert!(["f32", "bf16", "int8"].iter().all(|name| error.contains(name)), "{error}");
     }

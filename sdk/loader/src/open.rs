@@ -1,7 +1,7 @@
 //! Opening a library and fetching its record. Nothing here is ever closed.
 
 use crate::error::{Facts, LoadError};
-use crate::manifest::Manifest;
+use crate::manifest::PluginManifest;
 use crate::policy::Policy;
 use easytransfer_abi::et_plugin_record;
 use std::io::Read;
@@ -16,7 +16,7 @@ type Entry = unsafe extern "C" fn() -> *const et_plugin_record;
 /// Checks the file against policy and format, opens it for the rest of the process and asks for its record.
 /// Errors: `Platform`, `Path`, `Policy`, `Library`, `Entry`.
 pub(crate) fn open(
-    manifest: &Manifest,
+    manifest: &PluginManifest,
     platform: &str,
     policy: Policy,
 ) -> Result<(PathBuf, *const et_plugin_record), LoadError> {

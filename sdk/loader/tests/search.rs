@@ -2,7 +2,8 @@
 
 use easytransfer_abi::{ET_ABI_MAJOR, ET_ABI_MINOR, et_host};
 use easytransfer_loader::{
-    KNOWN_PLATFORMS, Kind, LoadError, Registry, SearchPath, Source, current_platform,
+    ComponentKind, KNOWN_PLATFORMS, LoadError, ManifestSource, Registry, SearchPath,
+    current_platform,
 };
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ static HOST: et_host = et_host {
     error_message: None,
     error_release: None,
     live_handles: None,
+    error_new_detailed: None,
+    error_details: None,
 };
 
 fn registry() -> Registry {
@@ -54,15 +57,15 @@ fn places_come_in_order() {
         Some(Path::new("/opt/et/bin")),
         Some(Path::new("/home/u/.local/share")),
     );
-    let places: Vec<(Source, &Path)> = search.places().collect();
+    let places: Vec<(ManifestSource, &Path)> = search.places().collect();
     let expected = [
-        (Source::Explicit, "/x"),
-        (Source::Environment, "/e1"),
-        (Source::Environment, "/e2"),
-        (Source::Executable, "/opt/et/bin/plugins"),
-        (Source::Executable, "/opt/et/bin/../lib/easytransfer/plugins"),
-        (Source::User, "/home/u/.local/share/easytransfer/plugins"),
-        (Source::System, "/usr/lib/easytransfer/plugins"),
+        (ManifestSource::Explicit, "/x"),
+        (ManifestSource::Environment, "/e1"),
+        (ManifestSource::Environment, "/e2"),
+        (ManifestSource::Executable, "/opt/et/bin/plugins"),
+        (ManifestSource::Executable, "/opt/et/bin/../lib/easytransfer/plugins"),
+        (ManifestSource::User, "/home/u/.local/share/easytransfer/plugins"),
+        (ManifestSource::System, "/usr/lib/easytransfer/plugins"),
     ];
     assert_eq!(places, expected.map(|(source, path)| (source, Path::new(path))));
     let none = SearchPath::from_parts(&[], Some(OsStr::new("")), None, None);
@@ -87,7 +90,7 @@ fn first_of_an_id_wins_and_the_rest_is_reported() {
     assert!(problem.to_string().contains(first.to_str().unwrap()), "{problem}");
     assert_eq!(registry.load(&listings[1]).expect_err("a duplicate"), *problem);
     // What only the second promises is not offered.
-    let error = registry.lookup(Kind::Loss, "two").expect_err("not offered").to_string();
+    let error = registry.lookup(ComponentKind::Loss, "two").expect_err("not offered").to_string();
     assert!(
         error.contains("no loss has this name") && error.contains("found: one, three;"),
         "{error}"
@@ -108,12 +111,12 @@ fn what_cannot_be_used_is_listed_with_the_reason() {
     let listings = registry.discover(&search);
     assert_eq!(listings.len(), 3);
     assert!(matches!(listings[0].problem, Some(LoadError::Platform(_))));
-    assert!(matches!(listings[1].problem, Some(LoadError::Manifest(_))));
+    assert!(matches!(listings[1].problem, Some(LoadError::PluginManifest(_))));
     assert!(matches!(listings[2].problem, Some(LoadError::Path(_))));
     let text = listings[0].problem.as_ref().unwrap().to_string();
     assert!(text.contains(elsewhere) && text.contains(current_platform()), "{text}");
     // The search for a component says what stood in the way.
-    let text = registry.lookup(Kind::Loss, "far").expect_err("not usable").to_string();
+    let text = registry.lookup(ComponentKind::Loss, "far").expect_err("not usable").to_string();
     assert!(text.contains("loss-elsewhere.toml") && text.contains("torn.toml"), "{text}");
 }
 

@@ -3,12 +3,22 @@
 use crate::component::{
     ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
 };
+use crate::host::slot;
 use crate::text::borrow;
 use crate::{Map, Result};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map as Json, Value};
 use std::ffi::{CStr, c_void};
+
+/// What the host must know of a metric's figures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MetricInfo {
+    /// Names of the figures of which less is better; more is better of the others.
+    pub lower_is_better: Vec<String>,
+}
 
 /// A metric.
 pub trait Metric: Send + Sized + 'static {
@@ -27,6 +37,11 @@ pub trait Metric: Send + Sized + 'static {
 
     /// The figures so far: numbers, or nested arrays for a confusion matrix.
     fn compute(&self) -> Result<Json<String, Value>>;
+
+    /// What the host must know of them; by default more is better of every one.
+    fn info(&self) -> MetricInfo {
+        MetricInfo::default()
+    }
 }
 
 /// The C table of a metric.
@@ -43,6 +58,7 @@ impl<T: Metric> MetricTable<T> {
         update: Some(Self::update),
         compute: Some(Self::compute),
         release: Some(Instance::<T>::release),
+        describe: Some(Self::describe),
     };
 
     unsafe extern "C" fn create(options: abi::et_str, out: *mut *mut c_void) -> *mut abi::et_error {
@@ -74,6 +90,18 @@ impl<T: Metric> MetricTable<T> {
             })
         }
     }
+
+    unsafe extern "C" fn describe(
+        instance: *mut c_void,
+        out: *mut *mut abi::et_buffer,
+    ) -> *mut abi::et_error {
+        // SAFETY: as for `compute`.
+        unsafe {
+            Instance::<T>::with_mut(instance, |metric| {
+                put_text(out, &serde_json::to_string(&metric.info())?)
+            })
+        }
+    }
 }
 
 /// A metric from a registry, as the host uses it.
@@ -93,5 +121,13 @@ impl LoadedMetric {
     /// The figures so far.
     pub fn compute(&self) -> Result<Json<String, Value>> {
         Ok(serde_json::from_str(&invoke_text!(self.0, et_plugin_metric.compute())?)?)
+    }
+
+    /// What the host must know of them; of a plugin without the slot, the default.
+    pub fn info(&self) -> Result<MetricInfo> {
+        if slot!(self.0.table, et_plugin_metric.describe).is_none() {
+            return Ok(MetricInfo::default());
+        }
+        Ok(serde_json::from_str(&invoke_text!(self.0, et_plugin_metric.describe())?)?)
     }
 }

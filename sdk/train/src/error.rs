@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use easytransfer_text::excerpt;
+
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -213,22 +215,6 @@ impl Error {
     }
 }
 
-/// Shortens a piece of somebody's data for a message: at most 60 characters, control characters escaped.
-pub fn excerpt(text: &str) -> String {
-    let mut short = String::new();
-    for character in text.chars().take(60) {
-        if character.is_control() {
-            short.extend(character.escape_debug());
-        } else {
-            short.push(character);
-        }
-    }
-    if text.chars().nth(60).is_some() {
-        short.push('…');
-    }
-    short
-}
-
 fn write_remedy(f: &mut fmt::Formatter<'_>, remedy: &str) -> fmt::Result {
     if remedy.is_empty() { Ok(()) } else { write!(f, "; {remedy}") }
 }
@@ -330,11 +316,5 @@ mod tests {
         assert!(missing.is_user_error());
         assert!(!full.is_user_error());
         assert!(!Error::Cancelled.is_user_error());
-    }
-
-    #[test]
-    fn excerpt_is_short_and_printable() {
-        assert_eq!(excerpt("a\tb"), "a\\tb");
-        assert_eq!(excerpt(&"é".repeat(100)).chars().count(), 61);
     }
 }

@@ -253,6 +253,32 @@ fn best_must_be_a_figure_before_the_first_step() {
 }
 
 #[test]
+fn best_goes_the_way_that_the_metric_says() {
+    let place = Place::new("best-way");
+    let rows: String = (0..40).map(|i| format!("word {i}\t{}\n", f64::from(i % 7) / 7.0)).collect();
+    place.write("number.tsv", format!("text\tlabel\n{rows}"));
+    for (name, lower) in [("mse", true), ("loss", true), ("pearson", false)] {
+        let best = format!("best={name}");
+        // A rate at which figures go up and down.
+        let settings =
+            ["app.problem=regression", &best, "max_steps=8", "evaluate_every=1", "lr=0.03"];
+        let mut more = vec!["--train", "number.tsv", "--valid", "number.tsv"];
+        more.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let said = place.train("run", &more).good(name);
+        let figures = place.curve("run", &format!("valid/{name}"));
+        assert_eq!(figures.len(), 8);
+        let better = |a: f64, b: f64| if lower { a < b } else { a > b };
+        let mut kept = 0;
+        for (step, figure) in figures.iter().enumerate() {
+            if better(*figure, figures[kept]) {
+                kept = step;
+            }
+        }
+        assert!(said.contains(&format!("kept step {}", kept + 1)), "{name}: {figures:?}: {said}");
+    }
+}
+
+#[test]
 fn set_completes_and_corrects_the_configuration_file() {
     let place = Place::new("complete");
     place.write("open.toml", "[loss]\nlabel_smoothing = 0.1\n");

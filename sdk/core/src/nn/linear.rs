@@ -60,7 +60,7 @@ pub fn linear(
     })
 }
 
-/// The layer of prediction: within an [`inference::Scope`], unrecorded, with the value of a parameter as weight. `None` where it does
+/// The layer of prediction: within an [`inference::PredictionScope`], unrecorded, with the value of a parameter as weight. `None` where it does
 /// not apply, and for shapes that do not fit, which the general way refuses.
 fn packed(
     x: &Tensor,

@@ -8,7 +8,7 @@ use easytransfer_abi::{
     et_str,
 };
 
-use super::{CUDA_ENGINE, EngineError, Precision};
+use super::{CUDA_ENGINE, EngineError, EnginePrecision};
 use crate::open::{chain, open_forever};
 
 /// The one symbol that an engine exports.
@@ -218,7 +218,7 @@ impl Engine {
     }
 
     /// Starts it on a device. Errors: `Open` with the engine's reason.
-    pub fn open(&self, device: u32, precision: Precision) -> Result<(), EngineError> {
+    pub fn open(&self, device: u32, precision: EnginePrecision) -> Result<(), EngineError> {
         let options = format!("{{\"precision\": \"{}\"}}", precision.name());
         let text = et_str { ptr: options.as_ptr().cast(), len: options.len() };
         let Some(open) = self.record.open else { return Ok(()) };

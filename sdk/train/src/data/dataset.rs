@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use easytransfer_plugin::{Column, LoadedApp, Record, Row, Tokenizer, profile};
+use easytransfer_plugin as plugin;
+use easytransfer_plugin::{Column, LoadedApp, Record, RecordFault, Row, Tokenizer, profile};
 use serde_json::{Map, Value};
 
 use crate::data::columns::{Role, resolve};
@@ -138,12 +139,7 @@ impl Part {
             match app.features(tokenizer, record, &mut row) {
                 Ok(()) => rows.push(row),
                 Err(error) if self.on_bad_row == OnBadRow::Stop => {
-                    return Err(fault(
-                        &self.path,
-                        &self.columns,
-                        self.lines[index],
-                        error.message(),
-                    ));
+                    return Err(fault(&self.path, &self.columns, self.lines[index], &error));
                 }
                 Err(_) => bad.push(index),
             }
@@ -157,23 +153,54 @@ impl Part {
     }
 }
 
-/// The error for a record that an app refused with `message`: `path` and `line` say where it is, `columns` how the file names the roles.
-pub fn fault(path: &Path, columns: &Map<String, Value>, line: u64, message: &str) -> Error {
-    let role = ["label", "text_pair", "text"]
-        .into_iter()
-        .find_map(|role| Some((role, message.find(&format!("{role}:"))?)));
-    // What the app says of the value, without who says it.
-    let said = role.map_or(message, |(role, at)| message[at + role.len() + 1..].trim());
-    let (expected, found) = said.rsplit_once(", found ").unwrap_or(("a usable value", said));
-    let expected = expected.rsplit_once("expected ").map_or(expected, |(_, rest)| rest);
-    let column = role.and_then(|(role, _)| columns.get(role)).and_then(Value::as_str);
-    let mut fault = DataError::new(path).line(line);
-    if let Some(column) = column {
-        fault = fault.column(column);
+/// The error for a record that an app refused: `path` and `line` say where it is, `columns` how the file names the roles.
+pub fn fault(
+    path: &Path,
+    columns: &Map<String, Value>,
+    line: u64,
+    refusal: &plugin::Error,
+) -> Error {
+    let fault = DataError::new(path).line(line);
+    let fault = match refusal.record_fault() {
+        Some(RecordFault { role, expected, found }) => {
+            let column = columns.get(&role).and_then(Value::as_str).unwrap_or(&role);
+            fault.column(column).expected(expected).found(found)
+        }
+        None => fault.expected("a usable record").found(refusal.message()),
+    };
+    fault.remedy("correct the row or skip such rows with `--on-bad-row skip`").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(refusal: plugin::Error) -> String {
+        let columns = Map::from_iter([("label".to_owned(), Value::from("class"))]);
+        let Error::Data(fault) = fault(Path::new("a.tsv"), &columns, 3, &refusal) else {
+            panic!("a fault of the data")
+        };
+        Error::Data(fault).to_string()
     }
-    fault
-        .expected(expected)
-        .found(found)
-        .remedy("correct the row or skip such rows with `--on-bad-row skip`")
-        .into()
+
+    #[test]
+    fn refusals_name_the_column_whatever_their_words_are() {
+        let refusal = plugin::Error::record("label", "a word, found in text:", "\"text: x\"");
+        assert_eq!(
+            text(refusal.context("app x (plugin y)")),
+            "`a.tsv`, line 3, column `class`: expected a word, found in text:, found \"text: x\"; \
+             correct the row or skip such rows with `--on-bad-row skip`"
+        );
+        // A role that the file has no column for names itself.
+        let refusal = plugin::Error::record("span", "a pair of numbers", "nothing");
+        assert!(text(refusal).contains("column `span`: expected a pair of numbers, found nothing"));
+    }
+
+    #[test]
+    fn refusals_without_parts_are_told_whole() {
+        let refusal = plugin::Error::bad_input("label: expected this, found that");
+        assert!(text(refusal).contains(
+            "`a.tsv`, line 3: expected a usable record, found label: expected this, found that;"
+        ));
+    }
 }

@@ -132,8 +132,7 @@ impl Features {
         let rows = indices
             .into_iter()
             .map(|index| {
-                self.row(index)?
-                    .map_err(|error| self.records.fault(index as usize, error.message()))
+                self.row(index)?.map_err(|error| self.records.fault(index as usize, &error))
             })
             .collect::<Result<Vec<_>>>()?;
         span.note("records", rows.len() as f64);
@@ -172,7 +171,7 @@ impl Features {
                     match length {
                         Ok(length) => all.push(length),
                         Err((index, error)) if self.records.on_bad_row() == OnBadRow::Stop => {
-                            return Err(self.records.fault(index, error.message()));
+                            return Err(self.records.fault(index, &error));
                         }
                         Err((index, _)) => bad.push(index),
                     }

@@ -1,5 +1,5 @@
 //! Rows of data files. [`Reader::open`] accepts TSV, CSV, JSON Lines and plain text, each gzipped or not, from a file or
-//! from standard input, and yields [`Record`]s in file order. Nothing is guessed silently: a row that does not fit is an
+//! from standard input, and yields [`FileRow`]s in file order. Nothing is guessed silently: a row that does not fit is an
 //! error naming file and line, or is skipped and counted when [`OnBadRow::Skip`] says so.
 //!
 //! | format | header | notes |
@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::error::{DataError, Error, Result};
 use crate::nearest::{nearest, quoted_list};
-pub use record::{Header, Record};
+pub use record::{FileRow, Header};
 pub use schema::{CellType, Schema, SchemaColumn};
 use source::Source;
 
@@ -100,7 +100,7 @@ impl Fault {
     }
 }
 
-/// Reads the rows of one file; an iterator of [`Record`]s.
+/// Reads the rows of one file; an iterator of [`FileRow`]s.
 pub struct Reader {
     source: Source,
     format: Format,
@@ -294,8 +294,8 @@ impl Reader {
     }
 
     /// Reads all remaining rows. Errors: the first bad row unless those are skipped, and no row at all.
-    pub fn read_all(&mut self) -> Result<Vec<Record>> {
-        let records = self.by_ref().collect::<Result<Vec<Record>>>()?;
+    pub fn read_all(&mut self) -> Result<Vec<FileRow>> {
+        let records = self.by_ref().collect::<Result<Vec<FileRow>>>()?;
         if records.is_empty() {
             let found = match self.skipped {
                 0 => "none".to_string(),
@@ -381,13 +381,13 @@ impl Reader {
 }
 
 impl Iterator for Reader {
-    type Item = Result<Record>;
+    type Item = Result<FileRow>;
 
-    fn next(&mut self) -> Option<Result<Record>> {
+    fn next(&mut self) -> Option<Result<FileRow>> {
         while !self.finished {
             match self.next_row() {
                 Ok(Some((line, fields))) => {
-                    return Some(Ok(Record { line, header: self.header.clone(), fields }));
+                    return Some(Ok(FileRow { line, header: self.header.clone(), fields }));
                 }
                 Ok(None) => self.finished = true,
                 Err(Fault::Row(error)) if self.on_bad_row == OnBadRow::Skip => {

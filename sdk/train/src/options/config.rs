@@ -51,7 +51,7 @@ pub enum Recompute {
     None,
     /// Outputs of activations and layer norms.
     Cheap,
-    /// Whole layers of models that mark them, see [`plugin::checkpoint`].
+    /// Whole layers of models that mark them, see [`plugin::recomputed`].
     Layer,
 }
 

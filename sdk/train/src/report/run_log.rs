@@ -43,7 +43,7 @@ impl RunLog {
 
     /// A warning: to the host's log.
     pub fn warn(&mut self, message: &str) -> Result<()> {
-        easytransfer_plugin::log(easytransfer_plugin::Level::Warn, "train", message);
+        easytransfer_plugin::log(easytransfer_plugin::LogLevel::Warn, "train", message);
         Ok(())
     }
 

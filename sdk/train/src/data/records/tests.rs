@@ -10,7 +10,7 @@ fn open(name: &str, bytes: &[u8]) -> Result<Reader> {
 
 fn rows(name: &str, bytes: &[u8]) -> Vec<Vec<String>> {
     let records = open(name, bytes).unwrap().read_all().unwrap();
-    let text = |record: &Record, i| record.text(i).unwrap().into_owned();
+    let text = |record: &FileRow, i| record.text(i).unwrap().into_owned();
     records.iter().map(|r| (0..r.fields.len()).map(|i| text(r, i)).collect()).collect()
 }
 

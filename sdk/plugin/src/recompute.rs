@@ -1,9 +1,9 @@
-//! Gradient checkpointing: layers that run again in the backward pass instead of keeping what they computed.
+//! Recomputation (gradient checkpointing): layers that run again in the backward pass instead of keeping what they computed.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
-use crate::component::{guard, log_panic, panic_text};
+use crate::component::{guard, log_panic};
 use crate::host::{call, slot, tables};
 use crate::{Error, Lent, Result, Rng, Tensor};
 use easytransfer_abi as abi;
@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// # Errors
 /// The segment's. From the backward pass: a panic or an error of the second run, or one that gives other outputs or takes other random
 /// numbers than the first.
-pub fn checkpoint<const N: usize, F>(
+pub fn recomputed<const N: usize, F>(
     inputs: &[&Tensor],
     rng: Option<&Rng>,
     segment: F,
@@ -53,7 +53,7 @@ where
     // SAFETY: on success every out holds an owned reference.
     let made: Result<Vec<_>> =
         outputs.into_iter().map(|x| unsafe { Tensor::from_raw(x) }).collect();
-    made?.try_into().map_err(|_| Error::invalid("checkpoint: another number of outputs"))
+    made?.try_into().map_err(|_| Error::invalid("recomputed: another number of outputs"))
 }
 
 unsafe extern "C" fn run<const N: usize, F>(
@@ -93,7 +93,7 @@ unsafe extern "C" fn release<F>(state: *mut c_void) {
     let dropped =
         catch_unwind(AssertUnwindSafe(|| drop(unsafe { Box::from_raw(state.cast::<F>()) })));
     if let Err(payload) = dropped {
-        log_panic::<F>("release of a checkpoint's segment", &panic_text(&*payload));
+        log_panic::<F>("release of a recomputed segment", easytransfer_text::panic_text(&*payload));
     }
 }
 
@@ -106,7 +106,7 @@ pub enum Recompute {
     None = abi::ET_RECOMPUTE_NONE,
     /// Outputs of activations and layer norms.
     Cheap = abi::ET_RECOMPUTE_CHEAP,
-    /// Whatever models run through [`checkpoint`].
+    /// Whatever models run through [`recomputed`].
     Layer = abi::ET_RECOMPUTE_LAYER,
 }
 

@@ -3,7 +3,7 @@
 //! Chen et al. (2016), "Training Deep Nets with Sublinear Memory Cost". The first run goes the way of recorded operations, so that
 //! its values have the same bits, but nothing is kept of it ([`tape::dropping`]). The backward pass runs the segment once more with the
 //! random numbers of the first run and the edges of the original inputs. What it records has later numbers than all that is still to
-//! be visited, so the pass visits it next, in the order that it would have had without a checkpoint: sums of gradients are
+//! be visited, so the pass visits it next, in the order that it would have had in the first run: sums of gradients are
 //! formed in the same order and have the same bits. Segments may lie in segments.
 
 use candle_core::DType;
@@ -18,7 +18,7 @@ use crate::tensor::Tensor;
 
 /// Computes a segment's outputs from its inputs, with random numbers from the generator alone. It is called once or twice, perhaps on
 /// another thread.
-pub type Segment = Box<dyn Fn(&[&Tensor], Option<&Rng>) -> Result<Vec<Tensor>> + Send>;
+pub type SegmentFn = Box<dyn Fn(&[&Tensor], Option<&Rng>) -> Result<Vec<Tensor>> + Send>;
 
 /// What the second run must repeat.
 struct First {
@@ -28,14 +28,18 @@ struct First {
     rng: Option<(et_rng_state, et_rng_state)>,
 }
 
-/// Runs a segment. Its operations are recorded as usual, unless recomputation by layer is on ([`recompute::Level::Layer`]): then
+/// Runs a segment. Its operations are recorded as usual, unless recomputation by layer is on ([`recompute::Recompute::Layer`]): then
 /// only `inputs` are kept, and the backward pass runs the segment again. Gradients also reach what the segment uses without its
 /// being an input, such as parameters.
 ///
 /// # Errors
 /// The segment's. In the backward pass also: `FAILED_PRECONDITION` when the second run gives other outputs or takes other random
 /// numbers than the first.
-pub fn checkpoint(inputs: &[&Tensor], rng: Option<&Rng>, segment: Segment) -> Result<Vec<Tensor>> {
+pub fn run_segment(
+    inputs: &[&Tensor],
+    rng: Option<&Rng>,
+    segment: SegmentFn,
+) -> Result<Vec<Tensor>> {
     if !recompute::is_by_layer() || !tape::is_recording() || tape::is_dropping() {
         return segment(inputs, rng);
     }
@@ -78,7 +82,7 @@ fn second_run(
     pass: &mut Pass<'_>,
     values: Vec<Value>,
     first: First,
-    segment: Segment,
+    segment: SegmentFn,
 ) -> Result<()> {
     let inputs: Vec<Tensor> = values
         .into_iter()
@@ -146,18 +150,18 @@ mod tests {
     use super::*;
     use crate::nn::norm::dropout;
     use crate::ops::{binary, unary};
-    use crate::recompute::{Level, set_recompute};
+    use crate::recompute::{Recompute, set_recompute};
     use crate::storage;
     use easytransfer_abi::{ET_BINARY_ADD, ET_BINARY_MUL, ET_UNARY_EXP, ET_UNARY_TANH};
 
     /// The level belongs to the process, and tests run side by side.
     static LEVEL: Mutex<()> = Mutex::new(());
 
-    fn with_level<R>(level: Level, f: impl FnOnce() -> R) -> R {
+    fn with_level<R>(level: Recompute, f: impl FnOnce() -> R) -> R {
         let _one = crate::sync::lock(&LEVEL);
         set_recompute(level);
         let result = f();
-        set_recompute(Level::None);
+        set_recompute(Recompute::None);
         result
     }
 
@@ -171,7 +175,7 @@ mod tests {
     }
 
     /// x is used three times, beside a captured tensor with a history and a leaf.
-    fn segment(captured: Tensor, leaf: Tensor, runs: Arc<AtomicUsize>) -> Segment {
+    fn segment(captured: Tensor, leaf: Tensor, runs: Arc<AtomicUsize>) -> SegmentFn {
         Box::new(move |inputs, rng| {
             runs.fetch_add(1, Ordering::Relaxed);
             let x = inputs[0];
@@ -184,7 +188,7 @@ mod tests {
     }
 
     /// Output, gradients of all leaves, the generator's offset, and how often segments ran.
-    fn run(level: Level, nested: bool) -> (Vec<Vec<u32>>, u64, usize) {
+    fn run(level: Recompute, nested: bool) -> (Vec<Vec<u32>>, u64, usize) {
         with_level(level, || {
             let (x, w, leaf) = (noise(301, 1).leaf(), noise(301, 2).leaf(), noise(301, 3).leaf());
             let rng = Rng::new(3, 4);
@@ -194,20 +198,20 @@ mod tests {
             let outside = y.clone();
             for _ in 0..3 {
                 let inner = segment(captured.clone(), leaf.clone(), runs.clone());
-                let whole: Segment = if nested {
+                let whole: SegmentFn = if nested {
                     let inner = Arc::new(Mutex::new(inner));
                     Box::new(move |inputs, rng| {
                         let inner = inner.clone();
-                        let again: Segment =
+                        let again: SegmentFn =
                             Box::new(move |inputs, rng| crate::sync::lock(&inner)(inputs, rng));
-                        let mut outputs = checkpoint(inputs, rng, again)?;
+                        let mut outputs = run_segment(inputs, rng, again)?;
                         outputs[0] = dropout(&outputs[0], 0.2, rng)?;
                         Ok(outputs)
                     })
                 } else {
                     inner
                 };
-                let outputs = checkpoint(&[&y], Some(&rng), whole).unwrap();
+                let outputs = run_segment(&[&y], Some(&rng), whole).unwrap();
                 y = binary::binary(ET_BINARY_ADD, &outputs[0], &outputs[1]).unwrap();
             }
             let y = binary::binary(ET_BINARY_MUL, &y, &outside).unwrap();
@@ -222,8 +226,8 @@ mod tests {
     #[test]
     fn gradients_have_the_same_bits_nested_or_not() {
         for nested in [false, true] {
-            let (plain, offset, runs) = run(Level::None, nested);
-            let (again, offset_again, runs_again) = run(Level::Layer, nested);
+            let (plain, offset, runs) = run(Recompute::None, nested);
+            let (again, offset_again, runs_again) = run(Recompute::Layer, nested);
             assert_eq!(runs, 3);
             assert_eq!(runs_again, if nested { 9 } else { 6 });
             assert_eq!(offset, offset_again);
@@ -233,10 +237,10 @@ mod tests {
 
     #[test]
     fn a_segment_without_anything_tracked_runs_once() {
-        with_level(Level::Layer, || {
+        with_level(Recompute::Layer, || {
             let runs = Arc::new(AtomicUsize::new(0));
             let segment = segment(noise(5, 2), noise(5, 3), runs.clone());
-            let outputs = checkpoint(&[&noise(5, 1)], None, segment).unwrap();
+            let outputs = run_segment(&[&noise(5, 1)], None, segment).unwrap();
             assert!(outputs.iter().all(|output| !output.is_tracked()));
             assert_eq!(runs.load(Ordering::Relaxed), 1);
         });
@@ -244,12 +248,12 @@ mod tests {
 
     #[test]
     fn an_input_that_is_an_output_keeps_its_history() {
-        with_level(Level::Layer, || {
+        with_level(Recompute::Layer, || {
             let x = noise(4, 1).leaf();
-            let segment: Segment = Box::new(|inputs, _| {
+            let segment: SegmentFn = Box::new(|inputs, _| {
                 Ok(vec![inputs[0].clone(), unary::unary(ET_UNARY_TANH, inputs[0])?])
             });
-            let outputs = checkpoint(&[&x], None, segment).unwrap();
+            let outputs = run_segment(&[&x], None, segment).unwrap();
             tape::backward(&outputs[0], Some(&noise(4, 2))).unwrap();
             assert_eq!(bits(&x.leaf_grad().unwrap().unwrap()), bits(&noise(4, 2)));
         });
@@ -259,14 +263,14 @@ mod tests {
     fn failure(
         segment: impl Fn(usize, &Tensor, &Rng) -> Result<Vec<Tensor>> + Send + 'static,
     ) -> String {
-        with_level(Level::Layer, || {
+        with_level(Recompute::Layer, || {
             let x = noise(6, 1).leaf();
             let runs = AtomicUsize::new(0);
             let rng = Rng::new(1, 1);
-            let segment: Segment = Box::new(move |inputs, rng| {
+            let segment: SegmentFn = Box::new(move |inputs, rng| {
                 segment(runs.fetch_add(1, Ordering::Relaxed), inputs[0], rng.unwrap())
             });
-            let outputs = checkpoint(&[&x], Some(&rng), segment).unwrap();
+            let outputs = run_segment(&[&x], Some(&rng), segment).unwrap();
             let error = tape::backward(&outputs[0], Some(&noise(6, 2))).unwrap_err();
             // What a pass switches is switched back.
             assert!(tape::is_recording() && !tape::is_dropping());
@@ -303,26 +307,26 @@ mod tests {
     #[test]
     fn values_that_left_a_segment_take_no_gradient() {
         let left: Arc<Mutex<Option<Tensor>>> = Arc::default();
-        with_level(Level::Layer, || {
+        with_level(Recompute::Layer, || {
             let x = noise(6, 1).leaf();
             let door = left.clone();
-            let segment: Segment = Box::new(move |inputs, _| {
+            let segment: SegmentFn = Box::new(move |inputs, _| {
                 let y = unary::unary(ET_UNARY_TANH, inputs[0])?;
                 *crate::sync::lock(&door) = Some(y.clone());
                 Ok(vec![y])
             });
-            let outputs = checkpoint(&[&x], None, segment).unwrap();
+            let outputs = run_segment(&[&x], None, segment).unwrap();
             let left = crate::sync::lock(&left).take().unwrap();
             let sum = binary::binary(ET_BINARY_ADD, &left, &outputs[0]).unwrap();
             let error = tape::backward(&sum, Some(&noise(6, 2))).unwrap_err();
             assert!(error.message.contains("none of its outputs"), "{}", error.message);
             // Nor does a pass that begins within a segment.
-            let inner: Segment = Box::new(|inputs, _| {
+            let inner: SegmentFn = Box::new(|inputs, _| {
                 let y = unary::unary(ET_UNARY_TANH, inputs[0])?;
                 tape::backward(&y, Some(&noise(6, 2)))?;
                 Ok(vec![y])
             });
-            assert!(checkpoint(&[&x], None, inner).is_err());
+            assert!(run_segment(&[&x], None, inner).is_err());
             assert!(!tape::is_dropping());
         });
     }
