@@ -87,11 +87,16 @@ impl App for Embed {
     }
 
     fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()> {
-        let text = record
-            .get("text")
-            .and_then(Value::as_str)
-            .ok_or_else(|| Error::bad_input("text: expected a string"))?;
-        let encoding = tokenizer.encode(text, None, self.max_length)?;
+        let text = match record.get("text") {
+            Some(Value::String(text)) => text.clone(),
+            // Numbers are texts too.
+            Some(Value::Number(number)) => number.to_string(),
+            Some(other) => {
+                return Err(Error::bad_input(format!("text: expected a string, found {other}")));
+            }
+            None => return Err(Error::bad_input("text: expected a string, found nothing")),
+        };
+        let encoding = tokenizer.encode(&text, None, self.max_length)?;
         row.put_tokens("ids", encoding.ids())?;
         row.put_tokens("segments", encoding.segments())
     }

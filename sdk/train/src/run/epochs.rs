@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, Tensor, profile, step};
+use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, profile, step};
 use serde_json::{Map as Json, Value, json};
 
 use crate::data::batches::{self, Batches, Source};
@@ -17,6 +17,7 @@ use crate::run::checkpoint::{self, Best, Parts, Progress};
 use crate::run::figures::{MOST_UNREAD, Unread};
 use crate::run::fit::Fit;
 use crate::run::job::{StepInfo, TrainJob, TrainResult};
+use crate::run::step::Micros;
 
 /// A run on its way.
 pub(crate) struct Run<'r, 'f> {
@@ -88,7 +89,16 @@ impl<'r, 'f> Run<'r, 'f> {
             fit.rng.set_state(rng);
             fit.step = progress.step;
         }
-        let log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
+        let mut log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
+        let schedule = config.schedule()?;
+        if schedule.trains_nothing(fit.total_steps) {
+            log.warn(&format!(
+                "nothing is trained: the learning rate is 0 in all steps of the run ({}), since schedule.warmup = {} comes to {} of them and begins at 0; set schedule.warmup=0, or make more steps (more epochs, fewer batch.rows, smaller accumulate)",
+                fit.total_steps,
+                config.schedule.warmup,
+                schedule.warmup_steps(fit.total_steps)
+            ))?;
+        }
         Ok(Run {
             fit,
             job,
@@ -146,19 +156,7 @@ impl<'r, 'f> Run<'r, 'f> {
             let micros = (plan.batches() - self.progress.batch).min(config.accumulate as usize);
             let lr = self.fit.lr * schedule.factor(self.progress.step, self.fit.total_steps);
             self.fit.network.params.zero_grads();
-            let (mut losses, mut rows, mut tokens) = (Vec::with_capacity(micros), 0, 0);
-            let mut parts: Vec<(String, Tensor)> = Vec::new();
-            for _ in 0..micros {
-                let wait = profile::span("train", "wait for batch");
-                let batch =
-                    batches.next().ok_or_else(|| Error::other("the batches ended early"))??;
-                drop(wait);
-                let micro = self.micro(batch, micros)?;
-                losses.push(micro.loss);
-                rows += micro.rows;
-                tokens += micro.tokens;
-                parts.extend(micro.parts);
-            }
+            let Micros { losses, parts, rows, tokens } = self.micros(&mut batches, micros)?;
             let norm = self.update(lr)?;
             step_span.note("rows", rows as f64);
             step_span.note("tokens", tokens as f64);
