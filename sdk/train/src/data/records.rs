@@ -304,6 +304,14 @@ impl Reader {
                     .remedy(near.map(|n| format!("did you mean `{n}`?")).unwrap_or_default())
                     .into());
             };
+            if self.columns.columns()[index + 1..].contains(name) {
+                return Err(DataError::new(self.source.path())
+                    .column(name)
+                    .expected("one column of this name")
+                    .found(format!("`{name}` twice"))
+                    .remedy("give the columns different names")
+                    .into());
+            }
             self.picked.push(Some(index));
         }
         self.interesting = Some(HashSet::new());

@@ -1,8 +1,8 @@
-//! Rows separated by commas, or another character, with the quotes of RFC 4180: a cell that starts with `"` runs to the next single `"`, may hold
-//! commas and line breaks, and writes a quote as `""`. A quote inside a cell that does not start with one is itself.
+//! Rows separated by commas, or another character, with the quotes of RFC 4180: a cell that starts with `"` runs to the next single
+//! `"`, may hold separators and line breaks, and writes a quote as `""`. A quote inside a cell that does not start with one is itself.
 
-use super::Fault;
 use super::source::{Source, trim_end};
+use super::{Fault, MOST_COLUMNS};
 use crate::error::{DataError, excerpt};
 
 /// The next row's first line and cells; none at the end. Blank lines between rows are skipped.
@@ -51,6 +51,9 @@ pub(super) fn next_row(
         size += cell.len();
         if source.exceeds_limit(size) {
             return Err(Fault::Fatal(source.too_long(first).into()));
+        }
+        if cells.len() == MOST_COLUMNS {
+            return Err(source.too_many_cells(first));
         }
         cells.push(cell);
         if line.get(position) == Some(&separator) {

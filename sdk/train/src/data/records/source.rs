@@ -164,6 +164,18 @@ impl Source {
             .remedy("is this a text file with one row per line?")
     }
 
+    /// The error for a row with more cells than any file has columns.
+    pub fn too_many_cells(&self, line: u64) -> Fault {
+        Fault::Fatal(
+            DataError::new(&self.path)
+                .line(line)
+                .expected(format!("a row of at most {} cells", super::MOST_COLUMNS))
+                .found("more")
+                .remedy("is this a text file with one row per line?")
+                .into(),
+        )
+    }
+
     /// Whether a row that spans several lines has become too long.
     pub fn exceeds_limit(&self, len: usize) -> bool {
         len > LONGEST_LINE
