@@ -18,9 +18,16 @@ pub fn parts(text: &str, separator: &str) -> Result<Vec<String>> {
     Ok(parts.map(str::to_owned).collect())
 }
 
+/// What stands in brackets: in `[]` anything, in the others, as Python prints tuples and sets, items in quotes.
+fn inside(text: &str) -> Option<&str> {
+    let within = |open, close| text.strip_prefix(open)?.strip_suffix(close);
+    let is_quoted = |inner: &&str| inner.trim_start().starts_with(['\'', '"']);
+    within('[', ']').or_else(|| within('(', ')').or_else(|| within('{', '}')).filter(is_quoted))
+}
+
 /// The items of a text in brackets; the inner `None` is a list that is not written as one.
 fn list(text: &str) -> Option<Option<Vec<String>>> {
-    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    let inner = inside(text)?;
     if let Ok(Value::Array(values)) = serde_json::from_str(text) {
         return Some(values.iter().map(plain).collect());
     }
@@ -73,7 +80,7 @@ pub fn plain(value: &Value) -> Option<String> {
 
 /// Whether a text in a cell of one label is a list of several in quotes.
 pub fn is_quoted_list(text: &str) -> bool {
-    let inner = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let inner = inside(text.trim());
     inner.is_some_and(|inner| inner.trim_start().starts_with(['\'', '"']))
         && list(text.trim()).is_some_and(|items| items.is_some())
 }
@@ -120,6 +127,10 @@ mod tests {
             ("[1. 0. 1.]", &["1.", "0.", "1."]),
             ("[a, b c]", &["a", "b c"]),
             ("['a' 'b']", &["a", "b"]),
+            ("('a', 'b')", &["a", "b"]),
+            ("('a',)", &["a"]),
+            ("{'a'}", &["a"]),
+            ("(none), {x}", &["(none)", "{x}"]),
             ("[]", &[]),
             ("", &[]),
         ] {

@@ -77,7 +77,8 @@ fn write_rows(place: &Place, golden: &Value, targets: &Value) {
     let lines: Vec<String> = rows
         .map(|(ids, target)| {
             let ids = ids.as_array().unwrap();
-            let text: Vec<String> = ids[1..ids.len() - 1].iter().map(|id| format!("w{id}")).collect();
+            let text: Vec<String> =
+                ids[1..ids.len() - 1].iter().map(|id| format!("w{id}")).collect();
             serde_json::json!({ "text": text.join(" "), "label": target }).to_string()
         })
         .collect();
@@ -95,7 +96,11 @@ fn a_step_of_uneven_batches_equals_the_reference_over_all_rows() {
         let problem = format!("app.problem={}", step["problem"].as_str().unwrap());
         let ignore = format!("loss.ignore_index={}", step["ignore"]);
         let is_classes = step["problem"] == "multi-class";
-        for batches in [["batch.rows=5", "accumulate=1"], ["batch.rows=3", "accumulate=2"], ["batch.rows=3", "accumulate=7"]] {
+        for batches in [
+            ["batch.rows=5", "accumulate=1"],
+            ["batch.rows=3", "accumulate=2"],
+            ["batch.rows=3", "accumulate=7"],
+        ] {
             let what = format!("{problem}, {ignore}, {}", batches.join(", "));
             let mut settings = vec![
                 "epochs=1",
@@ -115,7 +120,8 @@ fn a_step_of_uneven_batches_equals_the_reference_over_all_rows() {
             if is_classes {
                 settings.extend(["loss.name=cross-entropy", &ignore]);
             }
-            let mut more = vec!["--encoder", "encoder", "--train", "rows.jsonl", "--valid", "rows.jsonl"];
+            let mut more =
+                vec!["--encoder", "encoder", "--train", "rows.jsonl", "--valid", "rows.jsonl"];
             more.extend(settings.iter().flat_map(|setting| ["--set", setting]));
             let said = place.train("run", &more).good(&what);
             assert!(said.starts_with("trained 1 steps"), "{what}: {said}");

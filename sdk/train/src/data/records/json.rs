@@ -236,9 +236,13 @@ pub(super) fn object<'t>(
         let message = message.split(" at line ").next().unwrap_or_default();
         let found = format!("{message} at position {}", error.column());
         let open = matches!(text, "[" | "{");
+        let rest = error.column().checked_sub(1).and_then(|at| text.get(at..)).unwrap_or_default();
+        let is_number = ["NaN", "Infinity", "-Infinity"].iter().any(|name| rest.starts_with(name));
         return Err(fault(
             found,
-            if open {
+            if error.line() == 1 && is_number {
+                "JSON has no such number; write null, or leave the key out"
+            } else if open {
                 "the file seems to be one JSON document; give one object per line, for instance \
                  with `jq -c`"
             } else {

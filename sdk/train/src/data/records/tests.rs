@@ -96,6 +96,7 @@ fn faults_name_file_and_line() {
         ("a.json", b"[[\"x\", 1]]", &["line 1", "a JSON object", "`[\"x\", 1]` in an array"]),
         ("a.json", b"[]", &["at least one key", "none"]),
         ("a.jsonl", b"{\"a\":1,\"a\":2}\n", &["line 1, column `a`", "it twice"]),
+        ("a.jsonl", b"{\"a\":NaN}\n", &["line 1", "write null"]),
         ("a.jsonl", b"{\"a\":1e999}\n", &["line 1, column `a`", "number out of range"]),
         (
             "a.json",
