@@ -1,6 +1,6 @@
 //! Labels: from the values of a column to targets and back.
 
-use crate::cells;
+use super::cells;
 use easytransfer_plugin::{Error, Result, Row};
 use serde::Deserialize;
 use serde_json::Value;
