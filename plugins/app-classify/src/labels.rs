@@ -28,6 +28,8 @@ pub struct Labels {
     seen: BTreeSet<String>,
     /// Whether a cell of several labels is a row of 0 and 1 even where it could be a list of names.
     multi_hot: bool,
+    /// Whether the user gave the classes, and so their order.
+    ordered: bool,
     rows: Rows,
 }
 
@@ -56,15 +58,17 @@ impl Labels {
             index: BTreeMap::new(),
             seen: BTreeSet::new(),
             multi_hot: false,
+            ordered: !names.is_empty(),
             rows: Rows::default(),
         };
         labels.set(names)?;
         Ok(labels)
     }
 
-    /// Cells are rows of 0 and 1, as [`Labels::is_multi_hot`] said while training.
-    pub fn with_multi_hot(mut self, multi_hot: bool) -> Self {
-        self.multi_hot = multi_hot;
+    /// Classes of a trained app: whether cells are rows of 0 and 1, as [`Labels::is_multi_hot`] said while training, and whether the
+    /// user gave the classes then.
+    pub fn as_trained(mut self, multi_hot: bool, ordered: bool) -> Self {
+        (self.multi_hot, self.ordered) = (multi_hot, ordered);
         self
     }
 
@@ -210,6 +214,12 @@ impl Labels {
             self.multi_hot || cells::repeats(&parts) || !parts.iter().all(|part| by_name(part))
         });
         let Some(flags) = flags else { return parts.iter().map(|part| self.find(part)).collect() };
+        if !self.multi_hot && !self.ordered {
+            return Err(Error::bad_input(format!(
+                "label: expected names, from which the classes were learned, or their order in app.labels, found the row of 0 and 1 [{}]",
+                parts.join(", ")
+            )));
+        }
         if flags.len() != self.names.len() {
             return Err(Error::bad_input(format!(
                 "label: expected a row of 0 and 1 with a place for each of {} classes, found {} places",
@@ -335,7 +345,7 @@ mod tests {
         let names = || vec!["0".to_owned(), "1".to_owned()];
         let labels = Labels::new(Problem::MultiLabel, names(), ",").unwrap();
         assert_eq!(labels.indices(&json!([0, 1])).unwrap(), [0, 1]);
-        assert_eq!(labels.with_multi_hot(true).indices(&json!([0, 1])).unwrap(), [1]);
+        assert_eq!(labels.as_trained(true, false).indices(&json!([0, 1])).unwrap(), [1]);
     }
 
     #[test]
@@ -350,6 +360,8 @@ mod tests {
         let labels = learned(&[json!([1, 0]), json!([2]), json!([])]).unwrap();
         assert_eq!((labels.is_multi_hot(), labels.names().len()), (false, 3));
         assert_eq!(labels.indices(&json!([1, 0])).unwrap(), [1, 0]);
+        let error = labels.indices(&json!([1, 0, 1])).unwrap_err();
+        assert!(error.message().contains("app.labels"), "{}", error.message());
     }
 
     #[test]

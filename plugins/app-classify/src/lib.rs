@@ -72,6 +72,7 @@ impl App for Classify {
         if options.max_length < 3 {
             return Err(out_of_range("max_length", "at least 3", options.max_length));
         }
+        let ordered = !options.labels.is_empty();
         let (names, multi_hot) = match state {
             Some(state) => (
                 serde_json::from_value(state["labels"].clone())?,
@@ -80,7 +81,7 @@ impl App for Classify {
             None => (options.labels.clone(), false),
         };
         let labels = Labels::new(options.problem, names, &options.separator)?;
-        let labels = labels.with_multi_hot(multi_hot);
+        let labels = labels.as_trained(multi_hot, ordered);
         Ok(Self { max_length: options.max_length, options, labels, head: None, has_text: false })
     }
 
