@@ -177,9 +177,10 @@ pub enum DataFormat {
     Auto,
     /// Tab-separated with a header line
     Tsv,
-    /// Comma-separated with a header line, quotes as in RFC 4180
+    /// Comma-separated with a header line, quotes as in RFC 4180; a first line `sep=;` sets another separator
     Csv,
-    /// One JSON object per line
+    /// JSON objects, one per line or in an array
+    #[value(alias = "json")]
     Jsonl,
     /// One text per line
     Text,
@@ -188,7 +189,7 @@ pub enum DataFormat {
 /// Formats of predictions.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum PredictionFormat {
-    /// Tab-separated with a header line
+    /// Tab-separated with a header line; a text with a tab or a line break is an error
     Tsv,
     /// Comma-separated with a header line
     Csv,

@@ -14,7 +14,7 @@ pub struct Embed {
     /// Directory of the encoder or of a bundle
     #[arg(long, value_name = "DIR")]
     encoder: PathBuf,
-    /// Texts: one per line, TSV, CSV or JSON Lines; `-` is standard input
+    /// Texts: one per line, TSV, CSV or JSON (one object per line, or an array); `-` is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     data: PathBuf,
     /// Where vectors go: FILE.npy (float32, [texts, width]), or JSON Lines by another name or for `-`

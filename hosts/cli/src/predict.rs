@@ -14,7 +14,7 @@ pub struct Predict {
     /// Directory of the bundle
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Texts: TSV, CSV, JSON Lines or one text per line; `-` is standard input
+    /// Texts: TSV, CSV, JSON (one object per line, or an array) or one text per line; `-` is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     data: PathBuf,
     /// Where predictions go; `-` is standard output

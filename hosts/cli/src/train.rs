@@ -25,7 +25,7 @@ pub struct Train {
     /// Directory of the encoder: config.json, weights, tokenizer files
     #[arg(long, value_name = "DIR")]
     encoder: PathBuf,
-    /// Training data: TSV, CSV or JSON Lines, each gzipped or not
+    /// Training data: TSV, CSV or JSON (one object per line, or an array), each gzipped or not
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
     /// Validation data; the parameters that do best on it are kept

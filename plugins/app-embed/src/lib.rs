@@ -87,12 +87,14 @@ impl App for Embed {
     }
 
     fn features(&self, tokenizer: &Tokenizer, record: &Record, row: &mut Row) -> Result<()> {
-        let value = record.get("text");
-        let text = value.and_then(Value::as_str).ok_or_else(|| {
-            let found = value.map_or_else(|| "nothing".to_owned(), Value::to_string);
-            Error::record("text", "a string", found)
-        })?;
-        let encoding = tokenizer.encode(text, None, self.max_length)?;
+        let text = match record.get("text") {
+            Some(Value::String(text)) => text.clone(),
+            // Numbers are texts too.
+            Some(Value::Number(number)) => number.to_string(),
+            Some(other) => return Err(Error::record("text", "a string", other.to_string())),
+            None => return Err(Error::record("text", "a string", "nothing")),
+        };
+        let encoding = tokenizer.encode(&text, None, self.max_length)?;
         row.put_tokens("ids", encoding.ids())?;
         row.put_tokens("segments", encoding.segments())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use easytransfer_core::inference::{LayerPrecision, PredictionScope};
 use easytransfer_plugin::Record;
-use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
+use easytransfer_train::data::dataset::{DataOptions, DatasetReader, as_trained};
 use easytransfer_train::data::records::ReadOptions;
 use easytransfer_train::data::windows::{Window, Windows};
 use easytransfer_train::files::output::{Output, OutputFormat};
@@ -31,6 +31,8 @@ pub struct App {
     network: Network,
     manifest: Manifest,
     precision: LayerPrecision,
+    /// Roles that records must have because the training data had them, though the app does without.
+    needed: Vec<String>,
 }
 
 /// How a bundle answers.
@@ -66,7 +68,15 @@ impl App {
     pub(crate) fn load(runtime: &Runtime, directory: &Path, options: AppOptions) -> Result<App> {
         let (network, manifest) = bundle::load(runtime.components(), directory)?;
         let precision = options.precision;
-        Ok(App { runtime: runtime.clone(), network, manifest, precision })
+        let needed = network
+            .app
+            .columns()?
+            .into_iter()
+            .filter(|column| !column.required && !column.target)
+            .map(|column| column.role)
+            .filter(|role| manifest.columns.contains_key(role))
+            .collect();
+        Ok(App { runtime: runtime.clone(), network, manifest, precision, needed })
     }
 
     /// What the encoder's linear layers compute in.
@@ -98,8 +108,19 @@ impl App {
         self.predict_records(&records)
     }
 
-    /// One prediction per record; a record maps roles ("text", "text_pair") to values. Records are batched by length.
+    /// One prediction per record; a record maps roles ("text", "text_pair") to values. Records are batched by length. Errors: a record
+    /// without a second text where the app was trained on pairs.
     pub fn predict_records(&mut self, records: &[Record]) -> Result<Vec<Record>> {
+        let lacks = |record: &Record| {
+            self.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
+        };
+        let lacking =
+            records.iter().enumerate().find_map(|(at, record)| Some((at, lacks(record)?)));
+        if let Some((index, role)) = lacking {
+            return Err(Error::user(format!(
+                "record {index}: expected `{role}`, since the app was trained with it, found none"
+            )));
+        }
         let _scope = PredictionScope::new(self.precision);
         if records.len() <= 1 {
             return self.network.predict(records);
@@ -144,17 +165,7 @@ impl App {
     fn reader(&self, data: &DataFile, targets: bool) -> Result<DatasetReader> {
         let columns = self.network.app.columns()?;
         let mut named = data.named.clone();
-        // Columns that the training file had count as usual names, unless the user says otherwise.
-        let columns: Vec<_> = columns
-            .into_iter()
-            .map(|mut column| {
-                if let Some(Value::String(name)) = self.manifest.columns.get(&column.role) {
-                    column.names.retain(|known| known != name);
-                    column.names.insert(0, name.clone());
-                }
-                column
-            })
-            .collect();
+        let columns = as_trained(columns, &self.manifest.columns);
         if !targets {
             let is_target =
                 |role: &str| columns.iter().any(|column| column.target && column.role == role);
@@ -276,6 +287,12 @@ impl Count {
     }
 }
 
+/// Whether two labels are the same text, or the same whole number, of which data frames like to write one as "1.0".
+fn is_same_label(a: &str, b: &str) -> bool {
+    let plain = |label: &str| label.strip_suffix(".0").unwrap_or(label).to_owned();
+    a == b || plain(a) == plain(b)
+}
+
 /// Adds a window's wrong answers to the surest ones so far.
 fn keep_mistakes(wrong: &mut Vec<WrongExample>, window: &Window, predictions: &[Record]) {
     let text_of = |value: Option<&Value>| match value {
@@ -295,7 +312,7 @@ fn keep_mistakes(wrong: &mut Vec<WrongExample>, window: &Window, predictions: &[
             predicted: text_of(prediction.get("label")),
             probability: prediction.get("score").and_then(Value::as_f64).unwrap_or(0.0),
         })
-        .filter(|example| example.expected.trim() != example.predicted);
+        .filter(|example| !is_same_label(example.expected.trim(), &example.predicted));
     wrong.extend(examples);
     wrong.sort_by(|a, b| b.probability.total_cmp(&a.probability));
     wrong.truncate(MISTAKES);

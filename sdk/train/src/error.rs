@@ -186,6 +186,14 @@ impl Error {
         Error::Io { doing, path: path.into(), source }
     }
 
+    /// The same with the line of a data file where it showed, if it is about a data file.
+    pub(crate) fn at_line(self, line: u64) -> Error {
+        match self {
+            Error::Data(error) => error.line(line).into(),
+            other => other,
+        }
+    }
+
     /// An error caused by bad input that no other variant describes.
     pub fn user(message: impl Into<String>) -> Error {
         Error::Other { message: message.into(), user: true }

@@ -79,7 +79,7 @@ impl RecordStore {
                     .map_err(|error| Error::other(format!("write a record as JSON: {error}")))?;
                 if let Err(error) = see(&text) {
                     if on_bad_row == OnBadRow::Stop {
-                        return Err(fault(path, reader.columns(), line, &error));
+                        return Err(fault(path, &reader.columns(), line, &error));
                     }
                     skipped += 1;
                     continue;
@@ -98,7 +98,7 @@ impl RecordStore {
         bar.clear();
         let store = RecordStore {
             path: path.to_path_buf(),
-            columns: reader.columns().clone(),
+            columns: reader.columns(),
             on_bad_row,
             spool: spool.finish()?,
             skipped,

@@ -108,7 +108,7 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Batches.
     pub batch: Batching,
-    /// Batches whose gradients are averaged into one step.
+    /// Batches whose gradients make one step, which is that of one batch of all their rows.
     pub accumulate: u64,
     /// What is computed again in the backward pass instead of being kept.
     pub recompute: Recompute,
@@ -228,6 +228,12 @@ impl TrainConfig {
     pub fn peak_lr(&self, optimizer_schema: &Value) -> f64 {
         let default = optimizer_schema["default_lr"].as_f64();
         self.lr.or(default.filter(|lr| *lr > 0.0)).unwrap_or(5e-5)
+    }
+
+    /// The label of rows that the loss leaves out, where it has one: its option `ignore_index`, by default -100 as in PyTorch.
+    pub fn ignored_label(&self) -> i64 {
+        let option = self.loss.as_ref().and_then(|loss| loss.options.get("ignore_index"));
+        option.and_then(Value::as_i64).unwrap_or(-100)
     }
 
     /// The schedule.

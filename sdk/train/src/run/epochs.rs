@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, Tensor, profile, step};
+use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, profile, step};
 use serde_json::{Map as Json, Value, json};
 
 use crate::data::batches::{self, Batches, Source};
@@ -18,6 +18,7 @@ use crate::run::evaluate;
 use crate::run::figures::{MOST_UNREAD, Unread};
 use crate::run::fit::Fit;
 use crate::run::job::{StepInfo, TrainJob, TrainResult};
+use crate::run::step::Micros;
 
 /// A run on its way.
 pub(crate) struct Run<'r, 'f> {
@@ -112,7 +113,16 @@ impl<'r, 'f> Run<'r, 'f> {
             fit.step = progress.step;
         }
         let lower_is_better = evaluate::lower_is_better(fit.components, &fit.network)?;
-        let log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
+        let mut log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
+        let schedule = config.schedule()?;
+        if schedule.trains_nothing(fit.total_steps) {
+            log.warn(&format!(
+                "nothing is trained: the learning rate is 0 in all steps of the run ({}), since schedule.warmup = {} comes to {} of them and begins at 0; set schedule.warmup=0, or make more steps (more epochs, fewer batch.rows, smaller accumulate)",
+                fit.total_steps,
+                config.schedule.warmup,
+                schedule.warmup_steps(fit.total_steps)
+            ))?;
+        }
         Ok(Run {
             fit,
             job,
@@ -191,19 +201,8 @@ impl<'r, 'f> Run<'r, 'f> {
         let span = profile::span("train", "step");
         span.note("step", (self.progress.step + 1) as f64);
         self.fit.network.params.zero_grads();
-        let mut losses = Vec::with_capacity(micros);
-        let mut parts: Vec<(String, Tensor)> = Vec::new();
-        let mut size = Size { rows: 0, tokens: 0 };
-        for _ in 0..micros {
-            let wait = profile::span("train", "wait for batch");
-            let batch = batches.next().ok_or_else(|| Error::other("the batches ended early"))??;
-            drop(wait);
-            let micro = self.micro(batch, micros)?;
-            losses.push(micro.loss);
-            size.rows += micro.rows;
-            size.tokens += micro.tokens;
-            parts.extend(micro.parts);
-        }
+        let Micros { losses, parts, rows, tokens } = self.micros(batches, micros)?;
+        let size = Size { rows, tokens };
         let norm = self.update(lr)?;
         span.note("rows", size.rows as f64);
         span.note("tokens", size.tokens as f64);

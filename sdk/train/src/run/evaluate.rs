@@ -10,6 +10,7 @@ use crate::data::collation::{batch_options, collate, lengths};
 use crate::error::{Error, Result};
 use crate::model::components::Components;
 use crate::model::network::Network;
+use crate::run::figures::mean_over;
 
 /// The metrics that an app asks for.
 pub fn metrics(components: &dyn Components, choices: &[Choice]) -> Result<Vec<LoadedMetric>> {
@@ -61,25 +62,30 @@ pub fn run(
     Ok(())
 }
 
-/// Figures of the network on labelled rows, which come in windows, with the mean loss under "loss" when one is given.
+/// Figures of the network on labelled rows, which come in windows, with the mean loss under "loss" when one is given, together with the
+/// label of rows that it leaves out.
 pub fn evaluate<R: Borrow<Row>>(
     components: &dyn Components,
     network: &mut Network,
     windows: impl IntoIterator<Item = Result<Vec<R>>>,
     tokens: u32,
-    loss: Option<&mut easytransfer_plugin::LoadedLoss>,
+    loss: Option<(&mut easytransfer_plugin::LoadedLoss, i64)>,
 ) -> Result<Json<String, Value>> {
     let mut measure = Measure::new(components, network)?;
     let mut loss = loss;
     let (mut sum, mut count) = (0.0, 0.0);
     for rows in windows {
-        run(network, &rows?, tokens, |_, indices, batch, outputs| {
+        run(network, &rows?, tokens, |_, _, batch, outputs| {
             measure.update(batch, outputs)?;
-            if let Some(loss) = loss.as_deref_mut() {
+            if let Some((loss, ignored)) = &mut loss {
                 let value =
                     no_grad(|| loss.forward(&Call::inference(0), outputs, batch))?.to_scalar()?;
-                sum += value * indices.len() as f64;
-                count += indices.len() as f64;
+                let part = mean_over(batch, *ignored)?;
+                // Nothing has a mean over nothing.
+                if part > 0.0 {
+                    sum += value * part;
+                    count += part;
+                }
             }
             Ok(())
         })?;

@@ -152,7 +152,7 @@ impl Fit<'_> {
             &mut self.network,
             [few],
             self.config.batch.tokens,
-            Some(&mut self.loss),
+            Some((&mut self.loss, self.config.ignored_label())),
         )?;
         // Over few rows a figure may be undefined, which JSON writes as null.
         let known: Vec<&str> = figures
@@ -230,7 +230,7 @@ impl Fit<'_> {
             &mut self.network,
             valid.windows(self.config.workers),
             self.config.batch.tokens,
-            Some(&mut self.loss),
+            Some((&mut self.loss, self.config.ignored_label())),
         )
     }
 

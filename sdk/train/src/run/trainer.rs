@@ -7,6 +7,7 @@ use easytransfer_plugin::{
 };
 use serde_json::{Map as Json, Value};
 
+use crate::data::dataset::as_trained;
 use crate::data::store::{RecordStore, Storage};
 use crate::error::{Error, Result};
 use crate::model::components::Components;
@@ -35,8 +36,10 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     let records = RecordStore::read(&job.train, &columns, &job.train_data, &storage, |record| {
         stage.app.observe_json(record)
     })?;
+    // What the training data had not, the validation data must not have, or the figures would be of something else.
+    let valid_columns = as_trained(columns, records.columns());
     let read = |path: &std::path::PathBuf| {
-        RecordStore::read(path, &columns, &job.valid_data, &storage, |_| Ok(()))
+        RecordStore::read(path, &valid_columns, &job.valid_data, &storage, |_| Ok(()))
     };
     let valid = job.valid.as_ref().map(read).transpose()?;
     stage.app.observed().map_err(|error| in_file(error, &job.train))?;
