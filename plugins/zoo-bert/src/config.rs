@@ -1,7 +1,7 @@
 //! Configurations as Hugging Face writes them, and what they have in common.
 
-use crate::family::Family;
-use crate::keys;
+use super::family::Family;
+use super::keys;
 use easytransfer_plugin::{Activation, Error, Level, Result, log};
 use serde::Deserialize;
 use serde_json::{Map, Value};

@@ -1,6 +1,6 @@
 //! What tells the families apart: names of parameters and keys, and where dropout stands.
 
-use crate::keys;
+use super::keys;
 use std::ffi::CStr;
 
 /// Names and habits of a family.

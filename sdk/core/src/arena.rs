@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use candle_core::{DType, Tensor as Raw};
 
-use easytransfer_abi::ET_ERR_OUT_OF_MEMORY;
-
 use crate::error::{Result, fail};
 use crate::kernels::elementwise::{add_assign, scale, square_sum};
 use crate::kernels::map_tasks;

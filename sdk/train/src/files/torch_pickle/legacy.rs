@@ -19,7 +19,11 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<(Heap, Places)> {
     let fault = |expected: &str, found: String| WeightError::new(path, expected, found, CONVERT);
     let mut at = MAGIC.len();
     let mut next = || -> Result<Heap> {
-        let heap = pickle::run(path, bytes.get(at..).unwrap_or_default())?;
+        let heap =
+            pickle::run(path, bytes.get(at..).unwrap_or_default()).map_err(|mut error| {
+                error.expected.push_str(" in the format before PyTorch 1.6");
+                error
+            })?;
         at += heap.length;
         Ok(heap)
     };
