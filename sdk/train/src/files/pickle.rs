@@ -9,7 +9,7 @@ use crate::error::{WeightError, excerpt};
 use crate::files::dtype::WeightType;
 
 /// The most dimensions of a tensor.
-const MOST_DIMENSIONS: usize = 64;
+const MOST_DIMENSIONS: usize = 16;
 /// The most instructions of a program. A tensor takes about fifty, so this is room for tens of thousands of them; since each
 /// instruction makes a bounded number of small objects, it is also the limit of the memory that a file can ask for.
 pub(crate) const MOST_INSTRUCTIONS: usize = 2_000_000;
