@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use candle_core::{DType, Tensor as Raw};
 
-use crate::error::Result;
+use crate::error::{Result, fail};
 use crate::kernels::elementwise::{add_assign, scale, square_sum};
 use crate::kernels::map_tasks;
 use crate::storage::{self, Real, tensor_from_vec};
@@ -105,6 +105,15 @@ macro_rules! with_real {
     };
 }
 pub(crate) use with_real;
+
+/// Whether there is memory for `len` elements of `what`: an allocation that fails in the usual way ends the program.
+/// Errors: `OUT_OF_MEMORY`.
+pub fn check_room<F>(what: &str, len: usize) -> Result<()> {
+    match Vec::<F>::new().try_reserve_exact(len) {
+        Ok(()) => Ok(()),
+        Err(_) => fail!(ET_ERR_OUT_OF_MEMORY, "there is no memory for {len} elements of {what}"),
+    }
+}
 
 /// Spans of parameters with these lengths, and the length of the arena.
 pub fn lay_out(lens: impl Iterator<Item = usize>) -> (Vec<ParamRange>, usize) {

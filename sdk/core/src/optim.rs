@@ -7,7 +7,7 @@ use easytransfer_abi::{
     et_map, et_optim_step, et_params,
 };
 
-use crate::arena::{Touched, with_real};
+use crate::arena::{Touched, check_room, with_real};
 use crate::data::Map;
 use crate::error::{Result, fail};
 use crate::handle::{borrow, guard, out};
@@ -82,8 +82,10 @@ pub fn state(params: &Params, kind: i32) -> Result<Map> {
     let len = state_len(kind, &sealed);
     let map = Map::new();
     for name in names {
-        let zeros =
-            with_real!(sealed.arena.dtype(), F => tensor_from_vec(vec![F::default(); len], len)?);
+        let zeros = with_real!(sealed.arena.dtype(), F => {
+            check_room::<F>("the optimizer's state", len)?;
+            tensor_from_vec(vec![F::default(); len], len)?
+        });
         map.put(name, Tensor::new(zeros));
     }
     Ok(map)

@@ -8,7 +8,7 @@ use easytransfer_abi::{
     ET_DTYPE_BF16, ET_DTYPE_F16, ET_DTYPE_F32, ET_DTYPE_F64, et_init, et_param,
 };
 
-use crate::arena::{Arena, with_real};
+use crate::arena::{Arena, check_room, with_real};
 use crate::data::Buffer;
 use crate::error::{Result, fail};
 use crate::handle::{Handle, tag};
@@ -101,6 +101,7 @@ impl Inner {
     }
 
     fn fresh<F: Real>(&self) -> Result<Raw> {
+        check_room::<F>(&self.name, self.len())?;
         let mut values = vec![F::ZERO; self.len()];
         init::fill(&self.init, self.seed, &self.name, &self.shape, &mut values);
         tensor_from_vec(values, self.shape.clone())

@@ -151,6 +151,7 @@ impl Params {
             inner.params.iter().filter(|param| param.is_trainable()).cloned().collect();
         let (spans, len) = arena::lay_out(moved.iter().map(Param::elem_count));
         let arena = with_real!(self.0.dtype, F => {
+            arena::check_room::<F>("parameters and gradients", len.saturating_mul(2))?;
             let mut values = vec![F::default(); len];
             for (param, span) in moved.iter().zip(&spans) {
                 param.copy_into(&mut values[span.start..span.start + span.len])?;

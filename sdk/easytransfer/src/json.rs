@@ -95,11 +95,15 @@ pub fn app_options(options: &str) -> Result<AppOptions> {
     Ok(AppOptions { precision: precision(&value) })
 }
 
-/// `{"pooling": "mean" | "cls" | "pooled" | "max", "normalize": true, "max_length": 128, "precision": "f32" | "bf16" | "int8"}`, all
-/// optional.
+/// `{"pooling": "mean" | "cls" | "max" | "mean_sqrt_len_tokens" | "weightedmean" | "lasttoken" | "pooled", "normalize": true,
+/// "max_length": 128, "prompt": "query: ", "prompt_name": "query", "precision": "f32" | "bf16" | "int8"}`, all optional.
 pub fn embed_options(options: &str) -> Result<EmbedOptions> {
     let schema = json!({"type": "object", "properties": {
-        "pooling": {"type": ["string", "null"], "enum": ["mean", "cls", "pooled", "max", null]},
+        "pooling": {"type": ["string", "null"], "enum": [
+            "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "pooled", null
+        ]},
+        "prompt": {"type": ["string", "null"]},
+        "prompt_name": {"type": ["string", "null"]},
         "normalize": {"type": ["boolean", "null"]},
         "max_length": {"type": ["integer", "null"], "minimum": 1},
         "precision": precision_schema()
@@ -107,6 +111,8 @@ pub fn embed_options(options: &str) -> Result<EmbedOptions> {
     let value = checked(&schema, options, "embedder options")?;
     Ok(EmbedOptions {
         pooling: value["pooling"].as_str().map(str::to_owned),
+        prompt: value["prompt"].as_str().map(str::to_owned),
+        prompt_name: value["prompt_name"].as_str().map(str::to_owned),
         normalize: value["normalize"].as_bool(),
         max_length: value["max_length"].as_u64(),
         precision: precision(&value),

@@ -24,6 +24,7 @@ pub mod json;
 mod parts;
 mod profile;
 mod runtime;
+mod sentence;
 
 pub use app::{App, AppOptions, DataFile, Evaluation};
 pub use embed::{EmbedOptions, Embedder};

@@ -3,5 +3,6 @@
 
 pub mod bundle;
 pub mod components;
+mod memory;
 pub mod network;
 pub mod weights;

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use easytransfer_plugin::{
-    AppInfo, Call, ComponentRef, LoadedApp, LoadedModel, Map, Params, Record, Row, Tokenizer,
+    AppInfo, Call, ComponentRef, LoadedApp, LoadedModel, Map, Params, Record, Row, Tokenizer, abi,
     no_grad,
 };
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::components::Components;
+use crate::model::memory;
 use crate::model::weights::{self, Expect, LoadReport, path_text};
 use crate::options;
 
@@ -177,6 +178,9 @@ impl Network {
         let model = LoadedModel::create(&component, &config.to_string(), &root)
             .map_err(|error| error.context(config_path.display()))?;
         let info = model.info().clone();
+        if matches!(start, Start::Scratch | Start::EncoderAllowMissing) {
+            memory::check(&params, &config_path)?;
+        }
         let mut load_report = LoadReport::default();
         // An encoder is loaded before the head is declared, so that a head in the checkpoint never lands in the new one.
         match start {
@@ -202,6 +206,10 @@ impl Network {
             )));
         }
         let app_info = stage.app.info()?;
+        if start == Start::Encoder && app_info.want & abi::ET_WANT_POOLED != 0 {
+            weights::check_pooler(directory, &info, &load_report)?;
+        }
+        load_report.warn(directory);
         Ok(Network {
             model,
             app: Arc::new(stage.app),

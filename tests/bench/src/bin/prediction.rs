@@ -116,6 +116,7 @@ impl Bench {
             max_length: Some(256),
             pooling: Some("mean".to_owned()),
             normalize: Some(true),
+            ..EmbedOptions::default()
         };
         self.runtime.embedder(&self.encoder, options).expect("the encoder")
     }
