@@ -38,12 +38,6 @@ impl Added {
         &self.tokens
     }
 
-    /// The id of a token.
-    pub fn id(&self, content: &str) -> Option<u32> {
-        let mut tokens = self.tokens.iter();
-        tokens.find(|(token, _)| token.content == content).map(|(_, id)| *id)
-    }
-
     /// The next one from `from` on: its id and its place, white space that belongs to it included.
     pub fn find(&self, text: &str, from: usize) -> Option<(u32, (usize, usize))> {
         if self.tokens.is_empty() {

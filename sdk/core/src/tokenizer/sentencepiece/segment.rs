@@ -11,41 +11,43 @@ use super::prefixes::Prefixes;
 /// What an unknown character costs below the worst piece.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
+/// Beyond this a sum of scores begins anew, so that long texts do not round it away.
+const SCORE_RESET: f32 = 100_000.0;
+
+/// How deep unused pieces of BPE are taken apart.
+const DEEPEST: usize = 100;
+
+/// Added symbols beat what other pieces make of their text.
+fn user_defined_score(len: usize) -> f32 {
+    (0.1 * (len as f64 - 1.0)) as f32
+}
+
 /// The pieces of a model.
 pub struct Segmenter {
     algorithm: Algorithm,
     kinds: Vec<Kind>,
     scores: Vec<f32>,
-    /// Pieces that text is cut into.
+    /// Pieces that text is cut into; control pieces, bytes and the unknown piece are never found in it.
     pieces: Prefixes,
-    /// Control pieces, bytes and the unknown piece.
-    reserved: Prefixes,
     unknown: u32,
     lowest: f32,
-    highest: f32,
 }
 
 impl Segmenter {
     /// That of a model whose unknown piece is `unknown`.
     pub fn new(model: &Model, unknown: u32) -> Self {
         let in_text = |kind| matches!(kind, Kind::Normal | Kind::UserDefined | Kind::Unused);
-        let set = |of_text: bool| {
-            let pieces = model.pieces.iter().zip(0..);
-            let pieces = pieces.filter(|(piece, _)| in_text(piece.kind) == of_text);
-            Prefixes::new(pieces.map(|(piece, id)| (piece.text.as_bytes(), id)))
-        };
+        let pieces = model.pieces.iter().zip(0..).filter(|(piece, _)| in_text(piece.kind));
+        let pieces = Prefixes::new(pieces.map(|(piece, id)| (piece.text.as_bytes(), id)));
         let normal = model.pieces.iter().filter(|piece| piece.kind == Kind::Normal);
         let normal = normal.map(|piece| piece.score);
         Self {
             algorithm: model.algorithm,
             kinds: model.pieces.iter().map(|piece| piece.kind).collect(),
             scores: model.pieces.iter().map(|piece| piece.score).collect(),
-            pieces: set(true),
-            reserved: set(false),
+            pieces,
             unknown,
-            lowest: normal.clone().fold(f32::MAX, f32::min),
-            // The library begins with the smallest positive number.
-            highest: normal.fold(f32::MIN_POSITIVE, f32::max),
+            lowest: normal.fold(f32::MAX, f32::min),
         }
     }
 
@@ -59,8 +61,10 @@ impl Segmenter {
         self.scores[id as usize] -= by;
     }
 
+    /// The piece that is a text; unused ones are none.
     fn id(&self, text: &[u8]) -> u32 {
-        self.reserved.get(text).or_else(|| self.pieces.get(text)).unwrap_or(self.unknown)
+        let used = |id: &u32| self.kinds[*id as usize] != Kind::Unused;
+        self.pieces.get(text).filter(used).unwrap_or(self.unknown)
     }
 
     /// Appends length and id of the pieces of `text`. `score` is that of all text before; scores are sums, so what is cut in
@@ -114,25 +118,36 @@ impl Segmenter {
         best[0].score = *score;
         let unknown_score = self.lowest - UNKNOWN_PENALTY;
         let mut at = 0;
+        let mut frontier = 0;
         while at < text.len() {
-            let here = best[at].score;
+            let mut here = best[at].score;
+            if here.abs() > SCORE_RESET {
+                for (index, best) in best[at..=frontier.max(at)].iter_mut().enumerate() {
+                    if index == 0 || best.begin != NONE {
+                        best.score -= here;
+                    }
+                }
+                here = 0.0;
+            }
             let one = char_len(&text[at..]);
             let mut single = false;
             self.pieces.visit(&text[at..], |len, id| {
                 let score = match self.kinds[id as usize] {
                     Kind::Unused => return,
-                    Kind::UserDefined => f64::from(len as f32 * self.highest) - 0.1,
-                    _ => f64::from(self.scores[id as usize]),
+                    Kind::UserDefined => user_defined_score(len),
+                    _ => self.scores[id as usize],
                 };
-                let score = score + f64::from(here);
+                let score = score + here;
+                frontier = frontier.max(at + len);
                 let target = &mut best[at + len];
-                if target.begin == NONE || score > f64::from(target.score) {
-                    *target = Best { id, score: score as f32, begin: at };
+                if target.begin == NONE || score > target.score {
+                    *target = Best { id, score, begin: at };
                 }
                 single |= len == one;
             });
             if !single {
                 let score = unknown_score + here;
+                frontier = frontier.max(at + one);
                 let target = &mut best[at + one];
                 if target.begin == NONE || score > target.score {
                     *target = Best { id: self.unknown, score, begin: at };
@@ -188,7 +203,7 @@ impl Segmenter {
         let mut at = if text.is_empty() { NOWHERE } else { 0 };
         while at != NOWHERE {
             let symbol = merging.symbols[at];
-            merging.resolve(symbol.begin, symbol.len, out);
+            merging.resolve(symbol.begin, symbol.len, 0, out);
             at = symbol.next;
         }
     }
@@ -217,9 +232,7 @@ struct Pair {
 impl Ord for Pair {
     /// The best score first, of equal ones the leftmost.
     fn cmp(&self, other: &Self) -> Ordering {
-        // Scores are finite, and both zeros are equal.
-        let scores = self.score.partial_cmp(&other.score).unwrap_or(Ordering::Equal);
-        scores.then(other.left.cmp(&self.left))
+        self.score.total_cmp(&other.score).then(other.left.cmp(&self.left))
     }
 }
 
@@ -266,19 +279,17 @@ impl Merging<'_> {
     }
 
     /// Appends a symbol; an unused one as the parts that it was merged from.
-    fn resolve(&self, begin: usize, len: usize, out: &mut Vec<(usize, u32)>) {
+    fn resolve(&self, begin: usize, len: usize, depth: usize, out: &mut Vec<(usize, u32)>) {
         let text = &self.text[begin..begin + len];
-        let id = self.pieces.id(text);
-        let parts = match self.pieces.kinds[id as usize] {
-            Kind::Unused => self.unused.get(text),
-            _ => None,
-        };
-        match parts {
-            Some(&(left, right)) => {
-                self.resolve(begin, left, out);
-                self.resolve(begin + left, right, out);
+        let id = self.pieces.pieces.get(text).unwrap_or(self.pieces.unknown);
+        let unused = self.pieces.kinds[id as usize] == Kind::Unused;
+        match self.unused.get(text) {
+            Some(&(left, right)) if unused && depth <= DEEPEST => {
+                self.resolve(begin, left, depth + 1, out);
+                self.resolve(begin + left, right, depth + 1, out);
             }
-            None => out.push((len, id)),
+            None if unused && depth <= DEEPEST => out.push((len, self.pieces.unknown)),
+            _ => out.push((len, id)),
         }
     }
 }
