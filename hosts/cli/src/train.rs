@@ -65,6 +65,9 @@ pub struct Train {
     /// Go on from the checkpoint of a run that was stopped; same options and data
     #[arg(long)]
     resume: bool,
+    /// Replace the bundle, or the checkpoint of another run, that is in the output directory
+    #[arg(long)]
+    overwrite: bool,
     /// Show no progress
     #[arg(long)]
     quiet: bool,
@@ -82,7 +85,8 @@ pub fn options_help() -> String {
 
 impl Train {
     pub fn run(self, common: &Common) -> Result<()> {
-        let config = self.options()?;
+        let mut config = self.options()?;
+        config.overwrite |= self.overwrite;
         let read = self.reading.options()?;
         let train_named = self.reading.named(Some(&self.label));
         let mut valid_named: BTreeMap<String, String> = train_named.clone();
@@ -95,9 +99,9 @@ impl Train {
         let runtime = common.runtime()?;
         if self.resume && !checkpoint::exists(&checkpoint::path(&self.output))? {
             let output = self.output.display();
-            if self.output.join(MANIFEST).exists() {
+            if self.output.join(MANIFEST).exists() && !config.overwrite {
                 return Err(Error::user(format!(
-                    "`{output}`: expected a checkpoint to go on from, found a finished bundle; leave --resume out to train anew"
+                    "`{output}`: expected a checkpoint to go on from, found a finished bundle; --overwrite without --resume trains anew"
                 )));
             }
             print::message(&format!(

@@ -9,7 +9,8 @@ use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
 use easytransfer_train::data::windows::{self, Windows};
 use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::files::npy::NpyWriter;
-use easytransfer_train::files::output::{Output, OutputFormat};
+use easytransfer_train::files::output::{OutputFormat, OutputPlace};
+use easytransfer_train::model::bundle;
 use easytransfer_train::model::components::Components;
 use easytransfer_train::model::network::{AppStage, Network, Start, read_json};
 use easytransfer_train::run::evaluate;
@@ -17,6 +18,7 @@ use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::app::{BATCH_TOKENS, Count};
+use crate::inputs::Inputs;
 use crate::{DataFile, Runtime};
 
 /// How vectors are made. What is not set comes from the directory's sentence-transformers files, then from the app's defaults.
@@ -36,6 +38,7 @@ pub struct EmbedOptions {
 pub struct Embedder {
     network: Network,
     precision: Precision,
+    inputs: Inputs,
 }
 
 impl EmbedOptions {
@@ -86,7 +89,8 @@ impl Embedder {
         let stage = AppStage::new(&*components, "text-embed", options, None)?;
         let network =
             Network::new(&*components, stage, encoder, &serde_json::Map::new(), Start::Encoder, 0)?;
-        Ok(Embedder { network, precision })
+        bundle::check_files(&network, encoder)?;
+        Ok(Embedder { network, precision, inputs: Inputs::of(encoder) })
     }
 
     /// Number of values of a vector.
@@ -133,13 +137,22 @@ impl Embedder {
             named: data.named.clone(),
             ..DataOptions::default()
         };
+        self.inputs.check(output, &data.path)?;
         let reader = DatasetReader::open(&data.path, &columns, &options)?;
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
         let windows = Windows::start(reader, app, tokenizer)?;
         let _scope = Scope::new(self.precision);
         let mut count = Count::default();
         if output.extension().is_some_and(|ending| ending == "npy") {
-            let mut array = NpyWriter::new(output, AtomicFile::create(output)?, self.width())?;
+            let mut file = AtomicFile::create(output)?;
+            if !file.can_seek() {
+                return Err(Error::user(format!(
+                    "`{}`: expected a file, found a pipe or an open file, which cannot take an array: its number of rows, known at the end, \
+                     stands at its beginning; name a file, or let the name end otherwise for JSON Lines",
+                    output.display()
+                )));
+            }
+            let mut array = NpyWriter::new(output, file, self.width())?;
             for window in windows {
                 let window = window?;
                 count.add(&window);
@@ -151,7 +164,7 @@ impl Embedder {
             array.finish()?.commit()?;
             return Ok(count.rows);
         }
-        let mut lines = Output::create(output, OutputFormat::JsonLines, Vec::new())?;
+        let mut lines = OutputPlace::open(output, OutputFormat::JsonLines)?.start(Vec::new())?;
         for window in windows {
             let window = window?;
             count.add(&window);
@@ -162,6 +175,7 @@ impl Embedder {
                 line.insert("vector".to_owned(), Value::from(vector));
                 lines.write(&line)?;
             }
+            lines.flush()?;
         }
         count.check(&data.path)?;
         lines.finish()?;

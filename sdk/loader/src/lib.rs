@@ -27,6 +27,7 @@ mod open;
 mod platform;
 mod policy;
 mod registry;
+mod regular;
 mod search;
 
 pub use component::Component;
@@ -36,4 +37,5 @@ pub use manifest::{Manifest, Provided};
 pub use platform::{KNOWN_PLATFORMS, current_platform, library_file_name};
 pub use policy::Policy;
 pub use registry::{LoadReport, LoadedPlugin, Registry};
+pub use regular::{open_regular, read_regular};
 pub use search::{Listing, SearchPath, Source};

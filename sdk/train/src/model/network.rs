@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use easytransfer_loader::{open_regular, read_regular};
 use easytransfer_plugin::{
     AppInfo, Call, ComponentRef, LoadedApp, LoadedModel, Map, Params, Record, Row, Tokenizer,
     no_grad,
@@ -108,9 +109,24 @@ pub(crate) fn schema_of(component: &ComponentRef, prefix: &str) -> Result<Value>
         .map_err(|error| Error::other(format!("{prefix}: the plugin's schema: {error}")))
 }
 
-/// Reads a JSON object from a file.
+/// Bytes of the longest file of settings (config.json, easytransfer.json, an index of weights) that is read.
+const LONGEST: u64 = 64 << 20;
+
+/// Reads a text from a regular file. Errors: something else of that name, a file that is not UTF-8 or absurdly long.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = read_regular(path, LONGEST).map_err(|error| Error::io("read", path, error))?;
+    String::from_utf8(bytes).map_err(|error| Error::Config {
+        origin: path.display().to_string(),
+        message: format!(
+            "expected text in UTF-8, found another byte at offset {}",
+            error.utf8_error().valid_up_to()
+        ),
+    })
+}
+
+/// Reads a JSON object from a file. Errors: as [`read_text`], and what is no JSON object.
 pub fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
+    let text = read_text(path)?;
     match serde_json::from_str(&text) {
         Ok(value @ Value::Object(_)) => Ok(value),
         Ok(_) => Err(Error::Config {
@@ -121,6 +137,34 @@ pub fn read_json(path: &Path) -> Result<Value> {
             Err(Error::Config { origin: path.display().to_string(), message: error.to_string() })
         }
     }
+}
+
+/// Files of a tokenizer by the names that it looks for.
+const TOKENIZER_FILES: [&str; 10] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "encoder.json",
+    "vocab.bpe",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+];
+
+/// Loads the tokenizer of a model. What has the name of one of its files and is none (a pipe, a device) is refused: the tokenizer would
+/// look past it.
+fn load_tokenizer(directory: &Path) -> Result<Tokenizer> {
+    for path in TOKENIZER_FILES.map(|name| directory.join(name)) {
+        match open_regular(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("read", path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(Tokenizer::load(&path_text(directory)?)?)
 }
 
 /// Puts options of the model into the content of a config.json. Errors name an option that the model does not have.
@@ -192,7 +236,7 @@ impl Network {
         if start == Start::Bundle {
             load_report = weights::load(directory, &params, &info, Expect::All)?;
         }
-        let tokenizer = Tokenizer::load(&path_text(directory)?)?;
+        let tokenizer = load_tokenizer(directory)?;
         if tokenizer.vocab_len() > info.vocab_size {
             return Err(Error::user(format!(
                 "`{}`: the tokenizer has {} tokens, the model's embedding {} rows; use the tokenizer that belongs to the model",

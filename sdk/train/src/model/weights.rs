@@ -5,12 +5,16 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use easytransfer_loader::open_regular;
 use easytransfer_plugin::{Buffer, DType, ModelInfo, Param, Params};
 
 use crate::error::{Error, Result, WeightError};
 use crate::files::dtype::WeightType;
 use crate::files::safetensors::{F32Bytes, Header, ShardIndex, write_f32};
 use crate::files::torch_pickle::TorchFile;
+use crate::model::bundle::MANIFEST;
+use crate::model::checksums::{Checksum, Checksums};
+use crate::model::network::read_text;
 use crate::nearest::quoted_list;
 
 /// What happened to the names of a checkpoint.
@@ -22,6 +26,8 @@ pub struct LoadReport {
     pub unused: Vec<String>,
     /// Parameters that keep their initial values because the caller allowed it.
     pub missing: Vec<String>,
+    /// Checksums of the files of weights, by name.
+    pub files: Checksums,
 }
 
 /// Which names a checkpoint must have.
@@ -56,6 +62,9 @@ struct Loader<'a> {
     done: BTreeSet<String>,
     unused: Vec<String>,
     unexpected: Vec<String>,
+    /// Whether checksums are wanted.
+    sums: bool,
+    files: Checksums,
 }
 
 impl Loader<'_> {
@@ -90,8 +99,20 @@ impl Loader<'_> {
         Ok(Some(param.clone()))
     }
 
+    /// The bytes of a file of weights, which are in memory from then on, whatever becomes of the file.
+    fn read(&mut self, path: &Path) -> Result<Buffer> {
+        // The engine would refuse it, too, without the name of what was expected.
+        open_regular(path).map_err(|error| Error::io("read", path, error))?;
+        let buffer = Buffer::map_file(&path_text(path)?)?;
+        if self.sums {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            self.files.insert(name, Checksum::of(buffer.as_slice()));
+        }
+        Ok(buffer)
+    }
+
     fn safetensors(&mut self, path: &Path) -> Result<()> {
-        let buffer = map(path)?;
+        let buffer = self.read(path)?;
         let header = Header::parse(path, buffer.as_slice())?;
         for (name, entry) in &header.tensors {
             if let Some(param) = self.accept(path, name, &entry.shape)? {
@@ -103,7 +124,7 @@ impl Loader<'_> {
     }
 
     fn torch(&mut self, path: &Path) -> Result<()> {
-        let buffer = map(path)?;
+        let buffer = self.read(path)?;
         let file = TorchFile::parse(path, buffer.as_slice())?;
         for tensor in &file.tensors {
             if let Some(param) = self.accept(path, &tensor.name, &tensor.shape)? {
@@ -114,13 +135,6 @@ impl Loader<'_> {
         }
         Ok(())
     }
-}
-
-fn map(path: &Path) -> Result<Buffer> {
-    if path.is_dir() {
-        return Err(WeightError::new(path, "a file of weights", "a directory", "").into());
-    }
-    Ok(Buffer::map_file(&path_text(path)?)?)
 }
 
 /// The path as UTF-8 text, as the boundary wants it.
@@ -150,8 +164,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     }
     let index = directory.join("model.safetensors.index.json");
     if index.exists() {
-        let text =
-            std::fs::read_to_string(&index).map_err(|error| Error::io("read", &index, error))?;
+        let text = read_text(&index)?;
         let index = ShardIndex::parse(&index, &text)?;
         return Ok(index.file_names().into_iter().map(|name| directory.join(name)).collect());
     }
@@ -168,7 +181,12 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     .into())
 }
 
-/// Loads the weights in a directory into the set. The weights stay mapped where their type allows it.
+/// Whether weights are in a directory.
+pub fn are_in(directory: &Path) -> bool {
+    files(directory).is_ok()
+}
+
+/// Loads the weights in a directory into the set. Where their type allows it they stay in the memory into which the file was read.
 pub fn load(
     directory: &Path,
     params: &Params,
@@ -181,6 +199,9 @@ pub fn load(
         done: BTreeSet::new(),
         unused: Vec::new(),
         unexpected: Vec::new(),
+        // Only bundles have something to compare them with.
+        sums: directory.join(MANIFEST).exists(),
+        files: Checksums::new(),
     };
     for path in files(directory)? {
         if path.extension().is_some_and(|ending| ending == "bin") {
@@ -189,7 +210,7 @@ pub fn load(
             loader.safetensors(&path)?;
         }
     }
-    let Loader { params, done, unused, unexpected, .. } = loader;
+    let Loader { params, done, unused, unexpected, files, .. } = loader;
     if !unexpected.is_empty() {
         return Err(WeightError::new(
             directory,
@@ -214,7 +235,7 @@ pub fn load(
         )
         .into());
     }
-    Ok(LoadReport { loaded: done.len(), unused, missing })
+    Ok(LoadReport { loaded: done.len(), unused, missing, files })
 }
 
 /// Writes all parameters as `model.safetensors`, names given by `name_of` (`None` leaves one out), low-rank updates merged.
