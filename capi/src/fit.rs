@@ -1,6 +1,7 @@
 //! The whole way from a file of labelled texts to a bundle.
 
-use crate::error::{check_out, give, guard, shared};
+use crate::error::{check_out, guard};
+use crate::handle::{find, give};
 use crate::runtime::et_runtime;
 use crate::text::{et_text, required};
 use easytransfer_facade as facade;
@@ -8,7 +9,7 @@ use facade::plugin::abi::et_error;
 use std::ffi::{c_char, c_void};
 
 /// Called after every step with the steps done, the steps of the whole run, the loss and the learning rate of the step. Returns 0 to end
-/// the run, which `et_fit` then reports as CANCELLED; everything else goes on. It must not throw. [callback-thread] since 0.1
+/// the run, which `et_fit` then reports as CANCELLED; everything else goes on. It must neither throw nor `longjmp` out. [callback-thread] since 0.1
 pub type et_progress = Option<
     unsafe extern "C" fn(user: *mut c_void, step: u64, total_steps: u64, loss: f64, lr: f64) -> i32,
 >;
@@ -41,9 +42,9 @@ pub unsafe extern "C" fn et_fit(
     out: *mut *mut et_text,
 ) -> *mut et_error {
     guard(|| {
-        // SAFETY: the caller passes a live runtime and text.
+        // SAFETY: the caller passes text.
         let (runtime, options) =
-            unsafe { (shared(runtime, "runtime")?, required(options, "options")?) };
+            (find(runtime, "runtime")?, unsafe { required(options, "options")? });
         let mut job = facade::json::train_job(options)?;
         if let Some(progress) = progress {
             let user = User(user);
