@@ -49,8 +49,9 @@ pub unsafe extern "C" fn et_embedder_width(embedder: *const et_embedder) -> usiz
     answer(0, || peek(embedder, |embedder| Some(embedder.width)).unwrap_or(0))
 }
 
-/// Writes the vectors of `texts_len` texts to `out`, row-major [texts_len, width]; `out_len` is the number of values that `out` has
-/// room for, exactly texts_len * width; without texts `out` may be NULL. Errors: SHAPE when it is not. [one-at-a-time] since 0.1
+/// Writes the vectors of `texts_len` texts to `out`, row-major [texts_len, width]; `out_len` is the number of values
+/// that `out` has room for, exactly texts_len * width; without texts `out` may be NULL. Errors: SHAPE when it is not.
+/// [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_embedder_embed(
     embedder: *mut et_embedder,

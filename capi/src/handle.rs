@@ -1,8 +1,10 @@
-//! Handles: what a caller has of an object. The library keeps a list of those that are alive, so that it can refuse what is not: one
-//! that was released, one of another kind, an address that never was one. A handle is looked up, never followed.
+//! Handles: what a caller has of an object. The library keeps a list of those that are alive, so that it can refuse
+//! what is not: one that was released, one of another kind, an address that never was one. A handle is looked up,
+//! never followed.
 //!
-//! Objects are shared by the list and by the calls that use them, so one that is released while another thread is in a call goes when
-//! that call is done. Those that change lie in a [`Guarded`], so calls of several threads on one of them come one after the other.
+//! Objects are shared by the list and by the calls that use them, so one that is released while another thread is in a
+//! call goes when that call is done. Those that change lie in a [`Guarded`], so calls of several threads on one of
+//! them come one after the other.
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -17,8 +19,8 @@ const LOWEST: usize = 1 << 16;
 /// Released handles whose address is not given out again yet: using one of them is noticed for certain.
 const RESTING: usize = 1 << 14;
 
-/// What lies at the address of a handle: memory of its own, so that no two handles have one address, with nothing in it but a number
-/// that tells the engine, whose handles begin with one, that this is none of them.
+/// What lies at the address of a handle: memory of its own, so that no two handles have one address, with nothing in
+/// it but a number that tells the engine, whose handles begin with one, that this is none of them.
 type Mark = [u64; 2];
 const MARK: Mark = [0x6361_7069_6361_7069; 2];
 
@@ -29,33 +31,27 @@ pub(crate) trait Object: Any + Send + Sync {
 }
 
 struct Entry {
-    object: Arc<dyn Any + Send + Sync>,
+    /// None once it was released.
+    object: Option<Arc<dyn Any + Send + Sync>>,
     name: &'static str,
-    mark: Box<Mark>,
+    /// Keeps the address for this handle.
+    _mark: Box<Mark>,
 }
 
 #[derive(Default)]
 struct Handles {
-    live: HashMap<usize, Entry>,
-    resting: VecDeque<(Box<Mark>, &'static str)>,
+    /// By address: those that are alive and those that rest.
+    entries: HashMap<usize, Entry>,
+    /// Addresses of those that rest, the oldest first.
+    resting: VecDeque<usize>,
 }
 
 static HANDLES: RwLock<Option<Handles>> = RwLock::new(None);
 
-impl Handles {
-    /// Why an address is no handle of the wanted kind.
-    fn refuse(&self, address: usize, wanted: &str, argument: &str) -> Error {
-        let at = |mark: &Mark| std::ptr::from_ref(mark).addr() == address;
-        let found = if let Some(entry) = self.live.get(&address) {
-            format!("one of {}", entry.name)
-        } else if let Some((_, name)) = self.resting.iter().find(|(mark, _)| at(mark)) {
-            format!("one of {name} that was released")
-        } else {
-            "an address that is none, or that was released".to_owned()
-        };
-        let text = format!("{argument}: expected a live handle of {wanted}, found {found}");
-        Error::new(ET_ERR_BAD_HANDLE, text)
-    }
+/// What `read` finds in the list.
+fn with_entry<R>(address: usize, read: impl FnOnce(Option<&Entry>) -> R) -> R {
+    let handles = HANDLES.read().unwrap_or_else(PoisonError::into_inner);
+    read(handles.as_ref().and_then(|handles| handles.entries.get(&address)))
 }
 
 /// Hands an object over; the caller owns it now.
@@ -65,30 +61,37 @@ impl Handles {
 pub(crate) unsafe fn give<T: Object>(out: *mut *mut T, object: T) {
     let mark = Box::new(MARK);
     let handle = std::ptr::from_ref(&*mark).cast_mut();
-    let entry = Entry { object: Arc::new(object), name: T::NAME, mark };
+    let entry = Entry { object: Some(Arc::new(object)), name: T::NAME, _mark: mark };
     let mut handles = HANDLES.write().unwrap_or_else(PoisonError::into_inner);
-    handles.get_or_insert_default().live.insert(handle.addr(), entry);
+    handles.get_or_insert_default().entries.insert(handle.addr(), entry);
     drop(handles);
     // SAFETY: promised by the caller.
     unsafe { *out = handle.cast() };
 }
 
-/// The object behind a handle; `argument` names it in messages. Errors: NULL, and everything else that is no live handle of this kind.
+/// The object behind a handle; `argument` names it in messages. Errors: NULL, and everything else that is no live
+/// handle of this kind.
 pub(crate) fn find<T: Object>(handle: *const T, argument: &str) -> Result<Arc<T>, Error> {
     if handle.is_null() {
         return Err(Error::invalid(format!("{argument}: expected a live handle, found NULL")));
     }
-    let handles = HANDLES.read().unwrap_or_else(PoisonError::into_inner);
-    let none = Handles::default();
-    let handles = handles.as_ref().unwrap_or(&none);
-    let found = handles.live.get(&handle.addr()).map(|entry| entry.object.clone());
-    found
-        .and_then(|object| object.downcast::<T>().ok())
-        .ok_or_else(|| handles.refuse(handle.addr(), T::NAME, argument))
+    with_entry(handle.addr(), |entry| {
+        let object = entry.and_then(|entry| entry.object.clone());
+        if let Some(object) = object.and_then(|object| object.downcast::<T>().ok()) {
+            return Ok(object);
+        }
+        let found = match entry {
+            None => "an address that is none, or that was released".to_owned(),
+            Some(Entry { object: None, name, .. }) => format!("one of {name} that was released"),
+            Some(Entry { name, .. }) => format!("one of {name}"),
+        };
+        let text = format!("{argument}: expected a live handle of {}, found {found}", T::NAME);
+        Err(Error::new(ET_ERR_BAD_HANDLE, text))
+    })
 }
 
-/// What `read` finds in the object behind a handle; nothing for what is no live handle of this kind. Pointers into the object stay
-/// valid until it is released.
+/// What `read` finds in the object behind a handle; nothing for what is no live handle of this kind. Pointers into the
+/// object stay valid until it is released.
 pub(crate) fn peek<T: Object, R>(
     handle: *const T,
     read: impl FnOnce(&T) -> Option<R>,
@@ -106,20 +109,25 @@ pub(crate) fn take_back<T: Object>(handle: *mut T) {
     }
     let mut handles = HANDLES.write().unwrap_or_else(PoisonError::into_inner);
     let Some(all) = handles.as_mut() else { return };
+    let object = all.entries.get_mut(&handle.addr()).and_then(|entry| entry.object.take());
     // Another thread may have been quicker.
-    let Some(Entry { object, name, mark }) = all.live.remove(&handle.addr()) else { return };
-    all.resting.push_back((mark, name));
-    let oldest = if all.resting.len() > RESTING { all.resting.pop_front() } else { None };
+    if object.is_some() {
+        all.resting.push_back(handle.addr());
+        if all.resting.len() > RESTING
+            && let Some(oldest) = all.resting.pop_front()
+        {
+            all.entries.remove(&oldest);
+        }
+    }
     drop(handles);
-    // Outside of the lock: an object takes a while to go, and gives handles of its own back.
-    drop((object, oldest));
+    // Outside of the lock: an object takes a while to go, and may give handles back itself.
+    drop(object);
 }
 
 /// Checks an address that should be a handle of the engine's, before the engine looks at it.
 pub(crate) fn check_engine<T>(handle: *const T, argument: &str) -> Result<(), Error> {
-    let handles = HANDLES.read().unwrap_or_else(PoisonError::into_inner);
-    let is_ours = handles.as_ref().is_some_and(|all| all.live.contains_key(&handle.addr()));
-    if !handle.is_null() && (handle.addr() < LOWEST || is_ours) {
+    let is_ours = || with_entry(handle.addr(), |entry| entry.is_some());
+    if !handle.is_null() && (handle.addr() < LOWEST || is_ours()) {
         let text =
             format!("{argument}: expected a live handle of the engine's, found something else");
         return Err(Error::new(ET_ERR_BAD_HANDLE, text));

@@ -65,7 +65,8 @@ pub unsafe extern "C" fn et_runtime_release(runtime: *mut et_runtime) {
     answer((), || take_back(runtime));
 }
 
-/// The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for what is no live runtime. [any-thread] since 0.1
+/// The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for what is no
+/// live runtime. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_host(runtime: *const et_runtime) -> *const et_host {
     answer(std::ptr::null(), || {

@@ -1,8 +1,10 @@
-//! Ctrl-C and its relatives: nothing of an unfinished output remains, and the exit code is 128 and the signal's number.
+//! Ctrl-C and its relatives: nothing of an unfinished output remains, and the exit code is 128 and the signal's
+//! number.
 //!
-//! A thread of its own waits for the signals, so that a command may be wherever it is: loading, computing, waiting for a pipe. It takes
-//! back what was begun and ends the process. A run of training that is at its steps is asked to stop instead, which it does after the
-//! present step (and the evaluation that may belong to it) with a checkpoint; a second signal ends it at once.
+//! A thread of its own waits for the signals, so that a command may be wherever it is: loading, computing, waiting for
+//! a pipe. It takes back what was begun and ends the process. A run of training that is at its steps is asked to stop
+//! instead, which it does after the present step (and the evaluation that may belong to it) with a checkpoint; a
+//! second signal ends it at once.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -28,11 +30,11 @@ pub fn exit_code() -> u8 {
     u8::try_from(128 + if signal == 0 { libc::SIGINT } else { signal }).unwrap_or(130)
 }
 
-/// Begins to watch for SIGINT, SIGTERM and SIGHUP, the last one unless it is ignored (`nohup`). To be called before any other thread
-/// is started: all of them leave the signals to the one that waits here.
+/// Begins to watch for SIGINT, SIGTERM and SIGHUP, the last one unless it is ignored (`nohup`). To be called before
+/// any other thread is started: all of them leave the signals to the one that waits here.
 pub fn watch() {
-    // SAFETY: the sets and the action are plain data that these functions fill in or read; a write that exceeds the limit on the size
-    // of files then fails with an error instead of a signal.
+    // SAFETY: the sets and the action are plain data that these functions fill in or read; a write that exceeds the
+    // limit on the size of files then fails with an error instead of a signal.
     let signals = unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         let mut hangup: libc::sigaction = std::mem::zeroed();

@@ -1,8 +1,9 @@
 //! The `easytransfer` command: argument handling over the facade, nothing else. One file per command.
 //!
-//! Exit codes: 0 done, also when a reader of the output went away (`… | head`); 2 bad input or usage; 1 anything else, such as a full disk
-//! or a standard output that is closed; 130 ended by Ctrl-C (SIGINT), 143 by SIGTERM, 129 by SIGHUP. Errors go to standard error as
-//! `easytransfer: error: …`, and nothing of an unfinished output remains; a run of training that was ended keeps its checkpoint.
+//! Exit codes: 0 done, also when a reader of the output went away (`… | head`); 2 bad input or usage; 1 anything else,
+//! such as a full disk or a standard output that is closed; 130 ended by Ctrl-C (SIGINT), 143 by SIGTERM, 129 by
+//! SIGHUP. Errors go to standard error as `easytransfer: error: …`, and nothing of an unfinished output remains; a run
+//! of training that was ended keeps its checkpoint.
 
 mod arguments;
 mod device;

@@ -13,7 +13,13 @@ use crate::whole;
 
 /// Bytes that never change. Clones share them.
 #[derive(Clone)]
-pub struct Buffer(Arc<Vec<u8>>);
+pub struct Buffer(Arc<Bytes>);
+
+enum Bytes {
+    Owned(Arc<Vec<u8>>),
+    /// Memory of its own that a file was read into.
+    Read(memmap2::Mmap),
+}
 
 impl Handle for Buffer {
     type Abi = et_buffer;
@@ -29,18 +35,24 @@ impl Buffer {
 
     /// A buffer of bytes that others hold, too.
     pub(crate) fn shared(bytes: Arc<Vec<u8>>) -> Self {
-        Self(bytes)
+        Self(Arc::new(Bytes::Owned(bytes)))
     }
 
-    /// Reads a regular file whole. It is not mapped: whoever shortens a mapped file ends every process that looks at it, and whoever
-    /// writes to it changes their answers. Errors: `NOT_FOUND`, `IO`.
+    /// Reads a regular file whole. It is not mapped: whoever shortens a mapped file ends every process that looks at
+    /// it, and whoever writes to it changes their answers. Errors: `NOT_FOUND`, `IO`.
     pub fn read_file(path: &Path) -> Result<Self> {
-        whole::read(path).map(Self::new).map_err(|error| Error::io("read", path, &error))
+        match whole::read(path).map_err(|error| Error::io("read", path, &error))? {
+            Some(bytes) => Ok(Self(Arc::new(Bytes::Read(bytes)))),
+            None => Ok(Self::new(Vec::new())),
+        }
     }
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        match &*self.0 {
+            Bytes::Owned(bytes) => bytes,
+            Bytes::Read(bytes) => bytes,
+        }
     }
 
     /// Something that keeps the bytes alive and in place.

@@ -1,18 +1,20 @@
 //! Reading a large file whole, as fast as memory allows: several threads, large pages.
 
-use std::alloc::{Layout, alloc_zeroed};
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
+
+use memmap2::{Mmap, MmapMut, MmapOptions};
 
 /// Bytes for which a thread of its own pays.
 const PART: usize = 4 << 20;
 /// Most threads.
 const THREADS: usize = 8;
 
-/// The bytes of a regular file. Errors: as the system says; something else than a regular file, for whose writer nobody waits; a file
-/// that is larger than the memory, or shortened meanwhile.
-pub fn read(path: &Path) -> Result<Vec<u8>> {
+/// The bytes of a regular file, in memory of their own; none for an empty file. Errors: as the system says; something
+/// else than a regular file, for whose writer nobody waits; a file that is larger than the memory, or shortened
+/// meanwhile.
+pub fn read(path: &Path) -> Result<Option<Mmap>> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -29,31 +31,32 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
             "expected a regular file, found something else",
         ));
     }
-    let too_large = || {
-        Error::new(
-            ErrorKind::OutOfMemory,
-            format!("{} bytes are more than there is memory", about.len()),
-        )
+    if about.len() == 0 {
+        return Ok(None);
+    }
+    let too_large = |_| {
+        let text = format!("{} bytes are more than there is memory", about.len());
+        Error::new(ErrorKind::OutOfMemory, text)
     };
-    let mut bytes = usize::try_from(about.len()).ok().and_then(zeros).ok_or_else(too_large)?;
+    let len = usize::try_from(about.len()).unwrap_or(usize::MAX);
+    let mut bytes = zeros(len).map_err(too_large)?;
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS));
     let part = bytes.len().div_ceil(threads).max(PART);
     std::thread::scope(|scope| {
         let file = &file;
-        let mut others = Vec::new();
         let mut parts = bytes.chunks_mut(part).enumerate();
         let first = parts.next();
-        for (index, part_bytes) in parts {
-            others.push(scope.spawn(move || read_part(file, part_bytes, index * part)));
-        }
-        if let Some((_, part_bytes)) = first {
-            read_part(file, part_bytes, 0)?;
+        let others =
+            parts.map(|(index, bytes)| scope.spawn(move || read_part(file, bytes, index * part)));
+        let others: Vec<_> = others.collect();
+        if let Some((_, bytes)) = first {
+            read_part(file, bytes, 0)?;
         }
         others.into_iter().try_for_each(|other| {
             other.join().unwrap_or_else(|_| Err(Error::other("a thread that reads panicked")))
         })
     })?;
-    Ok(bytes)
+    bytes.make_read_only().map(Some)
 }
 
 #[cfg(unix)]
@@ -70,31 +73,13 @@ fn read_part(file: &File, bytes: &mut [u8], at: usize) -> Result<()> {
     file.read_exact(bytes)
 }
 
-/// `len` zeros that nobody has touched yet, in large pages where the system gives them; none if there is no room.
-fn zeros(len: usize) -> Option<Vec<u8>> {
-    if len == 0 {
-        return Some(Vec::new());
-    }
-    let layout = Layout::array::<u8>(len).ok()?;
-    // SAFETY: the size is not zero.
-    let start = unsafe { alloc_zeroed(layout) };
-    if start.is_null() {
-        return None;
-    }
+/// `len` zeros that nobody has touched yet, in large pages where the system gives them.
+fn zeros(len: usize) -> Result<MmapMut> {
+    let bytes = MmapOptions::new().len(len).map_anon()?;
     #[cfg(target_os = "linux")]
-    {
-        const SMALL_PAGE: usize = 4096;
-        let before = start.align_offset(SMALL_PAGE);
-        if len > before {
-            // SAFETY: the whole pages within our own memory. It is advice: where the system does not follow it, nothing changes but the
-            // time.
-            unsafe {
-                libc::madvise(start.add(before).cast(), len - before, libc::MADV_HUGEPAGE);
-            }
-        }
-    }
-    // SAFETY: allocated with the layout of that many bytes, all of which are zero.
-    Some(unsafe { Vec::from_raw_parts(start, len, len) })
+    // Advice: where the system does not follow it, nothing changes but the time.
+    let _ = bytes.advise(memmap2::Advice::HugePage);
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -107,7 +92,8 @@ mod tests {
         for len in [0, 1, PART, 2 * PART + 3] {
             let content: Vec<u8> = (0..len).map(|i| (i * 7 >> 5) as u8).collect();
             std::fs::write(&path, &content).unwrap();
-            assert!(read(&path).unwrap() == content, "{len} bytes");
+            let found = read(&path).unwrap();
+            assert!(found.as_deref().unwrap_or_default() == content, "{len} bytes");
         }
         std::fs::remove_file(&path).unwrap();
         assert_eq!(read(&path).unwrap_err().kind(), ErrorKind::NotFound);

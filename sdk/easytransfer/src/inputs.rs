@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use easytransfer_train::files::destination::is_same_file;
 use easytransfer_train::{Error, Result};
 
-/// The directory of a model. Its files were read when it was loaded; a report or a list beside them may well be written.
+/// The directory of a model. Its files were read when it was loaded; a report or a list beside them may well be
+/// written.
 pub(crate) struct Inputs(PathBuf);
 
 impl Inputs {

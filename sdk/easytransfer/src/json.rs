@@ -119,10 +119,10 @@ pub fn train_config(options: &str) -> Result<TrainConfig> {
     TrainConfig::from_value(parsed(options, origin)?, origin)
 }
 
-/// A whole training run:
-/// `{"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file", "output": "dir", "config": {..}, "from_scratch": false,
-/// "columns": {"text": "sentence"}, "resume": false, "overwrite": false, "progress": "silent" | "plain" | "auto"}`; `encoder`, `train` and `output` are required, `config`
-/// is what [`TrainConfig::from_value`] takes.
+/// A whole training run: `{"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file", "output":
+/// "dir", "config": {..}, "from_scratch": false, "columns": {"text": "sentence"}, "resume": false, "overwrite": false,
+/// "progress": "silent" | "plain" | "auto"}`; `encoder`, `train` and `output` are required, `config` is what
+/// [`TrainConfig::from_value`] takes.
 pub fn train_job(options: &str) -> Result<TrainJob> {
     let origin = "fit options";
     let open = |description: &str| json!({"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": description});

@@ -1,11 +1,12 @@
-//! Reading where a file is expected: a pipe in its place must not make the reader wait for ever, nor an endless device fill the memory.
+//! Reading where a file is expected: a pipe in its place must not make the reader wait for ever, nor an endless device
+//! fill the memory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result};
 use std::path::Path;
 
-/// Opens a regular file for reading. Links are followed. Errors: as the system says, and `InvalidInput` (`IsADirectory` for a folder)
-/// when something else than a regular file is there; opening that waits for nobody.
+/// Opens a regular file for reading. Links are followed. Errors: as the system says, and `InvalidInput`
+/// (`IsADirectory` for a folder) when something else than a regular file is there; opening that waits for nobody.
 pub fn open_regular(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -27,7 +28,8 @@ pub fn open_regular(path: &Path) -> Result<File> {
     Err(Error::new(kind, format!("expected a regular file, found {found}")))
 }
 
-/// The bytes of a regular file that is at most `most` bytes long. Errors: as [`open_regular`], and `InvalidInput` for a longer one.
+/// The bytes of a regular file that is at most `most` bytes long. Errors: as [`open_regular`], and `InvalidInput` for
+/// a longer one.
 pub fn read_regular(path: &Path, most: u64) -> Result<Vec<u8>> {
     let file = open_regular(path)?;
     let len = file.metadata()?.len();

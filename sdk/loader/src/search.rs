@@ -265,8 +265,8 @@ pub(crate) fn manifests_at(place: &Path) -> Result<Vec<PathBuf>, LoadError> {
     Ok(found)
 }
 
-/// Whether the file mentions `manifest_version`. What cannot be looked into, such as a pipe of that name, counts as one: reading it then
-/// says in the list of plugins what is wrong.
+/// Whether the file mentions `manifest_version`. What cannot be looked into, such as a pipe of that name, counts as
+/// one: reading it then says in the list of plugins what is wrong.
 fn is_manifest(path: &Path) -> bool {
     let marker = b"manifest_version";
     let mut text = Vec::new();

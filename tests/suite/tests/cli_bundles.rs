@@ -1,5 +1,5 @@
-//! The command line: a bundle whose files are not of one run is refused, and what becomes of its files later does not matter to a program
-//! that has loaded it.
+//! The command line: a bundle whose files are not of one run is refused, and what becomes of its files later does not
+//! matter to a program that has loaded it.
 #![cfg(unix)]
 
 use std::fs;

@@ -1,4 +1,5 @@
-//! The command line: where an output goes, what becomes of it when something happens meanwhile, and what it must not replace.
+//! The command line: where an output goes, what becomes of it when something happens meanwhile, and what it must not
+//! replace.
 #![cfg(unix)]
 
 use std::fs;

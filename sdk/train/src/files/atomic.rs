@@ -2,8 +2,9 @@
 //! renamed. A killed process leaves at most a temporary (`NAME.tmp-<process>-<n>`), which the next writer of that name
 //! removes; one that is interrupted calls [`abandon`] and leaves nothing.
 //!
-//! A file that is replaced keeps its mode, and its owner where the system allows that. Links are followed, so it is the file behind
-//! them that is replaced. Devices, pipes and open files such as `/dev/stdout` are written to as they are.
+//! A file that is replaced keeps its mode, and its owner where the system allows that. Links are followed, so it is
+//! the file behind them that is replaced. Devices, pipes and open files such as `/dev/stdout` are written to as they
+//! are.
 //!
 //! A directory that replaces another needs two renames, the old one to `NAME.old-<process>-<n>` and the new one to
 //! `NAME`; whoever was killed between them left no `NAME`, and [`recover`] puts the old one back.
@@ -28,8 +29,8 @@ pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>)
     file.commit()
 }
 
-/// A file that appears under its name when it is committed. Dropped without that, it leaves nothing. Into a device or a pipe it writes
-/// at once.
+/// A file that appears under its name when it is committed. Dropped without that, it leaves nothing. Into a device or
+/// a pipe it writes at once.
 pub struct AtomicFile {
     target: PathBuf,
     /// Where the file will be and where it is until then; none for a device or a pipe.
@@ -38,8 +39,8 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts the file that will be `target`, and removes leftovers of dead writers. Errors: `target` is a directory or may not be
-    /// written to; its directory is missing.
+    /// Starts the file that will be `target`, and removes leftovers of dead writers. Errors: `target` is a directory
+    /// or may not be written to; its directory is missing.
     pub fn create(target: &Path) -> Result<AtomicFile> {
         let failed = |error| Error::io("create", target, error);
         let (path, old) = match destination::find(target).map_err(failed)? {
@@ -69,7 +70,8 @@ impl AtomicFile {
         AtomicFile { target: target.to_path_buf(), places, file }
     }
 
-    /// Whether it can be written to at any place, as a format needs whose beginning is known at the end only: a pipe cannot.
+    /// Whether it can be written to at any place, as a format needs whose beginning is known at the end only: a pipe
+    /// cannot.
     pub fn can_seek(&mut self) -> bool {
         self.places.is_some() || matches!(self.stream_position(), Ok(0))
     }
@@ -211,8 +213,8 @@ impl AtomicDir {
 }
 
 impl AtomicDir {
-    /// Flushes every file to the disk and moves them into the directory `into`, `last` after all others, in the place of older ones
-    /// of their names, once those of `gone` were removed there, too. Errors: the system refuses.
+    /// Flushes every file to the disk and moves them into the directory `into`, `last` after all others, in the place
+    /// of older ones of their names, once those of `gone` were removed there, too. Errors: the system refuses.
     pub fn merge(self, into: &Path, last: &str, gone: &[PathBuf]) -> Result<()> {
         sync_tree(&self.temporary)?;
         let entries = fs::read_dir(&self.temporary)

@@ -1,4 +1,5 @@
-//! What the name of an output leads to: a regular file, which is replaced as a whole, or something that is written to as it is.
+//! What the name of an output leads to: a regular file, which is replaced as a whole, or something that is written to
+//! as it is.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
@@ -15,8 +16,8 @@ pub enum Destination {
     Stream(File),
 }
 
-/// Finds out what `name` leads to. A pipe is opened, which waits for its reader. Errors: a directory, a file that may not be written
-/// to, a missing folder.
+/// Finds out what `name` leads to. A pipe is opened, which waits for its reader. Errors: a directory, a file that may
+/// not be written to, a missing folder.
 pub fn find(name: &Path) -> Result<Destination> {
     let mut path = name.to_path_buf();
     for _ in 0..LINKS {
@@ -62,8 +63,8 @@ fn is_list_of_open_files(folder: &Path) -> bool {
     folder.starts_with("/proc") && folder.ends_with("fd")
 }
 
-/// An open file once more. Standard output and error share their position with the original; others are appended to, since opening
-/// them by name would begin at their start.
+/// An open file once more. Standard output and error share their position with the original; others are appended to,
+/// since opening them by name would begin at their start.
 fn open_again(folder: &Path, number: Option<&str>) -> Result<File> {
     #[cfg(unix)]
     {

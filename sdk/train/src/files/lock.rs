@@ -1,5 +1,5 @@
-//! One writer at a time for a directory. The lock is the system's own on the directory itself, so it leaves no file behind and goes
-//! with the process, however that ends.
+//! One writer at a time for a directory. The lock is the system's own on the directory itself, so it leaves no file
+//! behind and goes with the process, however that ends.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::pending;
 
-/// The right to write into a directory. Dropped, it also removes the directory if it was made for it and is still empty.
+/// The right to write into a directory. Dropped, it also removes the directory if it was made for it and is still
+/// empty.
 #[derive(Debug)]
 pub struct FolderLock {
     // Closed, and with that unlocked, after `drop`.
@@ -17,8 +18,8 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
-    /// Makes the directory if it is not there, with those above it, and locks it. Errors: another process, or another run of this one,
-    /// has the lock; something else has the name; the system refuses.
+    /// Makes the directory if it is not there, with those above it, and locks it. Errors: another process, or another
+    /// run of this one, has the lock; something else has the name; the system refuses.
     pub fn take(folder: &Path) -> Result<FolderLock> {
         loop {
             let made = make(folder)?;
@@ -37,7 +38,8 @@ impl FolderLock {
                     )));
                 }
                 Err(TryLockError::Error(error)) => {
-                    // Some network file systems have no locks. A run there is no worse than without any, but its user is told.
+                    // Some network file systems have no locks. A run there is no worse than without any, but its user
+                    // is told.
                     easytransfer_plugin::log(
                         easytransfer_plugin::Level::Warn,
                         "train",

@@ -62,7 +62,8 @@ pub struct OutputPlace {
 }
 
 impl OutputPlace {
-    /// Opens the file at `path`, or standard output for `-`, so that a place that cannot be written to is an error before the work.
+    /// Opens the file at `path`, or standard output for `-`, so that a place that cannot be written to is an error
+    /// before the work.
     pub fn open(path: &Path, format: OutputFormat) -> Result<OutputPlace> {
         let target = if path.as_os_str() == "-" {
             Target::Stream(BufWriter::new(Box::new(std::io::stdout())))

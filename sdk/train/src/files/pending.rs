@@ -1,5 +1,5 @@
-//! What this process has begun to write: temporaries, and folders that were made for an output. A program that is interrupted calls
-//! [`abandon`], and nothing of them remains.
+//! What this process has begun to write: temporaries, and folders that were made for an output. A program that is
+//! interrupted calls [`abandon`], and nothing of them remains.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -65,8 +65,9 @@ pub(super) fn undisturbed<T>(renames: impl FnOnce() -> T) -> T {
     renames()
 }
 
-/// Removes everything that this process has begun to write and not finished, and lets nothing be begun or finished from then on: to be
-/// called when the process is about to end, from any thread (not from a signal handler: it waits for renames that are under way).
+/// Removes everything that this process has begun to write and not finished, and lets nothing be begun or finished
+/// from then on: to be called when the process is about to end, from any thread (not from a signal handler: it waits
+/// for renames that are under way).
 pub fn abandon() {
     let pending = pending();
     for path in &pending.temporaries {

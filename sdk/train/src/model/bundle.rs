@@ -46,8 +46,8 @@ pub struct Manifest {
     pub files: Checksums,
 }
 
-/// Writes the network into a directory, which may exist. The files are written aside and then take their names at once,
-/// `easytransfer.json` last, so that a directory with that file is a whole bundle. Files of an older bundle go.
+/// Writes the network into a directory, which may exist. The files are written aside and then take their names at
+/// once, `easytransfer.json` last, so that a directory with that file is a whole bundle. Files of an older bundle go.
 pub fn save(
     network: &Network,
     directory: &Path,
@@ -103,7 +103,8 @@ pub fn save(
     aside.merge(directory, MANIFEST, &gone)
 }
 
-/// What a new bundle with these files removes first: the older manifest, and files of the older bundle that the new one does not have.
+/// What a new bundle with these files removes first: the older manifest, and files of the older bundle that the new
+/// one does not have.
 fn replaced(directory: &Path, files: &Checksums) -> Vec<PathBuf> {
     let mut gone = vec![directory.join(MANIFEST)];
     // Without a manifest that can be read nobody knows which files belonged to it.
@@ -165,8 +166,8 @@ pub fn manifest(directory: &Path) -> Result<Manifest> {
     })
 }
 
-/// Loads a bundle. Errors, beside those of its parts: names of classes that differ between its files, and files that are not those that
-/// were written with it.
+/// Loads a bundle. Errors, beside those of its parts: names of classes that differ between its files, and files that
+/// are not those that were written with it.
 pub fn load(components: &dyn Components, directory: &Path) -> Result<(Network, Manifest)> {
     let manifest = manifest(directory)?;
     let stage = AppStage::new(
@@ -191,8 +192,8 @@ pub fn check_files(network: &Network, directory: &Path) -> Result<()> {
     checksums::check(directory, MANIFEST, &written, &network.load_report.files)
 }
 
-/// The app, `easytransfer.json` and `config.json` agree on the names of classes, their order and number, and on whatever else the app
-/// has written into `config.json`.
+/// The app, `easytransfer.json` and `config.json` agree on the names of classes, their order and number, and on
+/// whatever else the app has written into `config.json`.
 fn check_labels(network: &Network, manifest: &Manifest, directory: &Path) -> Result<()> {
     let differ = |what: &str, here: Value, there: &Value| {
         Err(Error::Config {

@@ -1,8 +1,10 @@
-//! Checksums of a bundle's files: what tells weights of one run under the labels of another, a file that was copied in part, or one
-//! that was changed since. They guard against accidents, not against somebody who means harm and can write checksums, too.
+//! Checksums of a bundle's files: what tells weights of one run under the labels of another, a file that was copied in
+//! part, or one that was changed since. They guard against accidents, not against somebody who means harm and can
+//! write checksums, too.
 //!
-//! The sum is CRC-32 (ISO 3309, as zip and gzip have it), because every program must look at all weights before its first answer: on
-//! several threads that takes a few milliseconds for a hundred megabytes, where SHA-256 takes a hundred.
+//! The sum is CRC-32 (ISO 3309, as zip and gzip have it), because every program must look at all weights before its
+//! first answer: on several threads that takes a few milliseconds for a hundred megabytes, where SHA-256 takes a
+//! hundred.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -79,8 +81,8 @@ pub fn of_files_in(directory: &Path) -> Result<Checksums> {
 /// Files that change what a bundle answers when they are there.
 const DECISIVE: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "model.safetensors"];
 
-/// Checks the files of a directory against what was `written`; `known` are those that were read already. Errors name the file, and
-/// `manifest`, which holds the checksums.
+/// Checks the files of a directory against what was `written`; `known` are those that were read already. Errors name
+/// the file, and `manifest`, which holds the checksums.
 pub fn check(
     directory: &Path,
     manifest: &str,

@@ -153,8 +153,8 @@ const TOKENIZER_FILES: [&str; 10] = [
     "sentencepiece.bpe.model",
 ];
 
-/// Loads the tokenizer of a model. What has the name of one of its files and is none (a pipe, a device) is refused: the tokenizer would
-/// look past it.
+/// Loads the tokenizer of a model. What has the name of one of its files and is none (a pipe, a device) is refused:
+/// the tokenizer would look past it.
 fn load_tokenizer(directory: &Path) -> Result<Tokenizer> {
     for path in TOKENIZER_FILES.map(|name| directory.join(name)) {
         match open_regular(&path) {
@@ -165,6 +165,24 @@ fn load_tokenizer(directory: &Path) -> Result<Tokenizer> {
         }
     }
     Ok(Tokenizer::load(&path_text(directory)?)?)
+}
+
+/// What `here` gives, and what `there` gives meanwhile on a thread of its own.
+fn beside<A, B: Send>(
+    here: impl FnOnce() -> Result<A>,
+    there: impl Fn() -> Result<B> + Sync,
+) -> (Result<A>, Result<B>) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, &there);
+        let first = here();
+        let second = match thread.map(|thread| thread.join()) {
+            Ok(Ok(second)) => second,
+            Ok(Err(_)) => Err(Error::other("a thread that loads panicked")),
+            // The system refuses a thread.
+            Err(_) => there(),
+        };
+        (first, second)
+    })
 }
 
 /// Puts options of the model into the content of a config.json. Errors name an option that the model does not have.
@@ -221,22 +239,28 @@ impl Network {
         let model = LoadedModel::create(&component, &config.to_string(), &root)
             .map_err(|error| error.context(config_path.display()))?;
         let info = model.info().clone();
-        let mut load_report = LoadReport::default();
-        // An encoder is loaded before the head is declared, so that a head in the checkpoint never lands in the new one.
-        match start {
-            Start::Encoder => {
-                load_report = weights::load(directory, &params, &info, Expect::Encoder)?;
+        let load = || {
+            let mut load_report = LoadReport::default();
+            // An encoder is loaded before the head is declared, so that a head in the checkpoint never lands in the
+            // new one.
+            match start {
+                Start::Encoder => {
+                    load_report = weights::load(directory, &params, &info, Expect::Encoder)?;
+                }
+                Start::EncoderAllowMissing => {
+                    load_report = weights::load(directory, &params, &info, Expect::Some)?;
+                }
+                Start::Bundle | Start::Scratch => {}
             }
-            Start::EncoderAllowMissing => {
-                load_report = weights::load(directory, &params, &info, Expect::Some)?;
+            stage.app.build(&root, &info)?;
+            if start == Start::Bundle {
+                load_report = weights::load(directory, &params, &info, Expect::All)?;
             }
-            Start::Bundle | Start::Scratch => {}
-        }
-        stage.app.build(&root, &info)?;
-        if start == Start::Bundle {
-            load_report = weights::load(directory, &params, &info, Expect::All)?;
-        }
-        let tokenizer = load_tokenizer(directory)?;
+            Ok(load_report)
+        };
+        // Both take about as long, and neither needs the other.
+        let (load_report, tokenizer) = beside(load, || load_tokenizer(directory));
+        let (load_report, tokenizer): (LoadReport, Tokenizer) = (load_report?, tokenizer?);
         if tokenizer.vocab_len() > info.vocab_size {
             return Err(Error::user(format!(
                 "`{}`: the tokenizer has {} tokens, the model's embedding {} rows; use the tokenizer that belongs to the model",

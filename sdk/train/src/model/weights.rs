@@ -186,7 +186,8 @@ pub fn are_in(directory: &Path) -> bool {
     files(directory).is_ok()
 }
 
-/// Loads the weights in a directory into the set. Where their type allows it they stay in the memory into which the file was read.
+/// Loads the weights in a directory into the set. Where their type allows it they stay in the memory into which the
+/// file was read.
 pub fn load(
     directory: &Path,
     params: &Params,

@@ -140,7 +140,8 @@ pub struct TrainConfig {
     pub data_memory: usize,
     /// Steps between lines of metrics.
     pub log_every: u64,
-    /// Whether a bundle, or the checkpoint of another run, that is in the output directory may be replaced. Bundles do not keep it.
+    /// Whether a bundle, or the checkpoint of another run, that is in the output directory may be replaced. Bundles do
+    /// not keep it.
     #[serde(skip_serializing)]
     pub overwrite: bool,
 }

@@ -19,8 +19,9 @@ use crate::run::epochs::Run;
 use crate::run::fit::Fit;
 pub use crate::run::job::{OnStep, StepInfo, TrainJob, TrainResult};
 
-/// Trains and writes the bundle. Errors, beside everything that can go wrong: another run is writing into the output directory; it holds a
-/// bundle, another model or the checkpoint of an unfinished run, and neither `overwrite` nor `resume` says what to do with it.
+/// Trains and writes the bundle. Errors, beside everything that can go wrong: another run is writing into the output
+/// directory; it holds a bundle, another model or the checkpoint of an unfinished run, and neither `overwrite` nor
+/// `resume` says what to do with it.
 pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResult> {
     let config = job.config.clone();
     let _lock = FolderLock::take(&job.output)?;
