@@ -97,15 +97,13 @@ impl Train {
         ]));
         common.compute_in(self.precision);
         let runtime = common.runtime()?;
-        if self.resume && !checkpoint::exists(&checkpoint::path(&self.output))? {
-            let output = self.output.display();
-            if self.output.join(MANIFEST).exists() && !config.overwrite {
-                return Err(Error::user(format!(
-                    "`{output}`: expected a checkpoint to go on from, found a finished bundle; --overwrite without --resume trains anew"
-                )));
-            }
+        if self.resume
+            && !checkpoint::exists(&checkpoint::path(&self.output))?
+            && !self.output.join(MANIFEST).exists()
+        {
             print::message(&format!(
-                "`{output}` holds no checkpoint; the run starts from the beginning"
+                "`{}` holds no checkpoint; the run starts from the beginning",
+                self.output.display()
             ));
         }
         let data = |named, split| DataOptions { read: read.clone(), named, split, targets: true };

@@ -142,7 +142,7 @@ impl Row {
 }
 
 handle! {
-    /// Bytes owned by the host, possibly a mapped file.
+    /// Bytes owned by the host, possibly the content of a file.
     Buffer(et_buffer) released by data, et_host_data.buffer_release
 }
 

@@ -100,12 +100,18 @@ fn check_output(job: &TrainJob) -> Result<()> {
         )));
     }
     let unfinished = checkpoint::exists(&checkpoint::path(&job.output))?;
+    let finished = job.output.join(bundle::MANIFEST).exists();
+    if job.resume && finished && !unfinished {
+        return Err(Error::user(format!(
+            "`{output}`: expected a checkpoint to go on from, found a finished bundle; leave --resume out and say --overwrite to train anew"
+        )));
+    }
     if job.config.overwrite || job.resume && unfinished {
         return Ok(());
     }
     let replace =
         "name another directory, or say --overwrite (the option `overwrite`) to replace it";
-    let found = if job.output.join(bundle::MANIFEST).exists() {
+    let found = if finished {
         format!("a finished bundle; {replace}")
     } else if unfinished {
         "the checkpoint of an unfinished run; go on with it (--resume), or say --overwrite (the option `overwrite`) to start anew"
