@@ -66,10 +66,12 @@ impl Common {
         self.compute.set(precision.into());
     }
 
-    /// Checks the device's name and sets the number of threads. Must be called before the engine starts and while there is one thread.
+    /// Checks the device's name and sets the number of threads. Must be called before the engine starts and while no
+    /// other thread computes.
     pub fn apply(&self) -> Result<()> {
         if let Some(threads) = self.threads {
-            // SAFETY: the program has started no thread yet, so nothing reads the environment meanwhile.
+            // SAFETY: of all threads only this one and the one that waits for signals are there yet, so nothing reads
+            // the environment meanwhile.
             unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
         }
         self.chosen()?;

@@ -70,7 +70,7 @@ impl Embed {
         let runtime = common.runtime()?;
         let mut embedder = runtime.embedder(&self.encoder, options)?;
         let rows = embedder.embed_file(&data, &self.output)?;
-        if self.output.as_os_str() != "-" {
+        if !print::is_standard_output(&self.output) {
             let (width, output) = (embedder.width(), self.output.display());
             print::text(&format!("{rows} vectors of {width} numbers: {output}\n"))?;
         }

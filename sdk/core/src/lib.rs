@@ -67,4 +67,5 @@ pub mod tables;
 pub mod tape;
 pub mod tensor;
 pub mod tokenizer;
+mod whole;
 pub mod workers;

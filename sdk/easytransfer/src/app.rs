@@ -8,7 +8,8 @@ use easytransfer_plugin::Record;
 use easytransfer_train::data::dataset::{DataOptions, DatasetReader, as_trained};
 use easytransfer_train::data::records::ReadOptions;
 use easytransfer_train::data::windows::{Window, Windows};
-use easytransfer_train::files::output::{Output, OutputFormat};
+use easytransfer_train::files::atomic::AtomicFile;
+use easytransfer_train::files::output::{OutputFormat, OutputPlace};
 use easytransfer_train::model::bundle::{self, Manifest};
 use easytransfer_train::model::network::Network;
 use easytransfer_train::report::run_log::{figures_report, write_report};
@@ -18,6 +19,7 @@ use easytransfer_train::{Error, Result};
 use serde_json::{Map as Json, Value};
 
 use crate::Runtime;
+use crate::inputs::Inputs;
 
 /// Tokens that the engine works on at a time: enough to fill its kernels, few enough that what one layer hands to the next stays in
 /// the last-level cache.
@@ -33,6 +35,7 @@ pub struct App {
     precision: LayerPrecision,
     /// Roles that records must have because the training data had them, though the app does without.
     needed: Vec<String>,
+    inputs: Inputs,
 }
 
 /// How a bundle answers.
@@ -68,6 +71,7 @@ impl App {
     pub(crate) fn load(runtime: &Runtime, directory: &Path, options: AppOptions) -> Result<App> {
         let (network, manifest) = bundle::load(runtime.components(), directory)?;
         let precision = options.precision;
+        let inputs = Inputs::of(directory);
         let needed = network
             .app
             .columns()?
@@ -76,7 +80,7 @@ impl App {
             .map(|column| column.role)
             .filter(|role| manifest.columns.contains_key(role))
             .collect();
-        Ok(App { runtime: runtime.clone(), network, manifest, precision, needed })
+        Ok(App { runtime: runtime.clone(), network, manifest, precision, needed, inputs })
     }
 
     /// What the encoder's linear layers compute in.
@@ -185,6 +189,13 @@ impl App {
     /// Figures on a labelled file; with `report` also an HTML page with the confusion matrix and the worst mistakes.
     pub fn evaluate(&mut self, data: &DataFile, report: Option<&Path>) -> Result<Evaluation> {
         let windows = self.windows(self.reader(data, true)?)?;
+        // A place that cannot be written to is an error before the work.
+        let page_file = report
+            .map(|path| {
+                self.inputs.check(path, &data.path)?;
+                AtomicFile::create(path)
+            })
+            .transpose()?;
         let _scope = PredictionScope::new(self.precision);
         let mut measure = Measure::new(self.runtime.components(), &self.network)?;
         let mut wrong = Vec::new();
@@ -207,14 +218,14 @@ impl App {
         }
         count.check(&data.path)?;
         let metrics = measure.figures()?;
-        if let Some(path) = report {
+        if let (Some(path), Some(file)) = (report, page_file) {
             let title = format!("{} on {}", self.manifest.app.name, data.path.display());
             let page = Report {
                 wrong,
                 options: self.manifest.training.clone(),
                 ..figures_report(&title, &self.network.app_info.labels, &metrics)
             };
-            write_report(path, &page)?;
+            write_report(path, file, &page)?;
         }
         Ok(Evaluation { rows: count.rows, skipped: count.skipped, metrics })
     }
@@ -231,6 +242,8 @@ impl App {
         let reader = self.reader(data, false)?;
         let mut columns: Vec<String> = reader.columns().keys().cloned().collect();
         let format = format.map_or_else(|| OutputFormat::of(output), Ok)?;
+        self.inputs.check(output, &data.path)?;
+        let mut place = Some(OutputPlace::open(output, format)?);
         let _scope = PredictionScope::new(self.precision);
         let mut out = None;
         let mut count = Count::default();
@@ -239,9 +252,9 @@ impl App {
             count.add(&window);
             let predictions = evaluate::predictions(&mut self.network, &window.rows, BATCH_TOKENS)?;
             let Some(first) = predictions.first() else { continue };
-            if out.is_none() {
+            if let Some(place) = place.take() {
                 columns.extend(first.keys().cloned());
-                out = Some(Output::create(output, format, std::mem::take(&mut columns))?);
+                out = Some(place.start(std::mem::take(&mut columns))?);
             }
             let Some(out) = &mut out else { continue };
             for (record, prediction) in window.records.into_iter().zip(predictions) {
@@ -249,9 +262,7 @@ impl App {
                 row.extend(prediction);
                 out.write(&row)?;
             }
-            if output.as_os_str() == "-" {
-                out.flush()?;
-            }
+            out.flush()?;
         }
         count.check(&data.path)?;
         if let Some(out) = out {

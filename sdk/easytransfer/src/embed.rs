@@ -9,7 +9,8 @@ use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
 use easytransfer_train::data::windows::{self, Windows};
 use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::files::npy::NpyWriter;
-use easytransfer_train::files::output::{Output, OutputFormat};
+use easytransfer_train::files::output::{OutputFormat, OutputPlace};
+use easytransfer_train::model::bundle;
 use easytransfer_train::model::components::Components;
 use easytransfer_train::model::network::{AppStage, Network, Start};
 use easytransfer_train::model::weights;
@@ -18,6 +19,7 @@ use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::app::{BATCH_TOKENS, Count};
+use crate::inputs::Inputs;
 use crate::sentence::Recipe;
 use crate::{DataFile, Runtime};
 
@@ -43,6 +45,7 @@ pub struct Embedder {
     network: Network,
     width: usize,
     precision: LayerPrecision,
+    inputs: Inputs,
 }
 
 impl EmbedOptions {
@@ -81,7 +84,8 @@ impl Embedder {
             weights::load_scope(folder, &network.params, scope)?;
         }
         let width = recipe.width(network.model.info().hidden_size);
-        Ok(Embedder { network, width, precision })
+        bundle::check_files(&network, encoder)?;
+        Ok(Embedder { network, width, precision, inputs: Inputs::of(encoder) })
     }
 
     /// Number of values of a vector.
@@ -128,13 +132,22 @@ impl Embedder {
             named: data.named.clone(),
             ..DataOptions::default()
         };
+        self.inputs.check(output, &data.path)?;
         let reader = DatasetReader::open(&data.path, &columns, &options)?;
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
         let windows = Windows::start(reader, app, tokenizer)?;
         let _scope = PredictionScope::new(self.precision);
         let mut count = Count::default();
         if output.extension().is_some_and(|ending| ending == "npy") {
-            let mut array = NpyWriter::new(output, AtomicFile::create(output)?, self.width())?;
+            let mut file = AtomicFile::create(output)?;
+            if !file.can_seek() {
+                return Err(Error::user(format!(
+                    "`{}`: expected a file, found a pipe or an open file, which cannot take an array: its number of rows, known at the end, \
+                     stands at its beginning; name a file, or let the name end otherwise for JSON Lines",
+                    output.display()
+                )));
+            }
+            let mut array = NpyWriter::new(output, file, self.width())?;
             for window in windows {
                 let window = window?;
                 count.add(&window);
@@ -146,7 +159,7 @@ impl Embedder {
             array.finish()?.commit()?;
             return Ok(count.rows);
         }
-        let mut lines = Output::create(output, OutputFormat::JsonLines, Vec::new())?;
+        let mut lines = OutputPlace::open(output, OutputFormat::JsonLines)?.start(Vec::new())?;
         for window in windows {
             let window = window?;
             count.add(&window);
@@ -157,6 +170,7 @@ impl Embedder {
                 line.insert("vector".to_owned(), Value::from(vector));
                 lines.write(&line)?;
             }
+            lines.flush()?;
         }
         count.check(&data.path)?;
         lines.finish()?;

@@ -125,10 +125,10 @@ pub fn train_config(options: &str) -> Result<TrainConfig> {
     TrainConfig::from_value(parsed(options, origin)?, origin)
 }
 
-/// A whole training run:
-/// `{"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file", "output": "dir", "config": {..}, "from_scratch": false,
-/// "columns": {"text": "sentence"}, "resume": false, "progress": "silent" | "plain" | "auto"}`; `encoder`, `train` and `output` are required, `config`
-/// is what [`TrainConfig::from_value`] takes.
+/// A whole training run: `{"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file", "output":
+/// "dir", "config": {..}, "from_scratch": false, "columns": {"text": "sentence"}, "resume": false, "overwrite": false,
+/// "progress": "silent" | "plain" | "auto"}`; `encoder`, `train` and `output` are required, `config` is what
+/// [`TrainConfig::from_value`] takes.
 pub fn train_job(options: &str) -> Result<TrainJob> {
     let origin = "fit options";
     let open = |description: &str| json!({"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": description});
@@ -142,6 +142,7 @@ pub fn train_job(options: &str) -> Result<TrainJob> {
         "from_scratch": {"type": "boolean", "default": false, "description": "random weights"},
         "columns": open("column by role, where the usual names do not fit"),
         "resume": {"type": "boolean", "default": false, "description": "go on from a checkpoint"},
+        "overwrite": {"type": "boolean", "default": false, "description": "replace what is in the output directory"},
         "progress": {"type": "string", "enum": ["silent", "plain", "auto"], "default": "silent"}
     }});
     let mut value = checked(&schema, options, origin)?;
@@ -158,6 +159,8 @@ pub fn train_job(options: &str) -> Result<TrainJob> {
         })
         .collect::<Result<_>>()?;
     let train_data = DataOptions { named, targets: true, ..DataOptions::default() };
+    let mut config = TrainConfig::from_value(value["config"].take(), "fit options: config")?;
+    config.overwrite |= is_true(&value, "overwrite");
     Ok(TrainJob {
         app: text(&value, "app"),
         encoder: text(&value, "encoder").into(),
@@ -167,7 +170,7 @@ pub fn train_job(options: &str) -> Result<TrainJob> {
         output: text(&value, "output").into(),
         valid_data: DataOptions { split: Some("valid"), ..train_data.clone() },
         train_data,
-        config: TrainConfig::from_value(value["config"].take(), "fit options: config")?,
+        config,
         resume: is_true(&value, "resume"),
         progress: match text(&value, "progress").as_str() {
             "plain" => ProgressMode::Plain,

@@ -20,6 +20,7 @@
 mod app;
 mod embed;
 mod engine;
+mod inputs;
 pub mod json;
 mod parts;
 mod profile;

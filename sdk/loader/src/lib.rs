@@ -26,6 +26,7 @@ mod open;
 mod platform;
 mod policy;
 mod registry;
+mod regular;
 mod search;
 
 pub use component::Component;
@@ -35,4 +36,5 @@ pub use manifest::{PluginManifest, Provided};
 pub use platform::{KNOWN_PLATFORMS, current_platform, library_file_name};
 pub use policy::Policy;
 pub use registry::{LoadedPlugin, PluginReport, Registry};
+pub use regular::{open_regular, read_regular};
 pub use search::{Listing, ManifestSource, SearchPath};

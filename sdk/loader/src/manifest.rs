@@ -3,6 +3,7 @@
 use crate::error::{Facts, LoadError};
 use crate::kind::ComponentKind;
 use crate::platform::KNOWN_PLATFORMS;
+use crate::regular::read_regular;
 use easytransfer_text::nearest;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,6 +13,8 @@ use toml::de::{DeTable, DeValue};
 
 /// The version of the manifest format that this loader reads.
 const MANIFEST_VERSION: u32 = 1;
+/// Bytes of the longest manifest that is read.
+pub(crate) const LARGEST: u64 = 1 << 20;
 
 /// One component that a manifest promises.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,16 +84,18 @@ pub struct PluginManifest {
 impl PluginManifest {
     /// Reads a manifest. Errors: `Path` when the file cannot be read, `PluginManifest` otherwise.
     pub fn read(path: &Path) -> Result<PluginManifest, LoadError> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let unreadable = |found: String| {
             LoadError::Path(Facts::boxed(
                 stem(path),
                 path,
                 "cannot read the manifest",
                 "a readable UTF-8 file",
-                error.to_string(),
+                found,
                 "check the path and its permissions",
             ))
-        })?;
+        };
+        let bytes = read_regular(path, LARGEST).map_err(|error| unreadable(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| unreadable(error.to_string()))?;
         PluginManifest::parse(&text, path)
     }
 

@@ -3,6 +3,7 @@
 use crate::error::{Facts, LoadError};
 use crate::manifest::PluginManifest;
 use crate::policy::Policy;
+use crate::regular::open_regular;
 use easytransfer_abi::et_plugin_record;
 use std::io::Read;
 use std::mem::ManuallyDrop;
@@ -114,7 +115,7 @@ impl Identity {
 
 /// The bytes of a file and which file they are from.
 fn read(path: &Path) -> std::io::Result<(Vec<u8>, Identity)> {
-    let mut file = std::fs::File::open(path)?;
+    let mut file = open_regular(path)?;
     let identity = Identity::of(&file.metadata()?);
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;

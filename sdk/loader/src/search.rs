@@ -1,11 +1,13 @@
 //! Where manifests are looked for, and what is found there.
 
 use crate::error::{Facts, LoadError};
-use crate::manifest::{PluginManifest, stem};
+use crate::manifest::{LARGEST, PluginManifest, stem};
 use crate::platform::{KNOWN_PLATFORMS, current_platform};
+use crate::regular::open_regular;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The name of the environment variable with further places, separated by ':' (';' on Windows).
@@ -267,7 +269,11 @@ pub(crate) fn manifests_at(place: &Path) -> Result<Vec<PathBuf>, LoadError> {
     Ok(found)
 }
 
+/// Whether the file mentions `manifest_version`. What cannot be looked into, such as a pipe of that name, counts as
+/// one: reading it then says in the list of plugins what is wrong.
 fn is_manifest(path: &Path) -> bool {
     let marker = b"manifest_version";
-    std::fs::read(path).is_ok_and(|text| text.windows(marker.len()).any(|word| word == marker))
+    let mut text = Vec::new();
+    let start = open_regular(path).and_then(|file| file.take(LARGEST).read_to_end(&mut text));
+    start.is_err() || text.windows(marker.len()).any(|word| word == marker)
 }

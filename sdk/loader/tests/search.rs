@@ -138,3 +138,47 @@ fn a_path_must_lead_to_one_plugin() {
     let text = registry.load_path(&root.join("x.so")).expect_err("no manifest").to_string();
     assert!(text.contains("name the manifest beside the library"), "{text}");
 }
+
+#[cfg(unix)]
+#[test]
+fn pipe_named_as_a_manifest_is_listed_and_waited_for_by_nobody() {
+    let place = folder("pipe");
+    manifest(&place, "loss-a", current_platform(), "a");
+    let pipe = place.join("x.toml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let registry = registry();
+    registry.discover(&SearchPath::only(&[place]));
+    let listings = registry.discovered();
+    let problem = |id: &str| {
+        let listing = listings.iter().find(|listing| listing.id == id).unwrap();
+        listing.problem.as_ref().map(ToString::to_string)
+    };
+    assert_eq!(problem("loss-a"), None);
+    let found = problem("x").unwrap();
+    assert!(found.contains("x.toml") && found.contains("pipe"), "{found}");
+    let error = registry.load_path(&pipe).unwrap_err().to_string();
+    assert!(error.contains("x.toml"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn pipe_named_as_a_library_is_refused() {
+    let place = folder("pipe-library");
+    let path = manifest(&place, "loss-a", current_platform(), "a");
+    let pipe = place.join("absent.so");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = registry().load_path(&path).unwrap_err().to_string();
+    assert!(error.contains("absent.so") && error.contains("pipe"), "{error}");
+}
+
+#[test]
+fn overlong_manifest_is_listed_as_one() {
+    let place = folder("overlong");
+    let path = manifest(&place, "loss-a", current_platform(), "a");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}{}", "#\n".repeat(1 << 20))).unwrap();
+    let registry = registry();
+    registry.discover(&SearchPath::only(&[place]));
+    let found = registry.discovered()[0].problem.as_ref().unwrap().to_string();
+    assert!(found.contains("at most 1048576 bytes"), "{found}");
+}

@@ -55,6 +55,35 @@ impl Target {
     }
 }
 
+/// Where predictions go, before their columns are known.
+pub struct OutputPlace {
+    path: PathBuf,
+    format: OutputFormat,
+    target: Target,
+}
+
+impl OutputPlace {
+    /// Opens the file at `path`, or standard output for `-`, so that a place that cannot be written to is an error
+    /// before the work.
+    pub fn open(path: &Path, format: OutputFormat) -> Result<OutputPlace> {
+        let target = if path.as_os_str() == "-" {
+            Target::Stream(BufWriter::new(Box::new(std::io::stdout())))
+        } else {
+            Target::File(AtomicFile::create(path)?)
+        };
+        Ok(OutputPlace { path: path.to_path_buf(), format, target })
+    }
+
+    /// Starts to write. `columns` are the keys to write as TSV and CSV, in order.
+    pub fn start(self, columns: Vec<String>) -> Result<Output> {
+        let OutputPlace { path, format, target } = self;
+        let mut output = Output { path, format, columns, target, rows: 0 };
+        let names: Vec<String> = output.columns.clone();
+        output.line(names.iter().map(String::as_str))?;
+        Ok(output)
+    }
+}
+
 /// Writes predictions. A file appears under its name when [`Output::finish`] is called; without that nothing remains.
 pub struct Output {
     path: PathBuf,
@@ -66,35 +95,14 @@ pub struct Output {
 }
 
 impl Output {
-    /// Starts the file at `path`, or standard output for `-`. `columns` are the keys to write as TSV and CSV, in order.
-    pub fn create(path: &Path, format: OutputFormat, columns: Vec<String>) -> Result<Output> {
-        let target = if path.as_os_str() == "-" {
-            Target::Stream(BufWriter::new(Box::new(std::io::stdout())))
-        } else {
-            Target::File(AtomicFile::create(path)?)
-        };
-        Output::start(path, format, columns, target)
-    }
-
     /// Writes to `stream`.
     pub fn stream(
         stream: Box<dyn Write + Send>,
         format: OutputFormat,
         columns: Vec<String>,
     ) -> Result<Output> {
-        Output::start(Path::new("-"), format, columns, Target::Stream(BufWriter::new(stream)))
-    }
-
-    fn start(
-        path: &Path,
-        format: OutputFormat,
-        columns: Vec<String>,
-        target: Target,
-    ) -> Result<Output> {
-        let mut output = Output { path: path.to_path_buf(), format, columns, target, rows: 0 };
-        let names: Vec<String> = output.columns.clone();
-        output.line(names.iter().map(String::as_str))?;
-        Ok(output)
+        let target = Target::Stream(BufWriter::new(stream));
+        OutputPlace { path: PathBuf::from("-"), format, target }.start(columns)
     }
 
     /// Writes one row.
@@ -109,7 +117,7 @@ impl Output {
         self.line(cells.iter().map(String::as_str))
     }
 
-    /// Hands what was written so far to a stream's reader; a file waits for the end.
+    /// Hands what was written so far to the reader of a stream, pipe or device; a file waits for the end.
     pub fn flush(&mut self) -> Result<()> {
         self.target.writer().flush().map_err(|error| Error::io("write", &self.path, error))
     }
@@ -225,7 +233,8 @@ mod tests {
         let scratch = Scratch::new("output");
         let path = scratch.path().join(name);
         let columns = ["text", "label", "probabilities"].map(str::to_string).to_vec();
-        let mut output = Output::create(&path, OutputFormat::of(&path).unwrap(), columns).unwrap();
+        let place = OutputPlace::open(&path, OutputFormat::of(&path).unwrap()).unwrap();
+        let mut output = place.start(columns).unwrap();
         for row in rows() {
             output.write(&row).unwrap();
         }
@@ -322,8 +331,8 @@ mod tests {
     fn abandoned_output_leaves_nothing() {
         let scratch = Scratch::new("abandoned");
         let path = scratch.path().join("p.tsv");
-        let output = Output::create(&path, OutputFormat::Tsv, vec!["a".to_string()]).unwrap();
-        drop(output);
+        let place = OutputPlace::open(&path, OutputFormat::Tsv).unwrap();
+        drop(place.start(vec!["a".to_string()]).unwrap());
         assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
     }
 }

@@ -8,12 +8,16 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use easytransfer_loader::open_regular;
 use easytransfer_plugin::{Buffer, DType, Level, ModelInfo, Param, Params, log};
 
 use crate::error::{Error, Result, WeightError};
 use crate::files::dtype::WeightType;
 use crate::files::safetensors::{F32Bytes, Header, write_f32};
 use crate::files::torch_pickle::TorchFile;
+use crate::model::bundle::MANIFEST;
+use crate::model::checksums::{Checksum, Checksums};
+use crate::model::network::read_text;
 use crate::nearest::quoted_list;
 use location::WeightFiles;
 
@@ -31,6 +35,8 @@ pub struct LoadReport {
     pub unknown: Vec<String>,
     /// Parameters that keep their initial values: the caller allowed it, or only the pooled output needs them.
     pub missing: Vec<String>,
+    /// Checksums of the files of weights, by name.
+    pub files: Checksums,
 }
 
 impl LoadReport {
@@ -92,6 +98,9 @@ struct Loader<'a> {
     unused: Vec<String>,
     unknown: Vec<String>,
     unexpected: Vec<String>,
+    /// Whether checksums are wanted.
+    sums: bool,
+    files: Checksums,
 }
 
 impl<'a> Loader<'a> {
@@ -104,6 +113,8 @@ impl<'a> Loader<'a> {
             unused: Vec::new(),
             unknown: Vec::new(),
             unexpected: Vec::new(),
+            sums: false,
+            files: Checksums::new(),
         }
     }
 
@@ -151,8 +162,20 @@ impl<'a> Loader<'a> {
         Ok(Some(param.clone()))
     }
 
+    /// The bytes of a file of weights, which are in memory from then on, whatever becomes of the file.
+    fn bytes(&mut self, path: &Path) -> Result<Buffer> {
+        // The engine would refuse it, too, without the name of what was expected.
+        open_regular(path).map_err(|error| Error::io("read", path, error))?;
+        let buffer = Buffer::map_file(&path_text(path)?)?;
+        if self.sums {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            self.files.insert(name, Checksum::of(buffer.as_slice()));
+        }
+        Ok(buffer)
+    }
+
     fn safetensors(&mut self, path: &Path) -> Result<()> {
-        let buffer = map(path)?;
+        let buffer = self.bytes(path)?;
         let header = Header::parse(path, buffer.as_slice())?;
         for (name, entry) in &header.tensors {
             if let Some(param) = self.accept(path, name, &entry.shape)? {
@@ -165,7 +188,7 @@ impl<'a> Loader<'a> {
     }
 
     fn torch(&mut self, path: &Path) -> Result<()> {
-        let buffer = map(path)?;
+        let buffer = self.bytes(path)?;
         let file = TorchFile::parse(path, buffer.as_slice())?;
         for tensor in &file.tensors {
             if let Some(param) = self.accept(path, &tensor.name, &tensor.shape)? {
@@ -221,13 +244,6 @@ impl<'a> Loader<'a> {
     }
 }
 
-fn map(path: &Path) -> Result<Buffer> {
-    if path.is_dir() {
-        return Err(WeightError::new(path, "a file of weights", "a directory", "").into());
-    }
-    Ok(Buffer::map_file(&path_text(path)?)?)
-}
-
 /// The path as UTF-8 text, as the boundary wants it.
 pub fn path_text(path: &Path) -> Result<Cow<'_, str>> {
     path.to_str().map(Cow::Borrowed).ok_or_else(|| {
@@ -260,7 +276,13 @@ fn none_for(directory: &Path, all: usize, missing: &[String], remedy: &str) -> E
     WeightError::new(directory, expected, found, remedy).into()
 }
 
-/// Loads the weights in a directory into the set. The weights stay mapped where their type allows it. Errors: values that are not
+/// Whether weights are in a directory.
+pub fn are_in(directory: &Path) -> bool {
+    WeightFiles::find(directory).is_ok()
+}
+
+/// Loads the weights in a directory into the set. Where their type allows it they stay in the
+/// memory into which the file was read. Errors: values that are not
 /// finite, types other than floating point, other shapes than the set's, weights of the model itself that it has no place for,
 /// and what `expect` does not allow to be missing.
 pub fn load(
@@ -271,6 +293,8 @@ pub fn load(
 ) -> Result<LoadReport> {
     let all = params.iter().map(|param| (param.name(), param)).collect();
     let mut loader = Loader::new(all, info);
+    // Only bundles have something to compare them with.
+    loader.sums = directory.join(MANIFEST).exists();
     loader.read(directory, expect == Expect::All)?;
     let missing = loader.missing();
     let is_needed = |name: &&String| match expect {
@@ -287,8 +311,8 @@ pub fn load(
         }
         return Err(none_for(directory, params.len(), &needed, &remedy));
     }
-    let Loader { done, unused, unknown, .. } = loader;
-    Ok(LoadReport { loaded: done.len(), unused, unknown, missing })
+    let Loader { done, unused, unknown, files, .. } = loader;
+    Ok(LoadReport { loaded: done.len(), unused, unknown, missing, files })
 }
 
 /// The error of a task that needs the pooler's parameters where `report` says that they are missing.

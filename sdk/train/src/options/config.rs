@@ -140,6 +140,10 @@ pub struct TrainConfig {
     pub data_memory: usize,
     /// Steps between lines of metrics.
     pub log_every: u64,
+    /// Whether a bundle, or the checkpoint of another run, that is in the output directory may be replaced. Bundles do
+    /// not keep it.
+    #[serde(skip_serializing)]
+    pub overwrite: bool,
 }
 
 /// JSON Schema of [`TrainConfig`].
@@ -180,7 +184,8 @@ pub fn schema() -> Value {
             "checkpoint_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between checkpoints, 0 for once an epoch"},
             "workers": {"type": "integer", "minimum": 0, "default": 1, "description": "threads that make features, ahead of the step"},
             "data_memory": {"type": "integer", "minimum": 0, "maximum": 1048576, "default": 512, "description": "MiB of records, and as many of features, of each data file that stay in memory; further records wait in a file beside the output, further features are made again in every epoch"},
-            "log_every": {"type": "integer", "minimum": 1, "default": 10, "description": "steps between lines of metrics"}
+            "log_every": {"type": "integer", "minimum": 1, "default": 10, "description": "steps between lines of metrics"},
+            "overwrite": {"type": "boolean", "default": false, "description": "replace the bundle, or the checkpoint of another run, that is in the output directory, as --overwrite does"}
         },
         "additionalProperties": false
     })

@@ -1,7 +1,7 @@
 //! The loop: epochs of steps, evaluations, checkpoints, and the bundle at the end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, profile, step};
@@ -19,6 +19,30 @@ use crate::run::figures::{MOST_UNREAD, Unread};
 use crate::run::fit::Fit;
 use crate::run::job::{StepInfo, TrainJob, TrainResult};
 use crate::run::step::Micros;
+
+/// Runs of this process that are between their first step and the end of their bundle.
+static AT_STEPS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a run of this process has begun with its steps: from then on, cancelling it leaves a checkpoint.
+pub fn is_at_steps() -> bool {
+    AT_STEPS.load(Ordering::Relaxed) > 0
+}
+
+/// Counts a run as one that is at its steps.
+struct AtSteps;
+
+impl AtSteps {
+    fn begin() -> AtSteps {
+        AT_STEPS.fetch_add(1, Ordering::Relaxed);
+        AtSteps
+    }
+}
+
+impl Drop for AtSteps {
+    fn drop(&mut self) {
+        AT_STEPS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A run on its way.
 pub(crate) struct Run<'r, 'f> {
@@ -90,8 +114,6 @@ impl<'r, 'f> Run<'r, 'f> {
             "app": job.app,
             "labels": fit.network.app_info.labels,
         });
-        std::fs::create_dir_all(&job.output)
-            .map_err(|error| Error::io("create", &job.output, error))?;
         let mut best_params = None;
         let mut progress = Progress::default();
         let target = checkpoint::path(&job.output);
@@ -146,6 +168,7 @@ impl<'r, 'f> Run<'r, 'f> {
 
     /// Trains to the end and writes the bundle. Errors: cancelled, after a checkpoint; everything that can go wrong in a step.
     pub fn go(mut self) -> Result<TrainResult> {
+        let _at_steps = AtSteps::begin();
         let config = self.fit.config;
         let mut bar = ProgressLine::new(
             "train",

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, WeightError};
+use crate::error::{Result, WeightError};
 use crate::files::safetensors::ShardIndex;
+use crate::model::network::read_text;
 
 /// The files that may hold a model's weights, in the order in which transformers looks for them, and whether each is an index of
 /// several files.
@@ -13,8 +14,6 @@ const CANDIDATES: [(&str, bool); 4] = [
     ("pytorch_model.bin", false),
     ("pytorch_model.bin.index.json", true),
 ];
-/// The longest index that is read; those of the largest models have a few megabytes.
-const LONGEST_INDEX: u64 = 100_000_000;
 
 /// The files of weights in a directory.
 pub(super) struct WeightFiles {
@@ -47,13 +46,7 @@ impl WeightFiles {
     }
 
     fn indexed(directory: &Path, path: PathBuf) -> Result<WeightFiles> {
-        let io = |error| Error::io("read", &path, error);
-        let length = std::fs::metadata(&path).map_err(io)?.len();
-        if length > LONGEST_INDEX {
-            let expected = format!("an index of at most {LONGEST_INDEX} bytes");
-            return Err(WeightError::new(&path, expected, length.to_string(), "").into());
-        }
-        let text = std::fs::read_to_string(&path).map_err(io)?;
+        let text = read_text(&path)?;
         let index = ShardIndex::parse(&path, &text)?;
         let mut files = Vec::new();
         for name in index.file_names() {
