@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use candle_core::{DType, Tensor as Raw};
 
+use crate::copies::Copies;
+use crate::device::{self, Device};
 use crate::error::{Result, fail};
+use crate::held::Share;
 use crate::kernels::elementwise::{add_assign, scale, square_sum};
 use crate::kernels::map_tasks;
 use crate::storage::{self, Real, tensor_from_vec};
@@ -80,12 +83,10 @@ pub struct Arena {
     touched: Vec<Mutex<Option<Touched>>>,
     /// The bits of an f64 by which all gradients must still be multiplied: who reads them next does it on the way.
     pending_scale: AtomicU64,
-    /// The values in fewer bits, for products on a card.
-    #[cfg(feature = "cuda")]
-    pub copies: crate::cuda::copies::Copies,
-    /// The part of a card's memory.
-    #[cfg(feature = "cuda")]
-    pub share: Option<crate::cuda::held::Share>,
+    /// The values in fewer bits, for products on a device.
+    pub copies: Copies,
+    /// The part of a device's memory.
+    pub share: Option<Share>,
 }
 
 /// Runs `$body` with `$type` being the element type that `$dtype` (F32 or F64) names.
@@ -137,9 +138,7 @@ impl Arena {
         let grads = tensor_from_vec(vec![F::default(); len], len)?;
         let pending_scale = AtomicU64::new(1f64.to_bits());
         let values = tensor_from_vec(values, len)?;
-        #[cfg(feature = "cuda")]
-        let share = (!values.device().is_cpu())
-            .then(|| crate::cuda::held::Share::new(len * values.dtype().size_in_bytes()));
+        let share = device::of(&values).map(|_| Share::new(len * values.dtype().size_in_bytes()));
         Ok(Self {
             values,
             grads,
@@ -147,9 +146,7 @@ impl Arena {
             has_grad,
             touched,
             pending_scale,
-            #[cfg(feature = "cuda")]
-            copies: Default::default(),
-            #[cfg(feature = "cuda")]
+            copies: Copies::default(),
             share,
         })
     }
@@ -205,14 +202,12 @@ impl Arena {
         })
     }
 
-    /// True if the arena lies on a card.
-    #[cfg(feature = "cuda")]
-    pub fn is_on_card(&self) -> bool {
-        !self.grads.device().is_cpu()
+    /// The device on which the arena lies, if it is not in host memory.
+    pub fn device(&self) -> Option<&'static dyn Device> {
+        device::of(&self.grads)
     }
 
-    /// [`Arena::write_grad`] on a card: `f(view, first)` puts the work that writes the view of `shape` on the stream.
-    #[cfg(feature = "cuda")]
+    /// [`Arena::write_grad`] on a device: `f(view, first)` puts the work that writes the view of `shape` on the stream.
     pub fn write_view(
         &self,
         index: usize,
@@ -227,10 +222,9 @@ impl Arena {
     }
 
     /// Starts and lengths of the parameters that have gradients.
-    #[cfg(feature = "cuda")]
-    fn present(&self) -> impl Iterator<Item = (usize, usize)> {
+    fn present(&self) -> Vec<(usize, usize)> {
         let present = self.spans.iter().enumerate().filter(|(index, _)| self.has_grad(*index));
-        present.map(|(_, span)| (span.start, span.len))
+        present.map(|(_, span)| (span.start, span.len)).collect()
     }
 
     /// Calls `f(slice)` to add to `rows` (ascending, each once) of `width` elements of the gradient of parameter `index`, and to no
@@ -301,9 +295,10 @@ impl Arena {
         if factor == 1.0 {
             return Ok(());
         }
-        #[cfg(feature = "cuda")]
-        if self.is_on_card() {
-            return crate::cuda::optim::scale(&self.grads, factor, self.present());
+        if let Some(device) = self.device()
+            && device.scale(&self.grads, factor, &self.present())?
+        {
+            return Ok(());
         }
         with_real!(self.dtype(), F => storage::with_mut::<F, _>(&self.grads, |grads| {
             for (index, span) in self.spans.iter().enumerate() {
@@ -324,14 +319,13 @@ impl Arena {
 
     /// Adds a gradient of the right shape and type, or writes it if it is the first.
     pub fn accumulate(&self, index: usize, grad: &Raw) -> Result<()> {
-        #[cfg(feature = "cuda")]
-        if self.is_on_card() {
-            let grad = storage::beside(&grad.contiguous()?, &self.grads)?;
+        let grad = grad.contiguous()?;
+        if let Some(device) = self.device() {
+            let grad = device::beside(&grad, &self.grads)?;
             return self.write_view(index, grad.dims(), &mut |view, first| {
-                crate::cuda::activation::store(&grad, !first, view)
+                device.store(&grad, !first, view)
             });
         }
-        let grad = grad.contiguous()?;
         with_real!(self.dtype(), F => {
             let grad = storage::read::<F>(&grad)?;
             self.write_grad::<F, _>(index, |slot, first| {
@@ -349,9 +343,9 @@ impl Arena {
     /// Sum of the squares of all present gradients, in the order of the arena.
     pub fn grad_square_sum(&self) -> Result<f64> {
         let factor = self.pending_scale();
-        #[cfg(feature = "cuda")]
-        if self.is_on_card() {
-            let sum = crate::cuda::optim::square_sum(&self.grads, self.present())?;
+        if let Some(device) = self.device()
+            && let Some(sum) = device.square_sum(&self.grads, &self.present())?
+        {
             return Ok(sum * factor * factor);
         }
         with_real!(self.dtype(), F => {
@@ -377,16 +371,13 @@ impl Arena {
         })
     }
 
-    /// Clips the norm of all present gradients to `limit` and gives the norm before that, a scalar F64. On a card neither is waited for.
+    /// Clips the norm of all present gradients to `limit` and gives the norm before that, a scalar F64. On a device neither is waited for.
     pub fn clip(&self, limit: f64) -> Result<Raw> {
-        #[cfg(feature = "cuda")]
-        if self.is_on_card() {
-            return crate::cuda::clip::clip(
-                &self.grads,
-                self.pending_scale(),
-                limit,
-                self.present(),
-            );
+        if let Some(device) = self.device()
+            && let Some(norm) =
+                device.clip(&self.grads, self.pending_scale(), limit, &self.present())?
+        {
+            return Ok(norm);
         }
         let norm = self.grad_square_sum()?.sqrt();
         if norm > limit {

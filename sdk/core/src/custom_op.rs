@@ -6,13 +6,12 @@ use std::ptr;
 
 use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi::{
-    ET_DEVICE_CPU, ET_ERR_PANIC, ET_OP_ACCEPTS_STRIDED, ET_OP_HAS_BACKWARD, et_error, et_op_call,
-    et_plugin_op, et_tensor, et_view,
+    ET_DEVICE_CPU, ET_DEVICE_CUDA, ET_ERR_PANIC, ET_OP_ACCEPTS_STRIDED, ET_OP_HAS_BACKWARD,
+    ET_OP_HAS_CUDA, et_error, et_op_call, et_plugin_op, et_tensor, et_view,
 };
-#[cfg(feature = "cuda")]
-use easytransfer_abi::{ET_DEVICE_CUDA, ET_OP_HAS_CUDA};
 use half::{bf16, f16};
 
+use crate::device::{self, Device};
 use crate::error::{Result, fail};
 use crate::handle::{Handles, take_error};
 use crate::storage::{self, Element, Value};
@@ -269,7 +268,7 @@ fn infer(table: &Table, state: State, parts: &[ViewParts]) -> Result<Vec<(DType,
 fn forward_on_host(table: &Table, state: State, values: &[Value]) -> Result<Vec<Raw>> {
     let hosts = values
         .iter()
-        .map(|value| storage::to_host(Raw::clone(value)).map(Value::new))
+        .map(|value| device::to_host(Raw::clone(value)).map(Value::new))
         .collect::<Result<Vec<Value>>>()?;
     let parts = hosts.iter().map(|v| ViewParts::new(v)).collect::<Result<Vec<_>>>()?;
     let shapes = infer(table, state, &parts)?;
@@ -332,33 +331,39 @@ unsafe fn call_forward(
     unsafe { answer(&table.name, "forward", error) }
 }
 
-/// Calls the plugin's code on the card's memory, with the stream on which it must put its work. Integers, which live in host memory, are
-/// copied to the card for it.
-#[cfg(feature = "cuda")]
-fn forward_on_card(table: &Table, state: State, values: &[Value]) -> Result<Vec<Raw>> {
-    use crate::cuda::memory;
-    let values = values.iter().map(|value| memory::on_card(value).map(Value::new));
+/// Calls the plugin's code on the device's memory, with the stream on which it must put its work. What lives in host memory, such as integers,
+/// is copied to the device for it.
+fn forward_on_device(
+    device: &dyn Device,
+    table: &Table,
+    state: State,
+    values: &[Value],
+) -> Result<Vec<Raw>> {
+    let values = values.iter().map(|value| match device.holds(value) {
+        true => Ok(value.clone()),
+        false => device.upload(value).map(Value::new),
+    });
     let values = &values.collect::<Result<Vec<Value>>>()?;
     let parts = values.iter().map(|v| ViewParts::new(v)).collect::<Result<Vec<_>>>()?;
     let outputs = infer(table, state, &parts)?
         .into_iter()
-        .map(|(dtype, shape)| Ok(memory::empty(dtype, shape)?.into_inner()))
+        .map(|(dtype, shape)| device.empty(dtype, &shape))
         .collect::<Result<Vec<Raw>>>()?;
     let output_parts = outputs.iter().map(ViewParts::new).collect::<Result<Vec<_>>>()?;
     let view = |part: &ViewParts, tensor: &Raw| -> Result<et_view> {
-        let data = memory::address(tensor)? as *mut c_void;
-        let device_id = crate::cuda::device::number();
-        Ok(et_view { device_type: ET_DEVICE_CUDA, device_id, ..part.view(data) })
+        let data = device.address(tensor)? as *mut c_void;
+        let (device_type, device_id) = (device.kind(), device.number());
+        Ok(et_view { device_type, device_id, ..part.view(data) })
     };
     let inputs = parts.iter().zip(values).map(|(part, value)| view(part, value));
     let inputs = inputs.collect::<Result<Vec<et_view>>>()?;
     let results = output_parts.iter().zip(&outputs).map(|(part, value)| view(part, value));
     let results = results.collect::<Result<Vec<et_view>>>()?;
-    let stream = crate::cuda::device::bound_stream()?;
+    let stream = device.stream()?;
     // SAFETY: the views describe memory of `values` and `outputs`, which is freed in the order of the stream.
     unsafe { call_forward(table, state, &inputs, &results, stream) }?;
     // Types that live in host memory go there.
-    outputs.into_iter().map(storage::at_home).collect()
+    outputs.into_iter().map(device::at_home).collect()
 }
 
 /// Runs a custom operation and records it.
@@ -392,16 +397,12 @@ pub unsafe fn apply(
         .iter()
         .map(|input| if strided { Ok(input.save()) } else { super::nn::dense(input.value()) })
         .collect::<Result<Vec<Value>>>()?;
-    #[cfg(feature = "cuda")]
-    let outputs = if table.flags & ET_OP_HAS_CUDA != 0
-        && values.iter().any(|value| !value.device().is_cpu())
-    {
-        forward_on_card(&table, state, &values)?
-    } else {
-        forward_on_host(&table, state, &values)?
+    let own =
+        |device: &&dyn Device| device.kind() == ET_DEVICE_CUDA && table.flags & ET_OP_HAS_CUDA != 0;
+    let outputs = match values.iter().find_map(|value| device::of(value)).filter(own) {
+        Some(device) => forward_on_device(device, &table, state, &values)?,
+        None => forward_on_host(&table, state, &values)?,
     };
-    #[cfg(not(feature = "cuda"))]
-    let outputs = forward_on_host(&table, state, &values)?;
     let Some(backward) = table.backward else {
         // Without a backward function the outputs are constants.
         return Ok(outputs.into_iter().map(Tensor::new).collect());

@@ -76,9 +76,11 @@ impl std::error::Error for Error {}
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         let code = candle_code(&error);
-        #[cfg(feature = "cuda")]
-        if code == ET_ERR_DEVICE && error.to_string().contains("OUT_OF_MEMORY") {
-            return crate::cuda::held::out_of_memory("an operation of tensors");
+        if code == ET_ERR_DEVICE
+            && error.to_string().contains("OUT_OF_MEMORY")
+            && let Some(device) = crate::device::active()
+        {
+            return device.out_of_memory("an operation of tensors");
         }
         Self::new(code, error.to_string())
     }
@@ -130,12 +132,13 @@ fn candle_code(error: &candle_core::Error) -> i32 {
 
 /// Returns early with an error: `fail!(ET_ERR_SHAPE, "expected {} found {}", a, b)`. The code is the name of a constant of
 /// `easytransfer_abi`, which need not be imported.
+#[macro_export]
 macro_rules! fail {
     ($code:ident, $($message:tt)+) => {
         return Err($crate::error::Error::new(easytransfer_abi::$code, format!($($message)+)))
     };
 }
-pub(crate) use fail;
+pub use fail;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use easytransfer_abi::{ET_ABI_MAJOR, ET_ABI_MINOR, et_error, et_host, et_str};
 
 use crate::error::Error;
 use crate::handle::{self, guard_value, str_from, str_to};
-use crate::{log, tables};
+use crate::{device, log, tables};
 
 /// A table that was added: its id and its address.
 struct Provided {
@@ -75,11 +75,7 @@ fn built_in(id: &str) -> Option<*const c_void> {
         "et.log/1" => ptr::from_ref(&tables::log::TABLE).cast(),
         "et.profile/1" => ptr::from_ref(&tables::profile::TABLE).cast(),
         "et.step/1" => ptr::from_ref(&tables::step::TABLE).cast(),
-        #[cfg(feature = "cuda")]
-        "et.cuda/1" if crate::cuda::device::active().is_some() => {
-            ptr::from_ref(&tables::cuda::TABLE).cast()
-        }
-        _ => return None,
+        _ => return device::active()?.interface(id),
     })
 }
 

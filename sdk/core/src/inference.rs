@@ -12,6 +12,11 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::arena::Arena;
+use crate::copies::Copies;
+use crate::device;
+#[cfg(doc)]
+use crate::device::Device;
 use crate::error::Result;
 use crate::kernels::machine::team;
 use crate::sync::lock;
@@ -69,23 +74,20 @@ struct Pack {
 
 /// The packed copies of one parameter, and the version of its values.
 #[derive(Default)]
-pub(crate) struct Packs {
+pub struct Packs {
     version: AtomicU64,
     packs: Mutex<Vec<Pack>>,
-    /// Copies in fewer bits on a card, of a value that lies in no arena.
-    #[cfg(feature = "cuda")]
-    own: crate::cuda::copies::Copies,
+    /// Copies in fewer bits on a device, of a value that lies in no arena.
+    own: Copies,
     /// The arena in which the value lies, and which of its parameters it is.
-    #[cfg(feature = "cuda")]
-    slot: Mutex<Option<(Arc<crate::arena::Arena>, usize)>>,
+    slot: Mutex<Option<(Arc<Arena>, usize)>>,
 }
 
 impl Packs {
     /// Says that the values have changed. Must be called after every write.
     pub(crate) fn invalidate(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
-        #[cfg(feature = "cuda")]
-        {
+        if device::active().is_some() {
             self.own.invalidate();
             if let Some((arena, _)) = &*lock(&self.slot) {
                 arena.copies.invalidate();
@@ -94,14 +96,13 @@ impl Packs {
     }
 
     /// Says that the value lies in an arena from now on.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn moved(&self, arena: Arc<crate::arena::Arena>, index: usize) {
+    pub(crate) fn moved(&self, arena: Arc<Arena>, index: usize) {
         *lock(&self.slot) = Some((arena, index));
     }
 
-    /// The copy of the value, contiguous f32 on a card, in bf16 or f16.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn narrow(
+    /// The copy of the value, contiguous f32 on a device, in bf16 or f16: made with [`Device::narrow`] once per version of the value, or
+    /// written by optimizer steps. Errors: no memory.
+    pub fn narrow(
         &self,
         value: &candle_core::Tensor,
         dtype: candle_core::DType,

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use crate::device::Mark;
 use crate::error::Result;
 use crate::sync::lock;
 use crate::tensor::Tensor;
@@ -85,7 +86,7 @@ struct Open {
     flop: f64,
     notes: Vec<(Cow<'static, str>, f64)>,
     /// Where the card's stream was, and the timed spans inside.
-    mark: Option<card::Mark>,
+    mark: Option<Mark>,
     timed: Vec<usize>,
 }
 
@@ -119,7 +120,7 @@ struct Recorded {
 struct Data {
     events: Vec<Event>,
     totals: HashMap<Key, Total>,
-    timed: card::Spans<card::Mark>,
+    timed: card::Spans<Mark>,
 }
 
 #[derive(Default)]
@@ -155,8 +156,9 @@ pub fn start(capacity: usize) {
     CAPACITY.store(if capacity == 0 { DEFAULT_CAPACITY } else { capacity }, Ordering::SeqCst);
     KEPT.store(0, Ordering::SeqCst);
     DROPPED.store(0, Ordering::SeqCst);
-    #[cfg(feature = "cuda")]
-    crate::cuda::timing::restart();
+    if let Some(device) = crate::device::active() {
+        device.restart_marks();
+    }
     let begin = now();
     BEGAN.store(begin, Ordering::SeqCst);
     ENDED.store(begin, Ordering::SeqCst);

@@ -46,10 +46,10 @@ pub extern "C" fn et_engine_entry() -> *const et_engine_record {
 
 #[cfg(feature = "cuda")]
 fn start(device: i32, options: &str) -> Result<()> {
-    use easytransfer_core::cuda;
     // Refuses unknown keys, which the card's own reader passes over.
     EngineOptions::from_json(options)?;
-    cuda::open(device.max(0) as usize, cuda::Options::from_json(options)?)
+    let options = easytransfer_cuda::Options::from_json(options)?;
+    easytransfer_cuda::open(device.max(0) as usize, options)
 }
 
 /// The CPU has one device.
@@ -83,14 +83,13 @@ unsafe extern "C" fn provide(id: *const c_char, table: *const c_void) {
     });
 }
 
-#[cfg(feature = "cuda")]
 fn text() -> String {
-    easytransfer_core::cuda::device::report()
-}
-
-#[cfg(not(feature = "cuda"))]
-fn text() -> String {
-    "{\"device\": \"cpu\"}".to_owned()
+    match easytransfer_core::device::active() {
+        Some(device) => device.report(),
+        // No device is open yet.
+        None if cfg!(feature = "cuda") => "{}".to_owned(),
+        None => "{\"device\": \"cpu\"}".to_owned(),
+    }
 }
 
 unsafe extern "C" fn report(result: *mut *mut et_buffer) -> *mut et_error {
