@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use easytransfer_facade as facade;
 use facade::plugin::abi::ET_ERR_BAD_HANDLE;
-use facade::plugin::{Error, Level};
+use facade::plugin::{Error, LogLevel};
 
 /// Addresses below this are nobody's memory: the system maps nothing there.
 const LOWEST: usize = 1 << 16;
@@ -105,7 +105,7 @@ pub(crate) fn take_back<T: Object>(handle: *mut T) {
         return;
     }
     if let Err(error) = find(handle, "release") {
-        return facade::plugin::log(Level::Error, "easytransfer", error.message());
+        return facade::plugin::log(LogLevel::Error, "easytransfer", error.message());
     }
     let mut handles = HANDLES.write().unwrap_or_else(PoisonError::into_inner);
     let Some(all) = handles.as_mut() else { return };

@@ -2,7 +2,7 @@
 
 use super::family::Family;
 use super::keys;
-use easytransfer_plugin::{Activation, Error, Level, Result, log};
+use easytransfer_plugin::{Activation, Error, LogLevel, Result, log};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -230,7 +230,7 @@ impl<'a> Reader<'a> {
         if !unread.is_empty() {
             let message =
                 format!("config.json: keys that nothing here reads: {}", unread.join(", "));
-            log(Level::Warn, "zoo-bert", &message);
+            log(LogLevel::Warn, "zoo-bert", &message);
         }
         Ok(())
     }

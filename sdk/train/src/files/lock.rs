@@ -41,7 +41,7 @@ impl FolderLock {
                     // Some network file systems have no locks. A run there is no worse than without any, but its user
                     // is told.
                     easytransfer_plugin::log(
-                        easytransfer_plugin::Level::Warn,
+                        easytransfer_plugin::LogLevel::Warn,
                         "train",
                         &format!(
                             "`{}`: it cannot be locked against a second writer: {error}",

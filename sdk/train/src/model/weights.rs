@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use easytransfer_loader::open_regular;
-use easytransfer_plugin::{Buffer, DType, Level, ModelInfo, Param, Params, log};
+use easytransfer_plugin::{Buffer, DType, LogLevel, ModelInfo, Param, Params, log};
 
 use crate::error::{Error, Result, WeightError};
 use crate::files::dtype::WeightType;
@@ -17,7 +17,6 @@ use crate::files::safetensors::{F32Bytes, Header, write_f32};
 use crate::files::torch_pickle::TorchFile;
 use crate::model::bundle::MANIFEST;
 use crate::model::checksums::{Checksum, Checksums};
-use crate::model::network::read_text;
 use crate::nearest::quoted_list;
 use location::WeightFiles;
 
@@ -45,7 +44,7 @@ impl LoadReport {
         let say = |names: &[String], what: &str| {
             if !names.is_empty() {
                 let message = format!("`{}`: {what}: {}", directory.display(), some_of(names));
-                log(Level::Warn, "weights", &message);
+                log(LogLevel::Warn, "weights", &message);
             }
         };
         say(&self.unknown, "weights that nothing here knows and nothing uses");
