@@ -196,6 +196,17 @@ impl Settings {
         let configured = files.tokenizer_config.is_some();
         let mut config = files.tokenizer_config.unwrap_or_default();
         warn_of_unknown_keys(&config);
+        // The list had another name before. That of the other file does not replace it.
+        let empty = |value: Option<&Value>| match value {
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::Object(named)) => named.is_empty(),
+            _ => true,
+        };
+        if empty(config.get("extra_special_tokens"))
+            && let Some(list) = config.remove("additional_special_tokens")
+        {
+            config.insert("extra_special_tokens".into(), list);
+        }
         let mut settings = Self { class, configured, ..Self::default() };
         match config.remove("added_tokens_decoder") {
             Some(Value::Object(tokens)) => {
@@ -228,7 +239,14 @@ impl Settings {
                     ));
                     continue;
                 }
-                config.insert(key, special(value));
+                let mut value = special(value);
+                if key == "extra_special_tokens"
+                    && let (Some(Value::Array(known)), Value::Array(list)) = (config.get(&key), &value)
+                {
+                    let new = list.iter().filter(|token| !known.contains(token));
+                    value = known.iter().chain(new).cloned().collect();
+                }
+                config.insert(key, value);
             }
             settings.config = config;
             let names = settings.named_tokens()?;
