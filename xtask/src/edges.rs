@@ -14,7 +14,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sdk/plugin", &["sdk/abi", "sdk/text"]),
     ("sdk/kernels", &[]),
     ("sdk/core", &["sdk/abi", "sdk/kernels", "sdk/text"]),
-    ("sdk/engine", &["sdk/core", "sdk/abi"]),
+    ("sdk/cuda", &["sdk/core", "sdk/kernels", "sdk/abi"]),
+    ("sdk/engine", &["sdk/core", "sdk/cuda", "sdk/abi"]),
     ("sdk/loader", &["sdk/abi", "sdk/text"]),
     ("sdk/train", &["sdk/plugin", "sdk/loader", "sdk/text"]),
     ("sdk/easytransfer", &["sdk/train", "sdk/loader", "sdk/core", "sdk/plugin", "sdk/abi"]),
@@ -30,8 +31,8 @@ const EDGES: &[(&str, &[&str])] = &[
 const OWNERS: &[(&str, &[&str])] = &[
     // Its fast paths drop gradients silently.
     ("candle-nn", &[]),
-    ("candle-*", &["sdk/core"]),
-    ("cudarc", &["sdk/core"]),
+    ("candle-*", &["sdk/core", "sdk/cuda"]),
+    ("cudarc", &["sdk/cuda"]),
     ("gemm", &["sdk/core"]),
     ("tokenizers", &["sdk/core"]),
     ("rayon", &["sdk/core", "sdk/kernels"]),
@@ -212,6 +213,8 @@ mod tests {
         assert!(check("sdk/train", path("sdk/plugin")).is_empty());
         assert!(check("plugins/zoo-bert", path("sdk/plugin")).is_empty());
         assert!(check("tests/suite", path("sdk/core")).is_empty());
+        assert!(check("sdk/engine", path("sdk/cuda")).is_empty());
+        assert!(check("sdk/cuda", json!({"name": "cudarc", "kind": null})).is_empty());
         assert!(check("sdk/abi", json!({"name": "abi_stable", "optional": true})).is_empty());
         assert!(
             check("plugins/zoo-bert", json!({"name": "candle-core", "kind": "dev"})).is_empty()
@@ -237,6 +240,9 @@ mod tests {
             ("sdk/abi", json!({"name": "serde", "kind": null, "optional": true})),
             ("sdk/abi", json!({"name": "abi_stable", "kind": null, "optional": false})),
             ("sdk/core", path("tests/suite")),
+            ("sdk/core", path("sdk/cuda")),
+            ("sdk/core", json!({"name": "cudarc", "kind": null, "optional": true})),
+            ("sdk/easytransfer", path("sdk/cuda")),
             ("elsewhere", path("sdk/abi")),
         ] {
             let errors = check(folder, dependency.clone());

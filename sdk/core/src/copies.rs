@@ -1,7 +1,9 @@
-//! Copies of parameters in fewer bits, which matrix products read: made once per version of the values, not at each use.
+//! Copies of parameters in fewer bits, which matrix products read: made once per version of the values, not at each
+//! use.
 //!
-//! The values of a sealed set have one copy of the whole arena, which optimizer steps write along with the values. A parameter outside of an
-//! arena, such as a frozen one, has a copy of its own. A copy keeps its place in memory when it is made anew.
+//! The values of a sealed set have one copy of the whole arena, which optimizer steps write along with the values. A
+//! parameter outside of an arena, such as a frozen one, has a copy of its own. A copy keeps its place in memory when
+//! it is made anew.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,7 +62,8 @@ impl Copies {
         Ok(copy)
     }
 
-    /// Copies that hold the present values: who changes the values may change these along with them, and then calls [`Copies::keep`].
+    /// Copies that hold the present values: who changes the values may change these along with them, and then calls
+    /// [`Copies::keep`].
     pub fn current(&self) -> Vec<Raw> {
         let version = self.version.load(Ordering::Acquire);
         let made = lock(&self.made);

@@ -1,12 +1,14 @@
 //! A device beside the processor: where tensors may live, and which operations it has kernels for.
 //!
-//! A process has one device at most, installed before the first tensor is made; without one everything is in host memory, and all that this
-//! module costs is one read of a static. [`Device`] is all that the engine knows of it. Its methods are operations and not kernels, because a
-//! device saves other things for its backward pass than the CPU does: it records its own node on the tape ([`crate::tape`]) with what it saved.
+//! A process has one device at most, installed before the first tensor is made; without one everything is in host
+//! memory, and all that this module costs is one read of a static. [`Device`] is all that the engine knows of it. Its
+//! methods are operations and not kernels, because a device saves other things for its backward pass than the CPU
+//! does: it records its own node on the tape ([`crate::tape`]) with what it saved.
 //!
-//! An operation that a device has no kernel for answers `Ok(None)`. Then the CPU's way is taken between two copies: [`storage::read`] downloads
-//! what lies on the device, [`storage::tensor_from_vec`] uploads what belongs there, and the device is told ([`Device::fell_back`]). Fine-grained
-//! operations, such as sums and casts, are candle's wherever a tensor is.
+//! An operation that a device has no kernel for answers `Ok(None)`. Then the CPU's way is taken between two copies:
+//! [`storage::read`] downloads what lies on the device, [`storage::tensor_from_vec`] uploads what belongs there, and
+//! the device is told ([`Device::fell_back`]). Fine-grained operations, such as sums and casts, are candle's wherever
+//! a tensor is.
 //!
 //! [`storage::read`]: crate::storage::read
 //! [`storage::tensor_from_vec`]: crate::storage::tensor_from_vec
@@ -32,7 +34,8 @@ use crate::tensor::Tensor;
 /// A place in the order of a device's work, for the profiler.
 pub type Mark = Box<dyn Any + Send>;
 
-/// A layer or RMS norm: `gamma (s - mean) rstd + beta` with s = residual + dropout(x). Without `beta` it is RMS norm, which has no mean.
+/// A layer or RMS norm: `gamma (s - mean) rstd + beta` with s = residual + dropout(x). Without `beta` it is RMS norm,
+/// which has no mean.
 #[derive(Clone, Copy)]
 pub struct Norm<'a> {
     /// What is normalised over its last axis.
@@ -98,8 +101,9 @@ pub struct Step<'a> {
 /// Start and length of the parts of an arena whose parameters have gradients, in ascending order.
 pub type Parts<'a> = &'a [(usize, usize)];
 
-/// What a device does. Tensors given to it may lie in host memory, except where it says otherwise; shapes and types were checked. `starts`, `ids`,
-/// `tags` and `labels` are contiguous I64 wherever that type is at home; `starts`, `ids` and `tags` are in range.
+/// What a device does. Tensors given to it may lie in host memory, except where it says otherwise; shapes and types
+/// were checked. `starts`, `ids`, `tags` and `labels` are contiguous I64 wherever that type is at home; `starts`,
+/// `ids` and `tags` are in range.
 pub trait Device: Send + Sync {
     /// An `ET_DEVICE_` constant: for which kind a plugin's operation must have code of its own.
     fn kind(&self) -> i32;
@@ -132,7 +136,8 @@ pub trait Device: Send + Sync {
     /// A contiguous copy in host memory of a tensor on the device, which nobody else holds; waits for the device.
     fn download(&self, x: &Raw) -> Result<Raw>;
 
-    /// Overwrites a contiguous tensor on the device with the elements of one in host memory, of the same type and shape.
+    /// Overwrites a contiguous tensor on the device with the elements of one in host memory, of the same type and
+    /// shape.
     fn overwrite(&self, x: &Raw, host: &Raw) -> Result<()>;
 
     /// Takes a tensor on the device that its owner is done with; others may still hold its memory.
@@ -164,7 +169,8 @@ pub trait Device: Send + Sync {
         fail!(ET_ERR_UNIMPLEMENTED, "this device runs no code of plugins")
     }
 
-    /// Where the first element of a tensor on the device lies, for work that is put on the stream while the tensor lives.
+    /// Where the first element of a tensor on the device lies, for work that is put on the stream while the tensor
+    /// lives.
     fn address(&self, _x: &Raw) -> Result<u64> {
         fail!(ET_ERR_UNIMPLEMENTED, "this device runs no code of plugins")
     }
@@ -218,7 +224,8 @@ pub trait Device: Send + Sync {
         Ok(None)
     }
 
-    /// Attention of q [Tq, heads * d] over k and v [Tk, heads * d], each token within its run; the starts of the shape are in host memory.
+    /// Attention of q [Tq, heads * d] over k and v [Tk, heads * d], each token within its run; the starts of the
+    /// shape are in host memory.
     fn attention(
         &self,
         _q: &Tensor,
@@ -241,7 +248,8 @@ pub trait Device: Send + Sync {
         Ok(None)
     }
 
-    /// Weighted mean cross entropy of logits [N, C]. The device checks that labels are classes or ignored. Errors: `INVALID_ARGUMENT`.
+    /// Weighted mean cross entropy of logits [N, C]. The device checks that labels are classes or ignored. Errors:
+    /// `INVALID_ARGUMENT`.
     fn cross_entropy(
         &self,
         _logits: &Tensor,
@@ -296,7 +304,8 @@ pub trait Device: Send + Sync {
         Ok(None)
     }
 
-    /// The mean over runs of a field's negative log likelihood for emissions [T, C], transitions [C, C], first [C] and last [C].
+    /// The mean over runs of a field's negative log likelihood for emissions [T, C], transitions [C, C], first [C]
+    /// and last [C].
     fn crf_loss(
         &self,
         _tensors: [&Tensor; 4],
@@ -324,8 +333,8 @@ pub trait Device: Send + Sync {
         Ok(None)
     }
 
-    /// Clips the norm of parts of an arena's gradients, which are still to be multiplied by `scale`, to `limit`; gives the norm before that, a
-    /// scalar F64 for which nobody waits.
+    /// Clips the norm of parts of an arena's gradients, which are still to be multiplied by `scale`, to `limit`;
+    /// gives the norm before that, a scalar F64 for which nobody waits.
     fn clip(
         &self,
         _grads: &Raw,
@@ -379,8 +388,8 @@ pub fn is_host(x: &Raw) -> bool {
     of(x).is_none()
 }
 
-/// Offers an operation to the device if its first input lies there and is of f32, however it is kept. `Ok(None)` says that the CPU's way is
-/// to be taken; no input has to be widened for it any more.
+/// Offers an operation to the device if its first input lies there and is of f32, however it is kept. `Ok(None)` says
+/// that the CPU's way is to be taken; no input has to be widened for it any more.
 #[inline]
 pub(crate) fn offer(
     inputs: &[&Tensor],

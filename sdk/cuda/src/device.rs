@@ -17,7 +17,8 @@ use super::staging::Staging;
 use easytransfer_core::error::{Error, Result, fail};
 use easytransfer_core::sync::lock;
 
-/// How matrix products and attention compute, and what lies between operations. Parameters, states and all other arithmetic are f32.
+/// How matrix products and attention compute, and what lies between operations. Parameters, states and all other
+/// arithmetic are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// IEEE single precision.
@@ -98,7 +99,8 @@ pub fn open(number: usize, options: Options) -> Result<()> {
     }
     let cuda = CudaDevice::new_with_stream(number)
         .map_err(|error| failed(&format!("open device {number}"), error))?;
-    // SAFETY: all work of this process goes to the one stream of this device, in whose order memory is made, used and freed.
+    // SAFETY: all work of this process goes to the one stream of this device, in whose order memory is made, used and
+    // freed.
     unsafe { cuda.disable_event_tracking() };
     let stream = cuda.cuda_stream();
     let context = stream.context().clone();

@@ -1,5 +1,6 @@
-//! A CUDA device behind the trait [`Device`](easytransfer_core::device::Device): the engine's operations with the arithmetic of f32 tensors on a
-//! card. Without the feature `cuda` this library is empty, so that the workspace builds without a CUDA toolkit.
+//! A CUDA device behind the trait [`Device`](easytransfer_core::device::Device): the engine's operations with the
+//! arithmetic of f32 tensors on a card. Without the feature `cuda` this library is empty, so that the workspace
+//! builds without a CUDA toolkit.
 //!
 //! | part | is |
 //! |---|---|
@@ -15,9 +16,10 @@
 //! | `timing` | marks for the profiler |
 //! | the rest | one file per family of operations |
 //!
-//! Where tensors live follows from their type: f32, bf16, f16 and the u8 of comparisons on the card; i64 and u32, which are
-//! small and which the engine checks, and f64, the reference, in host memory. All work goes to one stream, so the order of calls is the order
-//! of work, and memory is freed in that order too; nothing waits except a copy back to the host, and the report counts those.
+//! Where tensors live follows from their type: f32, bf16, f16 and the u8 of comparisons on the card; i64 and u32,
+//! which are small and which the engine checks, and f64, the reference, in host memory. All work goes to one stream,
+//! so the order of calls is the order of work, and memory is freed in that order too; nothing waits except a copy
+//! back to the host, and the report counts those.
 
 #![cfg(feature = "cuda")]
 

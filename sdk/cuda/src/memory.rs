@@ -1,4 +1,5 @@
-//! Tensors on the card: new ones, copies to and from it, addresses. Copies to it go through [`super::staging`] and wait for nothing.
+//! Tensors on the card: new ones, copies to and from it, addresses. Copies to it go through [`super::staging`] and
+//! wait for nothing.
 
 use candle_core::cuda::CudaStorageSlice;
 use candle_core::cuda_backend::CudaDType;
@@ -101,7 +102,8 @@ pub(crate) fn table<T: Copy>(rows: &[T]) -> Result<Value> {
     Ok(table)
 }
 
-/// Copies values to the first element of a tensor and on, in the order of the stream; the values may go when this returns.
+/// Copies values to the first element of a tensor and on, in the order of the stream; the values may go when this
+/// returns.
 ///
 /// # Safety
 /// `T` is plain data without padding, and the tensor is contiguous with at least that many bytes.
@@ -132,7 +134,8 @@ pub(crate) fn upload<T: Element + CudaDType + DeviceRepr>(
     Ok(x)
 }
 
-/// Address of the first element of a tensor on the card. It stays valid for work that is put on the stream while the tensor lives.
+/// Address of the first element of a tensor on the card. It stays valid for work that is put on the stream while the
+/// tensor lives.
 pub(crate) fn address(x: &Raw) -> Result<u64> {
     let engine = engine()?;
     let (guard, layout) = x.storage_and_layout();

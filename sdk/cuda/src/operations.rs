@@ -1,4 +1,5 @@
-//! The device as the engine sees it: every method goes to the file of its family. A shape or a size that has no kernel is declined.
+//! The device as the engine sees it: every method goes to the file of its family. A shape or a size that has no
+//! kernel is declined.
 
 use std::ffi::c_void;
 
