@@ -67,7 +67,7 @@ impl Labels {
 
     /// Classes of a trained app: whether cells are rows of 0 and 1, as [`Labels::is_multi_hot`] said while training, and whether the
     /// user gave the classes then.
-    pub fn as_trained(mut self, multi_hot: bool, ordered: bool) -> Self {
+    pub fn trained(mut self, multi_hot: bool, ordered: bool) -> Self {
         (self.multi_hot, self.ordered) = (multi_hot, ordered);
         self
     }
@@ -339,7 +339,7 @@ mod tests {
         let names = || vec!["0".to_owned(), "1".to_owned()];
         let labels = Labels::new(Problem::MultiLabel, names(), ",").unwrap();
         assert_eq!(labels.indices(&json!([0, 1])).unwrap(), [0, 1]);
-        assert_eq!(labels.as_trained(true, false).indices(&json!([0, 1])).unwrap(), [1]);
+        assert_eq!(labels.trained(true, false).indices(&json!([0, 1])).unwrap(), [1]);
     }
 
     #[test]

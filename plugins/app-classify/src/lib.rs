@@ -81,7 +81,7 @@ impl App for Classify {
             None => (options.labels.clone(), false),
         };
         let labels = Labels::new(options.problem, names, &options.separator)?;
-        let labels = labels.as_trained(multi_hot, ordered);
+        let labels = labels.trained(multi_hot, ordered);
         Ok(Self { max_length: options.max_length, options, labels, head: None, has_text: false })
     }
 

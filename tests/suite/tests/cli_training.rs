@@ -321,8 +321,14 @@ fn best_goes_the_way_that_the_metric_says() {
     for (name, lower) in [("mse", true), ("loss", true), ("pearson", false)] {
         let best = format!("best={name}");
         // A rate at which figures go up and down.
-        let settings =
-            ["app.problem=regression", &best, "max_steps=8", "evaluate_every=1", "lr=0.03"];
+        let settings = [
+            "app.problem=regression",
+            &best,
+            "epochs=4",
+            "max_steps=8",
+            "evaluate_every=1",
+            "lr=0.03",
+        ];
         let mut more = vec!["--train", "number.tsv", "--valid", "number.tsv"];
         more.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         let said = place.train("run", &more).good(name);

@@ -81,6 +81,11 @@ impl Group {
         self.runs.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     /// Length of the longest run.
     pub fn steps(&self) -> usize {
         self.runs.first().map_or(0, Range::len)
