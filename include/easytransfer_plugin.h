@@ -2145,6 +2145,15 @@ typedef struct et_host {
    * Number of handles (tensors, parameters, maps, errors ...) that are alive; for leak tests. [any-thread] since 0.1
    */
   int64_t (*live_handles)(void);
+  /**
+   * As `error_new`, with details for the one who gets the error: a JSON object, which is copied. Never NULL. What details there are is
+   * said by the slot that returns the error; whoever does not know them has the message. [any-thread] since 0.1
+   */
+  struct et_error *(*error_new_detailed)(int32_t code, struct et_str message, struct et_str details);
+  /**
+   * Details of an error, valid until the error is released; empty for NULL and for an error that has none. [any-thread] since 0.1
+   */
+  struct et_str (*error_details)(const struct et_error *error);
 } et_host;
 
 /**
@@ -2497,7 +2506,8 @@ typedef struct et_plugin_app {
   struct et_error *(*columns)(void *instance, struct et_buffer **out);
   /**
    * Sees every training record before training, to learn the labels and to refuse what `features` would refuse. `record` is a JSON object from role to value.
-   * Errors: BAD_INPUT. [one-at-a-time] since 0.1
+   * Errors: BAD_INPUT, with the details {"role": ..., "expected": ..., "found": ...} for a value that cannot be used (`et_host.error_new_detailed`);
+   * the host adds file, line and the column's name. [one-at-a-time] since 0.1
    */
   struct et_error *(*observe)(void *instance, struct et_str record);
   /**
@@ -2515,7 +2525,8 @@ typedef struct et_plugin_app {
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**
-   * Turns a record (JSON object from role to value) into features. Targets that are absent are left out. [any-thread] since 0.1
+   * Turns a record (JSON object from role to value) into features. Targets that are absent are left out.
+   * Errors: as for `observe`. [any-thread] since 0.1
    */
   struct et_error *(*features)(void *instance,
                                const struct et_tokenizer *tokenizer,
@@ -2579,6 +2590,11 @@ typedef struct et_plugin_metric {
    * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
    */
   void (*release)(void *instance);
+  /**
+   * What the host must know of the figures, as JSON: {"lower_is_better": ["mse"]}. More is better of every figure that is not named, and of all of them where
+   * the slot is missing. [one-at-a-time] since 0.1
+   */
+  struct et_error *(*describe)(void *instance, struct et_buffer **out);
 } et_plugin_metric;
 
 /**

@@ -1,6 +1,7 @@
 //! A trained bundle that answers texts.
 
-use crate::error::{answer, check_out, exclusive, give, guard, shared, take_back};
+use crate::error::{answer, check_out, guard};
+use crate::handle::{Guarded, Object, find, give, peek, take_back};
 use crate::runtime::et_runtime;
 use crate::text::{c_string, et_text, many, optional, required};
 use easytransfer_facade as facade;
@@ -12,14 +13,29 @@ use std::ptr::null;
 
 /// A trained bundle.
 pub struct et_app {
-    app: facade::App,
+    app: Guarded<facade::App>,
     labels: Vec<CString>,
+}
+
+impl Object for et_app {
+    const NAME: &'static str = "an app";
+}
+
+impl et_app {
+    fn new(app: facade::App) -> et_app {
+        let labels = app.labels().iter().map(|label| c_string(label)).collect();
+        et_app { app: Guarded::new(app), labels }
+    }
 }
 
 /// Answers to texts, one row per text.
 pub struct et_predictions {
     rows: Vec<Answer>,
     classes: Vec<CString>,
+}
+
+impl Object for et_predictions {
+    const NAME: &'static str = "predictions";
 }
 
 struct Answer {
@@ -62,12 +78,11 @@ pub unsafe extern "C" fn et_app_load(
 ) -> *mut et_error {
     guard(|| {
         check_out(out, "et_app_load")?;
-        // SAFETY: the caller passes a live runtime and text, and `out` is not NULL.
+        let runtime = find(runtime, "runtime")?;
+        // SAFETY: the caller passes text, and `out` is not NULL.
         unsafe {
-            let runtime = shared(runtime, "runtime")?;
             let app = runtime.runtime.app(required(directory, "directory")?.as_ref())?;
-            let labels = app.labels().iter().map(|label| c_string(label)).collect();
-            give(out, et_app { app, labels });
+            give(out, et_app::new(app));
         }
         Ok(())
     })
@@ -84,14 +99,13 @@ pub unsafe extern "C" fn et_app_load_with(
 ) -> *mut et_error {
     guard(|| {
         check_out(out, "et_app_load_with")?;
-        // SAFETY: the caller passes a live runtime and texts, and `out` is not NULL.
+        let runtime = find(runtime, "runtime")?;
+        // SAFETY: the caller passes texts, and `out` is not NULL.
         unsafe {
-            let runtime = shared(runtime, "runtime")?;
             let options = facade::json::app_options(optional(options, "options")?)?;
             let directory = required(directory, "directory")?;
             let app = runtime.runtime.app_with(directory.as_ref(), options)?;
-            let labels = app.labels().iter().map(|label| c_string(label)).collect();
-            give(out, et_app { app, labels });
+            give(out, et_app::new(app));
         }
         Ok(())
     })
@@ -100,23 +114,20 @@ pub unsafe extern "C" fn et_app_load_with(
 /// Gives an app back. Accepts NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_release(app: *mut et_app) {
-    // SAFETY: the caller passes NULL or an app that it owns.
-    unsafe { take_back(app) };
+    answer((), || take_back(app));
 }
 
 /// Number of classes; 0 for NULL and for apps without classes. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_labels_len(app: *const et_app) -> usize {
-    // SAFETY: the caller passes NULL or a live app.
-    answer(0, || unsafe { app.as_ref() }.map_or(0, |app| app.labels.len()))
+    answer(0, || peek(app, |app| Some(app.labels.len())).unwrap_or(0))
 }
 
 /// Name of class `index`, valid while the app lives; NULL past the end. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_label(app: *const et_app, index: usize) -> *const c_char {
-    // SAFETY: the caller passes NULL or a live app.
-    let app = unsafe { app.as_ref() };
-    answer(null(), || app.and_then(|app| app.labels.get(index)).map_or(null(), |l| l.as_ptr()))
+    let label = |app: &et_app| app.labels.get(index).map(|label| label.as_ptr());
+    answer(null(), || peek(app, label).unwrap_or(null()))
 }
 
 /// Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not need the app any
@@ -130,14 +141,15 @@ pub unsafe extern "C" fn et_app_predict(
 ) -> *mut et_error {
     guard(|| {
         check_out(out, "et_app_predict")?;
-        // SAFETY: the caller passes a live app that no other call uses and an array of texts, and `out` is not NULL.
-        unsafe {
-            let app = exclusive(app, "app")?;
-            let records = app.app.predict(&many(texts, texts_len)?)?;
-            let classes = app.app.labels();
-            let rows = records.into_iter().map(|record| Answer::new(record, classes)).collect();
-            give(out, et_predictions { rows, classes: app.labels.clone() });
-        }
+        let app = find(app, "app")?;
+        // SAFETY: the caller passes an array of texts.
+        let texts = unsafe { many(texts, texts_len)? };
+        let mut turn = app.app.turn();
+        let records = turn.predict(&texts)?;
+        let classes = turn.labels();
+        let rows = records.into_iter().map(|record| Answer::new(record, classes)).collect();
+        // SAFETY: `out` is not NULL.
+        unsafe { give(out, et_predictions { rows, classes: app.labels.clone() }) };
         Ok(())
     })
 }
@@ -152,35 +164,35 @@ pub unsafe extern "C" fn et_app_predict_json(
 ) -> *mut et_error {
     guard(|| {
         check_out(out, "et_app_predict_json")?;
-        // SAFETY: the caller passes a live app that no other call uses and text, and `out` is not NULL.
-        unsafe {
-            let app = exclusive(app, "app")?;
-            let answer = app.app.predict_json(required(request, "request")?)?;
-            give(out, et_text::new(&answer));
-        }
+        let app = find(app, "app")?;
+        // SAFETY: the caller passes text.
+        let request = unsafe { required(request, "request")? };
+        let answer = app.app.turn().predict_json(request)?;
+        // SAFETY: `out` is not NULL.
+        unsafe { give(out, et_text::new(&answer)) };
         Ok(())
     })
 }
 
-/// # Safety
-/// `predictions` is NULL or live.
-unsafe fn row<'a>(predictions: *const et_predictions, row: usize) -> Option<&'a Answer> {
-    // SAFETY: promised by the caller.
-    unsafe { predictions.as_ref() }.and_then(|predictions| predictions.rows.get(row))
+/// What `read` finds in a row; nothing past the end.
+fn row<T>(
+    predictions: *const et_predictions,
+    index: usize,
+    read: impl FnOnce(&Answer) -> Option<T>,
+) -> Option<T> {
+    peek(predictions, |all| all.rows.get(index).and_then(read))
 }
 
 /// Number of rows; 0 for NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_predictions_len(predictions: *const et_predictions) -> usize {
-    // SAFETY: the caller passes NULL or live predictions.
-    answer(0, || unsafe { predictions.as_ref() }.map_or(0, |all| all.rows.len()))
+    answer(0, || peek(predictions, |all| Some(all.rows.len())).unwrap_or(0))
 }
 
 /// Number of classes; 0 for NULL and for apps without classes. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_predictions_classes_len(predictions: *const et_predictions) -> usize {
-    // SAFETY: the caller passes NULL or live predictions.
-    answer(0, || unsafe { predictions.as_ref() }.map_or(0, |all| all.classes.len()))
+    answer(0, || peek(predictions, |all| Some(all.classes.len())).unwrap_or(0))
 }
 
 /// Name of class `index`, valid while the predictions live; NULL past the end. [any-thread] since 0.1
@@ -189,9 +201,8 @@ pub unsafe extern "C" fn et_predictions_class(
     predictions: *const et_predictions,
     index: usize,
 ) -> *const c_char {
-    // SAFETY: the caller passes NULL or live predictions.
-    let all = unsafe { predictions.as_ref() };
-    answer(null(), || all.and_then(|all| all.classes.get(index)).map_or(null(), |c| c.as_ptr()))
+    let class = |all: &et_predictions| all.classes.get(index).map(|class| class.as_ptr());
+    answer(null(), || peek(predictions, class).unwrap_or(null()))
 }
 
 /// The label of a row, valid while the predictions live: the most probable class; with several labels all of them, joined by commas;
@@ -201,8 +212,7 @@ pub unsafe extern "C" fn et_predictions_label(
     predictions: *const et_predictions,
     index: usize,
 ) -> *const c_char {
-    // SAFETY: the caller passes NULL or live predictions.
-    answer(null(), || unsafe { row(predictions, index) }.map_or(null(), |row| row.label.as_ptr()))
+    answer(null(), || row(predictions, index, |row| Some(row.label.as_ptr())).unwrap_or(null()))
 }
 
 /// Probability of the label of a row, or the predicted number; NaN where there is none and past the end. [any-thread] since 0.1
@@ -211,8 +221,7 @@ pub unsafe extern "C" fn et_predictions_score(
     predictions: *const et_predictions,
     index: usize,
 ) -> f32 {
-    // SAFETY: the caller passes NULL or live predictions.
-    answer(f32::NAN, || unsafe { row(predictions, index) }.map_or(f32::NAN, |row| row.score))
+    answer(f32::NAN, || row(predictions, index, |row| Some(row.score)).unwrap_or(f32::NAN))
 }
 
 /// Probability of class `class_index` in a row; NaN past the end. [any-thread] since 0.1
@@ -222,11 +231,8 @@ pub unsafe extern "C" fn et_predictions_probability(
     index: usize,
     class_index: usize,
 ) -> f32 {
-    // SAFETY: the caller passes NULL or live predictions.
-    let row = unsafe { row(predictions, index) };
-    answer(f32::NAN, || {
-        row.and_then(|row| row.probabilities.get(class_index)).copied().unwrap_or(f32::NAN)
-    })
+    let probability = |row: &Answer| row.probabilities.get(class_index).copied();
+    answer(f32::NAN, || row(predictions, index, probability).unwrap_or(f32::NAN))
 }
 
 /// A whole row as JSON, valid while the predictions live; NULL past the end. [any-thread] since 0.1
@@ -235,13 +241,11 @@ pub unsafe extern "C" fn et_predictions_json(
     predictions: *const et_predictions,
     index: usize,
 ) -> *const c_char {
-    // SAFETY: the caller passes NULL or live predictions.
-    answer(null(), || unsafe { row(predictions, index) }.map_or(null(), |row| row.json.as_ptr()))
+    answer(null(), || row(predictions, index, |row| Some(row.json.as_ptr())).unwrap_or(null()))
 }
 
 /// Gives predictions back. Accepts NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_predictions_release(predictions: *mut et_predictions) {
-    // SAFETY: the caller passes NULL or predictions that it owns.
-    unsafe { take_back(predictions) };
+    answer((), || take_back(predictions));
 }

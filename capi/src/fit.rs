@@ -1,14 +1,16 @@
 //! The whole way from a file of labelled texts to a bundle.
 
-use crate::error::{check_out, give, guard, shared};
+use crate::error::{check_out, guard};
+use crate::handle::{find, give};
 use crate::runtime::et_runtime;
 use crate::text::{et_text, required};
 use easytransfer_facade as facade;
 use facade::plugin::abi::et_error;
 use std::ffi::{c_char, c_void};
 
-/// Called after every step with the steps done, the steps of the whole run, the loss and the learning rate of the step. Returns 0 to end
-/// the run, which `et_fit` then reports as CANCELLED; everything else goes on. It must not throw. [callback-thread] since 0.1
+/// Called after every step with the steps done, the steps of the whole run, the loss and the learning rate of the
+/// step. Returns 0 to end the run, which `et_fit` then reports as CANCELLED; everything else goes on. It must neither
+/// throw nor `longjmp` out. [callback-thread] since 0.1
 pub type et_progress = Option<
     unsafe extern "C" fn(user: *mut c_void, step: u64, total_steps: u64, loss: f64, lr: f64) -> i32,
 >;
@@ -25,11 +27,14 @@ impl User {
     }
 }
 
-/// Trains an app and writes its bundle. `options` is JSON: {"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file",
-/// "output": "dir", "config": {"epochs": 3, "lr": 5e-5, ..}, "from_scratch": false, "columns": {"text": "sentence"}, "resume": false,
-/// "progress": "silent" | "plain" | "auto"}, of which encoder, train and output are required. `progress` may be NULL; `user` is handed to it.
-/// `*out` is a JSON object with "metrics", "best_step", "steps", "mean_loss", "skipped_rows", "seconds" and "tokens", for
-/// `et_text_release`; `out` may be NULL. Errors: BAD_INPUT naming file and line, option or key; CANCELLED. [any-thread] since 0.1
+/// Trains an app and writes its bundle. `options` is JSON: {"app": "text-classify", "encoder": "dir", "train": "file",
+/// "valid": "file", "output": "dir", "config": {"epochs": 3, "lr": 5e-5, ..}, "from_scratch": false, "columns":
+/// {"text": "sentence"}, "resume": false, "overwrite": false, "progress": "silent" | "plain" | "auto"}, of which
+/// encoder, train and output are required. What is in the output directory already is kept: `resume` goes on from its
+/// checkpoint, `overwrite` replaces its bundle, else the call fails; so does a second run into a directory while the
+/// first one is under way. `progress` may be NULL; `user` is handed to it. `*out` is a JSON object with "metrics",
+/// "best_step", "steps", "mean_loss", "skipped_rows", "seconds" and "tokens", for `et_text_release`; `out` may be
+/// NULL. Errors: BAD_INPUT naming file and line, option or key; CANCELLED. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_fit(
     runtime: *const et_runtime,
@@ -39,9 +44,9 @@ pub unsafe extern "C" fn et_fit(
     out: *mut *mut et_text,
 ) -> *mut et_error {
     guard(|| {
-        // SAFETY: the caller passes a live runtime and text.
+        // SAFETY: the caller passes text.
         let (runtime, options) =
-            unsafe { (shared(runtime, "runtime")?, required(options, "options")?) };
+            (find(runtime, "runtime")?, unsafe { required(options, "options")? });
         let mut job = facade::json::train_job(options)?;
         if let Some(progress) = progress {
             let user = User(user);

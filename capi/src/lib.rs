@@ -7,6 +7,8 @@
 //! - Functions that can fail return an error for `et_error_release`, or NULL. On error every out is left untouched.
 //! - Panics are caught and become `ET_ERR_PANIC`.
 //! - Release functions accept NULL. What came from a runtime may be released after it.
+//! - A handle is looked up in a list before it is used ([`handle`]), so one that was released, or is of another kind,
+//!   is an error.
 //!
 //! What it deliberately does not do: no logic, and no way to the engine beside the tables that plugins get (`et_runtime_host`).
 #![allow(non_camel_case_types, reason = "the names are the C names")]
@@ -19,6 +21,7 @@ mod app;
 mod embedder;
 mod error;
 mod fit;
+mod handle;
 mod model;
 mod runtime;
 mod text;

@@ -1,6 +1,7 @@
 //! A model by itself.
 
-use crate::error::{check_out, exclusive, give, guard, shared, take_back};
+use crate::error::{answer, check_out, guard};
+use crate::handle::{Guarded, Object, check_engine, find, give, peek, take_back};
 use crate::runtime::et_runtime;
 use crate::text::required;
 use easytransfer_facade as facade;
@@ -11,7 +12,11 @@ use std::ptr::null_mut;
 
 /// A model with its parameters.
 pub struct et_model {
-    pub(crate) model: facade::Model,
+    pub(crate) model: Guarded<facade::Model>,
+}
+
+impl Object for et_model {
+    const NAME: &'static str = "a model";
 }
 
 /// Makes a model with random parameters that depend on `seed` and their names alone. `config` is the content of a config.json. `*out`
@@ -26,11 +31,12 @@ pub unsafe extern "C" fn et_model_new(
 ) -> *mut et_error {
     guard(|| {
         check_out(out, "et_model_new")?;
-        // SAFETY: the caller passes a live runtime and texts, and `out` is not NULL.
+        let runtime = find(runtime, "runtime")?;
+        // SAFETY: the caller passes texts, and `out` is not NULL.
         unsafe {
-            let runtime = shared(runtime, "runtime")?;
             let (name, config) = (required(name, "name")?, required(config, "config")?);
-            give(out, et_model { model: runtime.runtime.model(name, config, seed)? });
+            let model = Guarded::new(runtime.runtime.model(name, config, seed)?);
+            give(out, et_model { model });
         }
         Ok(())
     })
@@ -43,20 +49,20 @@ pub unsafe extern "C" fn et_model_load_weights(
     directory: *const c_char,
 ) -> *mut et_error {
     guard(|| {
-        // SAFETY: the caller passes a live model that no other call uses, and text.
+        // SAFETY: the caller passes text.
         let (model, directory) =
-            unsafe { (exclusive(model, "model")?, required(directory, "directory")?) };
-        model.model.load_weights(directory.as_ref())?;
+            (find(model, "model")?, unsafe { required(directory, "directory")? });
+        model.model.turn().load_weights(directory.as_ref())?;
         Ok(())
     })
 }
 
 /// The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read gradients, declare
-/// a head. NULL for NULL. [one-at-a-time] since 0.1
+/// a head. NULL for what is no live model. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_model_params(model: *mut et_model) -> *mut et_params {
-    // SAFETY: the caller passes NULL or a live model that no other call uses.
-    unsafe { model.as_mut() }.map_or(null_mut(), |model| model.model.params().as_raw())
+    let params = |model: &et_model| Some(model.model.turn().params().as_raw());
+    answer(null_mut(), || peek(model, params).unwrap_or(null_mut()))
 }
 
 /// Runs the model on a batch (made by et.data/1, `batch_from_rows`), with dropout when `training` is not 0. `want` is a set of ET_WANT_
@@ -71,11 +77,12 @@ pub unsafe extern "C" fn et_model_forward(
 ) -> *mut et_error {
     guard(|| {
         check_out(out, "et_model_forward")?;
-        // SAFETY: the caller passes a live model that no other call uses and a live map; `out` is not NULL.
+        let model = find(model, "model")?;
+        check_engine(batch, "batch")?;
+        // SAFETY: the caller passes a map, which the engine checks; `out` is not NULL.
         unsafe {
-            let model = exclusive(model, "model")?;
             let batch = Map::lend(batch.cast_mut())?;
-            *out = model.model.forward(&batch, training != 0, want)?.into_raw();
+            *out = model.model.turn().forward(&batch, training != 0, want)?.into_raw();
         }
         Ok(())
     })
@@ -84,6 +91,5 @@ pub unsafe extern "C" fn et_model_forward(
 /// Gives a model back. Tensors that came from it stay valid. Accepts NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_model_release(model: *mut et_model) {
-    // SAFETY: the caller passes NULL or a model that it owns.
-    unsafe { take_back(model) };
+    answer((), || take_back(model));
 }

@@ -1,6 +1,7 @@
 //! The runtime: one engine and the plugins found for it.
 
-use crate::error::{check_out, give, guard, shared, take_back};
+use crate::error::{answer, check_out, guard};
+use crate::handle::{Object, find, give, peek, take_back};
 use crate::text::{et_text, optional, required};
 use easytransfer_facade as facade;
 use facade::plugin::Error;
@@ -10,6 +11,10 @@ use std::ffi::{CStr, c_char};
 /// One engine and the plugins found for it.
 pub struct et_runtime {
     pub(crate) runtime: facade::Runtime,
+}
+
+impl Object for et_runtime {
+    const NAME: &'static str = "a runtime";
 }
 
 /// Version of the library, for instance "0.1.0"; lives until the process ends. [any-thread] since 0.1
@@ -57,14 +62,16 @@ pub unsafe extern "C" fn et_runtime_new(
 /// Gives a runtime back. Apps, models and so on that came from it stay valid. Accepts NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_release(runtime: *mut et_runtime) {
-    // SAFETY: the caller passes NULL or a runtime that it owns.
-    unsafe { take_back(runtime) };
+    answer((), || take_back(runtime));
 }
 
-/// The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for NULL. [any-thread] since 0.1
+/// The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for what is no
+/// live runtime. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_host(runtime: *const et_runtime) -> *const et_host {
-    if runtime.is_null() { std::ptr::null() } else { facade::engine_host() }
+    answer(std::ptr::null(), || {
+        peek(runtime, |_| Some(facade::engine_host())).unwrap_or(std::ptr::null())
+    })
 }
 
 /// Loads a plugin by its manifest or its folder. Errors: BAD_INPUT saying what was required and found. [any-thread] since 0.1
@@ -74,8 +81,8 @@ pub unsafe extern "C" fn et_runtime_load_plugin(
     path: *const c_char,
 ) -> *mut et_error {
     guard(|| {
-        // SAFETY: the caller passes a live runtime and text.
-        let (runtime, path) = unsafe { (shared(runtime, "runtime")?, required(path, "path")?) };
+        // SAFETY: the caller passes text.
+        let (runtime, path) = (find(runtime, "runtime")?, unsafe { required(path, "path")? });
         runtime.runtime.load_plugin(path.as_ref())?;
         Ok(())
     })
@@ -89,8 +96,8 @@ pub unsafe extern "C" fn et_runtime_register_plugin(
     record: *const et_plugin_record,
 ) -> *mut et_error {
     guard(|| {
-        // SAFETY: the caller passes a live runtime and a record that lives until the process ends.
-        let (runtime, record) = unsafe { (shared(runtime, "runtime")?, record.as_ref()) };
+        // SAFETY: the caller passes NULL or a record that lives until the process ends.
+        let (runtime, record) = (find(runtime, "runtime")?, unsafe { record.as_ref() });
         let record = record
             .ok_or_else(|| Error::invalid("record: expected a plugin's record, found NULL"))?;
         runtime.runtime.register_plugin(record)?;
@@ -107,11 +114,10 @@ pub unsafe extern "C" fn et_runtime_plugins_json(
 ) -> *mut et_error {
     guard(|| {
         check_out(out, "et_runtime_plugins_json")?;
-        // SAFETY: the caller passes a live runtime, and `out` is not NULL.
-        unsafe {
-            let runtime = shared(runtime, "runtime")?;
-            give(out, et_text::new(&facade::json::plugins(&runtime.runtime.plugins())));
-        }
+        let runtime = find(runtime, "runtime")?;
+        let plugins = et_text::new(&facade::json::plugins(&runtime.runtime.plugins()));
+        // SAFETY: `out` is not NULL.
+        unsafe { give(out, plugins) };
         Ok(())
     })
 }

@@ -1,6 +1,7 @@
 //! Text in both directions.
 
-use crate::error::{answer, take_back};
+use crate::error::answer;
+use crate::handle::{Object, peek, take_back};
 use easytransfer_facade::plugin::Error;
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::null;
@@ -8,6 +9,10 @@ use std::ptr::null;
 /// A text that belongs to the caller.
 pub struct et_text {
     text: CString,
+}
+
+impl Object for et_text {
+    const NAME: &'static str = "a text";
 }
 
 impl et_text {
@@ -51,6 +56,9 @@ pub(crate) unsafe fn optional<'a>(text: *const c_char, what: &str) -> Result<&'a
     unsafe { required(text, what) }
 }
 
+/// Most texts of one call. A count that was negative once is far above it.
+const MOST_TEXTS: usize = 1 << 31;
+
 /// The texts of a caller's array.
 ///
 /// # Safety
@@ -59,6 +67,11 @@ pub(crate) unsafe fn many<'a>(
     texts: *const *const c_char,
     len: usize,
 ) -> Result<Vec<&'a str>, Error> {
+    if len > MOST_TEXTS {
+        return Err(Error::invalid(format!(
+            "texts_len: expected at most {MOST_TEXTS} texts, found {len}; is it a negative number?"
+        )));
+    }
     if texts.is_null() && len > 0 {
         return Err(Error::invalid(format!("texts: expected {len} texts, found NULL")));
     }
@@ -69,20 +82,17 @@ pub(crate) unsafe fn many<'a>(
 /// The characters of a text, NUL-terminated, valid until the text is released; NULL for NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_text_data(text: *const et_text) -> *const c_char {
-    // SAFETY: the caller passes NULL or a live text.
-    answer(null(), || unsafe { text.as_ref() }.map_or(null(), |text| text.text.as_ptr()))
+    answer(null(), || peek(text, |text| Some(text.text.as_ptr())).unwrap_or(null()))
 }
 
 /// Length in bytes without the NUL; 0 for NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_text_len(text: *const et_text) -> usize {
-    // SAFETY: the caller passes NULL or a live text.
-    answer(0, || unsafe { text.as_ref() }.map_or(0, |text| text.text.count_bytes()))
+    answer(0, || peek(text, |text| Some(text.text.count_bytes())).unwrap_or(0))
 }
 
 /// Gives a text back. Accepts NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_text_release(text: *mut et_text) {
-    // SAFETY: the caller passes NULL or a text that it owns.
-    unsafe { take_back(text) };
+    answer((), || take_back(text));
 }

@@ -1,23 +1,35 @@
 //! A loss and an optimizer by themselves, for a loop written by hand.
 
-use crate::error::{check_out, exclusive, give, guard, shared, take_back};
+use crate::error::{answer, check_out, guard};
+use crate::handle::{Guarded, Object, check_engine, find, give, take_back};
 use crate::model::et_model;
 use crate::runtime::et_runtime;
 use crate::text::{optional, required};
 use easytransfer_facade as facade;
 use facade::Map;
 use facade::plugin::abi::{et_error, et_map, et_tensor};
-use facade::plugin::{Call, LoadedLoss};
+use facade::plugin::{Call, Error, LoadedLoss};
 use std::ffi::c_char;
+use std::sync::Arc;
 
 /// A loss.
 pub struct et_loss {
-    loss: LoadedLoss,
+    loss: Guarded<LoadedLoss>,
+}
+
+impl Object for et_loss {
+    const NAME: &'static str = "a loss";
 }
 
 /// An optimizer for the parameters of one model.
 pub struct et_optimizer {
-    optimizer: facade::Optimizer,
+    optimizer: Guarded<facade::Optimizer>,
+    /// The one whose parameters it changes; it stays as long as the optimizer does.
+    model: Arc<et_model>,
+}
+
+impl Object for et_optimizer {
+    const NAME: &'static str = "an optimizer";
 }
 
 /// Makes a loss by name, for instance "cross-entropy". `options` is JSON or NULL. `*out` is for `et_loss_release`. Errors: BAD_INPUT for an
@@ -31,11 +43,11 @@ pub unsafe extern "C" fn et_loss_new(
 ) -> *mut et_error {
     guard(|| {
         check_out(out, "et_loss_new")?;
-        // SAFETY: the caller passes a live runtime and texts, and `out` is not NULL.
+        let runtime = find(runtime, "runtime")?;
+        // SAFETY: the caller passes texts, and `out` is not NULL.
         unsafe {
-            let runtime = shared(runtime, "runtime")?;
             let (name, options) = (required(name, "name")?, optional(options, "options")?);
-            give(out, et_loss { loss: runtime.runtime.loss(name, options)? });
+            give(out, et_loss { loss: Guarded::new(runtime.runtime.loss(name, options)?) });
         }
         Ok(())
     })
@@ -51,11 +63,13 @@ pub unsafe extern "C" fn et_loss_forward(
 ) -> *mut et_error {
     guard(|| {
         check_out(out, "et_loss_forward")?;
-        // SAFETY: the caller passes a live loss that no other call uses and live maps; `out` is not NULL.
+        let loss = find(loss, "loss")?;
+        check_engine(outputs, "outputs")?;
+        check_engine(batch, "batch")?;
+        // SAFETY: the caller passes maps, which the engine checks; `out` is not NULL.
         unsafe {
-            let loss = exclusive(loss, "loss")?;
             let (outputs, batch) = (Map::lend(outputs.cast_mut())?, Map::lend(batch.cast_mut())?);
-            *out = loss.loss.forward(&Call::inference(0), &outputs, &batch)?.into_raw();
+            *out = loss.loss.turn().forward(&Call::inference(0), &outputs, &batch)?.into_raw();
         }
         Ok(())
     })
@@ -64,11 +78,10 @@ pub unsafe extern "C" fn et_loss_forward(
 /// Gives a loss back. Accepts NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_loss_release(loss: *mut et_loss) {
-    // SAFETY: the caller passes NULL or a loss that it owns.
-    unsafe { take_back(loss) };
+    answer((), || take_back(loss));
 }
 
-/// Makes an optimizer by name, for instance "adamw", for the parameters of a model, which it seals; the model must outlive it.
+/// Makes an optimizer by name, for instance "adamw", for the parameters of a model, which it seals.
 /// `options` is JSON or NULL. `*out` is for `et_optimizer_release`. Errors: BAD_INPUT for an unknown name or a wrong option. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_optimizer_new(
@@ -80,20 +93,19 @@ pub unsafe extern "C" fn et_optimizer_new(
 ) -> *mut et_error {
     guard(|| {
         check_out(out, "et_optimizer_new")?;
-        // SAFETY: the caller passes a live runtime, texts and a live model that no other call uses; `out` is not NULL.
+        let (runtime, model) = (find(runtime, "runtime")?, find(model, "model")?);
+        // SAFETY: the caller passes texts, and `out` is not NULL.
         unsafe {
-            let runtime = shared(runtime, "runtime")?;
             let (name, options) = (required(name, "name")?, optional(options, "options")?);
-            let model = exclusive(model, "model")?;
-            let optimizer = runtime.runtime.optimizer(name, options, &mut model.model)?;
-            give(out, et_optimizer { optimizer });
+            let optimizer = runtime.runtime.optimizer(name, options, &mut model.model.turn())?;
+            give(out, et_optimizer { optimizer: Guarded::new(optimizer), model });
         }
         Ok(())
     })
 }
 
 /// One step of learning rate `lr` with the gradients present, which are forgotten then. `model` is the one that the optimizer was made
-/// for. [one-at-a-time] since 0.1
+/// for. Errors: INVALID_ARGUMENT for another one. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_optimizer_step(
     optimizer: *mut et_optimizer,
@@ -101,17 +113,19 @@ pub unsafe extern "C" fn et_optimizer_step(
     lr: f64,
 ) -> *mut et_error {
     guard(|| {
-        // SAFETY: the caller passes a live optimizer and its live model, which no other call uses.
-        let (optimizer, model) =
-            unsafe { (exclusive(optimizer, "optimizer")?, exclusive(model, "model")?) };
-        optimizer.optimizer.step(&mut model.model, lr)?;
+        let (optimizer, model) = (find(optimizer, "optimizer")?, find(model, "model")?);
+        if !Arc::ptr_eq(&optimizer.model, &model) {
+            return Err(Error::invalid(
+                "model: expected the one that the optimizer was made for, found another one",
+            ));
+        }
+        optimizer.optimizer.turn().step(&mut model.model.turn(), lr)?;
         Ok(())
     })
 }
 
-/// Gives an optimizer back, before its model. Accepts NULL. [any-thread] since 0.1
+/// Gives an optimizer back, before or after its model. Accepts NULL. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_optimizer_release(optimizer: *mut et_optimizer) {
-    // SAFETY: the caller passes NULL or an optimizer that it owns.
-    unsafe { take_back(optimizer) };
+    answer((), || take_back(optimizer));
 }

@@ -1,7 +1,7 @@
 //! `check`: what a contributor runs before a change goes out, cheapest first. The first failure ends it.
 
 use crate::{
-    Context, Failure, edges, header, licences,
+    Context, Failure, edges, header, licences, names,
     process::{self, cargo},
 };
 use std::time::Instant;
@@ -11,6 +11,7 @@ pub fn run(context: &Context) -> Result<(), Failure> {
     step("format", || process::show(&mut cargo(context, ["fmt", "--all", "--check"])))?;
     step("headers", || header::run(context, true))?;
     step("dependency edges", || edges::run(context))?;
+    step("names of types", || names::run(context))?;
     step("clippy", || {
         let arguments =
             ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];

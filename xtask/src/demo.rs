@@ -28,6 +28,8 @@ const STEPS: &[(&str, &[&str])] = &[
             "{run}",
             "--config",
             "{data}/run.toml",
+            // The demo may run again.
+            "--overwrite",
         ],
     ),
     (

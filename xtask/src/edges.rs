@@ -1,6 +1,6 @@
 //! Which crate may depend on which: the rules of the crate map in `ARCHITECTURE.md`, read against `cargo metadata`.
 //!
-//! Only what a crate is built from counts; its tests may use anything.
+//! Only what a crate is built from counts; its tests may use anything but what [`TEST_OWNERS`] restricts.
 
 use crate::{Context, Failure, process};
 use serde_json::Value;
@@ -10,25 +10,29 @@ use std::path::{Path, PathBuf};
 /// Folders, `*` for any name, with the folders of the workspace that they may be built from.
 const EDGES: &[(&str, &[&str])] = &[
     ("sdk/abi", &[]),
-    ("sdk/plugin", &["sdk/abi"]),
+    ("sdk/text", &[]),
+    ("sdk/plugin", &["sdk/abi", "sdk/text"]),
     ("sdk/kernels", &[]),
-    ("sdk/core", &["sdk/abi", "sdk/kernels"]),
-    ("sdk/engine", &["sdk/core", "sdk/abi"]),
-    ("sdk/loader", &["sdk/abi"]),
-    ("sdk/train", &["sdk/plugin", "sdk/loader"]),
+    ("sdk/core", &["sdk/abi", "sdk/kernels", "sdk/text"]),
+    ("sdk/cuda", &["sdk/core", "sdk/kernels", "sdk/abi"]),
+    ("sdk/engine", &["sdk/core", "sdk/cuda", "sdk/abi"]),
+    ("sdk/loader", &["sdk/abi", "sdk/text"]),
+    ("sdk/train", &["sdk/plugin", "sdk/loader", "sdk/text"]),
     ("sdk/easytransfer", &["sdk/train", "sdk/loader", "sdk/core", "sdk/plugin", "sdk/abi"]),
     ("plugins/*", &["sdk/plugin", "sdk/abi"]),
     ("sdk/conformance", &["sdk/easytransfer"]),
-    ("capi", &["sdk/easytransfer", "sdk/abi"]),
+    ("capi", &["sdk/easytransfer", "sdk/abi", "sdk/text"]),
     ("hosts/*", &["sdk/easytransfer", "sdk/conformance"]),
     ("tests/*", &["sdk/*", "plugins/*", "capi", "hosts/*", "tests/*"]),
     ("xtask", &[]),
 ];
 
-/// Crates from outside (`*` for any ending) with the only folders that may name them.
+/// Crates from outside (`*` for any ending) with the only folders that may name them; the first one that fits counts.
 const OWNERS: &[(&str, &[&str])] = &[
-    ("candle-*", &["sdk/core"]),
-    ("cudarc", &["sdk/core"]),
+    // Its fast paths drop gradients silently.
+    ("candle-nn", &[]),
+    ("candle-*", &["sdk/core", "sdk/cuda"]),
+    ("cudarc", &["sdk/cuda"]),
     ("gemm", &["sdk/core"]),
     ("tokenizers", &["sdk/core"]),
     ("rayon", &["sdk/core", "sdk/kernels"]),
@@ -40,8 +44,14 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("cxx-build", &["hosts/cxx-service"]),
 ];
 
+/// Crates from outside with the only folders whose tests may name them.
+const TEST_OWNERS: &[(&str, &[&str])] = &[
+    // The engine's second opinion.
+    ("candle-nn", &["sdk/core"]),
+];
+
 /// Folders that may name no crate from outside at all, with the exceptions, which must be optional.
-const BARE: &[(&str, &[&str])] = &[("sdk/abi", &["abi_stable"])];
+const BARE: &[(&str, &[&str])] = &[("sdk/abi", &["abi_stable"]), ("sdk/text", &[])];
 
 /// Names of folders, with what each may use.
 type Rules = [(&'static str, &'static [&'static str])];
@@ -87,10 +97,11 @@ fn forbidden(metadata: &Value, root: &Path) -> Vec<String> {
             continue;
         };
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let name = dependency["name"].as_str().unwrap_or_default();
             if dependency["kind"] == "dev" {
+                errors.extend(not_owned(TEST_OWNERS, name, &folder, "the tests of "));
                 continue;
             }
-            let name = dependency["name"].as_str().unwrap_or_default();
             if let Some(path) = dependency["path"].as_str() {
                 let target = relative(Path::new(path), root);
                 if !allowed.iter().any(|pattern| fits(pattern, &target)) {
@@ -99,11 +110,7 @@ fn forbidden(metadata: &Value, root: &Path) -> Vec<String> {
                 }
                 continue;
             }
-            if let Some((_, owners)) = OWNERS.iter().find(|(pattern, _)| fits(pattern, name))
-                && !owners.iter().any(|owner| fits(owner, &folder))
-            {
-                errors.push(format!("{folder} may not name {name}, only {owners:?} may"));
-            }
+            errors.extend(not_owned(OWNERS, name, &folder, ""));
             if let Some((_, exceptions)) = BARE.iter().find(|(bare, _)| *bare == folder)
                 && !(exceptions.contains(&name) && dependency["optional"] == true)
             {
@@ -112,6 +119,13 @@ fn forbidden(metadata: &Value, root: &Path) -> Vec<String> {
         }
     }
     errors
+}
+
+/// The error when `owners` leaves the crate `name` to other folders; `who` is put before those that may name it.
+fn not_owned(owners: &Rules, name: &str, folder: &str, who: &str) -> Option<String> {
+    let (_, owners) = owners.iter().find(|(pattern, _)| fits(pattern, name))?;
+    let owned = owners.iter().any(|owner| fits(owner, folder));
+    (!owned).then(|| format!("{folder} may not name {name}, only {who}{owners:?} may"))
 }
 
 /// Every use between the folders of one crate that the table does not allow, as text. Errors: a folder cannot be read.
@@ -199,10 +213,13 @@ mod tests {
         assert!(check("sdk/train", path("sdk/plugin")).is_empty());
         assert!(check("plugins/zoo-bert", path("sdk/plugin")).is_empty());
         assert!(check("tests/suite", path("sdk/core")).is_empty());
+        assert!(check("sdk/engine", path("sdk/cuda")).is_empty());
+        assert!(check("sdk/cuda", json!({"name": "cudarc", "kind": null})).is_empty());
         assert!(check("sdk/abi", json!({"name": "abi_stable", "optional": true})).is_empty());
         assert!(
             check("plugins/zoo-bert", json!({"name": "candle-core", "kind": "dev"})).is_empty()
         );
+        assert!(check("sdk/core", json!({"name": "candle-nn", "kind": "dev"})).is_empty());
     }
 
     #[test]
@@ -214,10 +231,18 @@ mod tests {
             ("plugins/zoo-bert", json!({"name": "rayon", "kind": null})),
             ("plugins/zoo-bert", json!({"name": "tokio", "kind": null})),
             ("sdk/plugin", json!({"name": "candle-nn", "kind": null})),
+            ("sdk/core", json!({"name": "candle-nn", "kind": null})),
+            ("sdk/core", json!({"name": "candle-nn", "kind": "build"})),
+            ("sdk/core", json!({"name": "candle-nn", "kind": null, "optional": true})),
+            ("tests/suite", json!({"name": "candle-nn", "kind": null})),
+            ("tests/suite", json!({"name": "candle-nn", "kind": "dev"})),
             ("sdk/train", json!({"name": "libloading", "kind": "build"})),
             ("sdk/abi", json!({"name": "serde", "kind": null, "optional": true})),
             ("sdk/abi", json!({"name": "abi_stable", "kind": null, "optional": false})),
             ("sdk/core", path("tests/suite")),
+            ("sdk/core", path("sdk/cuda")),
+            ("sdk/core", json!({"name": "cudarc", "kind": null, "optional": true})),
+            ("sdk/easytransfer", path("sdk/cuda")),
             ("elsewhere", path("sdk/abi")),
         ] {
             let errors = check(folder, dependency.clone());

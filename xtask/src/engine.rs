@@ -241,7 +241,7 @@ pub fn run(context: &Context, fetch: bool) -> Result<(), Failure> {
 /// engine. Skips what has not changed since it last compiled.
 pub fn kernels(context: &Context, fetch: bool) -> Result<(), Failure> {
     let toolkit = Toolkit::get(context, fetch, &COMPILER)?;
-    let folder = context.root.join("sdk/core/src/cuda/kernels");
+    let folder = context.root.join("sdk/cuda/kernels");
     let out = target(context).join("cuda-kernels");
     let io = |path: &Path, error: std::io::Error| Failure(format!("{}: {error}", path.display()));
     fs::create_dir_all(&out).map_err(|error| io(&out, error))?;

@@ -110,6 +110,9 @@ fn bindings(folder: &Path, types: bool) -> Result<String, Failure> {
         }
     }
     let mut builder = Builder::new().with_config(config);
+    // The generator follows the modules that `lib.rs` declares, so each function of capi would come twice.
+    let root = folder.join("lib.rs");
+    let files = if types || !files.contains(&root) { files } else { vec![root] };
     for file in files {
         builder = builder.with_src(file);
     }

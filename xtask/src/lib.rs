@@ -18,6 +18,7 @@ pub mod edges;
 pub mod engine;
 pub mod header;
 pub mod licences;
+pub mod names;
 pub mod new_plugin;
 pub mod process;
 pub mod programs;

@@ -5,7 +5,7 @@
 //! `plugins/`, `hosts/c/` and `hosts/cpp/`) and the shared data through `ET_SHARED`.
 
 use crate::{
-    Context, Failure, cmake, engine, licences,
+    Context, Failure, cmake, engine, licences, names,
     process::{self, cargo, has},
     programs, stage,
     tally::Tally,
@@ -24,6 +24,7 @@ pub fn run(context: &Context) -> Result<(), Failure> {
     run.stage("tools", Run::tools);
     run.stage("shared data", Run::shared);
     run.stage("licences", |run| licences::run(run.context));
+    run.stage("names of types", |run| names::run(run.context));
     if run.stage("build", Run::build) && run.stage("stage plugins", |run| stage::run(run.context)) {
         run.stage("build C and C++ programs", Run::programs);
     }

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use easytransfer::train::data::records::{Format, OnBadRow, ReadOptions, Schema};
 use easytransfer::train::files::output::OutputFormat;
 use easytransfer::{
-    DataFile, Device, EnginePrecision, Error, Precision, Profile, Result, Runtime, RuntimeOptions,
-    engine_use,
+    DataFile, Device, EnginePrecision, Error, LayerPrecision, Profile, Result, Runtime,
+    RuntimeOptions, engine_use,
 };
 
 use crate::{device, print};
@@ -66,10 +66,12 @@ impl Common {
         self.compute.set(precision.into());
     }
 
-    /// Checks the device's name and sets the number of threads. Must be called before the engine starts and while there is one thread.
+    /// Checks the device's name and sets the number of threads. Must be called before the engine starts and while no
+    /// other thread computes.
     pub fn apply(&self) -> Result<()> {
         if let Some(threads) = self.threads {
-            // SAFETY: the program has started no thread yet, so nothing reads the environment meanwhile.
+            // SAFETY: of all threads only this one and the one that waits for signals are there yet, so nothing reads
+            // the environment meanwhile.
             unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
         }
         self.chosen()?;
@@ -147,11 +149,11 @@ pub struct Label {
 pub struct Computing {
     /// What the linear layers of the encoder compute in; everything else is f32
     #[arg(long, value_enum, default_value = "f32")]
-    precision: LayerPrecision,
+    precision: PredictPrecision,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum LayerPrecision {
+enum PredictPrecision {
     /// Single precision
     F32,
     /// bfloat16: packed weights take half the memory of f32; meant for processors with AVX512_BF16
@@ -161,11 +163,11 @@ enum LayerPrecision {
 }
 
 impl Computing {
-    pub fn precision(&self) -> Precision {
+    pub fn precision(&self) -> LayerPrecision {
         match self.precision {
-            LayerPrecision::F32 => Precision::F32,
-            LayerPrecision::Bf16 => Precision::Bf16,
-            LayerPrecision::Int8 => Precision::Int8,
+            PredictPrecision::F32 => LayerPrecision::F32,
+            PredictPrecision::Bf16 => LayerPrecision::Bf16,
+            PredictPrecision::Int8 => LayerPrecision::Int8,
         }
     }
 }
@@ -177,9 +179,10 @@ pub enum DataFormat {
     Auto,
     /// Tab-separated with a header line
     Tsv,
-    /// Comma-separated with a header line, quotes as in RFC 4180
+    /// Comma-separated with a header line, quotes as in RFC 4180; a first line `sep=;` sets another separator
     Csv,
-    /// One JSON object per line
+    /// JSON objects, one per line or in an array
+    #[value(alias = "json")]
     Jsonl,
     /// One text per line
     Text,
@@ -188,7 +191,7 @@ pub enum DataFormat {
 /// Formats of predictions.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum PredictionFormat {
-    /// Tab-separated with a header line
+    /// Tab-separated with a header line; a text with a tab or a line break is an error
     Tsv,
     /// Comma-separated with a header line
     Csv,

@@ -9,14 +9,14 @@ use crate::print;
 
 /// Show what can compute here.
 #[derive(Subcommand)]
-pub enum Device {
+pub enum DeviceCommand {
     /// List devices: the processor, the cards that the driver finds, and the engine that computes on them
     List,
 }
 
-impl Device {
+impl DeviceCommand {
     pub fn run(self) -> Result<()> {
-        let Device::List = self;
+        let DeviceCommand::List = self;
         let threads = std::env::var("RAYON_NUM_THREADS")
             .ok()
             .and_then(|threads| threads.parse::<usize>().ok())

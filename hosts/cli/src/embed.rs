@@ -14,7 +14,7 @@ pub struct Embed {
     /// Directory of the encoder or of a bundle
     #[arg(long, value_name = "DIR")]
     encoder: PathBuf,
-    /// Texts: one per line, TSV, CSV or JSON Lines; `-` is standard input
+    /// Texts: one per line, TSV, CSV or JSON (one object per line, or an array); `-` is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     data: PathBuf,
     /// Where vectors go: FILE.npy (float32, [texts, width]), or JSON Lines by another name or for `-`
@@ -29,6 +29,12 @@ pub struct Embed {
     /// Most tokens of a text [default: what the encoder's files say]
     #[arg(long, value_name = "N")]
     max_length: Option<u64>,
+    /// What precedes every text [default: what the encoder's files say, else nothing]
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_name")]
+    prompt: Option<String>,
+    /// Name of the prompt among those of the encoder's files
+    #[arg(long, value_name = "NAME")]
+    prompt_name: Option<String>,
     #[command(flatten)]
     reading: Reading,
     #[command(flatten)]
@@ -36,24 +42,27 @@ pub struct Embed {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
 enum Pooling {
     Mean,
     Cls,
-    Pooled,
     Max,
+    MeanSqrtLenTokens,
+    #[value(name = "weightedmean")]
+    WeightedMean,
+    #[value(name = "lasttoken")]
+    LastToken,
+    Pooled,
 }
 
 impl Embed {
     pub fn run(self, common: &Common) -> Result<()> {
         let data = self.reading.file(&self.data, None)?;
-        let pooling = self.pooling.map(|pooling| match pooling {
-            Pooling::Mean => "mean",
-            Pooling::Cls => "cls",
-            Pooling::Pooled => "pooled",
-            Pooling::Max => "max",
-        });
+        let pooling = self.pooling.as_ref().and_then(ValueEnum::to_possible_value);
         let options = EmbedOptions {
-            pooling: pooling.map(str::to_owned),
+            pooling: pooling.map(|value| value.get_name().to_owned()),
+            prompt: self.prompt,
+            prompt_name: self.prompt_name,
             normalize: self.no_normalize.then_some(false),
             max_length: self.max_length,
             precision: self.computing.precision(),
@@ -61,7 +70,7 @@ impl Embed {
         let runtime = common.runtime()?;
         let mut embedder = runtime.embedder(&self.encoder, options)?;
         let rows = embedder.embed_file(&data, &self.output)?;
-        if self.output.as_os_str() != "-" {
+        if !print::is_standard_output(&self.output) {
             let (width, output) = (embedder.width(), self.output.display());
             print::text(&format!("{rows} vectors of {width} numbers: {output}\n"))?;
         }

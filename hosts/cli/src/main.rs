@@ -1,7 +1,9 @@
 //! The `easytransfer` command: argument handling over the facade, nothing else. One file per command.
 //!
-//! Exit codes: 0 done; 2 bad input or usage; 130 cancelled by Ctrl-C; 1 anything else. Errors go to standard error as
-//! `easytransfer: error: …`, and nothing of an unfinished output remains.
+//! Exit codes: 0 done, also when a reader of the output went away (`… | head`); 2 bad input or usage; 1 anything else,
+//! such as a full disk or a standard output that is closed; 130 ended by Ctrl-C (SIGINT), 143 by SIGTERM, 129 by
+//! SIGHUP. Errors go to standard error as `easytransfer: error: …`, and nothing of an unfinished output remains; a run
+//! of training that was ended keeps its checkpoint.
 
 mod arguments;
 mod device;
@@ -40,7 +42,7 @@ enum Command {
     #[command(subcommand)]
     Plugin(plugin::Plugin),
     #[command(subcommand)]
-    Device(device::Device),
+    Device(device::DeviceCommand),
 }
 
 fn parse() -> std::result::Result<Cli, clap::Error> {
@@ -49,7 +51,20 @@ fn parse() -> std::result::Result<Cli, clap::Error> {
     Cli::from_arg_matches(&command.try_get_matches()?)
 }
 
+impl Command {
+    /// Whether it writes to standard output.
+    fn prints(&self) -> bool {
+        match self {
+            Command::Predict(command) => command.prints(),
+            _ => true,
+        }
+    }
+}
+
 fn run(cli: Cli) -> Result<()> {
+    if cli.command.prints() {
+        print::check()?;
+    }
     cli.common.apply()?;
     let result = match cli.command {
         Command::Train(command) => command.run(&cli.common),
@@ -65,6 +80,7 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 fn main() -> ExitCode {
+    interrupt::watch();
     // The process is ours, so its allocator may keep the pages of a step for the next one.
     easytransfer::keep_pages();
     let cli = match parse() {
@@ -83,8 +99,8 @@ fn main() -> ExitCode {
     };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Error::Cancelled) => ExitCode::from(130),
-        // Only standard output can be a pipe: its reader has enough (`easytransfer … | head`).
+        Err(Error::Cancelled) => ExitCode::from(interrupt::exit_code()),
+        // Only an output can be a pipe: its reader has enough (`easytransfer … | head`).
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }

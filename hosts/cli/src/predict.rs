@@ -7,6 +7,7 @@ use easytransfer::train::files::output::OutputFormat;
 use easytransfer::{AppOptions, Result};
 
 use crate::arguments::{Common, Computing, PredictionFormat, Reading};
+use crate::print;
 
 /// Predict for texts: by default from standard input to standard output, as JSON Lines
 #[derive(Args)]
@@ -14,7 +15,7 @@ pub struct Predict {
     /// Directory of the bundle
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Texts: TSV, CSV, JSON Lines or one text per line; `-` is standard input
+    /// Texts: TSV, CSV, JSON (one object per line, or an array) or one text per line; `-` is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     data: PathBuf,
     /// Where predictions go; `-` is standard output
@@ -30,6 +31,11 @@ pub struct Predict {
 }
 
 impl Predict {
+    /// Whether it writes to standard output.
+    pub fn prints(&self) -> bool {
+        print::is_standard_output(&self.output)
+    }
+
     pub fn run(self, common: &Common) -> Result<()> {
         let data = self.reading.file(&self.data, None)?;
         let is_stdout = self.output == Path::new("-");

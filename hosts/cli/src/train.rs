@@ -25,7 +25,7 @@ pub struct Train {
     /// Directory of the encoder: config.json, weights, tokenizer files
     #[arg(long, value_name = "DIR")]
     encoder: PathBuf,
-    /// Training data: TSV, CSV or JSON Lines, each gzipped or not
+    /// Training data: TSV, CSV or JSON (one object per line, or an array), each gzipped or not
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
     /// Validation data; the parameters that do best on it are kept
@@ -65,6 +65,9 @@ pub struct Train {
     /// Go on from the checkpoint of a run that was stopped; same options and data
     #[arg(long)]
     resume: bool,
+    /// Replace the bundle, or the checkpoint of another run, that is in the output directory
+    #[arg(long)]
+    overwrite: bool,
     /// Show no progress
     #[arg(long)]
     quiet: bool,
@@ -82,7 +85,8 @@ pub fn options_help() -> String {
 
 impl Train {
     pub fn run(self, common: &Common) -> Result<()> {
-        let config = self.options()?;
+        let mut config = self.options()?;
+        config.overwrite |= self.overwrite;
         let read = self.reading.options()?;
         let train_named = self.reading.named(Some(&self.label));
         let mut valid_named: BTreeMap<String, String> = train_named.clone();
@@ -93,15 +97,13 @@ impl Train {
         ]));
         common.compute_in(self.precision);
         let runtime = common.runtime()?;
-        if self.resume && !checkpoint::exists(&checkpoint::path(&self.output))? {
-            let output = self.output.display();
-            if self.output.join(MANIFEST).exists() {
-                return Err(Error::user(format!(
-                    "`{output}`: expected a checkpoint to go on from, found a finished bundle; leave --resume out to train anew"
-                )));
-            }
+        if self.resume
+            && !checkpoint::exists(&checkpoint::path(&self.output))?
+            && !self.output.join(MANIFEST).exists()
+        {
             print::message(&format!(
-                "`{output}` holds no checkpoint; the run starts from the beginning"
+                "`{}` holds no checkpoint; the run starts from the beginning",
+                self.output.display()
             ));
         }
         let data = |named, split| DataOptions { read: read.clone(), named, split, targets: true };

@@ -1,6 +1,7 @@
 //! Text classification: single and pair text; multi-class, multi-label and regression, with the metrics for each.
 #![forbid(unsafe_code)]
 
+mod cells;
 mod head;
 mod labels;
 mod metrics;
@@ -51,6 +52,8 @@ pub struct Classify {
     labels: Labels,
     max_length: usize,
     head: Option<Head>,
+    /// Whether a training record had a text that is not empty.
+    has_text: bool,
 }
 
 impl App for Classify {
@@ -58,7 +61,7 @@ impl App for Classify {
     const SCHEMA: &'static CStr = cr#"{"type":"object","additionalProperties":false,"properties":{
 "problem":{"type":"string","enum":["multi-class","multi-label","regression"],"default":"multi-class"},
 "labels":{"type":"array","items":{"type":"string"},"default":[],"description":"names of the classes in order; by default those of the training data, sorted"},
-"separator":{"type":"string","default":",","description":"between the labels of a multi-label cell"},
+"separator":{"type":"string","default":",","description":"between the labels of a multi-label cell; a cell may also be a list in brackets, or a row of 0 and 1 with a place for every class"},
 "max_length":{"type":"integer","minimum":3,"default":128,"description":"tokens, special tokens included; longer texts are cut"},
 "pooling":{"type":"string","enum":["model","mean","cls","max"],"default":"model","description":"vector of a text before the head: as the model's family has it (a pooler or the first token), which transformers reads back with the head; or the mean, the first or the maximum of its tokens, of which the mean suits encoders of sentences"},
 "dropout":{"type":"number","minimum":0,"exclusiveMaximum":1,"description":"before the head; default: what the model's configuration says"},
@@ -69,12 +72,17 @@ impl App for Classify {
         if options.max_length < 3 {
             return Err(out_of_range("max_length", "at least 3", options.max_length));
         }
-        let names = match state {
-            Some(state) => serde_json::from_value(state["labels"].clone())?,
-            None => options.labels.clone(),
+        let ordered = !options.labels.is_empty();
+        let (names, multi_hot) = match state {
+            Some(state) => (
+                serde_json::from_value(state["labels"].clone())?,
+                state["multi_hot"].as_bool().unwrap_or(false),
+            ),
+            None => (options.labels.clone(), false),
         };
         let labels = Labels::new(options.problem, names, &options.separator)?;
-        Ok(Self { max_length: options.max_length, options, labels, head: None })
+        let labels = labels.trained(multi_hot, ordered);
+        Ok(Self { max_length: options.max_length, options, labels, head: None, has_text: false })
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -107,19 +115,30 @@ impl App for Classify {
     }
 
     fn observe(&mut self, record: &Record) -> Result<()> {
-        texts_of(record)?;
+        let (text, pair) = texts_of(record)?;
+        self.has_text |=
+            !text.trim().is_empty() || pair.is_some_and(|pair| !pair.trim().is_empty());
         match record.get("label") {
             Some(value) => self.labels.observe(value),
-            None => Err(Error::bad_input("label: missing in a training record")),
+            None => Err(Error::record("label", "a label in a training record", "nothing")),
         }
     }
 
     fn observed(&mut self) -> Result<()> {
+        if !self.has_text {
+            return Err(Error::bad_input(
+                "text: all cells of the training data are empty; is this the right column?",
+            ));
+        }
         self.labels.observed()
     }
 
     fn state(&self) -> Result<Value> {
-        Ok(json!({ "labels": self.labels.names() }))
+        let mut state = json!({ "labels": self.labels.names() });
+        if self.labels.is_multi_hot() {
+            state["multi_hot"] = json!(true);
+        }
+        Ok(state)
     }
 
     fn info(&self) -> AppInfo {
@@ -250,8 +269,8 @@ impl App for Classify {
 
 /// The text of a record and the second one of a pair.
 fn texts_of(record: &Record) -> Result<(String, Option<String>)> {
-    let text = text_of(record, "text")?
-        .ok_or_else(|| Error::bad_input("text: expected a string, found nothing"))?;
+    let text =
+        text_of(record, "text")?.ok_or_else(|| Error::record("text", "a string", "nothing"))?;
     Ok((text, text_of(record, "text_pair")?))
 }
 
@@ -261,7 +280,7 @@ fn text_of(record: &Record, role: &str) -> Result<Option<String>> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(other) => Err(Error::bad_input(format!("{role}: expected a string, found {other}"))),
+        Some(other) => Err(Error::record(role, "a string", other.to_string())),
     }
 }
 

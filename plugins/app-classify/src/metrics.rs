@@ -1,6 +1,6 @@
 //! Figures over a data set. Definitions are those of scikit-learn; a ratio without a denominator counts as 0.
 
-use easytransfer_plugin::{DType, Error, Map, Metric, NoOptions, Result};
+use easytransfer_plugin::{DType, Error, Map, Metric, MetricInfo, NoOptions, Result};
 use serde::Deserialize;
 use serde_json::{Map as Json, Value, json};
 use std::ffi::CStr;
@@ -190,6 +190,10 @@ impl Metric for Regression {
             ("spearman".to_owned(), json!(pearson(&ranks(&self.predicted), &ranks(&self.actual)))),
             ("mse".to_owned(), json!(ratio(squares, self.actual.len() as f64))),
         ]))
+    }
+
+    fn info(&self) -> MetricInfo {
+        MetricInfo { lower_is_better: vec!["mse".to_owned()] }
     }
 }
 

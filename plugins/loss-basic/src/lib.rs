@@ -7,7 +7,7 @@
 //! | a number per row | `mse` |
 #![forbid(unsafe_code)]
 
-use easytransfer_plugin::{Call, Loss, Map, NoOptions, Result, Tensor, nn, out_of_range};
+use easytransfer_plugin::{Call, DType, Loss, Map, NoOptions, Result, Tensor, nn, out_of_range};
 use serde::Deserialize;
 use std::ffi::CStr;
 
@@ -54,6 +54,18 @@ impl Loss for CrossEntropy {
             self.options.ignore_index,
             self.options.label_smoothing,
         )
+    }
+
+    fn weight(&mut self, batch: &Map) -> Result<f64> {
+        let labels = batch.get("labels")?.to_vec::<i64>()?;
+        let counts = labels.iter().map(|&label| label != self.options.ignore_index);
+        Ok(match batch.find("weights")? {
+            Some(weights) => {
+                let weights = weights.cast(DType::F64)?.to_vec::<f64>()?;
+                counts.zip(weights).filter(|(counts, _)| *counts).map(|(_, weight)| weight).sum()
+            }
+            None => counts.filter(|counts| *counts).count() as f64,
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use easytransfer_plugin::{
     Error, MODEL, Map, Phases, Result, Session, Strategy, Tensor, nn, out_of_range,
 };
 use serde::Deserialize;
+use serde_json::Value;
 use std::ffi::CStr;
 
 const TEACHER: &str = "teacher";
@@ -28,13 +29,43 @@ fn default_alpha() -> f64 {
     0.5
 }
 
-/// Plain distillation (Hinton et al. 2015): loss = (1 - alpha) * own loss + alpha * T² * KL(teacher_T ‖ student_T), where both distributions are
-/// softmax(logits / T). For regression, where there is one logit, the second term is the mean squared difference.
+/// Plain distillation (Hinton et al. 2015): loss = (1 - alpha) * own loss + alpha * soft loss, where the soft loss is
+///
+/// | app | soft loss |
+/// |---|---|
+/// | one class per row | T² * KL(softmax(teacher / T) ‖ softmax(student / T)), mean over rows |
+/// | independent labels | T² * KL(Bernoulli(sigmoid(teacher / T)) ‖ Bernoulli(sigmoid(student / T))), mean over rows and labels, as the own loss is |
+/// | regression | (student - teacher)², mean over rows |
+///
+/// What an app is follows from `problem_type` of its entries for config.json; without it, from the number of logits.
 ///
 /// The teacher is a trained bundle of the same app with the same labels; it reads every text with its own tokenizer, so that teacher and
 /// student may be of different families.
 pub struct Distill {
     options: Options,
+    targets: Targets,
+}
+
+/// What a teacher's logits say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Targets {
+    /// One class per row.
+    Classes,
+    /// Any number of labels per row, each by itself.
+    Labels,
+    /// A number per row.
+    Values,
+}
+
+/// What the logits of an app say, from its description.
+fn targets_of(app: &Value) -> Targets {
+    match app["config"]["problem_type"].as_str() {
+        Some("multi_label_classification") => Targets::Labels,
+        Some("regression") => Targets::Values,
+        Some(_) => Targets::Classes,
+        None if app["labels"].as_array().is_none_or(|labels| labels.len() < 2) => Targets::Values,
+        None => Targets::Classes,
+    }
 }
 
 impl Strategy for Distill {
@@ -52,7 +83,7 @@ impl Strategy for Distill {
         if !(0.0..=1.0).contains(&options.alpha) {
             return Err(out_of_range("alpha", "0 <= alpha <= 1", options.alpha));
         }
-        Ok(Self { options })
+        Ok(Self { options, targets: Targets::Classes })
     }
 
     fn phases(&self) -> Phases {
@@ -61,12 +92,21 @@ impl Strategy for Distill {
 
     fn on_setup(&mut self, session: &mut Session<'_>) -> Result<()> {
         session.load_model(TEACHER, &self.options.teacher)?;
-        let student = session.describe(MODEL)?["app"]["labels"].clone();
-        let teacher = session.describe(TEACHER)?["app"]["labels"].clone();
-        if student != teacher {
+        let student = &session.describe(MODEL)?["app"];
+        let teacher = &session.describe(TEACHER)?["app"];
+        if student["labels"] != teacher["labels"] {
             return Err(Error::bad_input(format!(
-                "teacher {}: its labels are {teacher}, those of the training data are {student}; a teacher must be trained on the same labels",
-                self.options.teacher
+                "teacher {}: its labels are {}, those of the training data are {}; a teacher must be trained on the same labels",
+                self.options.teacher, teacher["labels"], student["labels"]
+            )));
+        }
+        self.targets = targets_of(student);
+        if targets_of(teacher) != self.targets {
+            return Err(Error::bad_input(format!(
+                "teacher {}: its problem is {}, that of the student is {}; both must be of one kind (app.problem)",
+                self.options.teacher,
+                teacher["config"]["problem_type"],
+                student["config"]["problem_type"]
             )));
         }
         Ok(())
@@ -83,25 +123,40 @@ impl Strategy for Distill {
                 student.shape()
             )));
         }
-        let soft = soft_loss(&student, &teacher, self.options.temperature)?;
+        let soft = soft_loss(self.targets, &student, &teacher, self.options.temperature)?;
         session.set_loss_weight(1.0 - self.options.alpha)?;
         session.add_loss("distill", &soft, self.options.alpha)
     }
 }
 
-/// T² * KL(softmax(teacher / T) ‖ softmax(student / T)), mean over rows; the mean squared difference for one logit.
-fn soft_loss(student: &Tensor, teacher: &Tensor, temperature: f64) -> Result<Tensor> {
-    if student.extent(-1)? == 1 {
-        return student.sub(teacher)?.sqr()?.mean(&[], false);
-    }
-    let teacher_log = nn::log_softmax(&teacher.affine(1.0 / temperature, 0.0)?)?;
-    let student_log = nn::log_softmax(&student.affine(1.0 / temperature, 0.0)?)?;
-    teacher_log
-        .exp()?
-        .mul(&teacher_log.sub(&student_log)?)?
-        .sum(&[-1], false)?
-        .mean(&[], false)?
-        .affine(temperature * temperature, 0.0)
+/// The soft loss of [`Distill`] over logits [rows, labels].
+pub fn soft_loss(
+    targets: Targets,
+    student: &Tensor,
+    teacher: &Tensor,
+    temperature: f64,
+) -> Result<Tensor> {
+    let soften = |logits: &Tensor| logits.affine(1.0 / temperature, 0.0);
+    let loss = match targets {
+        Targets::Values => return student.sub(teacher)?.sqr()?.mean(&[], false),
+        Targets::Labels => {
+            let teacher = soften(teacher)?;
+            let wanted = teacher.sigmoid()?;
+            // Without the teacher's own entropy, which no gradient sees, the loss of equals would not be 0.
+            let cross = nn::binary_cross_entropy(&soften(student)?, &wanted, None)?;
+            cross.sub(&nn::binary_cross_entropy(&teacher, &wanted, None)?)?
+        }
+        Targets::Classes => {
+            let teacher_log = nn::log_softmax(&soften(teacher)?)?;
+            let student_log = nn::log_softmax(&soften(student)?)?;
+            teacher_log
+                .exp()?
+                .mul(&teacher_log.sub(&student_log)?)?
+                .sum(&[-1], false)?
+                .mean(&[], false)?
+        }
+    };
+    loss.affine(temperature * temperature, 0.0)
 }
 
 easytransfer_plugin::export! {

@@ -1,170 +1,14 @@
 //! Configurations as Hugging Face writes them, and what they have in common.
 
-use easytransfer_plugin::{Activation, Error, Result};
+use super::family::Family;
+use super::keys;
+use easytransfer_plugin::{Activation, Error, LogLevel, Result, log};
 use serde::Deserialize;
-use std::ffi::CStr;
+use serde_json::{Map, Value};
 
-/// Schema of [`BertConfig`]; other keys of config.json are ignored.
-pub const BERT_SCHEMA: &CStr = cr#"{"type":"object","required":["vocab_size","hidden_size","num_hidden_layers","num_attention_heads","intermediate_size"],"properties":{
-"vocab_size":{"type":"integer","minimum":1},"hidden_size":{"type":"integer","minimum":1},
-"num_hidden_layers":{"type":"integer","minimum":0},"num_attention_heads":{"type":"integer","minimum":1},
-"intermediate_size":{"type":"integer","minimum":1},"hidden_act":{"type":"string","default":"gelu"},
-"hidden_dropout_prob":{"type":"number","minimum":0,"default":0.1},"attention_probs_dropout_prob":{"type":"number","minimum":0,"default":0.1},
-"classifier_dropout":{"description":"default: hidden_dropout_prob"},
-"max_position_embeddings":{"type":"integer","default":512},"type_vocab_size":{"type":"integer","default":2},
-"initializer_range":{"type":"number","default":0.02},"layer_norm_eps":{"type":"number","default":1e-12},
-"pad_token_id":{"type":"integer","default":0},"embedding_size":{"type":"integer","description":"ELECTRA; default: hidden_size"}}}"#;
-
-/// Schema of [`DistilBertConfig`]; other keys of config.json are ignored.
-pub const DISTILBERT_SCHEMA: &CStr = cr#"{"type":"object","required":["vocab_size"],"properties":{
-"vocab_size":{"type":"integer","minimum":1},"dim":{"type":"integer","default":768},
-"n_layers":{"type":"integer","default":6},"n_heads":{"type":"integer","default":12},"hidden_dim":{"type":"integer","default":3072},
-"activation":{"type":"string","default":"gelu"},"dropout":{"type":"number","default":0.1},"attention_dropout":{"type":"number","default":0.1},
-"seq_classif_dropout":{"type":"number","default":0.2},"max_position_embeddings":{"type":"integer","default":512},
-"initializer_range":{"type":"number","default":0.02}}}"#;
-
-/// Schema of [`AlbertConfig`]; other keys of config.json are ignored.
-pub const ALBERT_SCHEMA: &CStr = cr#"{"type":"object","required":["vocab_size","hidden_size","num_hidden_layers","num_attention_heads","intermediate_size"],"properties":{
-"vocab_size":{"type":"integer","minimum":1},"embedding_size":{"type":"integer","minimum":1,"default":128},
-"hidden_size":{"type":"integer","minimum":1},"num_hidden_layers":{"type":"integer","minimum":1},
-"num_hidden_groups":{"type":"integer","minimum":1,"default":1,"description":"groups of layers with parameters of their own, at most num_hidden_layers"},
-"inner_group_num":{"type":"integer","minimum":1,"default":1,"description":"layers in a group, which all run for each of num_hidden_layers"},
-"num_attention_heads":{"type":"integer","minimum":1},"intermediate_size":{"type":"integer","minimum":1},
-"hidden_act":{"type":"string","default":"gelu_new"},
-"hidden_dropout_prob":{"type":"number","minimum":0,"default":0},"attention_probs_dropout_prob":{"type":"number","minimum":0,"default":0},
-"classifier_dropout_prob":{"type":"number","minimum":0,"default":0.1},
-"max_position_embeddings":{"type":"integer","default":512},"type_vocab_size":{"type":"integer","default":2},
-"initializer_range":{"type":"number","default":0.02},"layer_norm_eps":{"type":"number","default":1e-12}}}"#;
-
-/// config.json of BERT, RoBERTa and ELECTRA.
-#[derive(Deserialize)]
-pub struct BertConfig {
-    vocab_size: usize,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    #[serde(default = "gelu")]
-    hidden_act: Activation,
-    #[serde(default = "tenth")]
-    hidden_dropout_prob: f64,
-    #[serde(default = "tenth")]
-    attention_probs_dropout_prob: f64,
-    classifier_dropout: Option<f64>,
-    #[serde(default = "positions")]
-    max_position_embeddings: usize,
-    #[serde(default = "two")]
-    type_vocab_size: usize,
-    #[serde(default = "fiftieth")]
-    initializer_range: f64,
-    #[serde(default = "epsilon")]
-    layer_norm_eps: f64,
-    pad_token_id: Option<i64>,
-    embedding_size: Option<usize>,
-    position_embedding_type: Option<String>,
-}
-
-/// config.json of DistilBERT.
-#[derive(Deserialize)]
-pub struct DistilBertConfig {
-    vocab_size: usize,
-    #[serde(default = "distil_dim")]
-    dim: usize,
-    #[serde(default = "distil_layers")]
-    n_layers: usize,
-    #[serde(default = "distil_heads")]
-    n_heads: usize,
-    #[serde(default = "distil_hidden")]
-    hidden_dim: usize,
-    #[serde(default = "gelu")]
-    activation: Activation,
-    #[serde(default = "tenth")]
-    dropout: f64,
-    #[serde(default = "tenth")]
-    attention_dropout: f64,
-    #[serde(default = "fifth")]
-    seq_classif_dropout: f64,
-    #[serde(default = "positions")]
-    max_position_embeddings: usize,
-    #[serde(default = "fiftieth")]
-    initializer_range: f64,
-}
-
-/// config.json of ALBERT.
-#[derive(Deserialize)]
-pub struct AlbertConfig {
-    vocab_size: usize,
-    #[serde(default = "albert_embedding")]
-    embedding_size: usize,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    #[serde(default = "one")]
-    num_hidden_groups: usize,
-    #[serde(default = "one")]
-    inner_group_num: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    #[serde(default = "gelu_tanh")]
-    hidden_act: Activation,
-    #[serde(default)]
-    hidden_dropout_prob: f64,
-    #[serde(default)]
-    attention_probs_dropout_prob: f64,
-    #[serde(default = "tenth")]
-    classifier_dropout_prob: f64,
-    #[serde(default = "positions")]
-    max_position_embeddings: usize,
-    #[serde(default = "two")]
-    type_vocab_size: usize,
-    #[serde(default = "fiftieth")]
-    initializer_range: f64,
-    #[serde(default = "epsilon")]
-    layer_norm_eps: f64,
-    position_embedding_type: Option<String>,
-}
-
-fn gelu() -> Activation {
-    Activation::Gelu
-}
-fn gelu_tanh() -> Activation {
-    Activation::GeluTanh
-}
-fn tenth() -> f64 {
-    0.1
-}
-fn fifth() -> f64 {
-    0.2
-}
-fn fiftieth() -> f64 {
-    0.02
-}
-fn epsilon() -> f64 {
-    1e-12
-}
-fn positions() -> usize {
-    512
-}
-fn one() -> usize {
-    1
-}
-fn two() -> usize {
-    2
-}
-fn albert_embedding() -> usize {
-    128
-}
-fn distil_dim() -> usize {
-    768
-}
-fn distil_layers() -> usize {
-    6
-}
-fn distil_heads() -> usize {
-    12
-}
-fn distil_hidden() -> usize {
-    3072
-}
+/// The most passes through a layer. No published encoder has half as many; a number beyond is a mistake, and each layer costs time
+/// and memory before the first weight is read.
+const MOST_LAYERS: usize = 1024;
 
 /// How layers share parameters.
 pub struct Sharing {
@@ -193,88 +37,61 @@ pub struct Shape {
     pub segments: usize,
     pub initializer_range: f64,
     pub epsilon: f64,
+    /// The first position of a text, less one.
     pub pad_token_id: i64,
-    pub position_embedding_type: Option<String>,
-}
-
-impl From<BertConfig> for Shape {
-    fn from(c: BertConfig) -> Self {
-        Self {
-            vocab_size: c.vocab_size,
-            embedding_size: c.embedding_size.unwrap_or(c.hidden_size),
-            hidden_size: c.hidden_size,
-            layers: c.num_hidden_layers,
-            sharing: None,
-            heads: c.num_attention_heads,
-            intermediate_size: c.intermediate_size,
-            activation: c.hidden_act,
-            dropout: c.hidden_dropout_prob,
-            attention_dropout: c.attention_probs_dropout_prob,
-            classifier_dropout: c.classifier_dropout.unwrap_or(c.hidden_dropout_prob),
-            positions: c.max_position_embeddings,
-            segments: c.type_vocab_size,
-            initializer_range: c.initializer_range,
-            epsilon: c.layer_norm_eps,
-            pad_token_id: c.pad_token_id.unwrap_or(0),
-            position_embedding_type: c.position_embedding_type,
-        }
-    }
-}
-
-impl From<DistilBertConfig> for Shape {
-    fn from(c: DistilBertConfig) -> Self {
-        Self {
-            vocab_size: c.vocab_size,
-            embedding_size: c.dim,
-            hidden_size: c.dim,
-            layers: c.n_layers,
-            sharing: None,
-            heads: c.n_heads,
-            intermediate_size: c.hidden_dim,
-            activation: c.activation,
-            dropout: c.dropout,
-            attention_dropout: c.attention_dropout,
-            classifier_dropout: c.seq_classif_dropout,
-            positions: c.max_position_embeddings,
-            segments: 0,
-            initializer_range: c.initializer_range,
-            epsilon: 1e-12,
-            pad_token_id: 0,
-            position_embedding_type: None,
-        }
-    }
-}
-
-impl From<AlbertConfig> for Shape {
-    fn from(c: AlbertConfig) -> Self {
-        Self {
-            vocab_size: c.vocab_size,
-            embedding_size: c.embedding_size,
-            hidden_size: c.hidden_size,
-            layers: c.num_hidden_layers,
-            sharing: Some(Sharing { groups: c.num_hidden_groups, inner: c.inner_group_num }),
-            heads: c.num_attention_heads,
-            intermediate_size: c.intermediate_size,
-            activation: c.hidden_act,
-            dropout: c.hidden_dropout_prob,
-            attention_dropout: c.attention_probs_dropout_prob,
-            classifier_dropout: c.classifier_dropout_prob,
-            positions: c.max_position_embeddings,
-            segments: c.type_vocab_size,
-            initializer_range: c.initializer_range,
-            epsilon: c.layer_norm_eps,
-            pad_token_id: 0,
-            position_embedding_type: c.position_embedding_type,
-        }
-    }
+    /// Whether positions start as sines.
+    pub sinusoidal: bool,
 }
 
 impl Shape {
-    /// Refuses what the encoder cannot do, by the names that config.json uses.
-    pub fn check(&self, family: &Family) -> Result<()> {
-        let own = |key: &'static str| {
-            family.keys.iter().find(|(bert, _)| *bert == key).map_or(key, |(_, own)| own)
+    /// Reads config.json. Errors: values of other types, and those that the encoder cannot do, by the names that config.json uses.
+    pub fn read(config: &Map<String, Value>, family: &Family) -> Result<Self> {
+        let reader = Reader::new(config, family)?;
+        reader.check_keys()?;
+        let hidden_size = reader.whole("hidden_size")?;
+        let dropout = reader.number("hidden_dropout_prob")?;
+        let has = |key: &'static str| reader.is_honoured(key);
+        let sharing = if has("num_hidden_groups") {
+            let (groups, inner) =
+                (reader.whole("num_hidden_groups")?, reader.whole("inner_group_num")?);
+            Some(Sharing { groups, inner })
+        } else {
+            None
         };
+        let shape = Self {
+            vocab_size: reader.whole("vocab_size")?,
+            embedding_size: if has("embedding_size") {
+                reader.whole("embedding_size")?
+            } else {
+                hidden_size
+            },
+            hidden_size,
+            layers: reader.whole("num_hidden_layers")?,
+            sharing,
+            heads: reader.whole("num_attention_heads")?,
+            intermediate_size: reader.whole("intermediate_size")?,
+            activation: reader.activation("hidden_act")?,
+            dropout,
+            attention_dropout: reader.number("attention_probs_dropout_prob")?,
+            classifier_dropout: reader.number_or("classifier_dropout", dropout)?,
+            positions: reader.whole("max_position_embeddings")?,
+            segments: if has("type_vocab_size") { reader.whole("type_vocab_size")? } else { 0 },
+            initializer_range: reader.number("initializer_range")?,
+            epsilon: if has("layer_norm_eps") { reader.number("layer_norm_eps")? } else { 1e-12 },
+            pad_token_id: if has("pad_token_id") {
+                reader.whole("pad_token_id")? as i64
+            } else {
+                0
+            },
+            sinusoidal: has("sinusoidal_pos_embds") && reader.flag("sinusoidal_pos_embds")?,
+        };
+        shape.check(family)?;
+        Ok(shape)
+    }
+
+    /// Refuses what the encoder cannot do, by the names that config.json uses.
+    fn check(&self, family: &Family) -> Result<()> {
+        let own = |key: &'static str| family.own(key);
         let wrong = |key: &'static str, expected: String| {
             Err(Error::bad_input(format!("config.json: {}: expected {expected}", own(key))))
         };
@@ -312,10 +129,23 @@ impl Shape {
                 return wrong("inner_group_num", "at least 1, found 0".to_owned());
             }
         }
-        if let Some(kind) = &self.position_embedding_type
-            && kind != "absolute"
-        {
-            return wrong("position_embedding_type", format!("\"absolute\", found {kind:?}"));
+        let inner = self.sharing.as_ref().map_or(1, |sharing| sharing.inner);
+        if self.layers.saturating_mul(inner) > MOST_LAYERS {
+            let times =
+                if inner == 1 { String::new() } else { format!(" times inner_group_num {inner}") };
+            return wrong(
+                "num_hidden_layers",
+                format!("at most {MOST_LAYERS} layers, found {}{times}", self.layers),
+            );
+        }
+        if family.positions_after_padding {
+            let (pad, rows) = (self.pad_token_id, self.vocab_size.min(self.positions) as i64);
+            if !(0..rows).contains(&pad) {
+                return wrong(
+                    "pad_token_id",
+                    format!("a token that has a row among words and positions, found {pad}"),
+                );
+            }
         }
         for (key, p) in [
             ("hidden_dropout_prob", self.dropout),
@@ -345,123 +175,124 @@ impl Shape {
     }
 }
 
-/// Names and habits of a family.
-#[derive(Clone, Copy)]
-pub struct Family {
-    pub base_prefix: &'static str,
-    /// What the names of its classes begin with, for instance "Bert" of "BertModel".
-    pub class: &'static str,
-    /// Form of its heads, see [`easytransfer_plugin::Task`].
-    pub form: &'static str,
-    /// Keys of config.json that have another name than BERT's: BERT's and the family's.
-    pub keys: &'static [(&'static str, &'static str)],
-    /// Scope of the layers, or of their groups.
-    pub layers: &'static str,
-    /// Scopes within a layer: query, key, value, attention output, its norm, first and second dense layer, their norm.
-    pub parts: [&'static str; 8],
-    /// Scope of the projection from the embeddings to the layers.
-    pub projection: &'static str,
-    /// Whether the projection is there also when both have the same width.
-    pub always_projected: bool,
-    /// Scope of the pooler.
-    pub pooler: Option<&'static str>,
-    /// Positions start at the padding id + 1.
-    pub positions_after_padding: bool,
-    /// Dropout between the attention output and its residual.
-    pub attention_output_dropout: bool,
-    /// Dropout between the output of the second dense layer and its residual.
-    pub output_dropout: bool,
+/// A config.json with the schema of its family.
+struct Reader<'a> {
+    config: &'a Map<String, Value>,
+    family: &'a Family,
+    /// Properties of the schema.
+    honoured: Map<String, Value>,
 }
 
-const BERT_PARTS: [&str; 8] = [
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "attention.output.LayerNorm",
-    "intermediate.dense",
-    "output.dense",
-    "output.LayerNorm",
-];
+impl<'a> Reader<'a> {
+    fn new(config: &'a Map<String, Value>, family: &'a Family) -> Result<Self> {
+        let mut schema: Value = serde_json::from_slice(family.schema.to_bytes())?;
+        let honoured = match schema["properties"].take() {
+            Value::Object(honoured) => honoured,
+            _ => Map::new(),
+        };
+        Ok(Self { config, family, honoured })
+    }
 
-impl Family {
-    pub const BERT: Self = Self {
-        base_prefix: "bert",
-        class: "Bert",
-        form: "bert",
-        keys: &[],
-        layers: "encoder.layer",
-        parts: BERT_PARTS,
-        projection: "embeddings_project",
-        always_projected: false,
-        pooler: Some("pooler.dense"),
-        positions_after_padding: false,
-        attention_output_dropout: true,
-        output_dropout: true,
-    };
-    pub const ROBERTA: Self = Self {
-        base_prefix: "roberta",
-        class: "Roberta",
-        form: "roberta",
-        pooler: None,
-        positions_after_padding: true,
-        ..Self::BERT
-    };
-    pub const ELECTRA: Self = Self {
-        base_prefix: "electra",
-        class: "Electra",
-        form: "electra",
-        pooler: None,
-        ..Self::BERT
-    };
-    pub const DISTILBERT: Self = Self {
-        base_prefix: "distilbert",
-        class: "DistilBert",
-        form: "distilbert",
-        keys: &[
-            ("hidden_size", "dim"),
-            ("num_attention_heads", "n_heads"),
-            ("intermediate_size", "hidden_dim"),
-            ("hidden_dropout_prob", "dropout"),
-            ("attention_probs_dropout_prob", "attention_dropout"),
-            ("classifier_dropout", "seq_classif_dropout"),
-        ],
-        layers: "transformer.layer",
-        parts: [
-            "attention.q_lin",
-            "attention.k_lin",
-            "attention.v_lin",
-            "attention.out_lin",
-            "sa_layer_norm",
-            "ffn.lin1",
-            "ffn.lin2",
-            "output_layer_norm",
-        ],
-        pooler: None,
-        attention_output_dropout: false,
-        ..Self::BERT
-    };
-    pub const ALBERT: Self = Self {
-        base_prefix: "albert",
-        class: "Albert",
-        form: "albert",
-        keys: &[("classifier_dropout", "classifier_dropout_prob")],
-        layers: "encoder.albert_layer_groups",
-        parts: [
-            "attention.query",
-            "attention.key",
-            "attention.value",
-            "attention.dense",
-            "attention.LayerNorm",
-            "ffn",
-            "ffn_output",
-            "full_layer_layer_norm",
-        ],
-        projection: "encoder.embedding_hidden_mapping_in",
-        always_projected: true,
-        pooler: Some("pooler"),
-        // The authors' code has it; transformers has not.
-        output_dropout: false,
-        ..Self::BERT
-    };
+    fn is_honoured(&self, key: &'static str) -> bool {
+        self.honoured.contains_key(self.family.own(key))
+    }
+
+    /// Refuses keys that would change what is computed, and warns of those that nothing reads.
+    fn check_keys(&self) -> Result<()> {
+        let mut unread = Vec::new();
+        for (key, value) in self.config {
+            if self.honoured.contains_key(key) || keys::IDLE.contains(&key.as_str()) {
+                continue;
+            }
+            if self.family.aliases.contains(&key.as_str()) {
+                continue;
+            }
+            if let Some((_, harmless)) = keys::FIXED.iter().find(|(fixed, _)| fixed == key) {
+                let text = value.to_string();
+                if !value.is_null() && !harmless.contains(&text.as_str()) {
+                    let expected = harmless.first().unwrap_or(&"null");
+                    return Err(wrong(
+                        key,
+                        &format!("{expected}, which is all that this encoder does"),
+                        value,
+                    ));
+                }
+            } else if key == "auto_map" {
+                let models =
+                    |map: &Map<String, Value>| map.keys().any(|key| key.starts_with("AutoModel"));
+                if value.as_object().is_some_and(models) {
+                    return Err(wrong(key, "a model without code of its own", value));
+                }
+            } else {
+                unread.push(format!("`{key}`"));
+            }
+        }
+        if !unread.is_empty() {
+            let message =
+                format!("config.json: keys that nothing here reads: {}", unread.join(", "));
+            log(LogLevel::Warn, "zoo-bert", &message);
+        }
+        Ok(())
+    }
+
+    /// The value of a key, by BERT's name, and the name under which it stands.
+    fn value(&self, key: &'static str) -> Result<(&'static str, Value)> {
+        let own = self.family.own(key);
+        let alias =
+            self.config.get(key).filter(|_| own != key && self.family.aliases.contains(&key));
+        let (name, found) = match (self.config.get(own), alias) {
+            (Some(found), Some(other)) if found != other => {
+                return Err(wrong(key, &format!("the same as {own}, {found}"), other));
+            }
+            (None, Some(found)) => (key, Some(found)),
+            (found, _) => (own, found),
+        };
+        let default = || self.honoured.get(own).map(|property| &property["default"]);
+        Ok((name, found.or_else(default).cloned().unwrap_or(Value::Null)))
+    }
+
+    fn minimum(&self, key: &'static str) -> f64 {
+        let property = self.honoured.get(self.family.own(key));
+        property.and_then(|property| property["minimum"].as_f64()).unwrap_or(f64::MIN)
+    }
+
+    fn whole(&self, key: &'static str) -> Result<usize> {
+        let (name, value) = self.value(key)?;
+        let minimum = self.minimum(key);
+        match value.as_u64().and_then(|value| usize::try_from(value).ok()) {
+            Some(whole) if whole as f64 >= minimum => Ok(whole),
+            _ => Err(wrong(name, &format!("a whole number of at least {minimum}"), &value)),
+        }
+    }
+
+    fn number(&self, key: &'static str) -> Result<f64> {
+        let (name, value) = self.value(key)?;
+        let minimum = self.minimum(key);
+        match value.as_f64() {
+            Some(number) if number >= minimum => Ok(number),
+            _ => Err(wrong(name, &format!("a number of at least {minimum}"), &value)),
+        }
+    }
+
+    fn number_or(&self, key: &'static str, default: f64) -> Result<f64> {
+        if self.value(key)?.1.is_null() { Ok(default) } else { self.number(key) }
+    }
+
+    fn flag(&self, key: &'static str) -> Result<bool> {
+        let (name, value) = self.value(key)?;
+        value.as_bool().ok_or_else(|| wrong(name, "true or false", &value))
+    }
+
+    fn activation(&self, key: &'static str) -> Result<Activation> {
+        let (name, value) = self.value(key)?;
+        Activation::deserialize(&value)
+            .map_err(|error| Error::bad_input(format!("config.json: {name}: {error}")))
+    }
 }
+
+fn wrong(key: &str, expected: &str, found: &Value) -> Error {
+    Error::bad_input(format!("config.json: {key}: expected {expected}, found {found}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,11 @@
 //! The encoder: embeddings, layers, pooler.
 
-use super::config::{Family, Shape};
+use super::config::Shape;
+use super::family::Family;
 use easytransfer_plugin::nn::{self, Attention};
 use easytransfer_plugin::{
     Activation, Call, Embedding, Error, Init, LayerNorm, Linear, LinearConfig, Map, ModelInfo,
-    Param, Pool, Result, Rng, Scope, Task, Tensor, abi, checkpoint,
+    Param, Pool, Result, Rng, Scope, Task, Tensor, abi, recomputed,
 };
 use std::sync::Arc;
 
@@ -52,7 +53,6 @@ const TASKS: [(&str, &str); 4] = [
 
 impl Encoder {
     pub fn new(shape: Shape, family: Family, scope: &Scope) -> Result<Self> {
-        shape.check(&family)?;
         let init = Init::Normal(0.0, shape.initializer_range);
         let (h, e) = (shape.hidden_size, shape.embedding_size);
         let embeddings = scope.child("embeddings")?;
@@ -64,6 +64,9 @@ impl Encoder {
         };
         let words = table("word_embeddings", shape.vocab_size)?;
         let positions = table("position_embeddings", shape.positions)?;
+        if shape.sinusoidal {
+            positions.weight.assign(&sinusoids(shape.positions, e)?)?;
+        }
         let segments = match shape.segments {
             0 => None,
             rows => Some(table("token_type_embeddings", rows)?),
@@ -121,6 +124,7 @@ impl Encoder {
             classifier_dropout: self.shape.classifier_dropout,
             initializer_range: self.shape.initializer_range,
             pooled: self.pooler.is_some(),
+            pooler: self.family.pooler.unwrap_or_default().to_owned(),
             ignore: [
                 "embeddings.position_ids",
                 "embeddings.token_type_ids",
@@ -167,7 +171,7 @@ impl Encoder {
                 outputs.put(&format!("hidden_states/{index}"), &x)?;
             }
             let layer = layer.clone();
-            [x] = checkpoint(&[&x, &starts], call.rng(), move |inputs, rng| match inputs {
+            [x] = recomputed(&[&x, &starts], call.rng(), move |inputs, rng| match inputs {
                 [x, starts] => Ok([layer.forward(x, starts, rng)?]),
                 _ => Err(Error::invalid("a layer has two inputs")),
             })?;
@@ -184,12 +188,36 @@ impl Encoder {
         outputs.put("last", &x)
     }
 
+    /// The row of each token in the table of positions.
+    fn places(&self, batch: &Map, ids: &Tensor) -> Result<Tensor> {
+        let positions = batch.get("positions")?;
+        if !self.family.positions_after_padding {
+            return Ok(positions);
+        }
+        let (pad, offset) = (self.shape.pad_token_id, self.position_offset());
+        let ids = ids.to_vec::<i64>()?;
+        if !ids.contains(&pad) {
+            return positions.affine(1.0, offset as f64);
+        }
+        // Padding that stands in a text is not counted: its place is the padding's own, and the next token takes the next place.
+        let mut skipped = 0;
+        let counted = positions.to_vec::<i64>()?.into_iter().zip(ids).map(|(position, id)| {
+            if position == 0 {
+                skipped = 0;
+            }
+            if id == pad {
+                skipped += 1;
+                return pad;
+            }
+            position - skipped + offset
+        });
+        let counted: Vec<i64> = counted.collect();
+        Tensor::from_slice(&counted, &[counted.len()])
+    }
+
     fn embed(&self, call: &Call<'_>, batch: &Map) -> Result<Tensor> {
         let ids = batch.get("ids")?;
-        let mut positions = batch.get("positions")?;
-        if self.position_offset() != 0 {
-            positions = positions.affine(1.0, self.position_offset() as f64)?;
-        }
+        let positions = self.places(batch, &ids)?;
         let segments = match &self.segments {
             // Families with one row of segments have no segments to tell apart.
             Some(table) if table.weight.shape()[0] > 1 && batch.has("segments") => {
@@ -215,6 +243,25 @@ impl Encoder {
             None => Ok(x),
         }
     }
+}
+
+/// The table of positions of Vaswani et al. 2017: sines at even places, cosines at odd ones.
+fn sinusoids(rows: usize, width: usize) -> Result<Tensor> {
+    let too_large = || {
+        Error::bad_input(format!(
+            "config.json: max_position_embeddings: there is no memory for {rows} rows"
+        ))
+    };
+    let len = rows.checked_mul(width).ok_or_else(too_large)?;
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| too_large())?;
+    for row in 0..rows {
+        values.extend((0..width).map(|column| {
+            let angle = row as f64 / 10_000f64.powf((column / 2 * 2) as f64 / width as f64);
+            (if column % 2 == 0 { angle.sin() } else { angle.cos() }) as f32
+        }));
+    }
+    Tensor::from_slice(&values, &[rows, width])
 }
 
 impl Layer {

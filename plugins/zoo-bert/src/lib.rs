@@ -8,24 +8,28 @@
 
 mod config;
 mod encoder;
+mod family;
+mod keys;
 
-use config::{AlbertConfig, BertConfig, DistilBertConfig, Family, Shape};
+use config::Shape;
 use easytransfer_plugin::{Call, Map, Model, ModelInfo, Result, Scope};
 use encoder::Encoder;
+use family::Family;
+use serde_json::Value;
 use std::ffi::CStr;
 
 macro_rules! models {
-    ($($(#[$meta:meta])* $name:ident = $text:literal, $config:ident, $schema:ident, $family:expr;)*) => {$(
+    ($($(#[$meta:meta])* $name:ident = $text:literal, $family:expr;)*) => {$(
         $(#[$meta])*
         pub struct $name(Encoder);
 
         impl Model for $name {
             const NAME: &'static CStr = $text;
-            const SCHEMA: &'static CStr = config::$schema;
-            type Config = $config;
+            const SCHEMA: &'static CStr = $family.schema;
+            type Config = serde_json::Map<String, Value>;
 
-            fn new(config: $config, scope: &Scope) -> Result<Self> {
-                Ok(Self(Encoder::new(Shape::from(config), $family, scope)?))
+            fn new(config: Self::Config, scope: &Scope) -> Result<Self> {
+                Ok(Self(Encoder::new(Shape::read(&config, &$family)?, $family, scope)?))
             }
 
             fn info(&self) -> ModelInfo {
@@ -41,17 +45,17 @@ macro_rules! models {
 
 models! {
     /// BERT: learned positions, segments, a tanh pooler over the first token.
-    Bert = c"bert", BertConfig, BERT_SCHEMA, Family::BERT;
+    Bert = c"bert", Family::BERT;
     /// RoBERTa: positions start behind the padding id, no segments, no pooler.
-    Roberta = c"roberta", BertConfig, BERT_SCHEMA, Family::ROBERTA;
+    Roberta = c"roberta", Family::ROBERTA;
     /// ELECTRA's discriminator: embeddings may be narrower than the layers, no pooler.
-    Electra = c"electra", BertConfig, BERT_SCHEMA, Family::ELECTRA;
+    Electra = c"electra", Family::ELECTRA;
     /// DistilBERT: no segments, no pooler, no dropout behind attention.
-    DistilBert = c"distilbert", DistilBertConfig, DISTILBERT_SCHEMA, Family::DISTILBERT;
+    DistilBert = c"distilbert", Family::DISTILBERT;
     /// ALBERT ("A Lite BERT for Self-supervised Learning of Language Representations"): narrow embeddings with a projection, layers that
     /// share parameters by group, a tanh pooler over the first token. Each pass through a layer counts as a layer: `num_hidden_layers`
     /// times `inner_group_num`.
-    Albert = c"albert", AlbertConfig, ALBERT_SCHEMA, Family::ALBERT;
+    Albert = c"albert", Family::ALBERT;
 }
 
 easytransfer_plugin::export! {

@@ -59,8 +59,8 @@ pub struct et_host_data {
             out: *mut *mut et_buffer,
         ) -> *mut et_error,
     >,
-    /// Maps a file for reading; its bytes are shared with the page cache, not copied. Errors: NOT_FOUND, IO.
-    /// [any-thread] since 0.1
+    /// The bytes of a regular file, which stay as they are whatever becomes of the file: it is read, not mapped.
+    /// Errors: NOT_FOUND, IO. [any-thread] since 0.1
     pub buffer_map_file:
         Option<unsafe extern "C" fn(path: et_str, out: *mut *mut et_buffer) -> *mut et_error>,
     /// First byte, valid while the buffer lives; NULL when it is empty. [any-thread] since 0.1

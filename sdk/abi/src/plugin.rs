@@ -277,7 +277,8 @@ pub struct et_plugin_app {
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
     /// Sees every training record before training, to learn the labels and to refuse what `features` would refuse. `record` is a JSON object from role to value.
-    /// Errors: BAD_INPUT. [one-at-a-time] since 0.1
+    /// Errors: BAD_INPUT, with the details {"role": ..., "expected": ..., "found": ...} for a value that cannot be used (`et_host.error_new_detailed`);
+    /// the host adds file, line and the column's name. [one-at-a-time] since 0.1
     pub observe:
         Option<unsafe extern "C" fn(instance: *mut c_void, record: et_str) -> *mut et_error>,
     /// All records were seen; decides what follows from them. [one-at-a-time] since 0.1
@@ -293,7 +294,8 @@ pub struct et_plugin_app {
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
-    /// Turns a record (JSON object from role to value) into features: adds one row or more. Targets that are absent are left out. [any-thread] since 0.2
+    /// Turns a record (JSON object from role to value) into features: adds one row or more. Targets that are absent are left out.
+    /// Errors: as for `observe`. [any-thread] since 0.2
     pub features: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -371,7 +373,7 @@ pub struct et_plugin_metric {
     >,
     /// Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
-    /// What the host must know, as JSON: {"of": "outputs" (the default: `update` is called) or "answers" (`answers` is), "smaller_is_better": ["mse"]}. May be NULL.
+    /// What the host must know, as JSON: {"of": "outputs" (the default: `update` is called) or "answers" (`answers` is), "lower_is_better": ["mse"]}. May be NULL.
     /// [one-at-a-time] since 0.2
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::defaults;
 use crate::inputs::{no_panic, number, tensor};
-use crate::report::{Checks, Outcome, failed};
+use crate::report::{Checks, Outcome, failed, skipped};
 
 const TEXTS: [&str; 4] = ["a short text", "x", "another text, of two parts", "the last one"];
 
@@ -52,6 +52,22 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         match app.features(&mut Asked::new(0), &tokenizer, &Record::new()) {
             Ok(_) => failed("it was accepted"),
             Err(error) => no_panic::<()>(Err(error)),
+        }
+    });
+    checks.check("a refused record names a column and what was expected and found", || {
+        let app = learned(component)?;
+        let folder = Folder::new()?;
+        let (tokenizer, mut row) = (folder.tokenizer()?, Row::new()?);
+        let Err(error) = app.features(&tokenizer, &Record::new(), &mut row) else {
+            return skipped("no record is refused");
+        };
+        let Some(fault) = error.record_fault() else {
+            return failed(format!("the error has no details: {error}"));
+        };
+        if app.columns()?.iter().any(|column| column.role == fault.role) {
+            Ok(())
+        } else {
+            failed(format!("{:?} is the role of no column", fault.role))
         }
     });
     checks.check("answers every record with one prediction", || predictions(component));

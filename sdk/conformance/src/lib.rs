@@ -23,12 +23,12 @@ use easytransfer::train::options;
 use easytransfer::{Result, Runtime, RuntimeOptions};
 use serde_json::{Value, json};
 
+pub use report::{CheckReport, Line, Verdict};
 use report::{Checks, Stop, failed, skipped};
-pub use report::{Line, Report, Verdict};
 
 /// Loads the plugin of a manifest or folder into a runtime of its own and checks it. Errors: it cannot be loaded; the message says what was
 /// required, what was found and what to do.
-pub fn check_file(path: &Path) -> Result<Report> {
+pub fn check_file(path: &Path) -> Result<CheckReport> {
     // Nothing else is searched, so that no other plugin of the same id answers.
     let runtime = Runtime::new(RuntimeOptions { only_these: true, ..RuntimeOptions::default() })?;
     let id = runtime.load_plugin(path)?;
@@ -36,15 +36,15 @@ pub fn check_file(path: &Path) -> Result<Report> {
 }
 
 /// Checks a plugin that is linked into the program. Errors: as for [`check_file`].
-pub fn check_record(record: &'static et_plugin_record) -> Result<Report> {
+pub fn check_record(record: &'static et_plugin_record) -> Result<CheckReport> {
     let runtime = Runtime::new(RuntimeOptions { only_these: true, ..RuntimeOptions::default() })?;
     let id = runtime.register_plugin(record)?;
     Ok(check(&runtime, &id))
 }
 
 /// Checks a plugin that a runtime has loaded.
-pub fn check(runtime: &Runtime, id: &str) -> Report {
-    let mut report = Report::new(id);
+pub fn check(runtime: &Runtime, id: &str) -> CheckReport {
+    let mut report = CheckReport::new(id);
     for plugin in runtime.plugins().into_iter().filter(|plugin| plugin.id == id) {
         report.version = plugin.version;
         for (kind, name) in &plugin.provides {

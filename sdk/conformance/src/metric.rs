@@ -45,6 +45,16 @@ fn check_form(
             None => Ok(()),
         }
     });
+    checks.check(&name("says which way is better of figures that it has"), || {
+        let metric = LoadedMetric::create(component, &defaults(component)?)?;
+        let unknown = metric.info()?.lower_is_better.into_iter().find(|it| !whole.contains_key(it));
+        match unknown {
+            Some(name) => {
+                failed(format!("{name:?} is none of {:?}", whole.keys().collect::<Vec<_>>()))
+            }
+            None => Ok(()),
+        }
+    });
     checks.check(&name("several batches count as one"), || {
         let parts = figures(component, form, &[5, 1, 6])?;
         for (name, value) in whole {

@@ -28,7 +28,7 @@ pub struct Line {
 
 /// All checks of a plugin. Printed, it is one line per check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct CheckReport {
     /// Id of the plugin.
     pub id: String,
     /// Its version.
@@ -37,7 +37,7 @@ pub struct Report {
     pub lines: Vec<Line>,
 }
 
-impl Report {
+impl CheckReport {
     pub(crate) fn new(id: &str) -> Self {
         Self { id: id.to_owned(), version: String::new(), lines: Vec::new() }
     }
@@ -53,7 +53,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "plugin {} {}: loaded", self.id, self.version)?;
         self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))?;
@@ -111,12 +111,12 @@ impl From<easytransfer::Error> for Stop {
 
 /// Adds the checks of one component to a report.
 pub(crate) struct Checks<'a> {
-    report: &'a mut Report,
+    report: &'a mut CheckReport,
     component: String,
 }
 
 impl<'a> Checks<'a> {
-    pub(crate) fn new(report: &'a mut Report, component: String) -> Self {
+    pub(crate) fn new(report: &'a mut CheckReport, component: String) -> Self {
         Self { report, component }
     }
 

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use candle_core::{DType, Tensor as Raw};
 
-use crate::error::Result;
+use crate::copies::Copies;
+use crate::device::{self, Device};
+use crate::error::{Result, fail};
+use crate::held::Share;
 use crate::kernels::elementwise::{add_assign, scale, square_sum};
 use crate::kernels::map_tasks;
 use crate::storage::{self, Real, tensor_from_vec};
@@ -16,7 +19,7 @@ pub const ALIGNMENT: usize = 16;
 
 /// Where a parameter lies in an arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub struct ParamRange {
     /// First element.
     pub start: usize,
     /// Elements.
@@ -74,18 +77,16 @@ pub struct Arena {
     /// them from [`Arena::settled_grads`].
     grads: Raw,
     /// The parameters, in declaration order.
-    pub spans: Vec<Span>,
+    pub spans: Vec<ParamRange>,
     has_grad: Vec<AtomicBool>,
     /// Which rows of a parameter's gradient mean anything, if not all do.
     touched: Vec<Mutex<Option<Touched>>>,
     /// The bits of an f64 by which all gradients must still be multiplied: who reads them next does it on the way.
     pending_scale: AtomicU64,
-    /// The values in fewer bits, for products on a card.
-    #[cfg(feature = "cuda")]
-    pub copies: crate::cuda::copies::Copies,
-    /// The part of a card's memory.
-    #[cfg(feature = "cuda")]
-    pub share: Option<crate::cuda::held::Share>,
+    /// The values in fewer bits, for products on a device.
+    pub copies: Copies,
+    /// The part of a device's memory.
+    pub share: Option<Share>,
 }
 
 /// Runs `$body` with `$type` being the element type that `$dtype` (F32 or F64) names.
@@ -106,12 +107,21 @@ macro_rules! with_real {
 }
 pub(crate) use with_real;
 
+/// Whether there is memory for `len` elements of `what`: an allocation that fails in the usual way ends the program.
+/// Errors: `OUT_OF_MEMORY`.
+pub fn check_room<F>(what: &str, len: usize) -> Result<()> {
+    match Vec::<F>::new().try_reserve_exact(len) {
+        Ok(()) => Ok(()),
+        Err(_) => fail!(ET_ERR_OUT_OF_MEMORY, "there is no memory for {len} elements of {what}"),
+    }
+}
+
 /// Spans of parameters with these lengths, and the length of the arena.
-pub fn lay_out(lens: impl Iterator<Item = usize>) -> (Vec<Span>, usize) {
+pub fn lay_out(lens: impl Iterator<Item = usize>) -> (Vec<ParamRange>, usize) {
     let mut end = 0usize;
     let spans = lens
         .map(|len| {
-            let span = Span { start: end, len };
+            let span = ParamRange { start: end, len };
             end += len.next_multiple_of(ALIGNMENT);
             span
         })
@@ -121,16 +131,14 @@ pub fn lay_out(lens: impl Iterator<Item = usize>) -> (Vec<Span>, usize) {
 
 impl Arena {
     /// An arena with these values; no parameter has a gradient.
-    pub fn new<F: Real>(values: Vec<F>, spans: Vec<Span>) -> Result<Self> {
+    pub fn new<F: Real>(values: Vec<F>, spans: Vec<ParamRange>) -> Result<Self> {
         let len = values.len();
         let has_grad = spans.iter().map(|_| AtomicBool::new(false)).collect();
         let touched = spans.iter().map(|_| Mutex::new(None)).collect();
         let grads = tensor_from_vec(vec![F::default(); len], len)?;
         let pending_scale = AtomicU64::new(1f64.to_bits());
         let values = tensor_from_vec(values, len)?;
-        #[cfg(feature = "cuda")]
-        let share = (!values.device().is_cpu())
-            .then(|| crate::cuda::held::Share::new(len * values.dtype().size_in_bytes()));
+        let share = device::of(&values).map(|_| Share::new(len * values.dtype().size_in_bytes()));
         Ok(Self {
             values,
             grads,
@@ -138,9 +146,7 @@ impl Arena {
             has_grad,
             touched,
             pending_scale,
-            #[cfg(feature = "cuda")]
-            copies: Default::default(),
-            #[cfg(feature = "cuda")]
+            copies: Copies::default(),
             share,
         })
     }
@@ -157,7 +163,7 @@ impl Arena {
 
     /// The part of `buffer` that belongs to parameter `index`, as a view of `shape`.
     pub fn view(&self, buffer: &Raw, index: usize, shape: &[usize]) -> Result<Raw> {
-        let Span { start, len } = self.spans[index];
+        let ParamRange { start, len } = self.spans[index];
         Ok(buffer.narrow(0, start, len)?.reshape(shape)?)
     }
 
@@ -196,14 +202,12 @@ impl Arena {
         })
     }
 
-    /// True if the arena lies on a card.
-    #[cfg(feature = "cuda")]
-    pub fn is_on_card(&self) -> bool {
-        !self.grads.device().is_cpu()
+    /// The device on which the arena lies, if it is not in host memory.
+    pub fn device(&self) -> Option<&'static dyn Device> {
+        device::of(&self.grads)
     }
 
-    /// [`Arena::write_grad`] on a card: `f(view, first)` puts the work that writes the view of `shape` on the stream.
-    #[cfg(feature = "cuda")]
+    /// [`Arena::write_grad`] on a device: `f(view, first)` puts the work that writes the view of `shape` on the stream.
     pub fn write_view(
         &self,
         index: usize,
@@ -218,10 +222,9 @@ impl Arena {
     }
 
     /// Starts and lengths of the parameters that have gradients.
-    #[cfg(feature = "cuda")]
-    fn present(&self) -> impl Iterator<Item = (usize, usize)> {
+    fn present(&self) -> Vec<(usize, usize)> {
         let present = self.spans.iter().enumerate().filter(|(index, _)| self.has_grad(*index));
-        present.map(|(_, span)| (span.start, span.len))
+        present.map(|(_, span)| (span.start, span.len)).collect()
     }
 
     /// Calls `f(slice)` to add to `rows` (ascending, each once) of `width` elements of the gradient of parameter `index`, and to no
@@ -256,7 +259,7 @@ impl Arena {
     }
 
     fn with_slot<F: Real, R>(&self, index: usize, f: impl FnOnce(&mut [F]) -> R) -> Result<R> {
-        let Span { start, len } = self.spans[index];
+        let ParamRange { start, len } = self.spans[index];
         storage::with_mut::<F, _>(&self.grads.narrow(0, start, len)?, f)
     }
 
@@ -292,9 +295,10 @@ impl Arena {
         if factor == 1.0 {
             return Ok(());
         }
-        #[cfg(feature = "cuda")]
-        if self.is_on_card() {
-            return crate::cuda::optim::scale(&self.grads, factor, self.present());
+        if let Some(device) = self.device()
+            && device.scale(&self.grads, factor, &self.present())?
+        {
+            return Ok(());
         }
         with_real!(self.dtype(), F => storage::with_mut::<F, _>(&self.grads, |grads| {
             for (index, span) in self.spans.iter().enumerate() {
@@ -315,14 +319,13 @@ impl Arena {
 
     /// Adds a gradient of the right shape and type, or writes it if it is the first.
     pub fn accumulate(&self, index: usize, grad: &Raw) -> Result<()> {
-        #[cfg(feature = "cuda")]
-        if self.is_on_card() {
-            let grad = storage::beside(&grad.contiguous()?, &self.grads)?;
+        let grad = grad.contiguous()?;
+        if let Some(device) = self.device() {
+            let grad = device::beside(&grad, &self.grads)?;
             return self.write_view(index, grad.dims(), &mut |view, first| {
-                crate::cuda::activation::store(&grad, !first, view)
+                device.store(&grad, !first, view)
             });
         }
-        let grad = grad.contiguous()?;
         with_real!(self.dtype(), F => {
             let grad = storage::read::<F>(&grad)?;
             self.write_grad::<F, _>(index, |slot, first| {
@@ -340,9 +343,9 @@ impl Arena {
     /// Sum of the squares of all present gradients, in the order of the arena.
     pub fn grad_square_sum(&self) -> Result<f64> {
         let factor = self.pending_scale();
-        #[cfg(feature = "cuda")]
-        if self.is_on_card() {
-            let sum = crate::cuda::optim::square_sum(&self.grads, self.present())?;
+        if let Some(device) = self.device()
+            && let Some(sum) = device.square_sum(&self.grads, &self.present())?
+        {
             return Ok(sum * factor * factor);
         }
         with_real!(self.dtype(), F => {
@@ -368,16 +371,13 @@ impl Arena {
         })
     }
 
-    /// Clips the norm of all present gradients to `limit` and gives the norm before that, a scalar F64. On a card neither is waited for.
+    /// Clips the norm of all present gradients to `limit` and gives the norm before that, a scalar F64. On a device neither is waited for.
     pub fn clip(&self, limit: f64) -> Result<Raw> {
-        #[cfg(feature = "cuda")]
-        if self.is_on_card() {
-            return crate::cuda::clip::clip(
-                &self.grads,
-                self.pending_scale(),
-                limit,
-                self.present(),
-            );
+        if let Some(device) = self.device()
+            && let Some(norm) =
+                device.clip(&self.grads, self.pending_scale(), limit, &self.present())?
+        {
+            return Ok(norm);
         }
         let norm = self.grad_square_sum()?.sqrt();
         if norm > limit {

@@ -6,13 +6,12 @@ use std::ptr;
 
 use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi::{
-    ET_DEVICE_CPU, ET_ERR_PANIC, ET_OP_ACCEPTS_STRIDED, ET_OP_HAS_BACKWARD, et_error, et_op_call,
-    et_plugin_op, et_tensor, et_view,
+    ET_DEVICE_CPU, ET_DEVICE_CUDA, ET_ERR_PANIC, ET_OP_ACCEPTS_STRIDED, ET_OP_HAS_BACKWARD,
+    ET_OP_HAS_CUDA, et_error, et_op_call, et_plugin_op, et_tensor, et_view,
 };
-#[cfg(feature = "cuda")]
-use easytransfer_abi::{ET_DEVICE_CUDA, ET_OP_HAS_CUDA};
 use half::{bf16, f16};
 
+use crate::device::{self, Device};
 use crate::error::{Result, fail};
 use crate::handle::{Handles, take_error};
 use crate::storage::{self, Element, Value};
@@ -162,6 +161,28 @@ unsafe fn answer(name: &str, step: &str, error: *mut et_error) -> Result<()> {
     Err(error.context(format!("op \"{name}\": {step}")))
 }
 
+/// Runs an expression with `$element` standing for the element type that `$dtype` names. Errors: `DTYPE` for types that do not cross the
+/// boundary.
+macro_rules! with_element {
+    ($dtype:expr, $element:ident => $body:expr) => {
+        with_element!($dtype, $element => $body;
+            U8: u8, U32: u32, I64: i64, BF16: bf16, F16: f16, F32: f32, F64: f64)
+    };
+    ($dtype:expr, $element:ident => $body:expr; $($variant:ident: $type:ty),*) => {
+        match $dtype {
+            $(DType::$variant => {
+                type $element = $type;
+                $body
+            })*
+            other => fail!(
+                ET_ERR_DTYPE,
+                "elements of type {} do not cross the boundary",
+                other.as_str()
+            ),
+        }
+    };
+}
+
 /// Address of the first element of a CPU tensor. The memory stays as long as the tensor does; nobody writes to it meanwhile, since
 /// values are immutable.
 fn address(tensor: &Raw) -> Result<*mut c_void> {
@@ -173,68 +194,29 @@ fn address(tensor: &Raw) -> Result<*mut c_void> {
         let data = T::slice(storage).unwrap_or(&[]);
         Ok(data[layout.start_offset().min(data.len())..].as_ptr().cast_mut().cast())
     }
-    match tensor.dtype() {
-        DType::U8 => of::<u8>(tensor),
-        DType::U32 => of::<u32>(tensor),
-        DType::I64 => of::<i64>(tensor),
-        DType::BF16 => of::<bf16>(tensor),
-        DType::F16 => of::<f16>(tensor),
-        DType::F32 => of::<f32>(tensor),
-        DType::F64 => of::<f64>(tensor),
-        other => {
-            fail!(ET_ERR_DTYPE, "elements of type {} do not cross the boundary", other.as_str())
-        }
-    }
+    with_element!(tensor.dtype(), E => of::<E>(tensor))
 }
 
-/// Memory of an output while the plugin writes it.
-enum Output {
-    U8(Vec<u8>),
-    U32(Vec<u32>),
-    I64(Vec<i64>),
-    BF16(Vec<bf16>),
-    F16(Vec<f16>),
-    F32(Vec<f32>),
-    F64(Vec<f64>),
+/// Memory of an output while the plugin writes it: a vector of some element type.
+trait Output {
+    fn data(&mut self) -> *mut c_void;
+    /// Errors: `SHAPE` when the elements do not fill `shape`.
+    fn into_tensor(self: Box<Self>, shape: Vec<usize>) -> Result<Raw>;
 }
 
-impl Output {
-    fn new(dtype: DType, len: usize) -> Result<Self> {
-        Ok(match dtype {
-            DType::U8 => Self::U8(storage::take(len)),
-            DType::U32 => Self::U32(storage::take(len)),
-            DType::I64 => Self::I64(storage::take(len)),
-            DType::BF16 => Self::BF16(storage::take(len)),
-            DType::F16 => Self::F16(storage::take(len)),
-            DType::F32 => Self::F32(storage::take(len)),
-            DType::F64 => Self::F64(storage::take(len)),
-            other => fail!(ET_ERR_DTYPE, "no outputs of type {}", other.as_str()),
-        })
-    }
-
+impl<T: Element> Output for Vec<T> {
     fn data(&mut self) -> *mut c_void {
-        match self {
-            Self::U8(v) => v.as_mut_ptr().cast(),
-            Self::U32(v) => v.as_mut_ptr().cast(),
-            Self::I64(v) => v.as_mut_ptr().cast(),
-            Self::BF16(v) => v.as_mut_ptr().cast(),
-            Self::F16(v) => v.as_mut_ptr().cast(),
-            Self::F32(v) => v.as_mut_ptr().cast(),
-            Self::F64(v) => v.as_mut_ptr().cast(),
-        }
+        self.as_mut_ptr().cast()
     }
 
-    fn into_tensor(self, shape: Vec<usize>) -> Result<Raw> {
-        match self {
-            Self::U8(v) => storage::tensor_from_vec(v, shape),
-            Self::U32(v) => storage::tensor_from_vec(v, shape),
-            Self::I64(v) => storage::tensor_from_vec(v, shape),
-            Self::BF16(v) => storage::tensor_from_vec(v, shape),
-            Self::F16(v) => storage::tensor_from_vec(v, shape),
-            Self::F32(v) => storage::tensor_from_vec(v, shape),
-            Self::F64(v) => storage::tensor_from_vec(v, shape),
-        }
+    fn into_tensor(self: Box<Self>, shape: Vec<usize>) -> Result<Raw> {
+        storage::tensor_from_vec(*self, shape)
     }
+}
+
+/// Memory for `len` elements with arbitrary values.
+fn output(dtype: DType, len: usize) -> Result<Box<dyn Output>> {
+    Ok(with_element!(dtype, E => Box::new(storage::take::<E>(len))))
 }
 
 /// Asks the plugin for types and shapes of the outputs.
@@ -286,14 +268,14 @@ fn infer(table: &Table, state: State, parts: &[ViewParts]) -> Result<Vec<(DType,
 fn forward_on_host(table: &Table, state: State, values: &[Value]) -> Result<Vec<Raw>> {
     let hosts = values
         .iter()
-        .map(|value| storage::to_host(Raw::clone(value)).map(Value::new))
+        .map(|value| device::to_host(Raw::clone(value)).map(Value::new))
         .collect::<Result<Vec<Value>>>()?;
     let parts = hosts.iter().map(|v| ViewParts::new(v)).collect::<Result<Vec<_>>>()?;
     let shapes = infer(table, state, &parts)?;
     let mut outputs = Vec::with_capacity(shapes.len());
     let mut output_parts = Vec::with_capacity(shapes.len());
     for (dtype, shape) in &shapes {
-        outputs.push(Output::new(*dtype, shape.iter().product())?);
+        outputs.push(output(*dtype, shape.iter().product())?);
         let mut strides = vec![1i64; shape.len()];
         for axis in (0..shape.len().saturating_sub(1)).rev() {
             strides[axis] = strides[axis + 1] * shape[axis + 1] as i64;
@@ -349,33 +331,39 @@ unsafe fn call_forward(
     unsafe { answer(&table.name, "forward", error) }
 }
 
-/// Calls the plugin's code on the card's memory, with the stream on which it must put its work. Integers, which live in host memory, are
-/// copied to the card for it.
-#[cfg(feature = "cuda")]
-fn forward_on_card(table: &Table, state: State, values: &[Value]) -> Result<Vec<Raw>> {
-    use crate::cuda::memory;
-    let values = values.iter().map(|value| memory::on_card(value).map(Value::new));
+/// Calls the plugin's code on the device's memory, with the stream on which it must put its work. What lives in host memory, such as integers,
+/// is copied to the device for it.
+fn forward_on_device(
+    device: &dyn Device,
+    table: &Table,
+    state: State,
+    values: &[Value],
+) -> Result<Vec<Raw>> {
+    let values = values.iter().map(|value| match device.holds(value) {
+        true => Ok(value.clone()),
+        false => device.upload(value).map(Value::new),
+    });
     let values = &values.collect::<Result<Vec<Value>>>()?;
     let parts = values.iter().map(|v| ViewParts::new(v)).collect::<Result<Vec<_>>>()?;
     let outputs = infer(table, state, &parts)?
         .into_iter()
-        .map(|(dtype, shape)| Ok(memory::empty(dtype, shape)?.into_inner()))
+        .map(|(dtype, shape)| device.empty(dtype, &shape))
         .collect::<Result<Vec<Raw>>>()?;
     let output_parts = outputs.iter().map(ViewParts::new).collect::<Result<Vec<_>>>()?;
     let view = |part: &ViewParts, tensor: &Raw| -> Result<et_view> {
-        let data = memory::address(tensor)? as *mut c_void;
-        let device_id = crate::cuda::device::number();
-        Ok(et_view { device_type: ET_DEVICE_CUDA, device_id, ..part.view(data) })
+        let data = device.address(tensor)? as *mut c_void;
+        let (device_type, device_id) = (device.kind(), device.number());
+        Ok(et_view { device_type, device_id, ..part.view(data) })
     };
     let inputs = parts.iter().zip(values).map(|(part, value)| view(part, value));
     let inputs = inputs.collect::<Result<Vec<et_view>>>()?;
     let results = output_parts.iter().zip(&outputs).map(|(part, value)| view(part, value));
     let results = results.collect::<Result<Vec<et_view>>>()?;
-    let stream = crate::cuda::device::bound_stream()?;
+    let stream = device.stream()?;
     // SAFETY: the views describe memory of `values` and `outputs`, which is freed in the order of the stream.
     unsafe { call_forward(table, state, &inputs, &results, stream) }?;
     // Types that live in host memory go there.
-    outputs.into_iter().map(storage::at_home).collect()
+    outputs.into_iter().map(device::at_home).collect()
 }
 
 /// Runs a custom operation and records it.
@@ -409,16 +397,12 @@ pub unsafe fn apply(
         .iter()
         .map(|input| if strided { Ok(input.save()) } else { super::nn::dense(input.value()) })
         .collect::<Result<Vec<Value>>>()?;
-    #[cfg(feature = "cuda")]
-    let outputs = if table.flags & ET_OP_HAS_CUDA != 0
-        && values.iter().any(|value| !value.device().is_cpu())
-    {
-        forward_on_card(&table, state, &values)?
-    } else {
-        forward_on_host(&table, state, &values)?
+    let own =
+        |device: &&dyn Device| device.kind() == ET_DEVICE_CUDA && table.flags & ET_OP_HAS_CUDA != 0;
+    let outputs = match values.iter().find_map(|value| device::of(value)).filter(own) {
+        Some(device) => forward_on_device(device, &table, state, &values)?,
+        None => forward_on_host(&table, state, &values)?,
     };
-    #[cfg(not(feature = "cuda"))]
-    let outputs = forward_on_host(&table, state, &values)?;
     let Some(backward) = table.backward else {
         // Without a backward function the outputs are constants.
         return Ok(outputs.into_iter().map(Tensor::new).collect());

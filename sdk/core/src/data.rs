@@ -5,18 +5,20 @@ use std::sync::{Arc, Mutex};
 
 use easytransfer_abi::{ET_ERR_NOT_FOUND, et_buffer, et_map};
 
-use crate::error::{Error, Result, fail};
+use crate::error::{Error, Result};
 use crate::handle::{Handle, tag};
 use crate::sync::lock;
 use crate::tensor::Tensor;
+use crate::whole;
 
-/// Bytes that never change: owned, or a mapped file. Clones share them.
+/// Bytes that never change. Clones share them.
 #[derive(Clone)]
 pub struct Buffer(Arc<Bytes>);
 
 enum Bytes {
     Owned(Arc<Vec<u8>>),
-    Mapped(memmap2::Mmap),
+    /// Memory of its own that a file was read into.
+    Read(memmap2::Mmap),
 }
 
 impl Handle for Buffer {
@@ -36,28 +38,20 @@ impl Buffer {
         Self(Arc::new(Bytes::Owned(bytes)))
     }
 
-    /// Maps a file for reading; its pages are shared with the page cache. The file must not be shortened while the buffer
-    /// lives. Errors: `NOT_FOUND`, `IO`.
-    pub fn map_file(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, &e))?;
-        let size = file.metadata().map_err(|e| Error::io("read the size of", path, &e))?;
-        if !size.is_file() {
-            fail!(ET_ERR_IO, "cannot map {}: it is not a file", path.display());
+    /// Reads a regular file whole. It is not mapped: whoever shortens a mapped file ends every process that looks at
+    /// it, and whoever writes to it changes their answers. Errors: `NOT_FOUND`, `IO`.
+    pub fn read_file(path: &Path) -> Result<Self> {
+        match whole::read(path).map_err(|error| Error::io("read", path, &error))? {
+            Some(bytes) => Ok(Self(Arc::new(Bytes::Read(bytes)))),
+            None => Ok(Self::new(Vec::new())),
         }
-        if size.len() == 0 {
-            return Ok(Self::new(Vec::new()));
-        }
-        // SAFETY: the mapping is read-only. That nobody shortens or rewrites the file meanwhile cannot be enforced; files of
-        // trained models are replaced by renaming, which leaves a mapped one as it is.
-        let map = unsafe { memmap2::Mmap::map(&file) };
-        Ok(Self(Arc::new(Bytes::Mapped(map.map_err(|e| Error::io("map", path, &e))?))))
     }
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         match &*self.0 {
             Bytes::Owned(bytes) => bytes,
-            Bytes::Mapped(map) => map,
+            Bytes::Read(bytes) => bytes,
         }
     }
 

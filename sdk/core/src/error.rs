@@ -23,6 +23,8 @@ pub struct Failure {
     pub code: i32,
     /// What was being done, to what, what was expected and what was found.
     pub message: String,
+    /// The same as data, a JSON object; empty for most errors. The engine only carries it from one plugin or program to another.
+    pub details: String,
 }
 
 /// Result of an operation of the engine.
@@ -31,7 +33,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with one of the `ET_ERR_` codes.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
-        Self(Box::new(Failure { code, message: message.into() }))
+        Self(Box::new(Failure { code, message: message.into(), details: String::new() }))
+    }
+
+    /// The same error with details.
+    pub fn with_details(mut self, details: String) -> Self {
+        self.0.details = details;
+        self
     }
 
     /// The same error with `context` and a colon before its message.
@@ -68,9 +76,11 @@ impl std::error::Error for Error {}
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         let code = candle_code(&error);
-        #[cfg(feature = "cuda")]
-        if code == ET_ERR_DEVICE && error.to_string().contains("OUT_OF_MEMORY") {
-            return crate::cuda::held::out_of_memory("an operation of tensors");
+        if code == ET_ERR_DEVICE
+            && error.to_string().contains("OUT_OF_MEMORY")
+            && let Some(device) = crate::device::active()
+        {
+            return device.out_of_memory("an operation of tensors");
         }
         Self::new(code, error.to_string())
     }
@@ -122,12 +132,13 @@ fn candle_code(error: &candle_core::Error) -> i32 {
 
 /// Returns early with an error: `fail!(ET_ERR_SHAPE, "expected {} found {}", a, b)`. The code is the name of a constant of
 /// `easytransfer_abi`, which need not be imported.
+#[macro_export]
 macro_rules! fail {
     ($code:ident, $($message:tt)+) => {
         return Err($crate::error::Error::new(easytransfer_abi::$code, format!($($message)+)))
     };
 }
-pub(crate) use fail;
+pub use fail;
 
 #[cfg(test)]
 mod tests {

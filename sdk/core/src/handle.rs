@@ -282,12 +282,7 @@ fn complain(message: &str) {
 /// What a panic said.
 #[cold]
 fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    format!("panic in the engine: {text}")
+    format!("panic in the engine: {}", easytransfer_text::panic_text(panic))
 }
 
 /// Hands a value to the caller as an owned handle. Errors: `INVALID_ARGUMENT` when `ptr` is NULL.

@@ -8,7 +8,7 @@ use easytransfer_abi::{ET_ABI_MAJOR, ET_ABI_MINOR, et_error, et_host, et_str};
 
 use crate::error::Error;
 use crate::handle::{self, guard_value, str_from, str_to};
-use crate::{log, tables};
+use crate::{device, log, tables};
 
 /// A table that was added: its id and its address.
 struct Provided {
@@ -35,6 +35,8 @@ static HOST: et_host = et_host {
     error_message: Some(error_message),
     error_release: Some(error_release),
     live_handles: Some(live_handles),
+    error_new_detailed: Some(error_new_detailed),
+    error_details: Some(error_details),
 };
 
 /// The host table of this engine. It lives until the process ends.
@@ -73,11 +75,7 @@ fn built_in(id: &str) -> Option<*const c_void> {
         "et.log/1" => ptr::from_ref(&tables::log::TABLE).cast(),
         "et.profile/1" => ptr::from_ref(&tables::profile::TABLE).cast(),
         "et.step/1" => ptr::from_ref(&tables::step::TABLE).cast(),
-        #[cfg(feature = "cuda")]
-        "et.cuda/1" if crate::cuda::device::active().is_some() => {
-            ptr::from_ref(&tables::cuda::TABLE).cast()
-        }
-        _ => return None,
+        _ => return device::active()?.interface(id),
     })
 }
 
@@ -117,21 +115,47 @@ unsafe extern "C" fn get_experimental(_host: *const et_host, name: *const c_char
     })
 }
 
-unsafe extern "C" fn error_new(code: i32, message: et_str) -> *mut et_error {
-    let text = guard_value(String::new(), || {
-        // SAFETY: the boundary's contract: readable text. Text that is not UTF-8 still makes an error.
-        match unsafe { str_from(message) } {
+/// A copy of a text. What is not UTF-8 is replaced: it still makes an error.
+///
+/// # Safety
+/// `text` describes readable memory.
+unsafe fn copied(text: et_str) -> String {
+    guard_value(String::new(), || {
+        // SAFETY: the caller's contract is the same.
+        match unsafe { str_from(text) } {
             Ok(text) => Ok(text.to_owned()),
             Err(_) => {
                 // SAFETY: as above.
-                let bytes = unsafe { handle::slice_from(message.ptr.cast::<u8>(), message.len) };
+                let bytes = unsafe { handle::slice_from(text.ptr.cast::<u8>(), text.len) };
                 Ok(bytes
                     .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
                     .unwrap_or_default())
             }
         }
-    });
-    handle::into_raw(Error::new(code, text))
+    })
+}
+
+unsafe extern "C" fn error_new(code: i32, message: et_str) -> *mut et_error {
+    // SAFETY: the boundary's contract: readable text.
+    handle::into_raw(Error::new(code, unsafe { copied(message) }))
+}
+
+unsafe extern "C" fn error_new_detailed(
+    code: i32,
+    message: et_str,
+    details: et_str,
+) -> *mut et_error {
+    // SAFETY: the boundary's contract: readable texts.
+    let (message, details) = unsafe { (copied(message), copied(details)) };
+    handle::into_raw(Error::new(code, message).with_details(details))
+}
+
+unsafe extern "C" fn error_details(error: *const et_error) -> et_str {
+    guard_value(str_to(""), || {
+        // SAFETY: the boundary's contract: a live error or NULL.
+        let error = unsafe { handle::borrow_optional::<Error>(error) }?;
+        Ok(str_to(error.map_or("", |error| &error.details)))
+    })
 }
 
 unsafe extern "C" fn error_code(error: *const et_error) -> i32 {
@@ -226,6 +250,26 @@ mod tests {
             error_release(ptr::null_mut());
             assert_eq!(error_code(ptr::null()), 0);
             assert_eq!(error_message(ptr::null()).len, 0);
+            assert_eq!(error_details(ptr::null()).len, 0);
+        }
+    }
+
+    #[test]
+    fn errors_carry_their_details_beside_the_message() {
+        // SAFETY: readable text; the errors are owned and released once.
+        unsafe {
+            let plain = error_new(7, str_to("no"));
+            assert_eq!(str_from(error_details(plain)).unwrap(), "");
+            error_release(plain);
+            let error = error_new_detailed(7, str_to("no"), str_to("{\"role\": \"label\"}"));
+            assert_eq!(error_code(error), 7);
+            assert_eq!(str_from(error_message(error)).unwrap(), "no");
+            assert_eq!(str_from(error_details(error)).unwrap(), "{\"role\": \"label\"}");
+            let passed_on = handle::take_error(error).unwrap_err().context("here");
+            assert_eq!(
+                (&*passed_on.message, &*passed_on.details),
+                ("here: no", "{\"role\": \"label\"}")
+            );
         }
     }
 }

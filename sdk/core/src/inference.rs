@@ -1,6 +1,6 @@
 //! How the engine computes where nothing is recorded: in which precision, with weights packed once.
 //!
-//! A [`Scope`] belongs to the thread that makes it. While it lives, linear layers that are not recorded and whose weight is the
+//! A [`PredictionScope`] belongs to the thread that makes it. While it lives, linear layers that are not recorded and whose weight is the
 //! value of a parameter use a packed copy of that weight, made when it is first wanted and shared by all threads. The copy knows
 //! the version of the values that it was made of: an optimizer step, a load or any other write makes it stale, and the next use packs
 //! anew. Models, heads and plugins do not notice.
@@ -12,11 +12,16 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::arena::Arena;
+use crate::copies::Copies;
+use crate::device;
+#[cfg(doc)]
+use crate::device::Device;
 use crate::error::Result;
 use crate::kernels::machine::team;
 use crate::sync::lock;
 
-pub use crate::kernels::packed::{PackedWeight, Precision};
+pub use crate::kernels::packed::{LayerPrecision, PackedWeight};
 
 /// Fewest outputs of a layer that computes in another precision than f32.
 pub const SMALLEST_OUTPUTS: usize = 128;
@@ -26,40 +31,40 @@ pub const SMALLEST_INPUTS: usize = 64;
 const LARGEST_INPUTS: usize = 1 << 16;
 
 thread_local! {
-    static PRECISION: Cell<Option<Precision>> = const { Cell::new(None) };
+    static PRECISION: Cell<Option<LayerPrecision>> = const { Cell::new(None) };
 }
 
 /// The precision of the innermost scope of this thread.
-pub fn precision() -> Option<Precision> {
+pub fn precision() -> Option<LayerPrecision> {
     PRECISION.get()
 }
 
 /// Makes this thread compute in a precision while it lives. Scopes nest; the inner one counts.
-pub struct Scope {
-    before: Option<Precision>,
-    _team: team::Scope,
+pub struct PredictionScope {
+    before: Option<LayerPrecision>,
+    _team: team::TeamScope,
     // The scope must end on the thread that it changed.
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
-impl Scope {
+impl PredictionScope {
     /// Begins the scope.
-    pub fn new(precision: Precision) -> Self {
+    pub fn new(precision: LayerPrecision) -> Self {
         let before = PRECISION.replace(Some(precision));
-        Self { before, _team: team::Scope::new(), _not_send: std::marker::PhantomData }
+        Self { before, _team: team::TeamScope::new(), _not_send: std::marker::PhantomData }
     }
 }
 
-impl Drop for Scope {
+impl Drop for PredictionScope {
     fn drop(&mut self) {
         PRECISION.set(self.before);
     }
 }
 
 /// What a layer of this size computes in when `wanted` is asked for.
-pub fn precision_of_layer(wanted: Precision, outputs: usize, inputs: usize) -> Precision {
+pub fn precision_of_layer(wanted: LayerPrecision, outputs: usize, inputs: usize) -> LayerPrecision {
     let wide = outputs >= SMALLEST_OUTPUTS && (SMALLEST_INPUTS..=LARGEST_INPUTS).contains(&inputs);
-    if wide { wanted } else { Precision::F32 }
+    if wide { wanted } else { LayerPrecision::F32 }
 }
 
 struct Pack {
@@ -69,23 +74,20 @@ struct Pack {
 
 /// The packed copies of one parameter, and the version of its values.
 #[derive(Default)]
-pub(crate) struct Packs {
+pub struct Packs {
     version: AtomicU64,
     packs: Mutex<Vec<Pack>>,
-    /// Copies in fewer bits on a card, of a value that lies in no arena.
-    #[cfg(feature = "cuda")]
-    own: crate::cuda::copies::Copies,
+    /// Copies in fewer bits on a device, of a value that lies in no arena.
+    own: Copies,
     /// The arena in which the value lies, and which of its parameters it is.
-    #[cfg(feature = "cuda")]
-    slot: Mutex<Option<(Arc<crate::arena::Arena>, usize)>>,
+    slot: Mutex<Option<(Arc<Arena>, usize)>>,
 }
 
 impl Packs {
     /// Says that the values have changed. Must be called after every write.
     pub(crate) fn invalidate(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
-        #[cfg(feature = "cuda")]
-        {
+        if device::active().is_some() {
             self.own.invalidate();
             if let Some((arena, _)) = &*lock(&self.slot) {
                 arena.copies.invalidate();
@@ -94,14 +96,13 @@ impl Packs {
     }
 
     /// Says that the value lies in an arena from now on.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn moved(&self, arena: Arc<crate::arena::Arena>, index: usize) {
+    pub(crate) fn moved(&self, arena: Arc<Arena>, index: usize) {
         *lock(&self.slot) = Some((arena, index));
     }
 
-    /// The copy of the value, contiguous f32 on a card, in bf16 or f16.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn narrow(
+    /// The copy of the value, contiguous f32 on a device, in bf16 or f16: made with [`Device::narrow`] once per version of the value, or
+    /// written by optimizer steps. Errors: no memory.
+    pub fn narrow(
         &self,
         value: &candle_core::Tensor,
         dtype: candle_core::DType,
@@ -117,7 +118,7 @@ impl Packs {
     /// The copy for a precision; `make` packs the present values. Errors: those of `make`.
     pub(crate) fn get(
         &self,
-        precision: Precision,
+        precision: LayerPrecision,
         make: impl FnOnce() -> Result<PackedWeight>,
     ) -> Result<Arc<PackedWeight>> {
         let mut packs = lock(&self.packs);
@@ -145,19 +146,19 @@ impl Packs {
 mod tests {
     use super::*;
 
-    fn pack(value: f32, precision: Precision) -> Result<PackedWeight> {
+    fn pack(value: f32, precision: LayerPrecision) -> Result<PackedWeight> {
         Ok(PackedWeight::new(precision, &[value; 6], 2, 3)?)
     }
 
     #[test]
     fn scopes_nest_and_end() {
         assert_eq!(precision(), None);
-        let outer = Scope::new(Precision::Int8);
+        let outer = PredictionScope::new(LayerPrecision::Int8);
         {
-            let _inner = Scope::new(Precision::F32);
-            assert_eq!(precision(), Some(Precision::F32));
+            let _inner = PredictionScope::new(LayerPrecision::F32);
+            assert_eq!(precision(), Some(LayerPrecision::F32));
         }
-        assert_eq!(precision(), Some(Precision::Int8));
+        assert_eq!(precision(), Some(LayerPrecision::Int8));
         drop(outer);
         assert_eq!(precision(), None);
     }
@@ -166,13 +167,13 @@ mod tests {
     fn copies_are_made_once_per_version_and_precision() {
         let packs = Packs::default();
         let never = || -> Result<PackedWeight> { panic!("packed twice") };
-        let first = packs.get(Precision::F32, || pack(1.0, Precision::F32)).unwrap();
-        let other = packs.get(Precision::Bf16, || pack(1.0, Precision::Bf16)).unwrap();
-        assert!(Arc::ptr_eq(&first, &packs.get(Precision::F32, never).unwrap()));
-        assert!(Arc::ptr_eq(&other, &packs.get(Precision::Bf16, never).unwrap()));
+        let first = packs.get(LayerPrecision::F32, || pack(1.0, LayerPrecision::F32)).unwrap();
+        let other = packs.get(LayerPrecision::Bf16, || pack(1.0, LayerPrecision::Bf16)).unwrap();
+        assert!(Arc::ptr_eq(&first, &packs.get(LayerPrecision::F32, never).unwrap()));
+        assert!(Arc::ptr_eq(&other, &packs.get(LayerPrecision::Bf16, never).unwrap()));
         let size = packs.size();
         packs.invalidate();
-        let second = packs.get(Precision::F32, || pack(2.0, Precision::F32)).unwrap();
+        let second = packs.get(LayerPrecision::F32, || pack(2.0, LayerPrecision::F32)).unwrap();
         assert!(!Arc::ptr_eq(&first, &second));
         // Stale copies are gone.
         assert!(packs.size() < size);
@@ -180,8 +181,8 @@ mod tests {
 
     #[test]
     fn narrow_layers_stay_in_f32() {
-        assert_eq!(precision_of_layer(Precision::Int8, 384, 1536), Precision::Int8);
-        assert_eq!(precision_of_layer(Precision::Int8, 127, 384), Precision::F32);
-        assert_eq!(precision_of_layer(Precision::Bf16, 384, 32), Precision::F32);
+        assert_eq!(precision_of_layer(LayerPrecision::Int8, 384, 1536), LayerPrecision::Int8);
+        assert_eq!(precision_of_layer(LayerPrecision::Int8, 127, 384), LayerPrecision::F32);
+        assert_eq!(precision_of_layer(LayerPrecision::Bf16, 384, 32), LayerPrecision::F32);
     }
 }

@@ -7,8 +7,9 @@ use easytransfer_abi::{
     et_map, et_optim_step, et_params,
 };
 
-use crate::arena::{Touched, with_real};
+use crate::arena::{Touched, check_room, with_real};
 use crate::data::Map;
+use crate::device::Step;
 use crate::error::{Result, fail};
 use crate::handle::{borrow, guard, out};
 use crate::kernels::optim::adafactor::{Adafactor, adafactor, adafactor_state_len};
@@ -82,8 +83,10 @@ pub fn state(params: &Params, kind: i32) -> Result<Map> {
     let len = state_len(kind, &sealed);
     let map = Map::new();
     for name in names {
-        let zeros =
-            with_real!(sealed.arena.dtype(), F => tensor_from_vec(vec![F::default(); len], len)?);
+        let zeros = with_real!(sealed.arena.dtype(), F => {
+            check_room::<F>("the optimizer's state", len)?;
+            tensor_from_vec(vec![F::default(); len], len)?
+        });
         map.put(name, Tensor::new(zeros));
     }
     Ok(map)
@@ -118,7 +121,6 @@ pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
         states.push(raw);
     }
     let arena = &sealed.arena;
-    #[cfg(feature = "cuda")]
     if let Some(share) = &arena.share {
         share.states(len * names.len() * arena.dtype().size_in_bytes());
     }
@@ -128,21 +130,38 @@ pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
     if memory.windows(2).any(|pair| pair[0] == pair[1]) {
         fail!(ET_ERR_INVALID_ARGUMENT, "the optimizer's state tensors must not share memory");
     }
-    #[cfg(feature = "cuda")]
-    let copies = if writes_copies(&sealed, step) { arena.copies.current() } else { Vec::new() };
-    let done = with_real!(arena.dtype(), F => run::<F>(&sealed, &states, step));
+    // Copies of the values that are up to date, which a device writes along with them.
+    let copies = arena.copies.current();
+    let mut on_device = false;
+    let done = run_on_device(&sealed, &states, step, &copies).and_then(|done| {
+        on_device = done;
+        if done { Ok(()) } else { with_real!(arena.dtype(), F => run::<F>(&sealed, &states, step)) }
+    });
     sealed.params.iter().for_each(|param| param.written());
-    #[cfg(feature = "cuda")]
-    if done.is_ok() {
+    if on_device {
         arena.copies.keep(&copies);
     }
     done
 }
 
-/// True if the step's kernels write the copies of the values that are up to date.
-#[cfg(feature = "cuda")]
-fn writes_copies(sealed: &Sealed, step: &et_optim_step) -> bool {
-    sealed.arena.is_on_card() && crate::cuda::optim::has(step.kind)
+/// The step by a kernel of the device on which the arena lies; false where there is none.
+fn run_on_device(
+    sealed: &Sealed,
+    states: &[Raw],
+    step: &et_optim_step,
+    copies: &[Raw],
+) -> Result<bool> {
+    let arena = &sealed.arena;
+    let Some(device) = arena.device() else { return Ok(false) };
+    device.optim_step(&Step {
+        options: step,
+        grad_scale: arena.pending_scale(),
+        segments: &segments(sealed, step.weight_decay),
+        values: &arena.values,
+        grads: arena.unsettled_grads(),
+        states,
+        copies,
+    })
 }
 
 /// Which lock guards a tensor's memory.
@@ -153,22 +172,6 @@ fn lock_of(tensor: &Raw) -> usize {
 
 fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result<()> {
     let segments = segments(sealed, step.weight_decay);
-    #[cfg(feature = "cuda")]
-    if writes_copies(sealed, step) {
-        let arena = &sealed.arena;
-        let grads = arena.unsettled_grads();
-        let scale = arena.pending_scale();
-        let copies = arena.copies.current();
-        return crate::cuda::optim::step(
-            step,
-            scale,
-            &segments,
-            &arena.values,
-            grads,
-            states,
-            &copies,
-        );
-    }
     let arena = &sealed.arena;
     // Scaled gradients and rows of gradients are read on the way.
     let touched = arena.touched();

@@ -8,8 +8,9 @@ use easytransfer_abi::{
     ET_DTYPE_BF16, ET_DTYPE_F16, ET_DTYPE_F32, ET_DTYPE_F64, et_init, et_param,
 };
 
-use crate::arena::{Arena, with_real};
+use crate::arena::{Arena, check_room, with_real};
 use crate::data::Buffer;
+use crate::device;
 use crate::error::{Result, fail};
 use crate::handle::{Handle, tag};
 use crate::inference::Packs;
@@ -87,11 +88,10 @@ impl Inner {
             let fresh = with_real!(self.dtype, F => self.fresh::<F>()?);
             state.value = Value::Own(fresh);
         }
-        #[cfg(feature = "cuda")]
         if let Value::Mapped(mapped) = &state.value
-            && crate::cuda::device::active().is_some()
+            && device::active().is_some()
         {
-            state.value = Value::Own(storage::at_home(mapped.tensor().clone())?);
+            state.value = Value::Own(device::at_home(mapped.tensor().clone())?);
         }
         Ok(match &state.value {
             Value::Own(raw) | Value::Arena { view: raw, .. } => raw.clone(),
@@ -101,6 +101,7 @@ impl Inner {
     }
 
     fn fresh<F: Real>(&self) -> Result<Raw> {
+        check_room::<F>(&self.name, self.len())?;
         let mut values = vec![F::ZERO; self.len()];
         init::fill(&self.init, self.seed, &self.name, &self.shape, &mut values);
         tensor_from_vec(values, self.shape.clone())
@@ -186,9 +187,17 @@ impl Leaf for Inner {
         }
     }
 
-    #[cfg(feature = "cuda")]
     fn accumulate_view(&self, f: &mut dyn FnMut(&Raw, bool) -> Result<()>) -> Result<bool> {
-        self.write_on_card(f)
+        let state = lock(&self.state);
+        match state.slot() {
+            Some((arena, index))
+                if arena.device().is_some() && self.trainable.load(Ordering::Acquire) =>
+            {
+                arena.write_view(index, &self.shape, f)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     fn accumulate_rows_f32(
@@ -200,26 +209,12 @@ impl Leaf for Inner {
         let state = lock(&self.state);
         match state.slot() {
             Some((arena, index))
-                if self.dtype == DType::F32 && self.trainable.load(Ordering::Acquire) =>
+                // Kernels of a device know whole gradients only.
+                if self.dtype == DType::F32
+                    && arena.device().is_none()
+                    && self.trainable.load(Ordering::Acquire) =>
             {
                 arena.add_to_rows::<f32, _>(index, width, rows, f)?;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl Inner {
-    /// Lets `f` write the gradient on the card; false when it is not there.
-    fn write_on_card(&self, f: &mut dyn FnMut(&Raw, bool) -> Result<()>) -> Result<bool> {
-        let state = lock(&self.state);
-        match state.slot() {
-            Some((arena, index))
-                if arena.is_on_card() && self.trainable.load(Ordering::Acquire) =>
-            {
-                arena.write_view(index, &self.shape, f)?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -526,7 +521,6 @@ impl Param {
         state.sealed = true;
         if let Some((arena, index)) = slot {
             let view = arena.view(&arena.values, index, &self.0.shape)?;
-            #[cfg(feature = "cuda")]
             self.0.packs.moved(arena.clone(), index);
             state.value = Value::Arena { arena, index, view };
         }

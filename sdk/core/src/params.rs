@@ -114,7 +114,7 @@ impl Params {
             return Ok(inner.params[index].clone());
         }
         let known = inner.params.iter().map(Param::name);
-        let near = match known.min_by_key(|known| edit_distance(known, name)) {
+        let near = match easytransfer_text::closest(name, known) {
             Some(near) => format!("; the nearest name is {near:?}"),
             None => "; the set is empty".into(),
         };
@@ -151,6 +151,7 @@ impl Params {
             inner.params.iter().filter(|param| param.is_trainable()).cloned().collect();
         let (spans, len) = arena::lay_out(moved.iter().map(Param::elem_count));
         let arena = with_real!(self.0.dtype, F => {
+            arena::check_room::<F>("parameters and gradients", len.saturating_mul(2))?;
             let mut values = vec![F::default(); len];
             for (param, span) in moved.iter().zip(&spans) {
                 param.copy_into(&mut values[span.start..span.start + span.len])?;
@@ -308,33 +309,5 @@ impl Scope {
     /// The set that this scope declares in.
     pub fn params(&self) -> &Params {
         &self.set
-    }
-}
-
-/// Insertions, deletions and replacements that turn one name into the other (Levenshtein 1966).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn edit_distance_counts_changes() {
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
-        assert_eq!(edit_distance("", "ab"), 2);
-        assert_eq!(edit_distance("same", "same"), 0);
     }
 }

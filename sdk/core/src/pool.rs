@@ -23,7 +23,7 @@ const TAKES_PER_STEP: u64 = 4096;
 const MOST_TAKEN: usize = 1 << 16;
 
 /// Memory that a pool keeps; it goes back to its allocator when it is dropped.
-pub(crate) trait Block {
+pub trait Block {
     /// Its length.
     fn bytes(&self) -> usize;
     /// Where it begins.
@@ -46,7 +46,7 @@ struct Free<B> {
 }
 
 /// Free blocks.
-pub(crate) struct Pool<B> {
+pub struct Pool<B> {
     /// By bytes, then by a running number, so that what is picked depends on the sequence of calls only.
     free: BTreeMap<(usize, u64), Free<B>>,
     /// Addresses of blocks that were taken. Others are not accepted: memory that candle took itself comes here too when its tensors
@@ -68,7 +68,7 @@ fn lock() -> std::sync::MutexGuard<'static, Pool<Vec<f32>>> {
 }
 
 /// The length of a new block for `len` elements or bytes: an eighth of a power of two apart, so that nearly equal lengths share blocks.
-pub(crate) fn rounded(len: usize) -> usize {
+pub fn rounded(len: usize) -> usize {
     len.next_multiple_of((len.next_power_of_two() / 16).max(1))
 }
 
@@ -184,8 +184,9 @@ pub fn give_f32(data: Vec<f32>) {
 pub fn end_step() {
     let idle = lock().next_step();
     drop(idle);
-    #[cfg(feature = "cuda")]
-    crate::cuda::reuse::end_step();
+    if let Some(device) = crate::device::active() {
+        device.end_step();
+    }
 }
 
 /// Gives all free vectors to the allocator, before something that is rare and needs much memory.

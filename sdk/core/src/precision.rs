@@ -9,18 +9,20 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Result, fail};
-use crate::inference::{self, Precision};
+use crate::inference::{self, LayerPrecision};
+use crate::options::EnginePrecision;
 
 static BF16: AtomicBool = AtomicBool::new(false);
 
-/// Chooses by name, "f32" or "bf16". Errors: `UNIMPLEMENTED` for what only a card has.
-pub fn choose(name: &str) -> Result<()> {
-    let bf16 = match name {
-        "f32" => false,
-        "bf16" => true,
+/// Chooses f32 or bf16. Errors: `UNIMPLEMENTED` for what only a card has.
+pub fn choose(precision: EnginePrecision) -> Result<()> {
+    let bf16 = match precision {
+        EnginePrecision::F32 => false,
+        EnginePrecision::Bf16 => true,
         other => fail!(
             ET_ERR_UNIMPLEMENTED,
-            "the CPU engine trains in f32 or bf16, found {other}; use one of them, or a CUDA device"
+            "the CPU engine trains in f32 or bf16, found {}; use one of them, or a CUDA device",
+            other.name()
         ),
     };
     BF16.store(bf16, Ordering::Relaxed);
@@ -30,5 +32,6 @@ pub fn choose(name: &str) -> Result<()> {
 /// Whether the products of a layer of this size round their operands.
 pub(crate) fn rounds(outputs: usize, inputs: usize) -> bool {
     BF16.load(Ordering::Relaxed)
-        && inference::precision_of_layer(Precision::Bf16, outputs, inputs) == Precision::Bf16
+        && inference::precision_of_layer(LayerPrecision::Bf16, outputs, inputs)
+            == LayerPrecision::Bf16
 }

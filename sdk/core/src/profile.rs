@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use crate::device::Mark;
 use crate::error::Result;
 use crate::sync::lock;
 use crate::tensor::Tensor;
@@ -39,7 +40,7 @@ static THREADS: Mutex<Vec<Arc<Recorded>>> = Mutex::new(Vec::new());
 
 /// Shapes of an operation's inputs and what it computes, shared by its forward and its backward event.
 #[derive(Debug)]
-pub struct Call {
+pub struct OpCall {
     /// The slot, which says how to count.
     slot: &'static str,
     /// The operation; one slot may have many.
@@ -50,7 +51,7 @@ pub struct Call {
     flop: f64,
 }
 
-impl Call {
+impl OpCall {
     /// The shapes of the inputs.
     fn shapes(&self) -> Vec<&[u32]> {
         flops::shapes(&self.dims)
@@ -63,7 +64,7 @@ struct Event {
     name: Cow<'static, str>,
     start: u64,
     duration: u64,
-    call: Option<Arc<Call>>,
+    call: Option<Arc<OpCall>>,
     flop: f64,
     notes: Vec<(Cow<'static, str>, f64)>,
     /// Its number among the spans that a card timed.
@@ -81,11 +82,11 @@ struct Open {
     /// Time of finished spans inside.
     inside: u64,
     dims: Vec<u32>,
-    call: Option<Arc<Call>>,
+    call: Option<Arc<OpCall>>,
     flop: f64,
     notes: Vec<(Cow<'static, str>, f64)>,
     /// Where the card's stream was, and the timed spans inside.
-    mark: Option<card::Mark>,
+    mark: Option<Mark>,
     timed: Vec<usize>,
 }
 
@@ -119,7 +120,7 @@ struct Recorded {
 struct Data {
     events: Vec<Event>,
     totals: HashMap<Key, Total>,
-    timed: card::Spans<card::Mark>,
+    timed: card::Spans<Mark>,
 }
 
 #[derive(Default)]
@@ -155,8 +156,9 @@ pub fn start(capacity: usize) {
     CAPACITY.store(if capacity == 0 { DEFAULT_CAPACITY } else { capacity }, Ordering::SeqCst);
     KEPT.store(0, Ordering::SeqCst);
     DROPPED.store(0, Ordering::SeqCst);
-    #[cfg(feature = "cuda")]
-    crate::cuda::timing::restart();
+    if let Some(device) = crate::device::active() {
+        device.restart_marks();
+    }
     let begin = now();
     BEGAN.store(begin, Ordering::SeqCst);
     ENDED.store(begin, Ordering::SeqCst);
@@ -229,7 +231,7 @@ pub fn work(name: &'static str) -> Span {
 #[inline]
 pub fn backward(
     name: &'static str,
-    call: &Option<Arc<Call>>,
+    call: &Option<Arc<OpCall>>,
     wants: impl Fn(usize) -> bool,
 ) -> Span {
     if !is_on() {
@@ -273,7 +275,7 @@ fn begin(
     category: Cow<'static, str>,
     name: Cow<'static, str>,
     slot: Option<&'static str>,
-    call: Option<Arc<Call>>,
+    call: Option<Arc<OpCall>>,
     flop: f64,
 ) -> Span {
     let recording = RECORDING.load(Ordering::Relaxed);
@@ -354,7 +356,7 @@ pub fn flop(count: impl FnOnce() -> f64) {
 
 impl Open {
     /// The operation's shapes and arithmetic; made once.
-    fn call(&mut self) -> Option<Arc<Call>> {
+    fn call(&mut self) -> Option<Arc<OpCall>> {
         if self.call.is_none()
             && let Some(slot) = self.slot
         {
@@ -365,7 +367,7 @@ impl Open {
                 flops::forward(slot, &flops::shapes(&dims))
             };
             self.flop = flop;
-            self.call = Some(Arc::new(Call { slot, op: self.name.clone(), dims, flop }));
+            self.call = Some(Arc::new(OpCall { slot, op: self.name.clone(), dims, flop }));
         }
         self.call.clone()
     }
@@ -373,7 +375,7 @@ impl Open {
 
 /// What the operation that runs on this thread is, for the node that it puts on the tape; `None` while nothing is profiled.
 #[inline]
-pub fn current() -> Option<Arc<Call>> {
+pub fn current() -> Option<Arc<OpCall>> {
     if !is_on() {
         return None;
     }
@@ -436,7 +438,7 @@ fn end_at(depth: usize) {
 
 impl Data {
     /// Adds a span to the sums and answers with its key there.
-    fn add(&mut self, open: &Open, call: Option<&Call>, duration: u64) -> Key {
+    fn add(&mut self, open: &Open, call: Option<&OpCall>, duration: u64) -> Key {
         let detail = call.map_or_else(Vec::new, |call| flops::detail(call.slot, &call.shapes()));
         let mut key = Key { category: open.category.clone(), name: open.name.clone(), detail };
         if self.totals.len() >= MOST_TOTALS && !self.totals.contains_key(&key) {

@@ -1,9 +1,9 @@
 //! What is computed again in the backward pass instead of being kept.
 //!
-//! [`Level::Cheap`] concerns values that backward needs and that are cheap to compute again from others that it needs anyhow: the
+//! [`Recompute::Cheap`] concerns values that backward needs and that are cheap to compute again from others that it needs anyhow: the
 //! output of a linear layer with an activation is computed again from the value before it, and the output of a layer norm from
 //! its normalised input; who saves such an output for its own backward saves the way to it instead. It costs one pass over memory
-//! each time. [`Level::Layer`] drops whole segments, which a model marks; see [`crate::checkpoint`]. Both give the same bits.
+//! each time. [`Recompute::Layer`] drops whole segments, which a model marks; see [`crate::checkpoint`]. Both give the same bits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -17,7 +17,7 @@ use crate::tensor::Tensor;
 /// How much is computed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
-pub enum Level {
+pub enum Recompute {
     /// Nothing.
     None = ET_RECOMPUTE_NONE,
     /// Outputs of activations and layer norms.
@@ -26,7 +26,7 @@ pub enum Level {
     Layer = ET_RECOMPUTE_LAYER,
 }
 
-impl Level {
+impl Recompute {
     /// The level of a boundary's constant. Errors: `INVALID_ARGUMENT`.
     pub fn from_code(code: i32) -> Result<Self> {
         Ok(match code {
@@ -46,10 +46,10 @@ static LEVEL: AtomicI32 = AtomicI32::new(ET_RECOMPUTE_NONE);
 /// True while recomputation by layer is on and has found no segment.
 static IS_IDLE: AtomicBool = AtomicBool::new(false);
 
-/// Chooses what operations of the whole process that are recorded from now on keep; [`Level::None`] at first.
-pub fn set_recompute(level: Level) {
+/// Chooses what operations of the whole process that are recorded from now on keep; [`Recompute::None`] at first.
+pub fn set_recompute(level: Recompute) {
     LEVEL.store(level as i32, Ordering::Relaxed);
-    IS_IDLE.store(level == Level::Layer, Ordering::Relaxed);
+    IS_IDLE.store(level == Recompute::Layer, Ordering::Relaxed);
 }
 
 /// Notes that there are segments.

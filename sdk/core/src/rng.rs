@@ -123,7 +123,7 @@ impl Rng {
         let (seed, stream, offset) = self.reserve(len);
         let mut values = vec![<F as Float>::ZERO; len];
         fill(Counter::new(seed, stream, offset), spread, &mut values);
-        crate::storage::at_home(candle_core::Tensor::from_vec(
+        crate::device::at_home(candle_core::Tensor::from_vec(
             values,
             shape,
             &candle_core::Device::Cpu,

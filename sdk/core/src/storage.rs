@@ -13,6 +13,7 @@ use std::sync::Arc;
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Shape, Storage, StorageRef};
 
+use crate::device::{self, Device};
 use crate::error::{Error, Result, fail};
 use crate::kernels::Float;
 
@@ -28,9 +29,6 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
     fn vec_mut(storage: &mut CpuStorage) -> Option<&mut Vec<Self>>;
     /// A storage made of a vector.
     fn wrap(data: Vec<Self>) -> CpuStorage;
-    /// Overwrites a contiguous tensor on the card.
-    #[cfg(feature = "cuda")]
-    fn overwrite(tensor: &candle_core::Tensor, data: &[Self]) -> Result<()>;
     /// A vector of `len` elements with arbitrary values, from the pool where there is one for this type.
     fn take(len: usize) -> Vec<Self> {
         vec![Self::default(); len]
@@ -55,10 +53,6 @@ macro_rules! element {
             }
             fn wrap(data: Vec<Self>) -> CpuStorage {
                 CpuStorage::$variant(data)
-            }
-            #[cfg(feature = "cuda")]
-            fn overwrite(tensor: &candle_core::Tensor, data: &[Self]) -> Result<()> {
-                crate::cuda::memory::overwrite(tensor, data)
             }
             $($take)?
         }
@@ -106,7 +100,7 @@ pub fn take<T: Element>(len: usize) -> Vec<T> {
     T::take(len)
 }
 
-/// A CPU tensor made of a vector. Errors: `SHAPE` when `data` does not fill `shape`.
+/// A tensor made of a vector, where its type belongs. Errors: `SHAPE` when `data` does not fill `shape`.
 pub fn tensor_from_vec<T: Element>(
     data: Vec<T>,
     shape: impl Into<Shape>,
@@ -116,43 +110,7 @@ pub fn tensor_from_vec<T: Element>(
         fail!(ET_ERR_SHAPE, "{} values do not fill the shape {:?}", data.len(), shape.dims());
     }
     let storage = Storage::Cpu(T::wrap(data));
-    at_home(candle_core::Tensor::from_storage(storage, shape, BackpropOp::none(), false))
-}
-
-/// The tensor on the device where its type lives: the same one, unless a card is open.
-#[cfg(feature = "cuda")]
-pub(crate) fn at_home(tensor: candle_core::Tensor) -> Result<candle_core::Tensor> {
-    crate::cuda::memory::at_home(tensor)
-}
-#[cfg(not(feature = "cuda"))]
-pub(crate) fn at_home(tensor: candle_core::Tensor) -> Result<candle_core::Tensor> {
-    Ok(tensor)
-}
-
-/// The tensor on the device of `other`: the same one, unless a card is open.
-#[cfg(feature = "cuda")]
-pub(crate) fn beside(
-    tensor: &candle_core::Tensor,
-    other: &candle_core::Tensor,
-) -> Result<candle_core::Tensor> {
-    crate::cuda::memory::beside(tensor, other)
-}
-#[cfg(not(feature = "cuda"))]
-pub(crate) fn beside(
-    tensor: &candle_core::Tensor,
-    _other: &candle_core::Tensor,
-) -> Result<candle_core::Tensor> {
-    Ok(tensor.clone())
-}
-
-/// The tensor in host memory; waits for a card. The same one, unless a card is open.
-#[cfg(feature = "cuda")]
-pub(crate) fn to_host(tensor: candle_core::Tensor) -> Result<candle_core::Tensor> {
-    if tensor.device().is_cpu() { Ok(tensor) } else { crate::cuda::memory::to_host(&tensor) }
-}
-#[cfg(not(feature = "cuda"))]
-pub(crate) fn to_host(tensor: candle_core::Tensor) -> Result<candle_core::Tensor> {
-    Ok(tensor)
+    device::at_home(candle_core::Tensor::from_storage(storage, shape, BackpropOp::none(), false))
 }
 
 /// The f32 of elements that are kept in fewer bits.
@@ -164,8 +122,7 @@ pub(crate) fn widen(half: &candle_core::Tensor) -> Result<candle_core::Tensor> {
 pub struct Slice<'a, T> {
     guard: StorageRef<'a>,
     range: Range<usize>,
-    /// The elements, copied from a card.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a card's memory is copied"))]
+    /// The elements, copied from a device.
     copy: Option<Vec<T>>,
 }
 
@@ -188,12 +145,15 @@ impl<'a, T: Element> Slice<'a, T> {
 impl<T: Element> Deref for Slice<'_, T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
+        if let Some(copy) = &self.copy {
+            return copy;
+        }
         match &*self.guard {
             // `read` has checked type and range, and the lock keeps both.
             Storage::Cpu(storage) => {
                 T::slice(storage).map_or(&[], |data| &data[self.range.clone()])
             }
-            _ => self.copy.as_deref().unwrap_or(&[]),
+            _ => &[],
         }
     }
 }
@@ -221,29 +181,31 @@ fn not_cpu() -> Error {
     Error::new(easytransfer_abi::ET_ERR_UNIMPLEMENTED, "this operation works on CPU tensors only")
 }
 
-/// Reads a contiguous tensor: without copying on the CPU, as a copy from a card. Errors: `DTYPE`, `INVALID_ARGUMENT` when not
+/// Reads a contiguous tensor: without copying in host memory, as a copy from a device. Errors: `DTYPE`, `INVALID_ARGUMENT` when not
 /// contiguous.
-#[cfg_attr(feature = "cuda", track_caller)]
+#[track_caller]
 pub fn read<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
-    #[cfg(feature = "cuda")]
-    if !tensor.device().is_cpu() {
-        return read_card(tensor);
+    if let Some(device) = device::of(tensor) {
+        return read_device(device, tensor);
     }
     let (guard, layout) = tensor.storage_and_layout();
     let range = range_of(layout)?;
     Slice::of(guard, range)
 }
 
-/// A copy of a card's tensor, for operations that have no kernel there.
-#[cfg(feature = "cuda")]
+/// A copy of a device's tensor, for operations that have no kernel there.
+#[cold]
 #[track_caller]
-fn read_card<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
-    crate::cuda::device::count_fallback(std::panic::Location::caller().file());
+fn read_device<'a, T: Element>(
+    device: &dyn Device,
+    tensor: &'a candle_core::Tensor,
+) -> Result<Slice<'a, T>> {
+    device.fell_back(std::panic::Location::caller().file());
     if tensor.dtype() != T::DTYPE {
         return Err(wrong_dtype::<T>(tensor.dtype()));
     }
     range_of(tensor.layout())?;
-    let copy = crate::cuda::memory::download::<T>(tensor)?;
+    let copy = with::<T, _>(&device.download(tensor)?, <[T]>::to_vec)?;
     let (guard, _) = tensor.storage_and_layout();
     Ok(Slice { guard, range: 0..0, copy: Some(copy) })
 }
@@ -255,8 +217,8 @@ pub fn read_rows<T: Element>(
 ) -> Result<Option<(Slice<'_, T>, usize)>> {
     let (dims, stride) = (tensor.dims(), tensor.stride());
     let &[rows, cols] = dims else { return Ok(None) };
-    // A copy from a card has no gaps; the caller makes the tensor contiguous first.
-    if !tensor.device().is_cpu() {
+    // A copy from a device has no gaps; the caller makes the tensor contiguous first.
+    if !device::is_host(tensor) {
         return Ok(None);
     }
     if rows == 0 || cols == 0 || (cols > 1 && stride[1] != 1) || (rows > 1 && stride[0] < cols) {
@@ -289,7 +251,7 @@ fn storage_dtype(storage: &CpuStorage) -> DType {
 }
 
 /// Calls `f` with the elements of a contiguous CPU tensor. Errors as for [`read`].
-#[cfg_attr(feature = "cuda", track_caller)]
+#[track_caller]
 pub fn with<T: Element, R>(tensor: &candle_core::Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
     Ok(f(&read::<T>(tensor)?))
 }
@@ -327,7 +289,7 @@ fn visit<R>(
     tensor: &candle_core::Tensor,
     f: impl FnOnce(&mut CpuStorage, &Layout) -> Result<R>,
 ) -> Result<R> {
-    if !tensor.device().is_cpu() {
+    if !device::is_host(tensor) {
         return Err(not_cpu());
     }
     let mut result = None;
@@ -337,9 +299,9 @@ fn visit<R>(
     result.unwrap_or_else(|| Err(not_cpu()))
 }
 
-/// Calls `f` with the elements of a contiguous CPU tensor for writing. All tensors that share the memory see the change; `f`
+/// Calls `f` with the elements of a contiguous tensor for writing: in host memory, or between two copies. All tensors that share the memory see the change; `f`
 /// must not touch any of them (their lock is held). Errors as for [`read`].
-#[cfg_attr(feature = "cuda", track_caller)]
+#[track_caller]
 pub fn with_mut<T: Element, R>(
     tensor: &candle_core::Tensor,
     f: impl FnOnce(&mut [T]) -> R,
@@ -353,16 +315,15 @@ pub fn with_mut<T: Element, R>(
             Err(wrong_dtype::<T>(tensor.dtype()))
         };
     }
-    #[cfg(feature = "cuda")]
-    if !tensor.device().is_cpu() {
+    if let Some(device) = device::of(tensor) {
         // An operation without a kernel there: changed in host memory between two copies.
-        crate::cuda::device::count_fallback(std::panic::Location::caller().file());
+        device.fell_back(std::panic::Location::caller().file());
         if tensor.dtype() != T::DTYPE {
             return Err(wrong_dtype::<T>(tensor.dtype()));
         }
-        let mut data = crate::cuda::memory::download::<T>(tensor)?;
-        let result = f(&mut data);
-        T::overwrite(tensor, &data)?;
+        let host = device.download(tensor)?;
+        let result = with_mut(&host, f)?;
+        device.overwrite(tensor, &host)?;
         return Ok(result);
     }
     visit(tensor, |storage, _| {
@@ -455,13 +416,11 @@ impl Drop for Value {
 
 /// Drops a tensor and gives its memory to the pool if nobody else uses it.
 pub fn recycle(tensor: candle_core::Tensor) {
-    #[cfg(feature = "cuda")]
-    if !tensor.device().is_cpu() {
-        return crate::cuda::reuse::recycle(tensor);
+    if let Some(device) = device::of(&tensor) {
+        return device.recycle(tensor);
     }
     if tensor.dtype() != DType::F32
         || tensor.elem_count() < crate::pool::SMALLEST
-        || !tensor.device().is_cpu()
         || tensor.layout().has_internal_overlap()
         || !is_unique(&tensor)
     {

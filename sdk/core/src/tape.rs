@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Tensor as Raw};
 
+use crate::device;
 use crate::error::{Result, fail};
 use crate::kernels::elementwise::{self, add_assign};
 use crate::profile;
@@ -29,7 +30,7 @@ pub trait Leaf: Send + Sync {
     /// holds nothing yet and must be overwritten instead of added to. `Ok(false)` when there is no such memory; then `f` was
     /// not called.
     fn accumulate_f32(&self, f: &mut dyn FnMut(&mut [f32], bool)) -> Result<bool>;
-    /// The same for memory on a card: `f(view, first)` puts the work that writes the contiguous `view` on the stream.
+    /// The same for memory on a device: `f(view, first)` puts the work that writes the contiguous `view` on the stream.
     fn accumulate_view(&self, _f: &mut dyn FnMut(&Raw, bool) -> Result<()>) -> Result<bool> {
         Ok(false)
     }
@@ -79,7 +80,7 @@ pub struct Node {
     /// The backward function also reads gradients of f32 that are kept in bf16 or f16.
     reads_narrow: bool,
     /// What the profiler knows of the call that recorded this.
-    call: Option<Arc<profile::Call>>,
+    call: Option<Arc<profile::OpCall>>,
     /// `None` once the backward pass was here.
     recorded: Mutex<Option<Recorded>>,
 }
@@ -334,8 +335,7 @@ impl Pass<'_> {
         }
     }
 
-    /// If input `index` is a leaf with memory for its gradient on a card, lets `f(view, first)` write there and returns true.
-    #[cfg(feature = "cuda")]
+    /// If input `index` is a leaf with memory for its gradient on a device, lets `f(view, first)` write there and returns true.
     pub fn leaf_view(
         &mut self,
         index: usize,
@@ -364,23 +364,18 @@ impl Pass<'_> {
     /// A gradient of input `index` that came before and that may be added to in its place: contiguous, of this type and shape, and
     /// held by nobody else.
     pub(crate) fn pending(&self, index: usize, dtype: DType, shape: &[usize]) -> Option<&Value> {
-        let Some(Some(Edge::Node { node, index })) = self.inputs.get(index) else { return None };
-        let grad = self.queue.get(&node.id)?.grads.get(*index)?.as_ref()?;
-        let fits = grad.dtype() == dtype && grad.dims() == shape && grad.device().is_cpu();
-        (fits && grad.is_contiguous() && storage::is_unique(grad)).then_some(grad)
+        self.waiting(index, dtype, shape).filter(|grad| device::is_host(grad))
     }
 
-    /// [`Pass::pending`] on a card.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn pending_on_card(
-        &self,
-        index: usize,
-        dtype: DType,
-        shape: &[usize],
-    ) -> Option<&Value> {
+    /// [`Pass::pending`] for a gradient on the device.
+    pub fn pending_on_device(&self, index: usize, dtype: DType, shape: &[usize]) -> Option<&Value> {
+        self.waiting(index, dtype, shape).filter(|grad| !device::is_host(grad))
+    }
+
+    fn waiting(&self, index: usize, dtype: DType, shape: &[usize]) -> Option<&Value> {
         let Some(Some(Edge::Node { node, index })) = self.inputs.get(index) else { return None };
         let grad = self.queue.get(&node.id)?.grads.get(*index)?.as_ref()?;
-        let fits = grad.dtype() == dtype && grad.dims() == shape && !grad.device().is_cpu();
+        let fits = grad.dtype() == dtype && grad.dims() == shape;
         (fits && grad.is_contiguous() && storage::is_unique(grad)).then_some(grad)
     }
 
@@ -423,7 +418,7 @@ fn give(edge: &Edge, grad: Value, queue: &mut Queue) -> Result<()> {
         }
         Edge::Dropped => fail!(
             ET_ERR_FAILED_PRECONDITION,
-            "a gradient reached a value of a checkpoint's segment that is none of its outputs: return it from the segment, or \
+            "a gradient reached a value of a segment that runs twice that is none of its outputs: return it from the segment, or \
              train without recomputation by layer"
         ),
     }
@@ -438,7 +433,7 @@ pub(crate) fn add(a: Value, b: Value) -> Result<Value> {
         (false, false) => (a, Value::new(storage::widen(&b)?)),
     };
     let in_place = |into: &Value, from: &Value| -> Result<bool> {
-        if !into.device().is_cpu()
+        if !device::is_host(into)
             || !into.is_contiguous()
             || !from.is_contiguous()
             || into.dims() != from.dims()
@@ -465,7 +460,7 @@ pub(crate) fn add(a: Value, b: Value) -> Result<Value> {
     if in_place(&b, &a)? {
         return Ok(b);
     }
-    if a.dtype() == DType::F32 && a.device().is_cpu() && a.dims() == b.dims() {
+    if a.dtype() == DType::F32 && device::is_host(&a) && a.dims() == b.dims() {
         let (a, b) = (Value::new(a.contiguous()?), Value::new(b.contiguous()?));
         let mut sum = storage::take::<f32>(a.elem_count());
         elementwise::add(&storage::read::<f32>(&a)?, &storage::read::<f32>(&b)?, &mut sum)?;

@@ -14,7 +14,7 @@ use crate::tape::{Edge, Leaf};
 
 /// An immutable value, cheap to clone. Its memory goes back to the pool with the last user.
 ///
-/// A tensor of f32 may be kept in bfloat16 or half precision ([`Tensor::is_narrow`]): fused operations on a card that compute in mixed
+/// A tensor of f32 may be kept in bfloat16 or half precision ([`Tensor::is_narrow`]): fused operations on a device that compute in mixed
 /// precision make such tensors and read them as they are ([`Tensor::stored`]); everybody else, plugins and the host included, sees f32,
 /// made on first use ([`Tensor::value`]) and kept.
 #[derive(Clone)]
@@ -139,7 +139,7 @@ impl Tensor {
     }
 
     /// Where packed copies of this value are kept, if it is that of a parameter.
-    pub(crate) fn packs(&self) -> Option<&Arc<Packs>> {
+    pub fn packs(&self) -> Option<&Arc<Packs>> {
         self.0.packs.as_ref()
     }
 
@@ -193,7 +193,7 @@ impl Tensor {
     }
 
     /// The same tensor, which nobody else holds yet, with a way to compute its value again.
-    pub(crate) fn with_recipe(mut self, recipe: Recipe) -> Self {
+    pub fn with_recipe(mut self, recipe: Recipe) -> Self {
         if let Some(inner) = self.0.get_mut() {
             inner.recipe = Some(recipe);
         }

@@ -1,16 +1,15 @@
 //! Tokenizers: loading every usual file format, encoding with offsets, decoding, saving.
 //!
-//! The algorithms are those of the crate `tokenizers`; `load` and its neighbours turn files into them.
+//! The algorithms are those of the crate `tokenizers`, except for SentencePiece's own files (`sentencepiece`); `load` and its
+//! neighbours turn files into them. Texts are read part by part (`stream`), no further than the tokens that are asked for.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use easytransfer_abi::{ET_ERR_BAD_INPUT, ET_ERR_NOT_FOUND, et_encoding, et_tokenizer};
 use serde_json::Value;
-use tokenizers::utils::truncation::{
-    TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
-};
-use tokenizers::{PostProcessor, PostProcessorWrapper};
+use tokenizers::{PostProcessor, PostProcessorWrapper, Token};
 
 use crate::error::{Error, Result, fail};
 use crate::handle::{Handle, tag};
@@ -18,10 +17,25 @@ use crate::handle::{Handle, tag};
 mod assemble;
 mod byte_level;
 mod json;
+mod limits;
 mod load;
+mod pattern;
+mod pipeline;
 mod save;
 mod sentencepiece;
+mod settings;
+mod stream;
+mod template;
+mod unigram;
 mod wordpiece;
+
+use pipeline::Pipeline;
+use sentencepiece::SentencePiece;
+use settings::Settings;
+use stream::Reader;
+
+/// Most special tokens that a template adds.
+const MOST_SPECIAL: usize = 1024;
 
 /// A loaded tokenizer; clones are the same one.
 #[derive(Clone)]
@@ -29,12 +43,119 @@ pub struct Tokenizer(Arc<Loaded>);
 
 /// What the loaders make.
 struct Loaded {
-    /// Everything but the post-processor, without padding and truncation.
-    pipeline: tokenizers::Tokenizer,
-    /// Adds special tokens. Kept apart so that texts are cut between the two.
+    engine: Engine,
+    /// Adds special tokens, after texts were cut.
     special: Option<PostProcessorWrapper>,
-    /// The content of `tokenizer_config.json`, where it is known.
-    config: Option<Value>,
+    settings: Settings,
+    /// Texts lose tokens at their beginning when they are cut.
+    left: bool,
+}
+
+/// What makes tokens of a text.
+enum Engine {
+    Pipeline(Box<Pipeline>),
+    SentencePiece(Box<SentencePiece>),
+}
+
+impl From<tokenizers::Tokenizer> for Engine {
+    fn from(tokenizer: tokenizers::Tokenizer) -> Self {
+        Self::Pipeline(Box::new(tokenizer.into()))
+    }
+}
+
+impl From<SentencePiece> for Engine {
+    fn from(model: SentencePiece) -> Self {
+        Self::SentencePiece(Box::new(model))
+    }
+}
+
+impl Loaded {
+    /// A tokenizer. Errors: a template that adds far too many tokens, settings of another type.
+    fn new(
+        engine: Engine,
+        special: Option<PostProcessorWrapper>,
+        settings: Settings,
+    ) -> Result<Self> {
+        let added = special
+            .as_ref()
+            .map_or(0, |special| special.added_tokens(false).max(special.added_tokens(true)));
+        if added > MOST_SPECIAL {
+            fail!(
+                ET_ERR_BAD_INPUT,
+                "post_processor: it adds {added} special tokens to a text, the limit is {MOST_SPECIAL}"
+            );
+        }
+        let left = settings.truncates_left()?;
+        let mut loaded = Self { engine, special, settings, left };
+        if let Engine::Pipeline(pipeline) = &mut loaded.engine {
+            let split = loaded.settings.split_special_tokens()?;
+            pipeline.tokenizer.set_encode_special_tokens(split);
+            let tokenizer = &pipeline.tokenizer;
+            loaded.settings.check_ids(|token| tokenizer.token_to_id(token));
+        }
+        Ok(loaded)
+    }
+
+    /// Lets fewer bytes be tokenised at once.
+    fn limit_stretch(&mut self, stretch: usize) {
+        if let Engine::Pipeline(pipeline) = &mut self.engine {
+            pipeline.stretch = pipeline.stretch.min(stretch);
+        }
+    }
+
+    /// Tells when the class's normalizer is not that of the file.
+    fn tell_of_replaced(&self, of_file: Option<Value>) {
+        let Engine::Pipeline(pipeline) = &self.engine else { return };
+        let of_file =
+            of_file.and_then(|value| json::part::<tokenizers::NormalizerWrapper>(value).ok());
+        let form = |step: Option<&tokenizers::NormalizerWrapper>| {
+            step.and_then(|step| serde_json::to_value(step).ok())
+        };
+        let class = self.settings.class.as_deref().unwrap_or("");
+        let (now, before) = (form(pipeline.tokenizer.get_normalizer()), form(of_file.as_ref()));
+        // The rules of SentencePiece are long.
+        let brief = |value: Option<Value>| -> String {
+            value.map_or("none".into(), |value| value.to_string().chars().take(200).collect())
+        };
+        if now != before && class != "AlbertTokenizer" {
+            crate::log::warn(&format!(
+                "the class {class} and its settings decide how text is normalised, not tokenizer.json: {} instead of {}",
+                brief(now),
+                brief(before)
+            ));
+        }
+    }
+
+    fn reader<'a>(&'a self, text: &'a str) -> Reader<'a> {
+        match &self.engine {
+            Engine::Pipeline(pipeline) => Reader::new(pipeline.read(text)),
+            Engine::SentencePiece(model) => {
+                Reader::new(sentencepiece::TextReader::new(model, text))
+            }
+        }
+    }
+
+    fn token_text(&self, id: u32) -> Option<String> {
+        match &self.engine {
+            Engine::Pipeline(pipeline) => pipeline.tokenizer.id_to_token(id),
+            Engine::SentencePiece(model) => model.get_text(id).map(str::to_string),
+        }
+    }
+
+    fn vocab_len(&self) -> usize {
+        match &self.engine {
+            Engine::Pipeline(pipeline) => pipeline.tokenizer.get_vocab_size(true),
+            Engine::SentencePiece(model) => model.vocab_len(),
+        }
+    }
+
+    /// Ids of a text without special tokens.
+    #[cfg(test)]
+    fn ids(&self, text: &str) -> Vec<u32> {
+        let mut reader = self.reader(text);
+        stream::read(&mut reader, None, usize::MAX - 1, false).unwrap();
+        reader.tokens.ids
+    }
 }
 
 impl Handle for Tokenizer {
@@ -104,24 +225,28 @@ fn failed(what: &str, error: impl std::fmt::Display) -> Error {
 
 impl Tokenizer {
     /// Loads from a directory or a file: `tokenizer.json`, else `vocab.txt`, else `vocab.json` with `merges.txt`, else a
-    /// SentencePiece model. Errors: `NOT_FOUND` naming the files looked for, `BAD_INPUT`.
+    /// SentencePiece model, with what the files beside say about it (`settings`). Errors: `NOT_FOUND` naming the files looked for,
+    /// `BAD_INPUT`, `UNIMPLEMENTED` naming a class or setting that is not supported.
     pub fn load(path: &Path) -> Result<Self> {
         load::load(path).map(|loaded| Self(Arc::new(loaded)))
     }
 
     /// Number of tokens, added tokens included.
     pub fn vocab_len(&self) -> usize {
-        self.0.pipeline.get_vocab_size(true)
+        self.0.vocab_len()
     }
 
     /// Id of a token.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.0.pipeline.token_to_id(token)
+        match &self.0.engine {
+            Engine::Pipeline(pipeline) => pipeline.tokenizer.token_to_id(token),
+            Engine::SentencePiece(model) => model.id(token),
+        }
     }
 
     /// Text of a token. Errors: `NOT_FOUND`.
     pub fn token_text(&self, id: i64) -> Result<String> {
-        let text = u32::try_from(id).ok().and_then(|id| self.0.pipeline.id_to_token(id));
+        let text = u32::try_from(id).ok().and_then(|id| self.0.token_text(id));
         text.ok_or_else(|| {
             let message =
                 format!("there is no token {id}, the vocabulary has {}", self.vocab_len());
@@ -138,42 +263,41 @@ impl Tokenizer {
         options: EncodeOptions,
     ) -> Result<Encoding> {
         let loaded = &*self.0;
-        let encode = |text: &str| {
-            loaded
-                .pipeline
-                .encode(text, false)
-                .map_err(|error| failed("cannot encode a text", error))
-        };
-        let mut first = encode(text)?;
-        let mut second = pair.map(encode).transpose()?;
-        let mut truncated = false;
+        let mut max = usize::MAX - 1;
         if options.max_len > 0 {
             let added = match &loaded.special {
                 Some(special) if options.add_special_tokens => special.added_tokens(pair.is_some()),
                 _ => 0,
             };
-            let Some(max_length) = options.max_len.checked_sub(added) else {
+            let Some(left) = options.max_len.checked_sub(added) else {
                 fail!(
                     ET_ERR_INVALID_ARGUMENT,
                     "max_len is {}, but the special tokens alone are {added}",
                     options.max_len
                 );
             };
-            truncated = first.len() + second.as_ref().map_or(0, |second| second.len()) > max_length;
-            let params = TruncationParams {
-                max_length,
-                strategy: TruncationStrategy::LongestFirst,
-                stride: 0,
-                direction: TruncationDirection::Right,
-            };
-            (first, second) = truncate_encodings(first, second, &params)
-                .map_err(|error| failed("cannot cut a text", error))?;
-            // What was cut off would only be carried along.
-            first.take_overflowing();
-            if let Some(second) = &mut second {
-                second.take_overflowing();
-            }
+            max = left;
         }
+        let mut first = loaded.reader(text);
+        let mut second = pair.map(|pair| loaded.reader(pair));
+        // A rule or an expression of the file may make the crate panic when it meets a certain text.
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            stream::read(&mut first, second.as_mut(), max, loaded.left)
+        }));
+        let truncated = match read {
+            Ok(truncated) => truncated?,
+            Err(_) => fail!(
+                ET_ERR_BAD_INPUT,
+                "cannot encode a text: a rule of the tokenizer's file fails on it, or takes too long"
+            ),
+        };
+        let encoding = |reader: Reader<'_>| {
+            let tokens = reader.tokens;
+            let tokens = tokens.ids.into_iter().zip(tokens.texts).zip(tokens.offsets);
+            let tokens = tokens.map(|((id, text), place)| Token::new(id, text, place));
+            tokenizers::Encoding::from_tokens(tokens.collect(), 0)
+        };
+        let (mut first, second) = (encoding(first), second.map(encoding));
         let joined =
             match (&loaded.special, second) {
                 (Some(special), second) => special
@@ -194,7 +318,7 @@ impl Tokenizer {
         let mut narrow = Vec::with_capacity(ids.len());
         for (position, &id) in ids.iter().enumerate() {
             match u32::try_from(id) {
-                Ok(id) if self.0.pipeline.id_to_token(id).is_some() => narrow.push(id),
+                Ok(id) if self.0.token_text(id).is_some() => narrow.push(id),
                 _ => fail!(
                     ET_ERR_INVALID_ARGUMENT,
                     "cannot decode id {id} at position {position}: the vocabulary has {} tokens",
@@ -202,11 +326,16 @@ impl Tokenizer {
                 ),
             }
         }
-        let text = self.0.pipeline.decode(&narrow, skip_special_tokens);
-        text.map_err(|error| failed("cannot decode", error))
+        match &self.0.engine {
+            Engine::Pipeline(pipeline) => {
+                let text = pipeline.tokenizer.decode(&narrow, skip_special_tokens);
+                text.map_err(|error| failed("cannot decode", error))
+            }
+            Engine::SentencePiece(model) => model.decode(&narrow, skip_special_tokens),
+        }
     }
 
-    /// Writes `tokenizer.json`, for WordPiece also `vocab.txt`, and `tokenizer_config.json` where it is known, into an existing
+    /// Writes `tokenizer.json` (for WordPiece also `vocab.txt`) or `spiece.model`, and `tokenizer_config.json`, into an existing
     /// directory. Errors: `IO`, `NOT_FOUND` without the directory.
     pub fn save(&self, directory: &Path) -> Result<()> {
         save::save(&self.0, directory)

@@ -4,7 +4,7 @@ mod boundary;
 
 use boundary::*;
 use easytransfer_abi::*;
-use easytransfer_core::inference::{Precision, Scope, precision_of_layer};
+use easytransfer_core::inference::{LayerPrecision, PredictionScope, precision_of_layer};
 use easytransfer_core::nn::linear::linear;
 use easytransfer_core::params::{Param, Params};
 use easytransfer_core::storage::tensor_from_vec;
@@ -36,9 +36,9 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 }
 
 /// The layer within a scope of that precision, or without one.
-fn run(weight: &Param, rows: usize, precision: Option<Precision>) -> Vec<f32> {
+fn run(weight: &Param, rows: usize, precision: Option<LayerPrecision>) -> Vec<f32> {
     let _paused = Paused::new();
-    let _scope = precision.map(Scope::new);
+    let _scope = precision.map(PredictionScope::new);
     values(&linear(&x(rows), &weight.tensor().unwrap(), None, Activation::None).unwrap())
 }
 
@@ -53,9 +53,9 @@ fn each_precision_computes_in_its_own_way() {
     let (_params, weight) = set();
     let plain = run(&weight, 5, None);
     assert_eq!(weight.packed_size(), 0, "nothing is packed without a scope");
-    let f32 = run(&weight, 5, Some(Precision::F32));
-    let bf16 = run(&weight, 5, Some(Precision::Bf16));
-    let int8 = run(&weight, 5, Some(Precision::Int8));
+    let f32 = run(&weight, 5, Some(LayerPrecision::F32));
+    let bf16 = run(&weight, 5, Some(LayerPrecision::Bf16));
+    let int8 = run(&weight, 5, Some(LayerPrecision::Int8));
     assert!(distance(&f32, &plain) < 1e-6);
     // If a precision did not reach the kernel, its result would be as exact as f32's.
     for (name, result, least, most) in [("bf16", bf16, 2e-4, 1e-2), ("int8", int8, 5e-4, 3e-2)] {
@@ -67,7 +67,7 @@ fn each_precision_computes_in_its_own_way() {
 #[test]
 fn recorded_layers_and_constants_are_left_alone() {
     let (_params, weight) = set();
-    let _scope = Scope::new(Precision::Int8);
+    let _scope = PredictionScope::new(LayerPrecision::Int8);
     let y = linear(&x(2), &weight.tensor().unwrap(), None, Activation::None).unwrap();
     assert!(y.is_tracked());
     assert_eq!(weight.packed_size(), 0);
@@ -80,10 +80,10 @@ fn recorded_layers_and_constants_are_left_alone() {
 fn narrow_layers_compute_in_f32() {
     let params = Params::new(3, ET_DTYPE_F32).unwrap();
     let weight = params.root().param("classifier", &[3, INPUTS], normal()).unwrap();
-    assert_eq!(precision_of_layer(Precision::Int8, 3, INPUTS), Precision::F32);
+    assert_eq!(precision_of_layer(LayerPrecision::Int8, 3, INPUTS), LayerPrecision::F32);
     assert_eq!(
-        run(&weight, 4, Some(Precision::Int8)),
-        run(&weight, 4, Some(Precision::F32)),
+        run(&weight, 4, Some(LayerPrecision::Int8)),
+        run(&weight, 4, Some(LayerPrecision::F32)),
         "a head's last layer stays exact"
     );
 }
@@ -91,17 +91,17 @@ fn narrow_layers_compute_in_f32() {
 #[test]
 fn every_write_makes_the_copy_anew() {
     let (params, weight) = set();
-    let first = run(&weight, 3, Some(Precision::Int8));
-    assert_eq!(run(&weight, 3, Some(Precision::Int8)), first);
+    let first = run(&weight, 3, Some(LayerPrecision::Int8));
+    assert_eq!(run(&weight, 3, Some(LayerPrecision::Int8)), first);
     let fresh = |weight: &Param| {
         // What a parameter that was never packed gives for the same values.
         let other = set().1;
         other.assign(&weight.tensor().unwrap().detach()).unwrap();
-        run(&other, 3, Some(Precision::Int8))
+        run(&other, 3, Some(LayerPrecision::Int8))
     };
     let mut before = first.clone();
     let mut check = |what: &str, weight: &Param| {
-        let now = run(weight, 3, Some(Precision::Int8));
+        let now = run(weight, 3, Some(LayerPrecision::Int8));
         assert_ne!(now, before, "{what}: the copy is stale");
         assert_eq!(now, fresh(weight), "{what}");
         before = now;
@@ -114,7 +114,7 @@ fn every_write_makes_the_copy_anew() {
     params.restore(&snapshot).unwrap();
     check("restore", &weight);
     params.seal().unwrap();
-    assert_eq!(run(&weight, 3, Some(Precision::Int8)), first, "sealing moves the value only");
+    assert_eq!(run(&weight, 3, Some(LayerPrecision::Int8)), first, "sealing moves the value only");
     for step in 1..=2 {
         let y = linear(&x(3), &weight.tensor().unwrap(), None, Activation::None).unwrap();
         let seed = Tensor::new(y.value().ones_like().unwrap());
@@ -141,7 +141,7 @@ fn every_write_makes_the_copy_anew() {
 #[test]
 fn a_batch_answers_as_its_rows_do_alone() {
     let (_params, weight) = set();
-    for precision in Precision::ALL {
+    for precision in LayerPrecision::ALL {
         let all = run(&weight, 40, Some(precision));
         let few = run(&weight, 3, Some(precision));
         assert_eq!(few, all[..3 * OUTPUTS], "{precision:?}");
@@ -153,8 +153,8 @@ fn the_table_takes_the_same_way() {
     let (_params, weight) = set();
     let nn: &et_host_nn = table(c"et.nn/1");
     let _paused = Paused::new();
-    let expected = run(&weight, 2, Some(Precision::Int8));
-    let _scope = Scope::new(Precision::Int8);
+    let expected = run(&weight, 2, Some(LayerPrecision::Int8));
+    let _scope = PredictionScope::new(LayerPrecision::Int8);
     let x = easytransfer_core::handle::into_raw(x(2));
     let w = easytransfer_core::handle::into_raw(weight.tensor().unwrap());
     // SAFETY: the slot is filled and the handles live; they are released once.

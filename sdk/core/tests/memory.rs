@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use easytransfer_abi::{ET_DTYPE_F32, ET_INIT_NORMAL, ET_OPTIM_ADAMW, et_init, et_optim_step};
-use easytransfer_core::checkpoint::{Segment, checkpoint};
 use easytransfer_core::data::Map;
 use easytransfer_core::nn::attention::{Attention, attention};
 use easytransfer_core::nn::embedding::embedding_sum;
@@ -15,8 +14,9 @@ use easytransfer_core::nn::loss::cross_entropy;
 use easytransfer_core::nn::norm::{LayerNorm, dropout, layer_norm};
 use easytransfer_core::nn::runs::pool;
 use easytransfer_core::params::{Param, Params, Scope};
-use easytransfer_core::recompute::{Level, set_recompute};
+use easytransfer_core::recompute::{Recompute, set_recompute};
 use easytransfer_core::rng::Rng;
+use easytransfer_core::segment::{SegmentFn, run_segment};
 use easytransfer_core::storage::tensor_from_vec;
 use easytransfer_core::tensor::Tensor;
 use easytransfer_core::{optim, storage, tape};
@@ -213,9 +213,9 @@ impl Model {
         let mut x = dropout(&self.norm.forward(&sum, None, None), 0.1, rng).unwrap();
         for layer in &self.layers {
             let layer = layer.clone();
-            let run: Segment =
+            let run: SegmentFn =
                 Box::new(move |inputs, rng| Ok(vec![layer.forward(inputs[0], inputs[1], rng)]));
-            x = checkpoint(&[&x, &batch.starts], rng, run).unwrap().remove(0);
+            x = run_segment(&[&x, &batch.starts], rng, run).unwrap().remove(0);
         }
         let first = pool(&x, &batch.starts, Pool::First).unwrap();
         let logits = self.head.forward(&first, Activation::None);
@@ -275,25 +275,25 @@ fn batch(rows: usize, len: usize, turn: usize) -> Batch {
     }
 }
 
-fn trained(level: Level, layers: usize, steps: u64) -> Vec<u32> {
+fn trained(level: Recompute, layers: usize, steps: u64) -> Vec<u32> {
     set_recompute(level);
     let model = Model::new(layers);
     for step in 1..=steps {
         model.step(step, &batch(6, 5 + step as usize % 7, step as usize));
     }
-    set_recompute(Level::None);
+    set_recompute(Recompute::None);
     model.values()
 }
 
 /// Bytes that a forward pass keeps for the backward pass.
-fn kept(model: &Model, level: Level) -> usize {
+fn kept(model: &Model, level: Recompute) -> usize {
     set_recompute(level);
     let batch = batch(8, 48, 0);
     let before = LIVE.load(Ordering::Relaxed) as isize - storage::pool_bytes() as isize;
     let loss = model.loss(&batch);
     let after = LIVE.load(Ordering::Relaxed) as isize - storage::pool_bytes() as isize;
     tape::backward(&loss, None).unwrap();
-    set_recompute(Level::None);
+    set_recompute(Recompute::None);
     usize::try_from(after - before).unwrap()
 }
 
@@ -302,14 +302,14 @@ fn a_steady_step_allocates_nothing_big_and_recomputation_changes_no_bit() {
     // One thread: working memory belongs to threads, and when each of several meets its first task is chance.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     pool.install(|| {
-        for level in [Level::None, Level::Layer] {
+        for level in [Recompute::None, Recompute::Layer] {
             check_steady(level);
         }
         check_recomputation();
     });
 }
 
-fn check_steady(level: Level) {
+fn check_steady(level: Recompute) {
     set_recompute(level);
     let model = Model::new(1);
     // Nine kilobytes a tensor of WIDTH columns, so that every activation counts as big.
@@ -324,19 +324,19 @@ fn check_steady(level: Level) {
     }
     let large = LARGE.load(Ordering::Relaxed) - large;
     let small = (SMALL.load(Ordering::Relaxed) - small) / STEPS as usize;
-    set_recompute(Level::None);
+    set_recompute(Recompute::None);
     assert_eq!(large, 0, "{level:?}: allocations of {BIG} bytes or more in {STEPS} steps");
     assert!(small < 2500, "{level:?}: {small} small allocations a step");
 }
 
 fn check_recomputation() {
-    let plain = trained(Level::None, 3, 6);
-    for level in [Level::Cheap, Level::Layer] {
+    let plain = trained(Recompute::None, 3, 6);
+    for level in [Recompute::Cheap, Recompute::Layer] {
         assert!(trained(level, 3, 6) == plain, "{level:?} changed a parameter");
     }
     let model = Model::new(4);
     let [all, cheap, layer] =
-        [Level::None, Level::Cheap, Level::Layer].map(|level| kept(&model, level));
+        [Recompute::None, Recompute::Cheap, Recompute::Layer].map(|level| kept(&model, level));
     assert!(cheap < all, "cheap recomputation keeps {cheap} bytes, without {all}");
     // What a layer keeps is its input, of 8 * 48 tokens; besides there are the embeddings, the head and small things.
     let input = 8 * 48 * WIDTH * 4;

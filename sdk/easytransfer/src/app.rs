@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use easytransfer_core::inference::{Precision, Scope};
+use easytransfer_core::inference::{LayerPrecision, PredictionScope};
 use easytransfer_plugin::Record;
-use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
+use easytransfer_train::data::dataset::{DataOptions, DatasetReader, as_trained};
 use easytransfer_train::data::records::ReadOptions;
 use easytransfer_train::data::windows::{Window, Windows};
-use easytransfer_train::files::output::{Output, OutputFormat};
+use easytransfer_train::files::atomic::AtomicFile;
+use easytransfer_train::files::output::{OutputFormat, OutputPlace};
 use easytransfer_train::model::bundle::{self, Manifest};
 use easytransfer_train::model::network::Network;
 use easytransfer_train::report::run_log::{figures_report, write_report};
@@ -18,6 +19,7 @@ use easytransfer_train::{Error, Result};
 use serde_json::{Map as Json, Value};
 
 use crate::Runtime;
+use crate::inputs::Inputs;
 
 /// Tokens that the engine works on at a time: enough to fill its kernels, few enough that what one layer hands to the next stays in
 /// the last-level cache.
@@ -30,14 +32,17 @@ pub struct App {
     runtime: Runtime,
     network: Network,
     manifest: Manifest,
-    precision: Precision,
+    precision: LayerPrecision,
+    /// Roles that records must have because the training data had them, though the app does without.
+    needed: Vec<String>,
+    inputs: Inputs,
 }
 
 /// How a bundle answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AppOptions {
     /// What the encoder's linear layers compute in.
-    pub precision: Precision,
+    pub precision: LayerPrecision,
 }
 
 /// A data file and how to read it.
@@ -66,11 +71,20 @@ impl App {
     pub(crate) fn load(runtime: &Runtime, directory: &Path, options: AppOptions) -> Result<App> {
         let (network, manifest) = bundle::load(runtime.components(), directory)?;
         let precision = options.precision;
-        Ok(App { runtime: runtime.clone(), network, manifest, precision })
+        let inputs = Inputs::of(directory);
+        let needed = network
+            .app
+            .columns()?
+            .into_iter()
+            .filter(|column| !column.required && !column.target)
+            .map(|column| column.role)
+            .filter(|role| manifest.columns.contains_key(role))
+            .collect();
+        Ok(App { runtime: runtime.clone(), network, manifest, precision, needed, inputs })
     }
 
     /// What the encoder's linear layers compute in.
-    pub fn precision(&self) -> Precision {
+    pub fn precision(&self) -> LayerPrecision {
         self.precision
     }
 
@@ -98,9 +112,20 @@ impl App {
         self.predict_records(&records)
     }
 
-    /// One prediction per record; a record maps roles ("text", "text_pair") to values. Records are batched by length.
+    /// One prediction per record; a record maps roles ("text", "text_pair") to values. Records are batched by length. Errors: a record
+    /// without a second text where the app was trained on pairs.
     pub fn predict_records(&mut self, records: &[Record]) -> Result<Vec<Record>> {
-        let _scope = Scope::new(self.precision);
+        let lacks = |record: &Record| {
+            self.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
+        };
+        let lacking =
+            records.iter().enumerate().find_map(|(at, record)| Some((at, lacks(record)?)));
+        if let Some((index, role)) = lacking {
+            return Err(Error::user(format!(
+                "record {index}: expected `{role}`, since the app was trained with it, found none"
+            )));
+        }
+        let _scope = PredictionScope::new(self.precision);
         if records.len() <= 1 {
             return self.network.predict(records);
         }
@@ -145,17 +170,7 @@ impl App {
     fn reader(&self, data: &DataFile, targets: bool) -> Result<DatasetReader> {
         let columns = self.network.app.columns()?;
         let mut named = data.named.clone();
-        // Columns that the training file had count as usual names, unless the user says otherwise.
-        let columns: Vec<_> = columns
-            .into_iter()
-            .map(|mut column| {
-                if let Some(Value::String(name)) = self.manifest.columns.get(&column.role) {
-                    column.names.retain(|known| known != name);
-                    column.names.insert(0, name.clone());
-                }
-                column
-            })
-            .collect();
+        let columns = as_trained(columns, &self.manifest.columns);
         if !targets {
             let is_target =
                 |role: &str| columns.iter().any(|column| column.target && column.role == role);
@@ -175,7 +190,14 @@ impl App {
     /// Figures on a labelled file; with `report` also an HTML page with the confusion matrix and the worst mistakes.
     pub fn evaluate(&mut self, data: &DataFile, report: Option<&Path>) -> Result<Evaluation> {
         let windows = self.windows(self.reader(data, true)?)?;
-        let _scope = Scope::new(self.precision);
+        // A place that cannot be written to is an error before the work.
+        let page_file = report
+            .map(|path| {
+                self.inputs.check(path, &data.path)?;
+                AtomicFile::create(path)
+            })
+            .transpose()?;
+        let _scope = PredictionScope::new(self.precision);
         let mut measure = Measure::new(self.runtime.components(), &self.network)?;
         let wants_answers = measure.wants_answers();
         let mut wrong = Vec::new();
@@ -204,14 +226,14 @@ impl App {
         }
         count.check(&data.path)?;
         let metrics = measure.figures()?;
-        if let Some(path) = report {
+        if let (Some(path), Some(file)) = (report, page_file) {
             let title = format!("{} on {}", self.manifest.app.name, data.path.display());
             let page = Report {
                 wrong,
                 options: self.manifest.training.clone(),
                 ..figures_report(&title, &self.network.app_info.labels, &metrics)
             };
-            write_report(path, &page)?;
+            write_report(path, file, &page)?;
         }
         Ok(Evaluation { rows: count.rows, skipped: count.skipped, metrics })
     }
@@ -228,7 +250,9 @@ impl App {
         let reader = self.reader(data, false)?;
         let mut columns: Vec<String> = reader.columns().keys().cloned().collect();
         let format = format.map_or_else(|| OutputFormat::of(output), Ok)?;
-        let _scope = Scope::new(self.precision);
+        self.inputs.check(output, &data.path)?;
+        let mut place = Some(OutputPlace::open(output, format)?);
+        let _scope = PredictionScope::new(self.precision);
         let mut out = None;
         let mut count = Count::default();
         for window in self.windows(reader)? {
@@ -238,9 +262,9 @@ impl App {
             let network = &mut self.network;
             let predictions = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
             let Some(first) = predictions.first() else { continue };
-            if out.is_none() {
+            if let Some(place) = place.take() {
                 columns.extend(first.keys().cloned());
-                out = Some(Output::create(output, format, std::mem::take(&mut columns))?);
+                out = Some(place.start(std::mem::take(&mut columns))?);
             }
             let Some(out) = &mut out else { continue };
             for (record, prediction) in records.into_iter().zip(predictions) {
@@ -248,9 +272,7 @@ impl App {
                 row.extend(prediction);
                 out.write(&row)?;
             }
-            if output.as_os_str() == "-" {
-                out.flush()?;
-            }
+            out.flush()?;
         }
         count.check(&data.path)?;
         if let Some(out) = out {
@@ -286,6 +308,12 @@ impl Count {
     }
 }
 
+/// Whether two labels are the same text, or the same whole number, of which data frames like to write one as "1.0".
+fn is_same_label(a: &str, b: &str) -> bool {
+    let plain = |label: &str| label.strip_suffix(".0").unwrap_or(label).to_owned();
+    a == b || plain(a) == plain(b)
+}
+
 /// Adds a window's wrong answers to the surest ones so far.
 fn keep_mistakes(wrong: &mut Vec<WrongExample>, window: &Window, predictions: &[Record]) {
     let text_of = |value: Option<&Value>| match value {
@@ -305,7 +333,7 @@ fn keep_mistakes(wrong: &mut Vec<WrongExample>, window: &Window, predictions: &[
             predicted: text_of(prediction.get("label")),
             probability: prediction.get("score").and_then(Value::as_f64).unwrap_or(0.0),
         })
-        .filter(|example| example.expected.trim() != example.predicted);
+        .filter(|example| !is_same_label(example.expected.trim(), &example.predicted));
     wrong.extend(examples);
     wrong.sort_by(|a, b| b.probability.total_cmp(&a.probability));
     wrong.truncate(MISTAKES);

@@ -3,74 +3,67 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use easytransfer_core::inference::{Precision, Scope};
+use easytransfer_core::inference::{LayerPrecision, PredictionScope};
 use easytransfer_plugin::Record;
 use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
 use easytransfer_train::data::windows::{self, Windows};
 use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::files::npy::NpyWriter;
-use easytransfer_train::files::output::{Output, OutputFormat};
+use easytransfer_train::files::output::{OutputFormat, OutputPlace};
+use easytransfer_train::model::bundle;
 use easytransfer_train::model::components::Components;
-use easytransfer_train::model::network::{AppStage, Network, Start, read_json};
+use easytransfer_train::model::network::{AppStage, Network, Start};
+use easytransfer_train::model::weights;
 use easytransfer_train::run::evaluate;
 use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::app::{BATCH_TOKENS, Count};
+use crate::inputs::Inputs;
+use crate::sentence::Recipe;
 use crate::{DataFile, Runtime};
 
 /// How vectors are made. What is not set comes from the directory's sentence-transformers files, then from the app's defaults.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EmbedOptions {
-    /// "mean", "cls", "pooled" or "max".
+    /// "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken" or "pooled".
     pub pooling: Option<String>,
     /// Euclidean length 1.
     pub normalize: Option<bool>,
     /// Most tokens of a text.
     pub max_length: Option<u64>,
+    /// What precedes every text.
+    pub prompt: Option<String>,
+    /// Name of the directory's prompt that precedes every text, where `prompt` is not set.
+    pub prompt_name: Option<String>,
     /// What the encoder's linear layers compute in.
-    pub precision: Precision,
+    pub precision: LayerPrecision,
 }
 
 /// An encoder that turns texts into vectors.
 pub struct Embedder {
     network: Network,
-    precision: Precision,
+    width: usize,
+    precision: LayerPrecision,
+    inputs: Inputs,
 }
 
 impl EmbedOptions {
-    /// The options of the app, completed from the files that sentence-transformers keeps beside a model.
-    fn complete(&self, directory: &Path) -> Result<Value> {
-        let mut options = json!({});
-        let sentence = directory.join("sentence_bert_config.json");
-        if sentence.exists()
-            && let Some(length) = read_json(&sentence)?["max_seq_length"].as_u64()
-        {
-            options["max_length"] = json!(length);
-        }
-        let pooling = directory.join("1_Pooling").join("config.json");
-        if pooling.exists() {
-            let config = read_json(&pooling)?;
-            for (key, name) in [
-                ("pooling_mode_mean_tokens", "mean"),
-                ("pooling_mode_cls_token", "cls"),
-                ("pooling_mode_max_tokens", "max"),
-            ] {
-                if config[key] == json!(true) {
-                    options["pooling"] = json!(name);
-                }
-            }
-        }
+    /// What the directory's files say, but for what is set here.
+    fn complete(&self, directory: &Path) -> Result<Recipe> {
+        let mut recipe = Recipe::read(directory)?;
         if let Some(pooling) = &self.pooling {
-            options["pooling"] = json!(pooling);
+            recipe.set_pooling(pooling);
         }
         if let Some(normalize) = self.normalize {
-            options["normalize"] = json!(normalize);
+            recipe.set_normalize(normalize);
         }
         if let Some(length) = self.max_length {
-            options["max_length"] = json!(length);
+            recipe.options.insert("max_length".to_owned(), json!(length));
         }
-        Ok(options)
+        let prompt = recipe.prompt(self.prompt.as_deref(), self.prompt_name.as_deref())?;
+        recipe.options.insert("prompt".to_owned(), json!(prompt));
+        Ok(recipe)
     }
 }
 
@@ -82,16 +75,22 @@ impl Embedder {
     ) -> Result<Embedder> {
         let components: Arc<dyn Components> = runtime.shared();
         let precision = options.precision;
-        let options = options.complete(encoder)?;
-        let stage = AppStage::new(&*components, "text-embed", options, None)?;
-        let network =
-            Network::new(&*components, stage, encoder, &serde_json::Map::new(), Start::Encoder, 0)?;
-        Ok(Embedder { network, precision })
+        let recipe = options.complete(encoder)?;
+        let app_options = Value::Object(recipe.options.clone());
+        let stage = AppStage::new(&*components, "text-embed", app_options, None)?;
+        let none = serde_json::Map::new();
+        let network = Network::new(&*components, stage, &recipe.encoder, &none, Start::Encoder, 0)?;
+        for (folder, scope) in &recipe.weights {
+            weights::load_scope(folder, &network.params, scope)?;
+        }
+        let width = recipe.width(network.model.info().hidden_size);
+        bundle::check_files(&network, encoder)?;
+        Ok(Embedder { network, width, precision, inputs: Inputs::of(encoder) })
     }
 
     /// Number of values of a vector.
     pub fn width(&self) -> usize {
-        self.network.model.info().hidden_size
+        self.width
     }
 
     /// The network: model, head, parameters and tokenizer.
@@ -103,7 +102,7 @@ impl Embedder {
     pub fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {
         let record = |text: &&str| Record::from_iter([("text".to_owned(), Value::from(*text))]);
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
-        let _scope = Scope::new(self.precision);
+        let _scope = PredictionScope::new(self.precision);
         let (mut all, mut width) = (Vec::new(), 0);
         if let [text] = texts {
             // One text does not pay for a thread.
@@ -133,13 +132,22 @@ impl Embedder {
             named: data.named.clone(),
             ..DataOptions::default()
         };
+        self.inputs.check(output, &data.path)?;
         let reader = DatasetReader::open(&data.path, &columns, &options)?;
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
         let windows = Windows::start(reader, app, tokenizer)?;
-        let _scope = Scope::new(self.precision);
+        let _scope = PredictionScope::new(self.precision);
         let mut count = Count::default();
         if output.extension().is_some_and(|ending| ending == "npy") {
-            let mut array = NpyWriter::new(output, AtomicFile::create(output)?, self.width())?;
+            let mut file = AtomicFile::create(output)?;
+            if !file.can_seek() {
+                return Err(Error::user(format!(
+                    "`{}`: expected a file, found a pipe or an open file, which cannot take an array: its number of rows, known at the end, \
+                     stands at its beginning; name a file, or let the name end otherwise for JSON Lines",
+                    output.display()
+                )));
+            }
+            let mut array = NpyWriter::new(output, file, self.width())?;
             for window in windows {
                 let window = window?;
                 count.add(&window);
@@ -151,7 +159,7 @@ impl Embedder {
             array.finish()?.commit()?;
             return Ok(count.rows);
         }
-        let mut lines = Output::create(output, OutputFormat::JsonLines, Vec::new())?;
+        let mut lines = OutputPlace::open(output, OutputFormat::JsonLines)?.start(Vec::new())?;
         for window in windows {
             let window = window?;
             count.add(&window);
@@ -162,6 +170,7 @@ impl Embedder {
                 line.insert("vector".to_owned(), Value::from(vector));
                 lines.write(&line)?;
             }
+            lines.flush()?;
         }
         count.check(&data.path)?;
         lines.finish()?;

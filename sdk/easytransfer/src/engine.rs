@@ -3,14 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 
 use easytransfer_abi::et_host;
-use easytransfer_loader::engine::{self, Device, Engine, EngineError, Precision};
+use easytransfer_loader::engine::{self, Device, Engine, EngineError, EnginePrecision};
 use easytransfer_train::{Error, Result};
 
 /// An engine that was started.
 #[derive(Clone)]
 struct Started {
     device: Device,
-    precision: Precision,
+    precision: EnginePrecision,
     /// `None` for the engine that is linked in.
     engine: Option<Engine>,
     /// Why `Auto` took the CPU.
@@ -29,7 +29,7 @@ fn refused(device: &Device, error: &EngineError) -> Error {
 
 /// Starts the engine for a device, attaches this library to it, and returns its host table. A second call for another device
 /// fails; `Auto` agrees with whatever runs.
-pub(crate) fn start(device: &Device, precision: Precision) -> Result<*const et_host> {
+pub(crate) fn start(device: &Device, precision: EnginePrecision) -> Result<*const et_host> {
     let mut slot = started();
     let mut passed_over = None;
     let engine = match (&*slot, device) {
@@ -63,7 +63,8 @@ pub(crate) fn start(device: &Device, precision: Precision) -> Result<*const et_h
     };
     if engine.is_none() && slot.is_none() {
         let name = precision.name();
-        easytransfer_core::precision::choose(name)
+        easytransfer_core::options::EnginePrecision::from_name(name)
+            .and_then(easytransfer_core::precision::choose)
             .map_err(|error| Error::user(format!("--precision {name}: {error}")))?;
     }
     let host = engine.map_or_else(easytransfer_core::host::host, |engine| engine.host());
@@ -98,7 +99,7 @@ pub fn engine_use() -> Option<(Device, Option<EngineError>)> {
 
 /// What the engine computes in.
 pub(crate) fn precision() -> &'static str {
-    started().as_ref().map_or(Precision::F32, |running| running.precision).name()
+    started().as_ref().map_or(EnginePrecision::F32, |running| running.precision).name()
 }
 
 /// What a loaded engine did so far, as JSON; `None` for the engine that is linked in.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use easytransfer_loader::Policy;
-use easytransfer_loader::engine::Precision as EnginePrecision;
+use easytransfer_loader::engine::EnginePrecision;
 use easytransfer_train::data::dataset::DataOptions;
 use easytransfer_train::model::network::Start;
 use easytransfer_train::options::validate;
@@ -16,7 +16,7 @@ use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::{
-    AppOptions, EmbedOptions, PluginInfo, Precision, RuntimeOptions, TrainConfig, TrainJob,
+    AppOptions, EmbedOptions, LayerPrecision, PluginInfo, RuntimeOptions, TrainConfig, TrainJob,
     TrainResult,
 };
 
@@ -79,13 +79,13 @@ pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
 }
 
 fn precision_schema() -> Value {
-    let names = Precision::ALL.map(Precision::name);
+    let names = LayerPrecision::ALL.map(LayerPrecision::name);
     json!({"type": "string", "enum": names, "default": "f32", "description": "what the encoder's linear layers compute in"})
 }
 
 /// The precision of checked options.
-fn precision(value: &Value) -> Precision {
-    Precision::from_name(&text(value, "precision")).unwrap_or_default()
+fn precision(value: &Value) -> LayerPrecision {
+    LayerPrecision::from_name(&text(value, "precision")).unwrap_or_default()
 }
 
 /// `{"precision": "f32" | "bf16" | "int8"}`
@@ -95,11 +95,15 @@ pub fn app_options(options: &str) -> Result<AppOptions> {
     Ok(AppOptions { precision: precision(&value) })
 }
 
-/// `{"pooling": "mean" | "cls" | "pooled" | "max", "normalize": true, "max_length": 128, "precision": "f32" | "bf16" | "int8"}`, all
-/// optional.
+/// `{"pooling": "mean" | "cls" | "max" | "mean_sqrt_len_tokens" | "weightedmean" | "lasttoken" | "pooled", "normalize": true,
+/// "max_length": 128, "prompt": "query: ", "prompt_name": "query", "precision": "f32" | "bf16" | "int8"}`, all optional.
 pub fn embed_options(options: &str) -> Result<EmbedOptions> {
     let schema = json!({"type": "object", "properties": {
-        "pooling": {"type": ["string", "null"], "enum": ["mean", "cls", "pooled", "max", null]},
+        "pooling": {"type": ["string", "null"], "enum": [
+            "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "pooled", null
+        ]},
+        "prompt": {"type": ["string", "null"]},
+        "prompt_name": {"type": ["string", "null"]},
         "normalize": {"type": ["boolean", "null"]},
         "max_length": {"type": ["integer", "null"], "minimum": 1},
         "precision": precision_schema()
@@ -107,6 +111,8 @@ pub fn embed_options(options: &str) -> Result<EmbedOptions> {
     let value = checked(&schema, options, "embedder options")?;
     Ok(EmbedOptions {
         pooling: value["pooling"].as_str().map(str::to_owned),
+        prompt: value["prompt"].as_str().map(str::to_owned),
+        prompt_name: value["prompt_name"].as_str().map(str::to_owned),
         normalize: value["normalize"].as_bool(),
         max_length: value["max_length"].as_u64(),
         precision: precision(&value),
@@ -119,10 +125,10 @@ pub fn train_config(options: &str) -> Result<TrainConfig> {
     TrainConfig::from_value(parsed(options, origin)?, origin)
 }
 
-/// A whole training run:
-/// `{"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file", "output": "dir", "config": {..}, "from_scratch": false,
-/// "columns": {"text": "sentence"}, "resume": false, "progress": "silent" | "plain" | "auto"}`; `encoder`, `train` and `output` are required, `config`
-/// is what [`TrainConfig::from_value`] takes.
+/// A whole training run: `{"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file", "output":
+/// "dir", "config": {..}, "from_scratch": false, "columns": {"text": "sentence"}, "resume": false, "overwrite": false,
+/// "progress": "silent" | "plain" | "auto"}`; `encoder`, `train` and `output` are required, `config` is what
+/// [`TrainConfig::from_value`] takes.
 pub fn train_job(options: &str) -> Result<TrainJob> {
     let origin = "fit options";
     let open = |description: &str| json!({"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": description});
@@ -136,6 +142,7 @@ pub fn train_job(options: &str) -> Result<TrainJob> {
         "from_scratch": {"type": "boolean", "default": false, "description": "random weights"},
         "columns": open("column by role, where the usual names do not fit"),
         "resume": {"type": "boolean", "default": false, "description": "go on from a checkpoint"},
+        "overwrite": {"type": "boolean", "default": false, "description": "replace what is in the output directory"},
         "progress": {"type": "string", "enum": ["silent", "plain", "auto"], "default": "silent"}
     }});
     let mut value = checked(&schema, options, origin)?;
@@ -152,6 +159,8 @@ pub fn train_job(options: &str) -> Result<TrainJob> {
         })
         .collect::<Result<_>>()?;
     let train_data = DataOptions { named, targets: true, ..DataOptions::default() };
+    let mut config = TrainConfig::from_value(value["config"].take(), "fit options: config")?;
+    config.overwrite |= is_true(&value, "overwrite");
     Ok(TrainJob {
         app: text(&value, "app"),
         encoder: text(&value, "encoder").into(),
@@ -161,7 +170,7 @@ pub fn train_job(options: &str) -> Result<TrainJob> {
         output: text(&value, "output").into(),
         valid_data: DataOptions { split: Some("valid"), ..train_data.clone() },
         train_data,
-        config: TrainConfig::from_value(value["config"].take(), "fit options: config")?,
+        config,
         resume: is_true(&value, "resume"),
         progress: match text(&value, "progress").as_str() {
             "plain" => ProgressMode::Plain,
@@ -212,7 +221,7 @@ pub fn plugins(plugins: &[PluginInfo]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{app_options, embed_options, runtime_options, train_job};
-    use crate::Precision;
+    use crate::LayerPrecision;
     use easytransfer_loader::Policy;
 
     #[test]
@@ -237,9 +246,15 @@ mod tests {
 
     #[test]
     fn precision_is_read_and_a_wrong_one_names_the_values() {
-        assert_eq!(app_options("").unwrap().precision, Precision::F32);
-        assert_eq!(app_options(r#"{"precision": "int8"}"#).unwrap().precision, Precision::Int8);
-        assert_eq!(embed_options(r#"{"precision": "bf16"}"#).unwrap().precision, Precision::Bf16);
+        assert_eq!(app_options("").unwrap().precision, LayerPrecision::F32);
+        assert_eq!(
+            app_options(r#"{"precision": "int8"}"#).unwrap().precision,
+            LayerPrecision::Int8
+        );
+        assert_eq!(
+            embed_options(r#"{"precision": "bf16"}"#).unwrap().precision,
+            LayerPrecision::Bf16
+        );
         let error = app_options(r#"{"precision": "int4"}"#).unwrap_err().to_string();
         assert!(["f32", "bf16", "int8"].iter().all(|name| error.contains(name)), "{error}");
     }

@@ -20,10 +20,12 @@
 mod app;
 mod embed;
 mod engine;
+mod inputs;
 pub mod json;
 mod parts;
 mod profile;
 mod runtime;
+mod sentence;
 
 pub use app::{App, AppOptions, DataFile, Evaluation};
 pub use embed::{EmbedOptions, Embedder};
@@ -32,11 +34,11 @@ pub use parts::{Model, Optimizer};
 pub use profile::{Profile, ProfileOp, ProfileSummary};
 pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
 
-pub use easytransfer_core::inference::Precision;
+pub use easytransfer_core::inference::LayerPrecision;
 pub use easytransfer_core::storage::keep_pages;
 pub use easytransfer_loader::Policy;
 pub use easytransfer_loader::engine::{
-    Device, Driver, EngineError, Precision as EnginePrecision, engine_places,
+    Device, Driver, EngineError, EnginePrecision, engine_places,
 };
 pub use easytransfer_plugin as plugin;
 pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};

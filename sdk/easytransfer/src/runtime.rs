@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use easytransfer_abi::et_plugin_record;
-use easytransfer_loader::engine::{Device, Precision};
-use easytransfer_loader::{Kind, LoadError, Policy, Registry, SearchPath};
+use easytransfer_loader::engine::{Device, EnginePrecision};
+use easytransfer_loader::{ComponentKind, LoadError, Policy, Registry, SearchPath};
 use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric, Recompute, set_recompute};
 use easytransfer_train::model::components::Components;
 use easytransfer_train::run::trainer::{TrainJob, TrainResult, train};
@@ -25,7 +25,7 @@ pub struct RuntimeOptions {
     /// What computes; the first runtime of a process decides for all.
     pub device: Device,
     /// How numbers are computed; the CPU engine has f32 and bf16.
-    pub precision: Precision,
+    pub precision: EnginePrecision,
 }
 
 /// One engine and the plugins found for it. Cloning shares it.
@@ -60,7 +60,7 @@ fn load_error(error: &LoadError) -> Error {
 impl Components for Registered {
     fn find(&self, kind: &str, name: &str) -> Result<ComponentRef> {
         let short = kind.trim_start_matches("et.").trim_end_matches("/1");
-        let kind = Kind::from_name(short)
+        let kind = ComponentKind::from_name(short)
             .ok_or_else(|| Error::other(format!("components of kind {kind} are not known")))?;
         let found = self.0.lookup(kind, name).map_err(|error| load_error(&error))?;
         // Interface ids are ASCII constants.

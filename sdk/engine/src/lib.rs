@@ -12,22 +12,23 @@ use easytransfer_abi::{
 use easytransfer_core::data::Buffer;
 use easytransfer_core::error::Result;
 use easytransfer_core::handle::{guard, guard_value, out, str_from};
+use easytransfer_core::options::EngineOptions;
 
 /// The record, which holds pointers to constants and functions only.
-struct Record(et_engine_record);
+struct StaticRecord(et_engine_record);
 
 // SAFETY: nothing that the record points to ever changes.
-unsafe impl Send for Record {}
+unsafe impl Send for StaticRecord {}
 // SAFETY: as above.
-unsafe impl Sync for Record {}
+unsafe impl Sync for StaticRecord {}
 
-static RECORD: OnceLock<Record> = OnceLock::new();
+static RECORD: OnceLock<StaticRecord> = OnceLock::new();
 
 /// The record of this engine; it lives until the process ends. [any-thread]
 #[unsafe(no_mangle)]
 pub extern "C" fn et_engine_entry() -> *const et_engine_record {
     let record = RECORD.get_or_init(|| {
-        Record(et_engine_record {
+        StaticRecord(et_engine_record {
             magic: ET_ENGINE_MAGIC,
             abi_major: ET_ABI_MAJOR,
             abi_minor: ET_ABI_MINOR,
@@ -45,8 +46,10 @@ pub extern "C" fn et_engine_entry() -> *const et_engine_record {
 
 #[cfg(feature = "cuda")]
 fn start(device: i32, options: &str) -> Result<()> {
-    use easytransfer_core::cuda;
-    cuda::open(device.max(0) as usize, cuda::Options::from_json(options)?)
+    // Refuses unknown keys, which the card's own reader passes over.
+    EngineOptions::from_json(options)?;
+    let options = easytransfer_cuda::Options::from_json(options)?;
+    easytransfer_cuda::open(device.max(0) as usize, options)
 }
 
 /// The CPU has one device.
@@ -59,9 +62,7 @@ fn start(device: i32, options: &str) -> Result<()> {
             format!("the CPU engine has device 0 only, found {device}"),
         ));
     }
-    let known = ["f32", "tf32", "bf16", "f16"];
-    let named = |name: &&str| options.contains(&format!("\"{name}\""));
-    easytransfer_core::precision::choose(known.into_iter().find(named).unwrap_or("f32"))
+    easytransfer_core::precision::choose(EngineOptions::from_json(options)?.precision)
 }
 
 unsafe extern "C" fn open(device: i32, options: et_str) -> *mut et_error {
@@ -82,14 +83,13 @@ unsafe extern "C" fn provide(id: *const c_char, table: *const c_void) {
     });
 }
 
-#[cfg(feature = "cuda")]
 fn text() -> String {
-    easytransfer_core::cuda::device::report()
-}
-
-#[cfg(not(feature = "cuda"))]
-fn text() -> String {
-    "{\"device\": \"cpu\"}".to_owned()
+    match easytransfer_core::device::active() {
+        Some(device) => device.report(),
+        // No device is open yet.
+        None if cfg!(feature = "cuda") => "{}".to_owned(),
+        None => "{\"device\": \"cpu\"}".to_owned(),
+    }
 }
 
 unsafe extern "C" fn report(result: *mut *mut et_buffer) -> *mut et_error {

@@ -228,7 +228,11 @@ fn check<F: Float>(
     run_ranges(kernel, "starts", shape.starts, rows)
 }
 
-pub(crate) fn check_tags(kernel: &'static str, tags: &[i64], rows: usize, bound: usize) -> Result {
+/// Refuses other than `rows` tags from 0 up to `bound`; `kernel` is named in the error.
+///
+/// # Errors
+/// `Length`; `Index`, with the position of the first one.
+pub fn check_tags(kernel: &'static str, tags: &[i64], rows: usize, bound: usize) -> Result {
     check_len(kernel, "tags", rows, tags.len())?;
     match tags.iter().position(|&tag| !(0..bound as i64).contains(&tag)) {
         None => Ok(()),

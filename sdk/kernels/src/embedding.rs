@@ -21,7 +21,11 @@ multiversion! {
     }
 }
 
-pub(crate) fn check_ids(kernel: &'static str, ids: &[i64], rows: usize) -> Result {
+/// Refuses ids [n] that are no row of a table of `rows` rows; `kernel` is named in the error.
+///
+/// # Errors
+/// `Index`, with the position of the first one.
+pub fn check_ids(kernel: &'static str, ids: &[i64], rows: usize) -> Result {
     // A negative id is a huge one without its sign.
     match ids.iter().position(|&id| id as u64 >= rows as u64) {
         None => Ok(()),

@@ -2,9 +2,9 @@
 
 use crate::error::{Facts, LoadError};
 use crate::fields::{Fields, SCHEMA_LIMIT, name, text};
-use crate::handshake::Origin;
-use crate::kind::Kind;
-use crate::manifest::{Manifest, Provided};
+use crate::handshake::LibraryOrigin;
+use crate::kind::ComponentKind;
+use crate::manifest::{PluginManifest, Provided};
 use easytransfer_abi::{ET_OP_HAS_BACKWARD, et_plugin_loss, et_plugin_op};
 use std::ffi::{c_char, c_void};
 use std::mem::offset_of;
@@ -16,7 +16,7 @@ const COMPONENT_LIMIT: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Component {
     /// What it is, and so the type behind `table`.
-    pub kind: Kind,
+    pub kind: ComponentKind,
     /// The name users write.
     pub name: String,
     /// Id of the plugin that brought it.
@@ -43,12 +43,12 @@ pub(crate) type ComponentFn =
 /// # Safety
 /// `component` is the slot of a plugin whose `init` succeeded.
 pub(crate) unsafe fn collect(
-    origin: &Origin,
+    origin: &LibraryOrigin,
     version: &str,
     component: ComponentFn,
 ) -> Result<Vec<Component>, LoadError> {
     let mut all: Vec<Component> = Vec::new();
-    for kind in Kind::ALL {
+    for kind in ComponentKind::ALL {
         for index in 0.. {
             if index == COMPONENT_LIMIT {
                 return Err(bad(
@@ -86,9 +86,9 @@ pub(crate) unsafe fn collect(
 /// # Safety
 /// `table` points to a table with a truthful `struct_size`, for all time.
 unsafe fn read_table(
-    origin: &Origin,
+    origin: &LibraryOrigin,
     version: &str,
-    kind: Kind,
+    kind: ComponentKind,
     index: usize,
     table: *const c_void,
 ) -> Result<Component, LoadError> {
@@ -140,7 +140,7 @@ unsafe fn read_table(
     for slot in kind.required_slots() {
         required_slot(slot.name, slot.offset)?;
     }
-    if kind == Kind::Op {
+    if kind == ComponentKind::Op {
         let flags = fields.number(offset_of!(et_plugin_op, flags)).unwrap_or(0);
         if flags & ET_OP_HAS_BACKWARD != 0 {
             required_slot("backward", offset_of!(et_plugin_op, backward))?;
@@ -158,8 +158,8 @@ unsafe fn read_table(
 
 /// Compares what a plugin offers with what its manifest promises. Errors: `Component`.
 pub(crate) fn compare(
-    origin: &Origin,
-    manifest: &Manifest,
+    origin: &LibraryOrigin,
+    manifest: &PluginManifest,
     components: &[Component],
 ) -> Result<(), LoadError> {
     let offered: Vec<Provided> = provided(components);
@@ -198,7 +198,7 @@ pub(crate) fn provided(components: &[Component]) -> Vec<Provided> {
 }
 
 fn bad(
-    origin: &Origin,
+    origin: &LibraryOrigin,
     problem: impl Into<String>,
     required: impl Into<String>,
     found: impl Into<String>,

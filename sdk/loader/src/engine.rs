@@ -95,7 +95,7 @@ impl std::error::Error for EngineError {}
 
 /// How numbers are computed. Parameters and optimizer states are f32 in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
+pub enum EnginePrecision {
     /// IEEE single precision everywhere.
     #[default]
     F32,
@@ -107,20 +107,20 @@ pub enum Precision {
     F16,
 }
 
-impl Precision {
+impl EnginePrecision {
     /// Its name on the command line and in options.
     pub fn name(self) -> &'static str {
         match self {
-            Precision::F32 => "f32",
-            Precision::Tf32 => "tf32",
-            Precision::Bf16 => "bf16",
-            Precision::F16 => "f16",
+            EnginePrecision::F32 => "f32",
+            EnginePrecision::Tf32 => "tf32",
+            EnginePrecision::Bf16 => "bf16",
+            EnginePrecision::F16 => "f16",
         }
     }
 }
 
 /// Opens the CUDA engine on a device. Errors name the one thing that is missing first: driver, card, library.
-pub fn open_cuda(device: u32, precision: Precision) -> Result<Engine, EngineError> {
+pub fn open_cuda(device: u32, precision: EnginePrecision) -> Result<Engine, EngineError> {
     let driver = Driver::open()?;
     driver.card(device)?;
     let engine = Engine::find()?;
@@ -129,7 +129,10 @@ pub fn open_cuda(device: u32, precision: Precision) -> Result<Engine, EngineErro
 }
 
 /// Opens an engine library by its path, without asking for a card. Errors as for [`open_cuda`], except about driver and card.
-pub fn open_library(path: &std::path::Path, precision: Precision) -> Result<Engine, EngineError> {
+pub fn open_library(
+    path: &std::path::Path,
+    precision: EnginePrecision,
+) -> Result<Engine, EngineError> {
     let engine = Engine::at(path)?;
     engine.open(0, precision)?;
     Ok(engine)

@@ -49,7 +49,7 @@ pub enum LoadError {
     /// A path does not exist, cannot be read, or holds no manifest.
     Path(Box<Facts>),
     /// The manifest is malformed; the problem names line and key.
-    Manifest(Box<Facts>),
+    PluginManifest(Box<Facts>),
     /// Another plugin with the same id comes earlier in the search order, or is loaded already.
     Duplicate(Box<Facts>),
     /// The manifest names no library for this platform.
@@ -86,7 +86,7 @@ impl LoadError {
     pub fn facts(&self) -> &Facts {
         match self {
             LoadError::Path(facts)
-            | LoadError::Manifest(facts)
+            | LoadError::PluginManifest(facts)
             | LoadError::Duplicate(facts)
             | LoadError::Platform(facts)
             | LoadError::Policy(facts)
@@ -111,7 +111,7 @@ impl LoadError {
             LoadError::Platform(_) | LoadError::Interface(_) => abi::ET_ERR_UNIMPLEMENTED,
             LoadError::Policy(_) => abi::ET_ERR_FAILED_PRECONDITION,
             LoadError::Init { code, .. } => *code,
-            LoadError::Manifest(_)
+            LoadError::PluginManifest(_)
             | LoadError::Library(_)
             | LoadError::Entry(_)
             | LoadError::Abi(_)

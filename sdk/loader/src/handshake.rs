@@ -3,7 +3,7 @@
 use crate::component::ComponentFn;
 use crate::error::{Facts, LoadError};
 use crate::fields::{Fields, name};
-use crate::manifest::Manifest;
+use crate::manifest::PluginManifest;
 use easytransfer_abi as abi;
 use easytransfer_abi::{et_error, et_host, et_plugin_record};
 use std::ffi::CString;
@@ -11,7 +11,7 @@ use std::mem::offset_of;
 use std::path::PathBuf;
 
 /// Which plugin a message is about.
-pub(crate) struct Origin {
+pub(crate) struct LibraryOrigin {
     pub id: String,
     pub file: PathBuf,
 }
@@ -72,8 +72,8 @@ impl Host {
     }
 
     /// Can this host serve the plugin of a manifest? Looks at nothing but the manifest. Errors: `Abi`, `Interface`.
-    pub fn check_manifest(&self, manifest: &Manifest) -> Result<(), LoadError> {
-        let origin = Origin { id: manifest.id.clone(), file: manifest.path.clone() };
+    pub fn check_manifest(&self, manifest: &PluginManifest) -> Result<(), LoadError> {
+        let origin = LibraryOrigin { id: manifest.id.clone(), file: manifest.path.clone() };
         self.check_version(&origin, manifest.abi_major, manifest.abi_minor)?;
         let missing: Vec<&str> = manifest
             .requires
@@ -98,7 +98,12 @@ impl Host {
         format!("abi {}.{}", self.table().abi_major, self.table().abi_minor)
     }
 
-    fn check_version(&self, origin: &Origin, major: u32, minor: u32) -> Result<(), LoadError> {
+    fn check_version(
+        &self,
+        origin: &LibraryOrigin,
+        major: u32,
+        minor: u32,
+    ) -> Result<(), LoadError> {
         let host = self.table();
         let (problem, required, remedy) = if major != host.abi_major {
             (
@@ -140,7 +145,7 @@ impl Host {
 }
 
 /// A record that passed all checks.
-pub(crate) struct Record {
+pub(crate) struct EntryRecord {
     pub id: String,
     pub version: String,
     pub flags: u32,
@@ -149,7 +154,7 @@ pub(crate) struct Record {
     pub component: ComponentFn,
 }
 
-impl Record {
+impl EntryRecord {
     /// Reads a record, field by field in the order that makes the next one trustworthy. Errors: `Abi`, `Identity`.
     ///
     /// # Safety
@@ -158,9 +163,9 @@ impl Record {
     pub unsafe fn read(
         host: &Host,
         record: *const et_plugin_record,
-        origin: &Origin,
-        manifest: Option<&Manifest>,
-    ) -> Result<Record, LoadError> {
+        origin: &LibraryOrigin,
+        manifest: Option<&PluginManifest>,
+    ) -> Result<EntryRecord, LoadError> {
         let author = "report this to the plugin's author";
         let abi_error = |problem: &str, required: String, found: String| {
             LoadError::Abi(Facts::boxed(&origin.id, &origin.file, problem, required, found, author))
@@ -228,11 +233,18 @@ impl Record {
         let (Some(init), Some(component)) = (record.init, record.component) else {
             unreachable!("both slots were found to be filled");
         };
-        Ok(Record { id, version, flags: record.flags, init, shutdown: record.shutdown, component })
+        Ok(EntryRecord {
+            id,
+            version,
+            flags: record.flags,
+            init,
+            shutdown: record.shutdown,
+            component,
+        })
     }
 
     /// Calls the plugin's `init`. Errors: `Init`.
-    pub fn init(&self, host: &Host, origin: &Origin) -> Result<(), LoadError> {
+    pub fn init(&self, host: &Host, origin: &LibraryOrigin) -> Result<(), LoadError> {
         // SAFETY: a checked record and a host that lives until the process ends; calls are serialised by the registry.
         let error = unsafe { (self.init)(host.0) };
         let Some((code, message)) = host.take_error(error) else {
@@ -251,8 +263,8 @@ impl Record {
 }
 
 fn same(
-    origin: &Origin,
-    manifest: &Manifest,
+    origin: &LibraryOrigin,
+    manifest: &PluginManifest,
     key: &str,
     wanted: &str,
     found: &str,

@@ -11,7 +11,7 @@ use std::mem::offset_of;
 /// What a component is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum ComponentKind {
     /// `et.model/1`, table `et_plugin_model`.
     Model,
     /// `et.loss/1`, table `et_plugin_loss`.
@@ -40,59 +40,59 @@ macro_rules! slots {
     };
 }
 
-impl Kind {
+impl ComponentKind {
     /// Every kind, in the order in which a plugin is asked for its components.
-    pub const ALL: [Kind; 7] = [
-        Kind::Model,
-        Kind::Loss,
-        Kind::Optimizer,
-        Kind::Strategy,
-        Kind::App,
-        Kind::Op,
-        Kind::Metric,
+    pub const ALL: [ComponentKind; 7] = [
+        ComponentKind::Model,
+        ComponentKind::Loss,
+        ComponentKind::Optimizer,
+        ComponentKind::Strategy,
+        ComponentKind::App,
+        ComponentKind::Op,
+        ComponentKind::Metric,
     ];
 
     /// The word for it in manifests and messages, for instance "loss".
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Model => "model",
-            Kind::Loss => "loss",
-            Kind::Optimizer => "optimizer",
-            Kind::Strategy => "strategy",
-            Kind::App => "app",
-            Kind::Op => "op",
-            Kind::Metric => "metric",
+            ComponentKind::Model => "model",
+            ComponentKind::Loss => "loss",
+            ComponentKind::Optimizer => "optimizer",
+            ComponentKind::Strategy => "strategy",
+            ComponentKind::App => "app",
+            ComponentKind::Op => "op",
+            ComponentKind::Metric => "metric",
         }
     }
 
     /// The kind of that name, as in a manifest.
-    pub fn from_name(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    pub fn from_name(name: &str) -> Option<ComponentKind> {
+        ComponentKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// The interface id that goes to `et_plugin_record.component`, for instance "et.loss/1".
     pub fn interface(self) -> &'static CStr {
         match self {
-            Kind::Model => c"et.model/1",
-            Kind::Loss => c"et.loss/1",
-            Kind::Optimizer => c"et.optimizer/1",
-            Kind::Strategy => c"et.strategy/1",
-            Kind::App => c"et.app/1",
-            Kind::Op => c"et.op/1",
-            Kind::Metric => c"et.metric/1",
+            ComponentKind::Model => c"et.model/1",
+            ComponentKind::Loss => c"et.loss/1",
+            ComponentKind::Optimizer => c"et.optimizer/1",
+            ComponentKind::Strategy => c"et.strategy/1",
+            ComponentKind::App => c"et.app/1",
+            ComponentKind::Op => c"et.op/1",
+            ComponentKind::Metric => c"et.metric/1",
         }
     }
 
     /// Name of the table in the header.
     pub(crate) fn table_name(self) -> &'static str {
         match self {
-            Kind::Model => "et_plugin_model",
-            Kind::Loss => "et_plugin_loss",
-            Kind::Optimizer => "et_plugin_optimizer",
-            Kind::Strategy => "et_plugin_strategy",
-            Kind::App => "et_plugin_app",
-            Kind::Op => "et_plugin_op",
-            Kind::Metric => "et_plugin_metric",
+            ComponentKind::Model => "et_plugin_model",
+            ComponentKind::Loss => "et_plugin_loss",
+            ComponentKind::Optimizer => "et_plugin_optimizer",
+            ComponentKind::Strategy => "et_plugin_strategy",
+            ComponentKind::App => "et_plugin_app",
+            ComponentKind::Op => "et_plugin_op",
+            ComponentKind::Metric => "et_plugin_metric",
         }
     }
 
@@ -100,13 +100,13 @@ impl Kind {
     pub(crate) fn schema_offset(self) -> Option<usize> {
         match self {
             // Every table with a schema has it right after the name, at the same place.
-            Kind::Op => None,
-            Kind::Model => Some(offset_of!(et_plugin_model, schema)),
-            Kind::Loss => Some(offset_of!(et_plugin_loss, schema)),
-            Kind::Optimizer => Some(offset_of!(et_plugin_optimizer, schema)),
-            Kind::Strategy => Some(offset_of!(et_plugin_strategy, schema)),
-            Kind::App => Some(offset_of!(et_plugin_app, schema)),
-            Kind::Metric => Some(offset_of!(et_plugin_metric, schema)),
+            ComponentKind::Op => None,
+            ComponentKind::Model => Some(offset_of!(et_plugin_model, schema)),
+            ComponentKind::Loss => Some(offset_of!(et_plugin_loss, schema)),
+            ComponentKind::Optimizer => Some(offset_of!(et_plugin_optimizer, schema)),
+            ComponentKind::Strategy => Some(offset_of!(et_plugin_strategy, schema)),
+            ComponentKind::App => Some(offset_of!(et_plugin_app, schema)),
+            ComponentKind::Metric => Some(offset_of!(et_plugin_metric, schema)),
         }
     }
 
@@ -114,23 +114,23 @@ impl Kind {
     /// instance and are checked when one is made; `backward` of an operation depends on its flags.
     pub(crate) fn required_slots(self) -> &'static [Slot] {
         match self {
-            Kind::Model => slots!(et_plugin_model: create, describe, forward, release),
-            Kind::Loss => slots!(et_plugin_loss: create, forward, release),
-            Kind::Optimizer => {
+            ComponentKind::Model => slots!(et_plugin_model: create, describe, forward, release),
+            ComponentKind::Loss => slots!(et_plugin_loss: create, forward, release),
+            ComponentKind::Optimizer => {
                 slots!(et_plugin_optimizer: create, step, state_save, state_load, release)
             }
-            Kind::Strategy => slots!(et_plugin_strategy: create, phases, release),
-            Kind::App => slots!(
+            ComponentKind::Strategy => slots!(et_plugin_strategy: create, phases, release),
+            ComponentKind::App => slots!(
                 et_plugin_app: create, columns, observe, observed, state, describe, features, build, forward, decode,
                 release
             ),
-            Kind::Op => slots!(et_plugin_op: infer, forward),
-            Kind::Metric => slots!(et_plugin_metric: create, update, compute, release),
+            ComponentKind::Op => slots!(et_plugin_op: infer, forward),
+            ComponentKind::Metric => slots!(et_plugin_metric: create, update, compute, release),
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ComponentKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -142,12 +142,12 @@ mod tests {
 
     #[test]
     fn names_and_interfaces_agree() {
-        for kind in Kind::ALL {
-            assert_eq!(Kind::from_name(kind.name()), Some(kind));
+        for kind in ComponentKind::ALL {
+            assert_eq!(ComponentKind::from_name(kind.name()), Some(kind));
             let expected = format!("et.{}/1", kind.name());
             assert_eq!(kind.interface().to_str(), Ok(expected.as_str()));
             assert_eq!(kind.table_name(), format!("et_plugin_{}", kind.name()));
         }
-        assert_eq!(Kind::from_name("losses"), None);
+        assert_eq!(ComponentKind::from_name("losses"), None);
     }
 }

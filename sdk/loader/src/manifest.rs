@@ -1,9 +1,10 @@
 //! Manifests: what a plugin says of itself before its library is opened.
 
 use crate::error::{Facts, LoadError};
-use crate::kind::Kind;
-use crate::nearest::nearest;
+use crate::kind::ComponentKind;
 use crate::platform::KNOWN_PLATFORMS;
+use crate::regular::read_regular;
+use easytransfer_text::nearest;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,14 @@ use toml::de::{DeTable, DeValue};
 
 /// The version of the manifest format that this loader reads.
 const MANIFEST_VERSION: u32 = 1;
+/// Bytes of the longest manifest that is read.
+pub(crate) const LARGEST: u64 = 1 << 20;
 
 /// One component that a manifest promises.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Provided {
     /// What it is.
-    pub kind: Kind,
+    pub kind: ComponentKind,
     /// The name users write.
     pub name: String,
 }
@@ -49,7 +52,7 @@ pub struct Provided {
 /// linux_amd64 = "<64 hexadecimal digits>"
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
+pub struct PluginManifest {
     /// Where it was read from.
     pub path: PathBuf,
     /// Id of the plugin: lower-case letters, digits and '-'. The file is called `<id>.toml`.
@@ -78,24 +81,26 @@ pub struct Manifest {
     pub sha256: BTreeMap<String, String>,
 }
 
-impl Manifest {
-    /// Reads a manifest. Errors: `Path` when the file cannot be read, `Manifest` otherwise.
-    pub fn read(path: &Path) -> Result<Manifest, LoadError> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+impl PluginManifest {
+    /// Reads a manifest. Errors: `Path` when the file cannot be read, `PluginManifest` otherwise.
+    pub fn read(path: &Path) -> Result<PluginManifest, LoadError> {
+        let unreadable = |found: String| {
             LoadError::Path(Facts::boxed(
                 stem(path),
                 path,
                 "cannot read the manifest",
                 "a readable UTF-8 file",
-                error.to_string(),
+                found,
                 "check the path and its permissions",
             ))
-        })?;
-        Manifest::parse(&text, path)
+        };
+        let bytes = read_regular(path, LARGEST).map_err(|error| unreadable(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| unreadable(error.to_string()))?;
+        PluginManifest::parse(&text, path)
     }
 
-    /// Parses the text of a manifest; `path` is where it lies. Errors: `Manifest`, naming file, line and key.
-    pub fn parse(text: &str, path: &Path) -> Result<Manifest, LoadError> {
+    /// Parses the text of a manifest; `path` is where it lies. Errors: `PluginManifest`, naming file, line and key.
+    pub fn parse(text: &str, path: &Path) -> Result<PluginManifest, LoadError> {
         let reader = Reader { text, path };
         let document = DeTable::parse(text).map_err(|error| {
             reader.error(error.span(), "not TOML", "a TOML document", error.message())
@@ -132,7 +137,7 @@ impl Manifest {
         }
         let abi = root.subtable("abi")?;
         abi.only(&["major", "minor", "requires", "optional"])?;
-        Ok(Manifest {
+        Ok(PluginManifest {
             path: path.to_path_buf(),
             version: root.text("version")?,
             publisher: root.optional_text("publisher")?,
@@ -180,8 +185,8 @@ fn provides(root: &Table<'_>) -> Result<Vec<Provided>, LoadError> {
         let table = root.reader.table(fields, "provides", entry.span());
         table.only(&["kind", "name"])?;
         let word = table.text("kind")?;
-        let Some(kind) = Kind::from_name(&word) else {
-            let names = Kind::ALL.map(Kind::name);
+        let Some(kind) = ComponentKind::from_name(&word) else {
+            let names = ComponentKind::ALL.map(ComponentKind::name);
             let hint = nearest(&word, names).map_or(String::new(), |n| format!(", nearest {n:?}"));
             return Err(table.wrong("kind", one_of(&names), format!("{word:?}{hint}")));
         };
@@ -258,7 +263,7 @@ impl<'a> Reader<'a> {
         let line = span.map_or(1, |span| {
             1 + self.text.bytes().take(span.start).filter(|&byte| byte == b'\n').count()
         });
-        LoadError::Manifest(Facts::boxed(
+        LoadError::PluginManifest(Facts::boxed(
             stem(self.path),
             self.path,
             format!("line {line}: {problem}"),

@@ -1,8 +1,9 @@
 //! Opening a library and fetching its record. Nothing here is ever closed.
 
 use crate::error::{Facts, LoadError};
-use crate::manifest::Manifest;
+use crate::manifest::PluginManifest;
 use crate::policy::Policy;
+use crate::regular::open_regular;
 use easytransfer_abi::et_plugin_record;
 use std::io::Read;
 use std::mem::ManuallyDrop;
@@ -16,7 +17,7 @@ type Entry = unsafe extern "C" fn() -> *const et_plugin_record;
 /// Checks the file against policy and format, opens it for the rest of the process and asks for its record.
 /// Errors: `Platform`, `Path`, `Policy`, `Library`, `Entry`.
 pub(crate) fn open(
-    manifest: &Manifest,
+    manifest: &PluginManifest,
     platform: &str,
     policy: Policy,
 ) -> Result<(PathBuf, *const et_plugin_record), LoadError> {
@@ -114,7 +115,7 @@ impl Identity {
 
 /// The bytes of a file and which file they are from.
 fn read(path: &Path) -> std::io::Result<(Vec<u8>, Identity)> {
-    let mut file = std::fs::File::open(path)?;
+    let mut file = open_regular(path)?;
     let identity = Identity::of(&file.metadata()?);
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;

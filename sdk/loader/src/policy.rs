@@ -1,7 +1,7 @@
 //! Which code may run: hashes of library files.
 
 use crate::error::{Facts, LoadError};
-use crate::manifest::Manifest;
+use crate::manifest::PluginManifest;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -21,7 +21,7 @@ impl Policy {
     /// Checks the bytes of a library. Errors: `Policy`.
     pub(crate) fn check(
         self,
-        manifest: &Manifest,
+        manifest: &PluginManifest,
         platform: &str,
         library: &Path,
         bytes: &[u8],

@@ -2,15 +2,15 @@
 
 use crate::component::{self, Component};
 use crate::error::{Facts, LoadError};
-use crate::handshake::{Host, Origin, Record};
-use crate::kind::Kind;
-use crate::manifest::{Manifest, Provided, stem};
-use crate::nearest::nearest;
+use crate::handshake::{EntryRecord, Host, LibraryOrigin};
+use crate::kind::ComponentKind;
+use crate::manifest::{PluginManifest, Provided, stem};
 use crate::open::open;
 use crate::platform::current_platform;
 use crate::policy::Policy;
 use crate::search::{Listing, SearchPath, manifests_at};
 use easytransfer_abi::{ET_PLUGIN_FLAG_PANIC_ABORT, et_host, et_plugin_record};
+use easytransfer_text::nearest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,14 +25,14 @@ pub struct LoadedPlugin {
     /// The library; "(linked in)" for a plugin without one.
     pub file: PathBuf,
     /// The manifest; None for a plugin that is linked in.
-    pub manifest: Option<Manifest>,
+    pub manifest: Option<PluginManifest>,
     /// Its components, sorted by kind and name.
     pub components: Vec<Provided>,
 }
 
 /// What a load did.
 #[derive(Clone, Debug)]
-pub struct LoadReport {
+pub struct PluginReport {
     /// Id of the plugin.
     pub plugin_id: String,
     /// Its version.
@@ -58,7 +58,7 @@ pub struct Registry {
 #[derive(Default)]
 struct State {
     plugins: Vec<Plugin>,
-    components: BTreeMap<(Kind, String), Component>,
+    components: BTreeMap<(ComponentKind, String), Component>,
     discovered: Vec<Listing>,
     /// Where `discovered` was looked for.
     searched: Vec<PathBuf>,
@@ -105,7 +105,7 @@ impl Registry {
 
     /// Loads a plugin that was listed. Loading it again does nothing. Errors: every [`LoadError`] but
     /// `NoSuchComponent`; then the registry is as it was before.
-    pub fn load(&self, listing: &Listing) -> Result<LoadReport, LoadError> {
+    pub fn load(&self, listing: &Listing) -> Result<PluginReport, LoadError> {
         match (&listing.problem, &listing.manifest) {
             (Some(problem), _) => Err(problem.clone()),
             (None, Some(manifest)) => self.load_manifest(manifest),
@@ -122,7 +122,7 @@ impl Registry {
 
     /// Loads the plugin of a manifest, or of a folder that holds one. In a folder with several, the one that has the
     /// folder's name is taken. Errors: as [`Registry::load`]; `Path` when it is not clear which plugin is meant.
-    pub fn load_path(&self, path: &Path) -> Result<LoadReport, LoadError> {
+    pub fn load_path(&self, path: &Path) -> Result<PluginReport, LoadError> {
         let manifests = manifests_at(path)?;
         let named = manifests.iter().find(|manifest| stem(manifest) == stem(path));
         let chosen = match (manifests.as_slice(), named) {
@@ -155,7 +155,7 @@ impl Registry {
     pub unsafe fn register_static(
         &self,
         record: *const et_plugin_record,
-    ) -> Result<LoadReport, LoadError> {
+    ) -> Result<PluginReport, LoadError> {
         let _one_at_a_time = lock(&self.loading);
         let file = PathBuf::from("(linked in)");
         if record.is_null() {
@@ -172,12 +172,12 @@ impl Registry {
         if let Some(report) = self.loaded(|plugin| plugin.record == address) {
             return Ok(report);
         }
-        let origin = Origin { id: "(unknown)".to_owned(), file };
+        let origin = LibraryOrigin { id: "(unknown)".to_owned(), file };
         // SAFETY: the caller's promise.
         unsafe { self.register(record, origin, None) }
     }
 
-    fn load_manifest(&self, manifest: &Manifest) -> Result<LoadReport, LoadError> {
+    fn load_manifest(&self, manifest: &PluginManifest) -> Result<PluginReport, LoadError> {
         let _one_at_a_time = lock(&self.loading);
         let same_file = |plugin: &Plugin| {
             let loaded = plugin.info.manifest.as_ref();
@@ -190,7 +190,7 @@ impl Registry {
         self.refuse_second(&manifest.id, &manifest.path)?;
         self.host.check_manifest(manifest)?;
         let (file, record) = open(manifest, current_platform(), self.policy)?;
-        let origin = Origin { id: manifest.id.clone(), file };
+        let origin = LibraryOrigin { id: manifest.id.clone(), file };
         // SAFETY: a record that a library returned; libraries are never closed.
         unsafe { self.register(record, origin, Some(manifest)) }
     }
@@ -198,15 +198,15 @@ impl Registry {
     /// Validates a plugin completely, then commits it.
     ///
     /// # Safety
-    /// As [`Record::read`]; what the record points to lives until the process ends.
+    /// As [`EntryRecord::read`]; what the record points to lives until the process ends.
     unsafe fn register(
         &self,
         address: *const et_plugin_record,
-        mut origin: Origin,
-        manifest: Option<&Manifest>,
-    ) -> Result<LoadReport, LoadError> {
+        mut origin: LibraryOrigin,
+        manifest: Option<&PluginManifest>,
+    ) -> Result<PluginReport, LoadError> {
         // SAFETY: the caller's promise.
-        let record = unsafe { Record::read(&self.host, address, &origin, manifest) }?;
+        let record = unsafe { EntryRecord::read(&self.host, address, &origin, manifest) }?;
         origin.id.clone_from(&record.id);
         self.refuse_second(&record.id, &origin.file)?;
         record.init(&self.host, &origin)?;
@@ -242,7 +242,7 @@ impl Registry {
                 info.file.display()
             ));
         }
-        let report = LoadReport { warnings, already_loaded: false, ..report_of(&info) };
+        let report = PluginReport { warnings, already_loaded: false, ..report_of(&info) };
         let mut state = self.state();
         let keyed = components.into_iter().map(|c| ((c.kind, c.name.clone()), c));
         state.components.extend(keyed);
@@ -252,7 +252,7 @@ impl Registry {
     }
 
     /// The report for a plugin that is loaded already.
-    fn loaded(&self, is_it: impl Fn(&Plugin) -> bool) -> Option<LoadReport> {
+    fn loaded(&self, is_it: impl Fn(&Plugin) -> bool) -> Option<PluginReport> {
         self.state().plugins.iter().find(|plugin| is_it(plugin)).map(|p| report_of(&p.info))
     }
 
@@ -271,7 +271,11 @@ impl Registry {
         )))
     }
 
-    fn refuse_clash(&self, origin: &Origin, components: &[Component]) -> Result<(), LoadError> {
+    fn refuse_clash(
+        &self,
+        origin: &LibraryOrigin,
+        components: &[Component],
+    ) -> Result<(), LoadError> {
         let state = self.state();
         for new in components {
             let Some(old) = state.components.get(&(new.kind, new.name.clone())) else {
@@ -291,7 +295,7 @@ impl Registry {
 
     /// The component of that kind and name. If no loaded plugin has it but one that was discovered does, that plugin is
     /// loaded. Errors: `NoSuchComponent`, naming the nearest name and the loaded plugins; those of [`Registry::load`].
-    pub fn lookup(&self, kind: Kind, name: &str) -> Result<Component, LoadError> {
+    pub fn lookup(&self, kind: ComponentKind, name: &str) -> Result<Component, LoadError> {
         if let Some(component) = self.registered(kind, name) {
             return Ok(component);
         }
@@ -303,11 +307,11 @@ impl Registry {
         self.registered(kind, name).ok_or_else(|| self.no_such(kind, name))
     }
 
-    fn registered(&self, kind: Kind, name: &str) -> Option<Component> {
+    fn registered(&self, kind: ComponentKind, name: &str) -> Option<Component> {
         self.state().components.get(&(kind, name.to_owned())).cloned()
     }
 
-    fn no_such(&self, kind: Kind, name: &str) -> LoadError {
+    fn no_such(&self, kind: ComponentKind, name: &str) -> LoadError {
         let state = self.state();
         let plugins: Vec<&str> = state.plugins.iter().map(|p| p.info.id.as_str()).collect();
         let registered = state.components.keys().filter(|(k, _)| *k == kind).map(|(_, n)| n);
@@ -392,8 +396,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn report_of(info: &LoadedPlugin) -> LoadReport {
-    LoadReport {
+fn report_of(info: &LoadedPlugin) -> PluginReport {
+    PluginReport {
         plugin_id: info.id.clone(),
         plugin_version: info.version.clone(),
         components: info.components.clone(),
@@ -402,7 +406,7 @@ fn report_of(info: &LoadedPlugin) -> LoadReport {
     }
 }
 
-fn offers(listing: &Listing, kind: Kind, name: &str) -> bool {
+fn offers(listing: &Listing, kind: ComponentKind, name: &str) -> bool {
     listing.problem.is_none()
         && listing
             .manifest

@@ -1,11 +1,13 @@
 //! Where manifests are looked for, and what is found there.
 
 use crate::error::{Facts, LoadError};
-use crate::manifest::{Manifest, stem};
+use crate::manifest::{LARGEST, PluginManifest, stem};
 use crate::platform::{KNOWN_PLATFORMS, current_platform};
+use crate::regular::open_regular;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The name of the environment variable with further places, separated by ':' (';' on Windows).
@@ -13,7 +15,7 @@ const PLUGIN_PATH: &str = "ET_PLUGIN_PATH";
 
 /// Why a place is searched, in the order of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub enum ManifestSource {
     /// The caller named it.
     Explicit,
     /// It is in `ET_PLUGIN_PATH`.
@@ -26,14 +28,14 @@ pub enum Source {
     System,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ManifestSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Source::Explicit => "explicit path",
-            Source::Environment => PLUGIN_PATH,
-            Source::Executable => "beside the executable",
-            Source::User => "user data folder",
-            Source::System => "system folder",
+            ManifestSource::Explicit => "explicit path",
+            ManifestSource::Environment => PLUGIN_PATH,
+            ManifestSource::Executable => "beside the executable",
+            ManifestSource::User => "user data folder",
+            ManifestSource::System => "system folder",
         })
     }
 }
@@ -42,7 +44,7 @@ impl fmt::Display for Source {
 /// folders in it. The current folder is never a place unless the caller or `ET_PLUGIN_PATH` names it.
 #[derive(Clone, Debug, Default)]
 pub struct SearchPath {
-    places: Vec<(Source, PathBuf)>,
+    places: Vec<(ManifestSource, PathBuf)>,
 }
 
 impl SearchPath {
@@ -64,7 +66,7 @@ impl SearchPath {
     /// Nothing but these places.
     pub fn only(places: &[PathBuf]) -> SearchPath {
         SearchPath {
-            places: places.iter().map(|place| (Source::Explicit, place.clone())).collect(),
+            places: places.iter().map(|place| (ManifestSource::Explicit, place.clone())).collect(),
         }
     }
 
@@ -79,22 +81,26 @@ impl SearchPath {
         // An empty entry would mean the current folder to a shell; here it means nothing.
         let entries = environment.into_iter().flat_map(std::env::split_paths);
         let entries = entries.filter(|entry| !entry.as_os_str().is_empty());
-        search.places.extend(entries.map(|entry| (Source::Environment, entry)));
+        search.places.extend(entries.map(|entry| (ManifestSource::Environment, entry)));
         if let Some(dir) = executable_dir {
-            search.places.push((Source::Executable, dir.join("plugins")));
-            search.places.push((Source::Executable, dir.join("../lib/easytransfer/plugins")));
+            search.places.push((ManifestSource::Executable, dir.join("plugins")));
+            search
+                .places
+                .push((ManifestSource::Executable, dir.join("../lib/easytransfer/plugins")));
         }
         if let Some(dir) = data_dir {
-            search.places.push((Source::User, dir.join("easytransfer/plugins")));
+            search.places.push((ManifestSource::User, dir.join("easytransfer/plugins")));
         }
         if cfg!(unix) {
-            search.places.push((Source::System, PathBuf::from("/usr/lib/easytransfer/plugins")));
+            search
+                .places
+                .push((ManifestSource::System, PathBuf::from("/usr/lib/easytransfer/plugins")));
         }
         search
     }
 
     /// The places in order.
-    pub fn places(&self) -> impl Iterator<Item = (Source, &Path)> {
+    pub fn places(&self) -> impl Iterator<Item = (ManifestSource, &Path)> {
         self.places.iter().map(|(source, path)| (*source, path.as_path()))
     }
 
@@ -104,7 +110,7 @@ impl SearchPath {
         let mut first: HashMap<String, PathBuf> = HashMap::new();
         let mut seen = Vec::new();
         for (source, place) in self.places() {
-            let optional = source > Source::Environment;
+            let optional = source > ManifestSource::Environment;
             if optional && !place.is_dir() {
                 continue;
             }
@@ -137,9 +143,9 @@ pub struct Listing {
     /// The manifest.
     pub path: PathBuf,
     /// Why the place was searched.
-    pub source: Source,
+    pub source: ManifestSource,
     /// Its content, unless it cannot be read.
-    pub manifest: Option<Manifest>,
+    pub manifest: Option<PluginManifest>,
     /// Why it cannot be loaded as it stands: malformed, a duplicate of an earlier one, not for this platform.
     pub problem: Option<LoadError>,
 }
@@ -147,10 +153,10 @@ pub struct Listing {
 impl Listing {
     /// A listing for one manifest outside any search.
     pub(crate) fn single(path: &Path) -> Listing {
-        Listing::read(Source::Explicit, path, &mut HashMap::new())
+        Listing::read(ManifestSource::Explicit, path, &mut HashMap::new())
     }
 
-    fn broken(source: Source, path: &Path, problem: LoadError) -> Listing {
+    fn broken(source: ManifestSource, path: &Path, problem: LoadError) -> Listing {
         Listing {
             id: stem(path),
             path: path.to_path_buf(),
@@ -160,8 +166,8 @@ impl Listing {
         }
     }
 
-    fn read(source: Source, path: &Path, first: &mut HashMap<String, PathBuf>) -> Listing {
-        let manifest = match Manifest::read(path) {
+    fn read(source: ManifestSource, path: &Path, first: &mut HashMap<String, PathBuf>) -> Listing {
+        let manifest = match PluginManifest::read(path) {
             Ok(manifest) => manifest,
             Err(problem) => return Listing::broken(source, path, problem),
         };
@@ -189,7 +195,7 @@ impl Listing {
     }
 }
 
-fn wrong_platform(manifest: &Manifest) -> Option<LoadError> {
+fn wrong_platform(manifest: &PluginManifest) -> Option<LoadError> {
     let platform = current_platform();
     if manifest.library.contains_key(platform) {
         return None;
@@ -263,7 +269,11 @@ pub(crate) fn manifests_at(place: &Path) -> Result<Vec<PathBuf>, LoadError> {
     Ok(found)
 }
 
+/// Whether the file mentions `manifest_version`. What cannot be looked into, such as a pipe of that name, counts as
+/// one: reading it then says in the list of plugins what is wrong.
 fn is_manifest(path: &Path) -> bool {
     let marker = b"manifest_version";
-    std::fs::read(path).is_ok_and(|text| text.windows(marker.len()).any(|word| word == marker))
+    let mut text = Vec::new();
+    let start = open_regular(path).and_then(|file| file.take(LARGEST).read_to_end(&mut text));
+    start.is_err() || text.windows(marker.len()).any(|word| word == marker)
 }

@@ -1,6 +1,6 @@
 //! Manifests: what is read, and what is said of one that is wrong.
 
-use easytransfer_loader::{Kind, LoadError, Manifest, Provided};
+use easytransfer_loader::{ComponentKind, LoadError, PluginManifest, Provided};
 use std::path::{Path, PathBuf};
 
 const GOOD: &str = r#"manifest_version = 1
@@ -32,8 +32,8 @@ windows_amd64 = "loss_basic.dll"
 linux_amd64 = "ABABABABABABABABABABABABABABABABABABABABABABABABABABABABABABABAB"
 "#;
 
-fn parse(text: &str) -> Result<Manifest, LoadError> {
-    Manifest::parse(text, Path::new("/plugins/loss-basic.toml"))
+fn parse(text: &str) -> Result<PluginManifest, LoadError> {
+    PluginManifest::parse(text, Path::new("/plugins/loss-basic.toml"))
 }
 
 /// Parses `GOOD` with one text replaced; the error must name the line and the words.
@@ -41,7 +41,7 @@ fn parse(text: &str) -> Result<Manifest, LoadError> {
 fn wrong(from: &str, to: &str, line: usize, words: &[&str]) {
     assert!(GOOD.contains(from), "{from:?} is not in the good manifest");
     let error = parse(&GOOD.replacen(from, to, 1)).expect_err("the manifest is wrong");
-    assert!(matches!(error, LoadError::Manifest(_)));
+    assert!(matches!(error, LoadError::PluginManifest(_)));
     let text = error.to_string();
     let line = format!("line {line}: ");
     for word in ["plugin \"loss-basic\" (/plugins/loss-basic.toml)", &line].iter().chain(words) {
@@ -57,7 +57,7 @@ fn every_field_is_read() {
     assert_eq!(manifest.requires, ["et.tensor/1", "et.nn/1"]);
     assert_eq!(manifest.optional, ["et.log/1"]);
     assert_eq!(manifest.description, "The common losses");
-    let loss = |name: &str| Provided { kind: Kind::Loss, name: name.to_owned() };
+    let loss = |name: &str| Provided { kind: ComponentKind::Loss, name: name.to_owned() };
     assert_eq!(manifest.provides, [loss("cross-entropy"), loss("mse")]);
     let library = manifest.library_path("linux_amd64");
     assert_eq!(library, Some(PathBuf::from("/plugins/lib/libloss_basic.so")));

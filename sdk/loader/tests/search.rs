@@ -2,7 +2,8 @@
 
 use easytransfer_abi::{ET_ABI_MAJOR, ET_ABI_MINOR, et_host};
 use easytransfer_loader::{
-    KNOWN_PLATFORMS, Kind, LoadError, Registry, SearchPath, Source, current_platform,
+    ComponentKind, KNOWN_PLATFORMS, LoadError, ManifestSource, Registry, SearchPath,
+    current_platform,
 };
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ static HOST: et_host = et_host {
     error_message: None,
     error_release: None,
     live_handles: None,
+    error_new_detailed: None,
+    error_details: None,
 };
 
 fn registry() -> Registry {
@@ -54,15 +57,15 @@ fn places_come_in_order() {
         Some(Path::new("/opt/et/bin")),
         Some(Path::new("/home/u/.local/share")),
     );
-    let places: Vec<(Source, &Path)> = search.places().collect();
+    let places: Vec<(ManifestSource, &Path)> = search.places().collect();
     let expected = [
-        (Source::Explicit, "/x"),
-        (Source::Environment, "/e1"),
-        (Source::Environment, "/e2"),
-        (Source::Executable, "/opt/et/bin/plugins"),
-        (Source::Executable, "/opt/et/bin/../lib/easytransfer/plugins"),
-        (Source::User, "/home/u/.local/share/easytransfer/plugins"),
-        (Source::System, "/usr/lib/easytransfer/plugins"),
+        (ManifestSource::Explicit, "/x"),
+        (ManifestSource::Environment, "/e1"),
+        (ManifestSource::Environment, "/e2"),
+        (ManifestSource::Executable, "/opt/et/bin/plugins"),
+        (ManifestSource::Executable, "/opt/et/bin/../lib/easytransfer/plugins"),
+        (ManifestSource::User, "/home/u/.local/share/easytransfer/plugins"),
+        (ManifestSource::System, "/usr/lib/easytransfer/plugins"),
     ];
     assert_eq!(places, expected.map(|(source, path)| (source, Path::new(path))));
     let none = SearchPath::from_parts(&[], Some(OsStr::new("")), None, None);
@@ -87,7 +90,7 @@ fn first_of_an_id_wins_and_the_rest_is_reported() {
     assert!(problem.to_string().contains(first.to_str().unwrap()), "{problem}");
     assert_eq!(registry.load(&listings[1]).expect_err("a duplicate"), *problem);
     // What only the second promises is not offered.
-    let error = registry.lookup(Kind::Loss, "two").expect_err("not offered").to_string();
+    let error = registry.lookup(ComponentKind::Loss, "two").expect_err("not offered").to_string();
     assert!(
         error.contains("no loss has this name") && error.contains("found: one, three;"),
         "{error}"
@@ -108,12 +111,12 @@ fn what_cannot_be_used_is_listed_with_the_reason() {
     let listings = registry.discover(&search);
     assert_eq!(listings.len(), 3);
     assert!(matches!(listings[0].problem, Some(LoadError::Platform(_))));
-    assert!(matches!(listings[1].problem, Some(LoadError::Manifest(_))));
+    assert!(matches!(listings[1].problem, Some(LoadError::PluginManifest(_))));
     assert!(matches!(listings[2].problem, Some(LoadError::Path(_))));
     let text = listings[0].problem.as_ref().unwrap().to_string();
     assert!(text.contains(elsewhere) && text.contains(current_platform()), "{text}");
     // The search for a component says what stood in the way.
-    let text = registry.lookup(Kind::Loss, "far").expect_err("not usable").to_string();
+    let text = registry.lookup(ComponentKind::Loss, "far").expect_err("not usable").to_string();
     assert!(text.contains("loss-elsewhere.toml") && text.contains("torn.toml"), "{text}");
 }
 
@@ -134,4 +137,48 @@ fn a_path_must_lead_to_one_plugin() {
     std::fs::write(root.join("x.so"), "").unwrap();
     let text = registry.load_path(&root.join("x.so")).expect_err("no manifest").to_string();
     assert!(text.contains("name the manifest beside the library"), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn pipe_named_as_a_manifest_is_listed_and_waited_for_by_nobody() {
+    let place = folder("pipe");
+    manifest(&place, "loss-a", current_platform(), "a");
+    let pipe = place.join("x.toml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let registry = registry();
+    registry.discover(&SearchPath::only(&[place]));
+    let listings = registry.discovered();
+    let problem = |id: &str| {
+        let listing = listings.iter().find(|listing| listing.id == id).unwrap();
+        listing.problem.as_ref().map(ToString::to_string)
+    };
+    assert_eq!(problem("loss-a"), None);
+    let found = problem("x").unwrap();
+    assert!(found.contains("x.toml") && found.contains("pipe"), "{found}");
+    let error = registry.load_path(&pipe).unwrap_err().to_string();
+    assert!(error.contains("x.toml"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn pipe_named_as_a_library_is_refused() {
+    let place = folder("pipe-library");
+    let path = manifest(&place, "loss-a", current_platform(), "a");
+    let pipe = place.join("absent.so");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = registry().load_path(&path).unwrap_err().to_string();
+    assert!(error.contains("absent.so") && error.contains("pipe"), "{error}");
+}
+
+#[test]
+fn overlong_manifest_is_listed_as_one() {
+    let place = folder("overlong");
+    let path = manifest(&place, "loss-a", current_platform(), "a");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}{}", "#\n".repeat(1 << 20))).unwrap();
+    let registry = registry();
+    registry.discover(&SearchPath::only(&[place]));
+    let found = registry.discovered()[0].problem.as_ref().unwrap().to_string();
+    assert!(found.contains("at most 1048576 bytes"), "{found}");
 }

@@ -58,7 +58,7 @@ pub struct AppInfo {
     pub metrics: Vec<Choice>,
     /// Name of the figure that decides which checkpoint is best.
     pub best: String,
-    /// "max" or "min".
+    /// "max" or "min": whether more or less of it is better. Where it is empty the metric says so.
     pub best_is: String,
     /// `ET_WANT_` bits that the head needs from the model.
     pub want: u32,
@@ -107,7 +107,7 @@ pub trait App: Send + Sync + Sized + 'static {
     fn columns(&self) -> Vec<Column>;
 
     /// Sees every training record before training. Refuses what [`App::features`] would refuse: bad rows should be known before the
-    /// first step, and features are made when a row's turn comes.
+    /// first step, and features are made when a row's turn comes. [`Error::record`](crate::Error::record) makes the refusal.
     fn observe(&mut self, record: &Record) -> Result<()>;
 
     /// All records were seen.

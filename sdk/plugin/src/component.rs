@@ -1,7 +1,8 @@
 //! What all kinds of components share: instances behind an opaque pointer, caught panics, and the host's handle of a table.
 
-use crate::{Buffer, Error, Lent, Level, Result, Rng};
+use crate::{Buffer, Error, Lent, LogLevel, Result, Rng};
 use easytransfer_abi as abi;
+use easytransfer_text::panic_text;
 use serde::de::DeserializeOwned;
 use std::ffi::{CStr, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,21 +15,12 @@ pub(crate) struct Instance<T> {
     poisoned: AtomicBool,
 }
 
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    if let Some(text) = payload.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "a panic without a message".to_owned()
-    }
-}
-
 /// Writes to the host's log what a slot that answers without an error cannot say. The type's path begins with the plugin's crate.
 pub(crate) fn log_panic<T>(slot: &str, text: &str) {
     let target = std::any::type_name::<T>();
     // A log that fails leaves nothing that could be told.
-    let _ = catch_unwind(|| crate::log(Level::Error, target, &format!("{target}, {slot}: {text}")));
+    let _ =
+        catch_unwind(|| crate::log(LogLevel::Error, target, &format!("{target}, {slot}: {text}")));
 }
 
 /// Runs `f` and turns errors and panics into an error of the boundary.
@@ -120,7 +112,7 @@ impl<T> Instance<T> {
                 drop(unsafe { Box::from_raw(raw.cast::<Self>()) });
             }));
             if let Err(payload) = dropped {
-                log_panic::<T>("release", &panic_text(&*payload));
+                log_panic::<T>("release", panic_text(&*payload));
             }
         }
     }

@@ -188,7 +188,7 @@ impl Rows {
 }
 
 handle! {
-    /// Bytes owned by the host, possibly a mapped file.
+    /// Bytes owned by the host, possibly the content of a file.
     Buffer(et_buffer) released by data, et_host_data.buffer_release
 }
 
@@ -204,7 +204,7 @@ impl Buffer {
         unsafe { Self::from_raw(out) }
     }
 
-    /// Maps a file for reading without copying it.
+    /// The bytes of a regular file, which is read whole; what becomes of it later does not change them.
     pub fn map_file(path: &str) -> Result<Self> {
         let mut out = null_mut();
         call!(tables().data, et_host_data.buffer_map_file(borrow(path), &mut out))?;

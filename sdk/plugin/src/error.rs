@@ -1,7 +1,9 @@
 //! Errors on this side of the boundary, and their way across it.
 
-use crate::host;
+use crate::host::{self, slot};
+use crate::text::borrow;
 use easytransfer_abi as abi;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Result of everything that can fail here.
@@ -17,12 +19,45 @@ pub struct Error(Box<Failure>);
 struct Failure {
     code: i32,
     message: String,
+    /// A JSON object, or empty.
+    details: String,
+}
+
+/// What an app has against a record, as data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordFault {
+    /// Role of the value that is wrong: "text", "label" or another one of the app's columns.
+    pub role: String,
+    /// What was expected of it, for instance "a finite number".
+    pub expected: String,
+    /// What was found, for instance "\"NaN\"".
+    pub found: String,
 }
 
 impl Error {
     /// An error with one of the `ET_ERR_` codes.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
-        Self(Box::new(Failure { code, message: message.into() }))
+        Self(Box::new(Failure { code, message: message.into(), details: String::new() }))
+    }
+
+    /// The value of a record under `role` cannot be used. An app says so of a record that it refuses; the host adds file, line and the
+    /// column's name.
+    pub fn record(
+        role: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        let fault =
+            RecordFault { role: role.into(), expected: expected.into(), found: found.into() };
+        let message = format!("{}: expected {}, found {}", fault.role, fault.expected, fault.found);
+        let mut error = Self::bad_input(message);
+        error.0.details = serde_json::to_string(&fault).unwrap_or_default();
+        error
+    }
+
+    /// The parts of an error that [`Error::record`] made, on whichever side of the boundary, or an app in another language.
+    pub fn record_fault(&self) -> Option<RecordFault> {
+        serde_json::from_str(&self.0.details).ok()
     }
 
     /// An option or a piece of data is malformed; the message names the place.
@@ -72,18 +107,30 @@ impl Error {
             let message = host
                 .error_message
                 .map_or_else(String::new, |f| crate::text::to_string_lossy(f(raw)));
+            let mut error = Self::new(code, message);
+            if let Some(details) = slot!(host, et_host.error_details) {
+                error.0.details = crate::text::to_string_lossy(details(raw));
+            }
             if let Some(release) = host.error_release {
                 release(raw);
             }
-            Self::new(code, message)
+            error
         }
     }
 
     /// Hands the error to the other side, which owns it.
     pub(crate) fn into_raw(self) -> *mut abi::et_error {
-        match host::try_host().and_then(|host| host.error_new) {
-            // SAFETY: the message is borrowed for the call and copied by the host.
-            Some(make) => unsafe { make(self.0.code, crate::text::borrow(&self.0.message)) },
+        let Some(host) = host::try_host() else { return std::ptr::null_mut() };
+        let Failure { code, message, details } = &*self.0;
+        if !details.is_empty()
+            && let Some(make) = slot!(host, et_host.error_new_detailed)
+        {
+            // SAFETY: the texts are borrowed for the call and copied by the host.
+            return unsafe { make(*code, borrow(message), borrow(details)) };
+        }
+        match host.error_new {
+            // SAFETY: as above.
+            Some(make) => unsafe { make(*code, borrow(message)) },
             None => std::ptr::null_mut(),
         }
     }
@@ -106,5 +153,28 @@ impl From<serde_json::Error> for Error {
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         Self::new(abi::ET_ERR_IO, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, RecordFault};
+
+    #[test]
+    fn record_faults_are_data_and_prose_and_survive_context() {
+        // Parts that look like the prose around them.
+        let error = Error::record("label", "one of [a, found b]", "\"x, found y: expected z\"");
+        assert_eq!(
+            error.message(),
+            "label: expected one of [a, found b], found \"x, found y: expected z\""
+        );
+        let fault = RecordFault {
+            role: "label".to_owned(),
+            expected: "one of [a, found b]".to_owned(),
+            found: "\"x, found y: expected z\"".to_owned(),
+        };
+        assert_eq!(error.record_fault(), Some(fault.clone()));
+        assert_eq!(error.context("app x").record_fault(), Some(fault));
+        assert_eq!(Error::bad_input("label: expected a, found b").record_fault(), None);
     }
 }

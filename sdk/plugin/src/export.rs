@@ -11,19 +11,19 @@ pub use easytransfer_abi::et_plugin_record;
 /// A record that may be a static.
 #[doc(hidden)]
 #[repr(transparent)]
-pub struct Record(pub et_plugin_record);
+pub struct StaticRecord(pub et_plugin_record);
 
 // SAFETY: the record is immutable, and its pointers are to statics.
-unsafe impl Sync for Record {}
+unsafe impl Sync for StaticRecord {}
 
 /// A list of component tables that may be a static.
 #[doc(hidden)]
-pub struct Components(pub &'static [(&'static CStr, *const c_void)]);
+pub struct StaticComponents(pub &'static [(&'static CStr, *const c_void)]);
 
 // SAFETY: tables are immutable statics.
-unsafe impl Sync for Components {}
+unsafe impl Sync for StaticComponents {}
 
-impl Components {
+impl StaticComponents {
     /// Component `index` of a kind.
     ///
     /// # Safety
@@ -90,7 +90,7 @@ macro_rules! export {
         $(,)?
     ) => {
         const _: () = {
-            static COMPONENTS: $crate::export::Components = $crate::export::Components(&[
+            static COMPONENTS: $crate::export::StaticComponents = $crate::export::StaticComponents(&[
                 $($((c"et.model/1", ::std::ptr::from_ref($crate::ModelTable::<$model>::TABLE).cast()),)*)?
                 $($((c"et.loss/1", ::std::ptr::from_ref($crate::LossTable::<$loss>::TABLE).cast()),)*)?
                 $($((c"et.optimizer/1", ::std::ptr::from_ref($crate::OptimizerTable::<$optimizer>::TABLE).cast()),)*)?
@@ -108,8 +108,8 @@ macro_rules! export {
                 unsafe { COMPONENTS.find(kind, index) }
             }
 
-            static RECORD: $crate::export::Record =
-                $crate::export::Record($crate::export::et_plugin_record {
+            static RECORD: $crate::export::StaticRecord =
+                $crate::export::StaticRecord($crate::export::et_plugin_record {
                     magic: $crate::abi::ET_PLUGIN_MAGIC,
                     abi_major: $crate::abi::ET_ABI_MAJOR,
                     abi_minor: $crate::abi::ET_ABI_MINOR,

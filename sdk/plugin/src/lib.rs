@@ -27,7 +27,6 @@
 //! What it deliberately does not do: it never links the engine; every operation goes through the host's C tables.
 
 mod app;
-mod checkpoint;
 mod component;
 pub mod cuda;
 mod data;
@@ -45,6 +44,7 @@ mod op;
 mod optimizer;
 mod param;
 pub mod profile;
+mod recompute;
 mod service;
 mod session;
 pub mod step;
@@ -56,11 +56,10 @@ mod text;
 pub use easytransfer_abi as abi;
 
 pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Module, Record};
-pub use checkpoint::{Recompute, checkpoint, set_recompute};
 pub use component::{Call, ComponentRef};
 pub use cuda::Cuda;
 pub use data::{Buffer, Map, Row, Rows};
-pub use error::{Error, Result};
+pub use error::{Error, RecordFault, Result};
 pub use host::{Lent, attach, live_handles, raw_host};
 pub use layers::{Embedding, LayerNorm, Linear, LinearConfig};
 pub use loss::{LoadedLoss, Loss, LossTable, weight_of_rows};
@@ -75,7 +74,8 @@ pub use op::stateless;
 pub use op::{InputView, LoadedOp, Op, OpTable, OutputSpec, OutputView, apply};
 pub use optimizer::{LoadedOptimizer, Optimizer, OptimizerTable};
 pub use param::{Init, Param, Params, Scope, out_of_range};
-pub use service::{Encoding, Level, Rng, RngState, Stream, Tokenizer, log};
+pub use recompute::{Recompute, recomputed, set_recompute};
+pub use service::{Encoding, LogLevel, Rng, RngState, Stream, Tokenizer, log};
 pub use session::{MODEL, Session, SessionHost, SessionOptimizer, host_table};
 pub use strategy::{LoadedStrategy, Phases, Strategy, StrategyTable};
 pub use tensor::{DType, Element, Tensor, is_recording, no_grad};

@@ -50,6 +50,8 @@ pub struct ModelInfo {
     /// Scopes of the model besides those of `depth`, each with the depth to which it counts: a projection behind the embeddings at 0, a
     /// pooler above the last of N layers at N + 1.
     pub beside: Vec<(String, usize)>,
+    /// Scope of the parameters that only "pooled" needs; empty when there are none.
+    pub pooler: String,
 }
 
 /// A head that checkpoints of a model may have, with the encoder under [`ModelInfo::base_prefix`].
@@ -63,6 +65,12 @@ pub struct Task {
 }
 
 impl ModelInfo {
+    /// Whether only "pooled" needs the parameter of this name.
+    pub fn is_pooler(&self, name: &str) -> bool {
+        !self.pooler.is_empty()
+            && name.strip_prefix(&*self.pooler).is_some_and(|rest| rest.starts_with('.'))
+    }
+
     /// Depth of a parameter of the model: 0 for the embeddings, k for layer k of N from 1, N + 1 for what lies above. Nothing for a parameter
     /// that is not the model's, which is the head's. Whoever must tell the model from its head asks here.
     pub fn depth_of(&self, name: &str) -> Option<usize> {

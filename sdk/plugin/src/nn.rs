@@ -15,13 +15,21 @@ use std::ptr::{null, null_mut};
 pub enum Activation {
     /// Identity.
     #[default]
+    #[serde(alias = "linear")]
     None = abi::ET_ACTIVATION_NONE,
     /// `max(x, 0)`
     Relu = abi::ET_ACTIVATION_RELU,
     /// Exact GELU.
+    #[serde(alias = "gelu_python")]
     Gelu = abi::ET_ACTIVATION_GELU,
     /// GELU by tanh.
-    #[serde(alias = "gelu_new", alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    #[serde(
+        alias = "gelu_new",
+        alias = "gelu_pytorch_tanh",
+        alias = "gelu_python_tanh",
+        alias = "gelu_fast",
+        alias = "gelu_accurate"
+    )]
     GeluTanh = abi::ET_ACTIVATION_GELU_TANH,
     /// Hyperbolic tangent.
     Tanh = abi::ET_ACTIVATION_TANH,

@@ -410,7 +410,7 @@ const WRITTEN_AT_ONCE: usize = 1 << 18;
 /// How important a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
-pub enum Level {
+pub enum LogLevel {
     /// Something failed.
     Error = abi::ET_LOG_ERROR,
     /// Something is probably not what the user wants.
@@ -422,7 +422,7 @@ pub enum Level {
 }
 
 /// Writes one message to the host's log; `target` names the writer.
-pub fn log(level: Level, target: &str, message: &str) {
+pub fn log(level: LogLevel, target: &str, message: &str) {
     if let Some(table) = crate::host::try_host().and_then(|_| tables().log) {
         ask!(table, et_host_log.write(level as i32, borrow(target), borrow(message)) or ());
     }

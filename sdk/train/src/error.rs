@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use easytransfer_text::excerpt;
+
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -184,6 +186,14 @@ impl Error {
         Error::Io { doing, path: path.into(), source }
     }
 
+    /// The same with the line of a data file where it showed, if it is about a data file.
+    pub(crate) fn at_line(self, line: u64) -> Error {
+        match self {
+            Error::Data(error) => error.line(line).into(),
+            other => other,
+        }
+    }
+
     /// An error caused by bad input that no other variant describes.
     pub fn user(message: impl Into<String>) -> Error {
         Error::Other { message: message.into(), user: true }
@@ -211,22 +221,6 @@ impl Error {
             Error::Worker { .. } | Error::Cancelled => false,
         }
     }
-}
-
-/// Shortens a piece of somebody's data for a message: at most 60 characters, control characters escaped.
-pub fn excerpt(text: &str) -> String {
-    let mut short = String::new();
-    for character in text.chars().take(60) {
-        if character.is_control() {
-            short.extend(character.escape_debug());
-        } else {
-            short.push(character);
-        }
-    }
-    if text.chars().nth(60).is_some() {
-        short.push('…');
-    }
-    short
 }
 
 fn write_remedy(f: &mut fmt::Formatter<'_>, remedy: &str) -> fmt::Result {
@@ -330,11 +324,5 @@ mod tests {
         assert!(missing.is_user_error());
         assert!(!full.is_user_error());
         assert!(!Error::Cancelled.is_user_error());
-    }
-
-    #[test]
-    fn excerpt_is_short_and_printable() {
-        assert_eq!(excerpt("a\tb"), "a\\tb");
-        assert_eq!(excerpt(&"é".repeat(100)).chars().count(), 61);
     }
 }

@@ -108,6 +108,18 @@ fn json_lines_survive_damage() {
 }
 
 #[test]
+fn json_arrays_and_spread_objects_survive_damage() {
+    let array = "[ {\"a\":\"不\\n]\",\"n\":1.5e3},\n{\"a\":[1,\"x\"],\"n\":null} ]\n";
+    both(14, Format::JsonLines, array.as_bytes());
+    both(15, Format::JsonLines, "{\n\"a\": \"}\",\n\"n\": {}}\n{\"a\": 1}".as_bytes());
+}
+
+#[test]
+fn separators_of_spreadsheets_survive_damage() {
+    both(16, Format::Csv, "sep=;\r\nlabel;text;;\n1;\"a; \"\"b\"\"\nc\";;\n".as_bytes());
+}
+
+#[test]
 fn gzip_survives_damage() {
     use std::io::Write;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -18,7 +18,6 @@ pub mod data;
 pub mod error;
 pub mod files;
 pub mod model;
-pub mod nearest;
 pub mod options;
 pub mod report;
 pub mod run;
@@ -26,4 +25,5 @@ pub mod run;
 #[cfg(test)]
 mod fuzz_tests;
 
+pub use easytransfer_text as nearest;
 pub use error::{Error, Result};

@@ -23,6 +23,8 @@ static HOST: et_host = et_host {
     error_message: Some(error_message),
     error_release: Some(error_release),
     live_handles: Some(live_errors_slot),
+    error_new_detailed: None,
+    error_details: None,
 };
 
 static LOG: et_host_log =

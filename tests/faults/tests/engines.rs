@@ -1,14 +1,14 @@
 //! Engine libraries that are each broken in one way, and what the loader says of them.
 
 use easytransfer_faults::Workshop;
-use easytransfer_loader::engine::{Engine, EngineError, Precision, open_library};
+use easytransfer_loader::engine::{Engine, EngineError, EnginePrecision, open_library};
 
 /// Opens `plugins/engine.c`, compiled with these definitions.
 fn open(name: &str, defines: &[&str]) -> Result<Engine, EngineError> {
     let folder = Workshop::new(env!("CARGO_TARGET_TMPDIR"), &format!("engine-{name}"));
     let defines: Vec<String> = defines.iter().map(|define| format!("-D{define}")).collect();
     let file = folder.compile_with("engine.c", &format!("{name}.so"), &defines);
-    open_library(&file, Precision::Bf16)
+    open_library(&file, EnginePrecision::Bf16)
 }
 
 fn refusal(name: &str, defines: &[&str]) -> String {
@@ -60,10 +60,10 @@ fn an_engine_that_does_not_start_says_why() {
 #[test]
 fn files_that_are_no_libraries_are_refused() {
     let folder = Workshop::new(env!("CARGO_TARGET_TMPDIR"), "engine-files");
-    let missing = open_library(&folder.folder().join("missing.so"), Precision::F32);
+    let missing = open_library(&folder.folder().join("missing.so"), EnginePrecision::F32);
     assert!(missing.expect_err("missing").to_string().contains("missing.so"));
     let text = folder.folder().join("text.so");
     std::fs::write(&text, "no library").expect("written");
-    let error = open_library(&text, Precision::F32).expect_err("text").to_string();
+    let error = open_library(&text, EnginePrecision::F32).expect_err("text").to_string();
     assert!(error.contains("text.so") && error.contains("ELF"), "{error}");
 }

@@ -5,7 +5,7 @@ use easytransfer_abi::{
     et_plugin_record, et_str,
 };
 use easytransfer_faults::{ManifestText, Workshop, error_text, host};
-use easytransfer_loader::{Component, Kind, LoadError, Registry, SearchPath};
+use easytransfer_loader::{Component, ComponentKind, LoadError, Registry, SearchPath};
 use std::ffi::{c_char, c_void};
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ fn twin(id: &'static str, losses: &'static [&'static str]) -> ManifestText {
 
 /// Calls `create` of a loss with empty options.
 fn create(component: &Component) -> Result<*mut c_void, (i32, String)> {
-    assert_eq!(component.kind, Kind::Loss);
+    assert_eq!(component.kind, ComponentKind::Loss);
     let empty = et_str { ptr: std::ptr::null(), len: 0 };
     let mut out = null_mut();
     // SAFETY: the loader checked the table; the out pointer is valid.
@@ -49,7 +49,7 @@ fn a_good_plugin_loads_once() {
     assert!(report.warnings.is_empty());
     assert!(registry.load_path(&manifest).expect("again").already_loaded);
     assert_eq!(registry.plugins().len(), 1);
-    let component = registry.lookup(Kind::Loss, "under-test").expect("registered");
+    let component = registry.lookup(ComponentKind::Loss, "under-test").expect("registered");
     assert_eq!((component.schema.as_str(), component.plugin_version.as_str()), ("{}", "1.2.3"));
     // `init` was called exactly once: an instance points to the number of inits less shutdowns.
     let running = create(&component).expect("works").cast::<i32>();
@@ -61,7 +61,10 @@ fn a_good_plugin_loads_once() {
     assert!(registry.list().is_empty() && registry.plugins().is_empty());
     // A component that somebody kept can still be called: its library is never closed.
     assert!(create(&component).is_ok());
-    assert!(registry.lookup(Kind::Loss, "under-test").is_err(), "a plugin that was shut down");
+    assert!(
+        registry.lookup(ComponentKind::Loss, "under-test").is_err(),
+        "a plugin that was shut down"
+    );
 }
 
 #[test]
@@ -75,7 +78,7 @@ fn twins_with_the_same_inner_symbols() {
         .load_path(&folder.plugin("twin_two.c", &twin("twin-two", &["twin-two"])))
         .expect("two");
     for (name, value) in [("twin-one", 1), ("twin-two", 2), ("twin-one", 1)] {
-        let component = registry.lookup(Kind::Loss, name).expect("registered");
+        let component = registry.lookup(ComponentKind::Loss, name).expect("registered");
         let held = create(&component).expect("works").cast::<i32>();
         // SAFETY: the twins return the address of a static number.
         assert_eq!(unsafe { *held }, value, "{name} called the other's function");
@@ -88,7 +91,7 @@ fn an_exception_in_a_callback_is_an_error() {
     let registry = registry();
     let manifest = folder.plugin("throws_in_create.cpp", &ManifestText::default());
     registry.load_path(&manifest).expect("loads");
-    let component = registry.lookup(Kind::Loss, "under-test").expect("registered");
+    let component = registry.lookup(ComponentKind::Loss, "under-test").expect("registered");
     for _ in 0..2 {
         let expected = (ET_ERR_PANIC, "no options were given".to_owned());
         assert_eq!(create(&component), Err(expected));
@@ -115,15 +118,15 @@ fn lookup_loads_what_was_discovered() {
     let listings = registry.discover(&SearchPath::only(&[folder.folder().to_path_buf()]));
     assert_eq!(listings.len(), 3);
     assert!(registry.plugins().is_empty(), "listing opened a library");
-    registry.lookup(Kind::Loss, "twin-two").expect("loads lazily");
+    registry.lookup(ComponentKind::Loss, "twin-two").expect("loads lazily");
     assert_eq!(registry.plugins().len(), 1);
     // A provider that fails is an error of its own, not "no such loss".
-    let error = registry.lookup(Kind::Loss, "under-test").expect_err("its init fails");
+    let error = registry.lookup(ComponentKind::Loss, "under-test").expect_err("its init fails");
     assert!(matches!(error, LoadError::Init { .. }), "{error}");
-    let text = registry.lookup(Kind::Loss, "twin-tow").expect_err("a slip").to_string();
+    let text = registry.lookup(ComponentKind::Loss, "twin-tow").expect_err("a slip").to_string();
     assert!(text.contains("did you mean \"twin-two\"?"), "{text}");
     assert!(text.contains("loaded plugins: twin-two"), "{text}");
-    let text = registry.lookup(Kind::Model, "twin-two").expect_err("no model").to_string();
+    let text = registry.lookup(ComponentKind::Model, "twin-two").expect_err("no model").to_string();
     assert!(text.contains("no model has this name"), "{text}");
 }
 
@@ -136,13 +139,15 @@ fn threads_that_look_up_load_once() {
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let registry = Arc::clone(&registry);
-            std::thread::spawn(move || registry.lookup(Kind::Loss, "under-test").map(|c| c.name))
+            std::thread::spawn(move || {
+                registry.lookup(ComponentKind::Loss, "under-test").map(|c| c.name)
+            })
         })
         .collect();
     for thread in threads {
         assert_eq!(thread.join().expect("no panic"), Ok("under-test".to_owned()));
     }
-    let component = registry.lookup(Kind::Loss, "under-test").expect("registered");
+    let component = registry.lookup(ComponentKind::Loss, "under-test").expect("registered");
     let running = create(&component).expect("works").cast::<i32>();
     // SAFETY: a static of the plugin, and nobody writes to it now.
     assert_eq!(unsafe { *running }, 1, "init ran more than once");
@@ -244,7 +249,10 @@ fn static_registration_and_a_half_failed_one() {
     let text = error.to_string();
     assert!(text.contains("plugin \"half-broken\" ((linked in))"), "{text}");
     assert!(text.contains("et_plugin_loss.forward"), "{text}");
-    assert!(registry.lookup(Kind::Loss, "whole").is_err(), "half of a plugin was registered");
+    assert!(
+        registry.lookup(ComponentKind::Loss, "whole").is_err(),
+        "half of a plugin was registered"
+    );
     assert_eq!((registry.list().len(), registry.plugins().len()), (0, 1));
     assert_eq!((INITS.load(Ordering::SeqCst), SHUTDOWNS.load(Ordering::SeqCst)), (2, 1));
 

@@ -4,7 +4,7 @@
 //! The tests count the live errors of the process, so each takes the lock in [`refusal`] around its load.
 
 use easytransfer_faults::{ManifestText, Workshop, host, live_errors};
-use easytransfer_loader::{Kind, LoadError, Policy, Registry};
+use easytransfer_loader::{ComponentKind, LoadError, Policy, Registry};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -192,7 +192,7 @@ fn name_of_another_plugin() {
     let found = "plugin \"loss-under-test\" 1.2.3 provides it";
     let error = refusal(&manifest, &registry, "one component per kind and name", found);
     assert!(matches!(error, LoadError::Clash(_)));
-    let kept = registry.lookup(Kind::Loss, "under-test").expect("the first one stays");
+    let kept = registry.lookup(ComponentKind::Loss, "under-test").expect("the first one stays");
     assert_eq!(kept.plugin_id, "loss-under-test");
 }
 

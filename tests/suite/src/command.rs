@@ -99,9 +99,11 @@ impl Place {
         run(&mut self.command(arguments), input.as_bytes())
     }
 
-    /// Arguments of a training run of twelve steps from random weights; `more` comes after them and wins.
+    /// Arguments of a training run of twelve steps from random weights, which replaces what an earlier one of the test
+    /// left; `more` comes after them and wins.
     pub fn train_arguments<'a>(&self, output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-        let mut arguments = vec!["train", "--encoder", "encoder", "--output", output, "--quiet"];
+        let mut arguments =
+            vec!["train", "--encoder", "encoder", "--output", output, "--quiet", "--overwrite"];
         for (flag, value) in [("--train", "train.tsv"), ("--valid", "dev.tsv")] {
             if !more.contains(&flag) {
                 arguments.extend([flag, value]);

@@ -99,6 +99,15 @@ fn bad_training_data_is_refused() {
         &outcome,
         &["valid.tsv", "line 3", "greetings", "greeting"],
     );
+    // Values that look like a message do not change what is said of them.
+    for label in ["text: x", "x, found y", "text_pair: expected a, found b"] {
+        place.write("valid.tsv", format!("text\tlabel\nhello\tgreeting\nhello\t{label}\n"));
+        let before = place.listing("");
+        let outcome = place.train("out", &["--valid", "valid.tsv"]);
+        let found = format!("found \"{label}\"; correct the row");
+        let needles = ["line 3, column `label`: expected one of [", &found];
+        refused(&place, &before, label, &outcome, &needles);
+    }
 }
 
 #[test]

@@ -193,6 +193,67 @@ fn a_student_learns_from_a_teacher() {
 }
 
 #[test]
+fn a_student_learns_each_label_by_itself() {
+    let place = Place::new("distill-labels");
+    place.write("teacher.jsonl", "{\"text\":\"a\",\"label\":[]}\n{\"text\":\"b\",\"label\":[]}\n{\"text\":\"c c\",\"label\":[\"x\",\"y\",\"z\"]}\n");
+    place.write(
+        "student.jsonl",
+        "{\"text\":\"a\",\"label\":[\"x\"]}\n{\"text\":\"b\",\"label\":[\"z\"]}\n",
+    );
+    let labels = "app.labels=[\"x\",\"y\",\"z\"]";
+    let run = |output: &str, file: &str, more: &[&str]| {
+        let data =
+            ["--train", file, "--valid", file, "--set", "app.problem=multi-label", "--set", labels];
+        let long = ["--set", "max_steps=0", "--set", "lr=5e-3", "--set", "epochs=60"];
+        place.train(output, &[&data[..], &long, more].concat())
+    };
+    run("teacher", "teacher.jsonl", &["--set", "epochs=30"]).good("teacher");
+    let distill =
+        ["--set", "strategy.distill.teacher=teacher", "--set", "strategy.distill.alpha=1"];
+    run("student", "student.jsonl", &distill).good("student");
+    let probabilities = |model: &str| -> Vec<f64> {
+        let said = place
+            .easytransfer(&["predict", "--model", model, "--data", "student.jsonl"])
+            .good(model);
+        let rows =
+            said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        rows.flat_map(|row| {
+            ["x", "y", "z"].map(|label| row["probabilities"][label].as_f64().unwrap())
+        })
+        .collect()
+    };
+    let (teacher, student) = (probabilities("teacher"), probabilities("student"));
+    // The softmax of three like logits would say a third, whatever they are.
+    assert!(teacher.iter().all(|p| *p < 0.25), "{teacher:?}");
+    for (a, b) in teacher.iter().zip(&student) {
+        assert!((a - b).abs() < 0.05, "{teacher:?} {student:?}");
+    }
+    place.write("classes.jsonl", "{\"text\":\"a\",\"label\":\"x\"}\n{\"text\":\"b\",\"label\":\"y\"}\n{\"text\":\"c\",\"label\":\"z\"}\n");
+    let data = ["--train", "classes.jsonl", "--valid", "classes.jsonl"];
+    let refused = place.train("other", &[&data[..], &distill].concat());
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("app.problem"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_run_that_trains_nothing_says_so() {
+    let place = Place::new("nothing");
+    let said = place.train("run", &["--set", "max_steps=1"]);
+    let warning = said.stderr.clone();
+    said.good("one step");
+    for part in ["nothing is trained", "schedule.warmup = 0.1", "schedule.warmup=0"] {
+        assert!(warning.contains(part), "{part}: {warning}");
+    }
+    for more in [
+        ["--set", "max_steps=2", "--set", "seed=1"],
+        ["--set", "max_steps=1", "--set", "schedule.warmup=0"],
+    ] {
+        let said = place.train("run", &more);
+        assert!(!said.stderr.contains("nothing is trained"), "{more:?}: {}", said.stderr);
+    }
+}
+
+#[test]
 fn numbers_lists_and_pairs_are_learned_too() {
     let place = Place::new("problems");
     let rows = |row: fn(usize) -> String| (0..40).map(row).collect::<String>();
@@ -250,6 +311,38 @@ fn best_must_be_a_figure_before_the_first_step() {
     let refused = place.easytransfer(&arguments);
     assert_eq!(refused.code, 2, "{}", refused.stderr);
     assert!(refused.stderr.contains("--valid"), "{}", refused.stderr);
+}
+
+#[test]
+fn best_goes_the_way_that_the_metric_says() {
+    let place = Place::new("best-way");
+    let rows: String = (0..40).map(|i| format!("word {i}\t{}\n", f64::from(i % 7) / 7.0)).collect();
+    place.write("number.tsv", format!("text\tlabel\n{rows}"));
+    for (name, lower) in [("mse", true), ("loss", true), ("pearson", false)] {
+        let best = format!("best={name}");
+        // A rate at which figures go up and down.
+        let settings = [
+            "app.problem=regression",
+            &best,
+            "epochs=4",
+            "max_steps=8",
+            "evaluate_every=1",
+            "lr=0.03",
+        ];
+        let mut more = vec!["--train", "number.tsv", "--valid", "number.tsv"];
+        more.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let said = place.train("run", &more).good(name);
+        let figures = place.curve("run", &format!("valid/{name}"));
+        assert_eq!(figures.len(), 8);
+        let better = |a: f64, b: f64| if lower { a < b } else { a > b };
+        let mut kept = 0;
+        for (step, figure) in figures.iter().enumerate() {
+            if better(*figure, figures[kept]) {
+                kept = step;
+            }
+        }
+        assert!(said.contains(&format!("kept step {}", kept + 1)), "{name}: {figures:?}: {said}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 use easytransfer::plugin::{
     Call, Loss, Map, Metric, NoOptions, Optimizer, Params, Result, Stream, Tensor,
 };
-use easytransfer_conformance::{Report, Verdict, check_record};
+use easytransfer_conformance::{CheckReport, Verdict, check_record};
 use easytransfer_tests::hosts::{Outcome, run};
 use easytransfer_tests::places;
 use serde_json::{Map as Json, Value, json};
@@ -146,8 +146,8 @@ easytransfer::plugin::export! {
     metrics: [MeanOfMeans],
 }
 
-fn wrong() -> &'static Report {
-    static REPORT: OnceLock<Report> = OnceLock::new();
+fn wrong() -> &'static CheckReport {
+    static REPORT: OnceLock<CheckReport> = OnceLock::new();
     REPORT.get_or_init(|| check_record(PluginRecord::get()).unwrap())
 }
 

@@ -12,7 +12,7 @@ use easytransfer::plugin::abi::{
 };
 use easytransfer::plugin::{Map, Tensor, live_handles};
 use easytransfer::{Runtime, RuntimeOptions};
-use easytransfer_loader::{Kind, Registry};
+use easytransfer_loader::{ComponentKind, Registry};
 use easytransfer_tests::hosts::{Scratch, build_plugin, install_loss};
 use easytransfer_tests::places;
 
@@ -109,7 +109,8 @@ fn loss(
     // SAFETY: the host's table lives until the process ends.
     let registry = unsafe { Registry::new(host) };
     registry.load_path(folder).map_err(|error| (0, error.to_string()))?;
-    let component = registry.lookup(Kind::Loss, name).map_err(|error| (0, error.to_string()))?;
+    let component =
+        registry.lookup(ComponentKind::Loss, name).map_err(|error| (0, error.to_string()))?;
     let options = et_str { ptr: null(), len: 0 };
     let call = et_call {
         struct_size: size_of::<et_call>(),

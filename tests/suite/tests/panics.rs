@@ -2,7 +2,7 @@
 
 use easytransfer::plugin::abi::{ET_ERR_FAILED_PRECONDITION, ET_ERR_PANIC};
 use easytransfer::plugin::{
-    Call, Loss, Map, NoOptions, Recompute, Result, Tensor, checkpoint, set_recompute,
+    Call, Loss, Map, NoOptions, Recompute, Result, Tensor, recomputed, set_recompute,
 };
 use easytransfer::{Runtime, RuntimeOptions};
 use std::ffi::CStr;
@@ -68,13 +68,13 @@ fn panic_in_a_callback_is_an_error_and_poisons_the_instance() {
 }
 
 #[test]
-fn panic_in_the_second_run_of_a_checkpoint_is_an_error() {
+fn panic_in_the_second_run_of_a_segment_is_an_error() {
     let options = RuntimeOptions { only_these: true, ..RuntimeOptions::default() };
     let _runtime = Runtime::new(options).unwrap();
     let x = Tensor::from_slice(&[1f32, 2.0], &[2]).unwrap().leaf().unwrap();
     set_recompute(Recompute::Layer).unwrap();
     let runs = AtomicUsize::new(0);
-    let [y] = checkpoint(&[&x], None, move |inputs, _| {
+    let [y] = recomputed(&[&x], None, move |inputs, _| {
         assert_eq!(runs.fetch_add(1, Ordering::Relaxed), 0, "the second run");
         Ok([inputs[0].tanh()?])
     })

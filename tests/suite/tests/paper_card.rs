@@ -55,8 +55,8 @@ impl Card {
             return None;
         };
         let place = Place::new(name);
-        let core = places::root().join("sdk/core/src/cuda");
-        let names = kernel_names(&core);
+        let crate_folder = places::root().join("sdk/cuda");
+        let names = kernel_names(&crate_folder.join("src"));
         assert!(names.len() > 20, "{names:?}");
         let lines = |list: &[String], line: &dyn Fn(&str) -> String| {
             list.iter().map(|item| line(item)).collect::<Vec<_>>().join("\n")
@@ -70,7 +70,7 @@ impl Card {
                 )
             }),
         );
-        let mut kernels: Vec<String> = fs::read_dir(core.join("kernels"))
+        let mut kernels: Vec<String> = fs::read_dir(crate_folder.join("kernels"))
             .expect("the kernels")
             .flatten()
             .map(|entry| entry.path().display().to_string())

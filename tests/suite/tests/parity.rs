@@ -7,6 +7,7 @@ use easytransfer::plugin::{
     Tensor, Tokenizer, no_grad,
 };
 use easytransfer_plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_POOLED};
+use easytransfer_tests::hosts::Scratch;
 use easytransfer_tests::{linked, places};
 use easytransfer_train::files::safetensors::Header;
 use easytransfer_train::model::network::Running;
@@ -417,6 +418,29 @@ fn tiny_bert_in_shards_equals_transformers() {
 #[test]
 fn tiny_roberta_equals_transformers() {
     tiny("roberta", "roberta");
+}
+
+#[test]
+fn roberta_counts_positions_past_padding_inside_a_text() {
+    let place = Scratch::new("parity-padding");
+    let tiny = places::parity().join("tiny/roberta");
+    std::fs::copy(tiny.join("model.safetensors"), place.path().join("model.safetensors")).unwrap();
+    let mut config = read_json(&tiny.join("config.json"));
+    // Its default is 1.
+    config.as_object_mut().unwrap().remove("pad_token_id");
+    std::fs::write(place.path().join("config.json"), config.to_string()).unwrap();
+    let mut loaded = load(place.path(), 0, false);
+    let golden = read_json(&places::parity().join("padding.json"));
+    let rows = golden.as_array().unwrap();
+    let texts: Vec<_> = rows
+        .iter()
+        .map(|row| (integers(&row["ids"]), vec![0; row["ids"].as_array().unwrap().len()]))
+        .collect();
+    let outputs = no_grad(|| loaded.forward(&batch(&texts)));
+    let last = outputs.get("last").unwrap().to_vec::<f32>().unwrap();
+    let expected: Vec<f64> = rows.iter().flat_map(|row| numbers(&row["last"])).collect();
+    let difference = largest_difference(&last, expected);
+    assert!(difference < 1e-5, "{difference:.1e}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use easytransfer::{EmbedOptions, Embedder, Precision};
+use easytransfer::{EmbedOptions, Embedder, LayerPrecision};
 use easytransfer_tests::command::Place;
 use easytransfer_tests::{linked, places};
 
@@ -20,7 +20,7 @@ fn texts(count: usize) -> Vec<String> {
     (0..count).map(text).collect()
 }
 
-fn embedder(precision: Precision) -> Embedder {
+fn embedder(precision: LayerPrecision) -> Embedder {
     let options = EmbedOptions { precision, ..EmbedOptions::default() };
     let encoder = places::shared().join("models/all-MiniLM-L6-v2");
     linked::runtime().embedder(&encoder, options).unwrap()
@@ -37,7 +37,7 @@ fn precisions_are_near_each_other_and_not_the_same() {
     let texts = texts(64);
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let [f32, bf16, int8] =
-        Precision::ALL.map(|precision| embedder(precision).embed(&texts).unwrap());
+        LayerPrecision::ALL.map(|precision| embedder(precision).embed(&texts).unwrap());
     for (name, vectors, least) in [("bf16", &bf16, 0.999), ("int8", &int8, 0.98)] {
         let nearness = nearness(&f32, vectors);
         assert!(nearness > least, "{name}: {nearness}");
@@ -51,7 +51,7 @@ fn precisions_are_near_each_other_and_not_the_same() {
 fn a_text_has_the_same_vector_alone_and_in_any_batch() {
     let texts = texts(300);
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    for precision in Precision::ALL {
+    for precision in LayerPrecision::ALL {
         let mut embedder = embedder(precision);
         let all = embedder.embed(&texts).unwrap();
         for i in [0, 1, 22, 150, 299] {
@@ -72,7 +72,7 @@ fn files_of_several_windows_give_the_vectors_of_their_texts_with_any_threads() {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let encoder = places::shared().join("models/all-MiniLM-L6-v2");
     let encoder = encoder.to_str().unwrap();
-    for precision in Precision::ALL {
+    for precision in LayerPrecision::ALL {
         let expected = embedder(precision).embed(&texts).unwrap();
         for threads in ["1", "2"] {
             place

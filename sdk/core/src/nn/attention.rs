@@ -1,6 +1,7 @@
 //! Attention over runs.
 
 use super::{Direct, by_dtype, dense, dropout_of, give_vec, given, run_starts};
+use crate::device;
 use crate::error::{Result, fail};
 use crate::kernels::attention::backward::{AttentionGradients, AttentionSaved, attention_backward};
 use crate::kernels::attention::{AttentionOutputs, AttentionShape, attention_forward};
@@ -145,12 +146,12 @@ fn words_mut(memory: &mut [f32], len: usize) -> &mut [u16] {
 }
 
 fn typed<F: Direct>(q: &Tensor, k: &Tensor, v: &Tensor, plan: Plan) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if crate::cuda::holds(q) && plan.head_size <= crate::cuda::attention::LARGEST_HEAD {
-        let dropout = plan.dropout;
-        return plan.with_shape(|shape| crate::cuda::attention::attention(q, k, v, shape, dropout));
+    let on_device = device::offer(&[q, k, v], |device| {
+        plan.with_shape(|shape| device.attention(q, k, v, shape, plan.dropout))
+    })?;
+    if let Some(o) = on_device {
+        return Ok(o);
     }
-    [q, k, v].iter().try_for_each(|x| x.widen())?;
     let (queries, width) = (q.dims()[0], q.dims()[1]);
     let keys = k.dims()[0];
     let (vq, vk, vv) = (readable::<F>(q)?, readable::<F>(k)?, readable::<F>(v)?);

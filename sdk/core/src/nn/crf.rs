@@ -1,10 +1,11 @@
 //! Linear-chain conditional random fields.
 
 use super::{Direct, by_dtype, check_shape, dense, give_vec, given, integers, run_starts, wanted};
+use crate::device;
 use crate::error::{Result, fail};
 use crate::kernels::Float;
 use crate::kernels::crf::{
-    CrfGradients, CrfShape, CrfWeights, crf_backward, crf_decode, crf_forward,
+    CrfGradients, CrfShape, CrfWeights, check_tags, crf_backward, crf_decode, crf_forward,
 };
 use crate::kernels::elementwise::Store;
 use crate::storage::{self, Value};
@@ -68,16 +69,15 @@ fn typed_loss<F: Direct>(
     starts: Value,
     classes: usize,
 ) -> Result<Tensor> {
-    let tracked = (0..4).map(|index| given(inputs, index)).collect::<Result<Vec<&Tensor>>>()?;
-    #[cfg(feature = "cuda")]
-    if let [emissions, transitions, first, last] = tracked[..]
-        && crate::cuda::holds(emissions)
-    {
-        let all = storage::read::<i64>(&tags)?;
-        crate::kernels::crf::check_tags("crf_forward", &all, emissions.dims()[0], classes)?;
-        drop(all);
-        let tensors = [emissions, transitions, first, last];
-        return crate::cuda::crf::loss(tensors, &tags, &starts, classes);
+    let at = |index| given(inputs, index);
+    let tracked = [at(0)?, at(1)?, at(2)?, at(3)?];
+    let [emissions, transitions, first, last] = tracked;
+    let on_device = device::offer(&tracked, |device| {
+        check_tags("crf_forward", &storage::read::<i64>(&tags)?, emissions.dims()[0], classes)?;
+        device.crf_loss([emissions, transitions, first, last], &tags, &starts, classes)
+    })?;
+    if let Some(loss) = on_device {
+        return Ok(loss);
     }
     let values = tracked.iter().map(|x| dense(x.value())).collect::<Result<Vec<_>>>()?;
     let rows = tracked[0].dims()[0];

@@ -1,12 +1,11 @@
 //! Sums of table look-ups.
 
 use super::{Direct, by_dtype, dense, give_written, given, integers};
+use crate::device;
 use crate::error::{Result, fail};
 use crate::kernels::Float;
 use crate::kernels::elementwise::Store;
-#[cfg(feature = "cuda")]
-use crate::kernels::embedding::check_ids;
-use crate::kernels::embedding::{Lookup, SortedIds, embedding_forward};
+use crate::kernels::embedding::{Lookup, SortedIds, check_ids, embedding_forward};
 use crate::storage::{self, Value};
 use crate::tape::record1;
 use crate::tensor::Tensor;
@@ -58,12 +57,14 @@ fn typed<F: Direct>(
 ) -> Result<Tensor> {
     let tables: Vec<&Tensor> =
         (0..tables.len()).map(|index| given(tables, index)).collect::<Result<_>>()?;
-    #[cfg(feature = "cuda")]
-    if crate::cuda::holds(tables[0]) {
+    let on_device = device::offer(&tables, |device| {
         for (table, ids) in tables.iter().zip(&ids) {
             check_ids("embedding_forward", &storage::read::<i64>(ids)?, table.dims()[0])?;
         }
-        return crate::cuda::embedding::embedding_sum(&tables, ids, positions, width);
+        device.embedding_sum(&tables, &ids, positions, width)
+    })?;
+    if let Some(y) = on_device {
+        return Ok(y);
     }
     let mut y = storage::take::<F>(positions * width);
     {

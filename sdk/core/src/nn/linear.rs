@@ -9,6 +9,7 @@ use half::bf16;
 use super::{
     Direct, by_dtype, check_shape, dense, give_vec, give_written, given, owned, rows_cols, wanted,
 };
+use crate::device;
 use crate::error::{Result, fail};
 use crate::inference::{self, PackedWeight};
 use crate::kernels::activation::{Activation, Kept, KeptMut, KeptRef, activation_forward};
@@ -60,7 +61,7 @@ pub fn linear(
     })
 }
 
-/// The layer of prediction: within an [`inference::Scope`], unrecorded, with the value of a parameter as weight. `None` where it does
+/// The layer of prediction: within an [`inference::PredictionScope`], unrecorded, with the value of a parameter as weight. `None` where it does
 /// not apply, and for shapes that do not fit, which the general way refuses.
 fn packed(
     x: &Tensor,
@@ -71,8 +72,8 @@ fn packed(
     let (Some(wanted), Some(packs)) = (inference::precision(), weight.packs()) else {
         return Ok(None);
     };
-    // A card has its own way.
-    if !x.stored().device().is_cpu() {
+    // A device has its own way.
+    if !device::is_host(x.stored()) {
         return Ok(None);
     }
     let (&[.., inputs], &[outputs, width]) = (x.dims(), weight.dims()) else { return Ok(None) };
@@ -126,11 +127,14 @@ fn typed<F: Direct>(
     if let Some(bias) = bias {
         check_shape("linear", "the bias", bias, &[outputs])?;
     }
-    crate::on_card!(x, crate::cuda::linear::linear(x, weight, bias, activation));
-    let bf16 = F::DTYPE == DType::F32 && precision::rounds(outputs, inputs);
-    let shape = LinearShape { rows, inputs, outputs, bf16 };
     let mut tracked = vec![x, weight];
     tracked.extend(bias);
+    let on_device = device::offer(&tracked, |device| device.linear(x, weight, bias, activation))?;
+    if let Some(y) = on_device {
+        return Ok(y);
+    }
+    let bf16 = F::DTYPE == DType::F32 && precision::rounds(outputs, inputs);
+    let shape = LinearShape { rows, inputs, outputs, bf16 };
     let (vx, vw) = (dense(x.value())?, dense(weight.value())?);
     let vb = bias.map(|bias| dense(bias.value())).transpose()?;
     let mut y = storage::take::<F>(rows * outputs);

@@ -1,6 +1,7 @@
 //! Losses from logits.
 
 use super::{Direct, by_dtype, check_shape, dense, give_vec, given, integers, wanted};
+use crate::device;
 use crate::error::{Result, fail};
 use crate::kernels::Float;
 use crate::kernels::cross_entropy::{CrossEntropy, ElementLoss, MeanLoss};
@@ -81,11 +82,13 @@ fn typed_cross_entropy<F: Direct>(
     options: CrossEntropy,
     cols: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if crate::cuda::holds(logits) && cols > 0 && !weights.is_some_and(Tensor::is_tracked) {
-        return crate::cuda::loss::cross_entropy(logits, &labels, weights, options);
+    let mut tracked = vec![logits];
+    tracked.extend(weights);
+    let on_device =
+        device::offer(&tracked, |device| device.cross_entropy(logits, &labels, weights, options))?;
+    if let Some(loss) = on_device {
+        return Ok(loss);
     }
-    logits.widen()?;
     let rows = logits.dims()[0];
     let vx = dense(logits.value())?;
     let vw = weights.map(|weights| dense(weights.value())).transpose()?;
@@ -104,8 +107,6 @@ fn typed_cross_entropy<F: Direct>(
     };
     let y = storage::tensor_from_vec(vec![<F as Float>::from_f64(mean.loss)], ())?;
     let log_sums = Value::new(storage::tensor_from_vec(log_sums, rows)?);
-    let mut tracked = vec![logits];
-    tracked.extend(weights);
     Ok(record1("cross_entropy", &tracked, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let dloss = scalar::<F>(&grad)?;
@@ -173,9 +174,11 @@ fn typed_binary<F: Direct>(
     cols: usize,
 ) -> Result<Tensor> {
     const LOSS: ElementLoss = ElementLoss::BinaryCrossEntropy;
-    #[cfg(feature = "cuda")]
-    if crate::cuda::holds(logits) && rows * cols > 0 && !weights.is_some_and(Tensor::is_tracked) {
-        return crate::cuda::loss::binary_cross_entropy(logits, targets, weights, rows, cols);
+    let on_device = device::offer(&[logits, targets], |device| {
+        device.binary_cross_entropy(logits, targets, weights, rows, cols)
+    })?;
+    if let Some(loss) = on_device {
+        return Ok(loss);
     }
     let (vx, vt) = (dense(logits.value())?, dense(targets.value())?);
     let vw = weights.map(|weights| dense(weights.value())).transpose()?;

@@ -122,7 +122,7 @@ pub(crate) fn wanted<F: Real>(pass: &Pass<'_>, index: usize, len: usize) -> Opti
 }
 
 /// The value, contiguous.
-pub(crate) fn dense(x: &Raw) -> Result<Value> {
+pub fn dense(x: &Raw) -> Result<Value> {
     Ok(Value::new(x.contiguous()?))
 }
 
@@ -174,7 +174,7 @@ pub(crate) fn by_dtype(
     }
 }
 
-/// True if the operation has a way on cards that reads f32 as it is kept, in bf16 or f16.
+/// True if the operation has a way on devices that reads f32 as it is kept, in bf16 or f16.
 fn reads_narrow(op: &str) -> bool {
     const ALL: [&str; 11] = [
         "linear",
@@ -200,7 +200,7 @@ pub(crate) fn given(inputs: &[Option<Tensor>], index: usize) -> Result<&Tensor> 
 }
 
 /// Rows and columns of a tensor seen as a matrix of its last axis. Errors: `SHAPE` for a scalar.
-pub(crate) fn rows_cols(op: &str, x: &Tensor) -> Result<(usize, usize)> {
+pub fn rows_cols(op: &str, x: &Tensor) -> Result<(usize, usize)> {
     match x.dims() {
         [lead @ .., cols] => Ok((lead.iter().product(), *cols)),
         [] => fail!(ET_ERR_SHAPE, "{op}: expected one axis or more, found a scalar"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Direct, by_dtype, check_shape, dense, dropout_of, give_vec, given, owned, rows_cols, wanted,
 };
+use crate::device::{self, Norm};
 use crate::error::{Result, fail};
 use crate::kernels::elementwise::{Store, dropout_assign, dropout_into};
 use crate::kernels::norm::{
@@ -73,20 +74,13 @@ fn typed_layer_norm<F: Direct>(
 ) -> Result<Tensor> {
     let (x, gamma, beta) = (given(inputs, 0)?, given(inputs, 1)?, given(inputs, 2)?);
     let residual = inputs[3].as_ref();
-    crate::on_card!(
-        x,
-        crate::cuda::norm::norm(crate::cuda::norm::Input {
-            x,
-            gamma,
-            beta: Some(beta),
-            residual,
-            epsilon,
-            dropout,
-        })
-    );
-    let (rows, cols) = rows_cols("layer_norm", x)?;
     let mut tracked = vec![x, gamma, beta];
     tracked.extend(residual);
+    let norm = Norm { x, gamma, beta: Some(beta), residual, epsilon, dropout };
+    if let Some(y) = device::offer(&tracked, |device| device.norm(norm))? {
+        return Ok(y);
+    }
+    let (rows, cols) = rows_cols("layer_norm", x)?;
     let (vx, vg, vb) = (dense(x.value())?, dense(gamma.value())?, dense(beta.value())?);
     let mut y = storage::take::<F>(rows * cols);
     if !keeps(&tracked) {
@@ -196,17 +190,10 @@ pub fn rms_norm(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result<Tensor> {
 }
 
 fn typed_rms_norm<F: Direct>(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result<Tensor> {
-    crate::on_card!(
-        x,
-        crate::cuda::norm::norm(crate::cuda::norm::Input {
-            x,
-            gamma,
-            beta: None,
-            residual: None,
-            epsilon,
-            dropout: None,
-        })
-    );
+    let norm = Norm { x, gamma, beta: None, residual: None, epsilon, dropout: None };
+    if let Some(y) = device::offer(&[x, gamma], |device| device.norm(norm))? {
+        return Ok(y);
+    }
     let (rows, cols) = rows_cols("rms_norm", x)?;
     let (vx, vg) = (dense(x.value())?, dense(gamma.value())?);
     let (mut y, mut rstd) = (storage::take::<F>(rows * cols), storage::take::<F>(rows));
@@ -255,7 +242,9 @@ pub fn dropout(x: &Tensor, p: f64, rng: Option<&Rng>) -> Result<Tensor> {
 }
 
 fn typed_dropout<F: Direct>(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
-    crate::on_card!(x, crate::cuda::activation::dropout(x, dropout));
+    if let Some(y) = device::offer(&[x], |device| device.dropout(x, dropout))? {
+        return Ok(y);
+    }
     let vx = dense(x.value())?;
     let mut y = storage::take::<F>(vx.elem_count());
     dropout_into(dropout, &storage::read::<F>(&vx)?, &mut y)?;

@@ -1,6 +1,7 @@
 //! LSTM and GRU over runs.
 
 use super::{Direct, by_dtype, check_shape, dense, give_vec, given, run_starts, wanted};
+use crate::device::{self, Recurrent};
 use crate::error::{Result, fail};
 use crate::kernels::elementwise::Store;
 use crate::kernels::recurrent::gru::{GruSaved, gru_backward, gru_forward};
@@ -103,16 +104,14 @@ fn weights<'a, F: Real>(slices: &'a [Slice<'_, F>]) -> RnnWeights<'a, F> {
 
 fn typed<F: Direct>(plan: Plan, list: &[Option<Tensor>]) -> Result<Tensor> {
     let Plan { kind, rows, hidden, .. } = plan;
-    let tracked = (0..5).map(|index| given(list, index)).collect::<Result<Vec<_>>>()?;
-    #[cfg(feature = "cuda")]
-    if let [x, w_ih, w_hh, b_ih, b_hh] = tracked[..]
-        && plan.rows * plan.inputs * plan.hidden > 0
-        && crate::cuda::holds(x)
-    {
-        let Plan { inputs, reverse, .. } = plan;
-        let layer =
-            crate::cuda::recurrent::Layer { gates: kind.gates(), rows, inputs, hidden, reverse };
-        return crate::cuda::recurrent::recurrent([x, w_ih, w_hh, b_ih, b_hh], &plan.starts, layer);
+    let at = |index| given(list, index);
+    let tracked = [at(0)?, at(1)?, at(2)?, at(3)?, at(4)?];
+    let Plan { inputs, reverse, .. } = plan;
+    let layer = Recurrent { gates: kind.gates(), rows, inputs, hidden, reverse };
+    let on_device =
+        device::offer(&tracked, |device| device.recurrent(tracked, &plan.starts, layer))?;
+    if let Some(y) = on_device {
+        return Ok(y);
     }
     let values = tracked.iter().map(|x| dense(x.value())).collect::<Result<Vec<_>>>()?;
     let mut gates = storage::take::<F>(rows * kind.gates() * hidden);

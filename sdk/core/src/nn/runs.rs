@@ -3,6 +3,7 @@
 use easytransfer_abi as abi;
 
 use super::{Direct, by_dtype, check_shape, dense, give_vec, given, run_starts, wanted};
+use crate::device::{self, Padding};
 use crate::error::{Result, fail};
 use crate::kernels::conv1d::{
     Border, Conv1dGradients, Conv1dShape, conv1d_backward, conv1d_forward,
@@ -44,18 +45,9 @@ pub fn pool(x: &Tensor, starts: &Tensor, kind: Pool) -> Result<Tensor> {
 }
 
 fn typed_pool<F: Direct>(x: &Tensor, starts: Value, kind: Pool) -> Result<Tensor> {
-    crate::on_card!(
-        x,
-        crate::cuda::pool::pool(
-            x,
-            &starts,
-            match kind {
-                Pool::Mean => abi::ET_POOL_MEAN,
-                Pool::First => abi::ET_POOL_FIRST,
-                Pool::Max => abi::ET_POOL_MAX,
-            }
-        )
-    );
+    if let Some(y) = device::offer(&[x], |device| device.pool(x, &starts, kind))? {
+        return Ok(y);
+    }
     let (rows, cols) = matrix("pool", x)?;
     let vx = dense(x.value())?;
     let batch = starts.elem_count() - 1;
@@ -85,7 +77,7 @@ pub fn to_padded(x: &Tensor, starts: &Tensor, len: usize) -> Result<Tensor> {
     crate::tensor::shape_len("to_padded", &[starts.elem_count(), len, cols])?;
     by_dtype("to_padded", &[Some(x)], |inputs, double| {
         let x = given(inputs, 0)?;
-        let plan = Padding { starts, rows, len, cols, pad: true };
+        let plan = Move { starts, sizes: Padding { rows, len, cols, pad: true } };
         if double { plan.apply::<f64>(x) } else { plan.apply::<f32>(x) }
     })
 }
@@ -114,57 +106,48 @@ pub fn from_padded(x: &Tensor, starts: &Tensor) -> Result<Tensor> {
     crate::tensor::shape_len(OP, &[rows, cols])?;
     by_dtype(OP, &[Some(x)], |inputs, double| {
         let x = given(inputs, 0)?;
-        let plan = Padding { starts, rows, len, cols, pad: false };
+        let plan = Move { starts, sizes: Padding { rows, len, cols, pad: false } };
         if double { plan.apply::<f64>(x) } else { plan.apply::<f32>(x) }
     })
 }
 
-struct Padding {
+struct Move {
     starts: Value,
-    rows: usize,
-    len: usize,
-    cols: usize,
-    /// To padded, or from it.
-    pad: bool,
+    sizes: Padding,
 }
 
-impl Padding {
+impl Move {
     /// Moves elements in one direction; the gradient goes in the other.
     fn run<F: Real>(&self, pad: bool, x: &[F]) -> Result<candle_core::Tensor> {
+        let Padding { rows, len, cols, .. } = self.sizes;
         let starts = storage::read::<i64>(&self.starts)?;
         let batch = starts.len() - 1;
         if pad {
-            let mut out = storage::take::<F>(batch * self.len * self.cols);
-            padding::to_padded(x, self.cols, &starts, self.len, &mut out)?;
-            storage::tensor_from_vec(out, (batch, self.len, self.cols))
+            let mut out = storage::take::<F>(batch * len * cols);
+            padding::to_padded(x, cols, &starts, len, &mut out)?;
+            storage::tensor_from_vec(out, (batch, len, cols))
         } else {
-            let mut out = storage::take::<F>(self.rows * self.cols);
-            padding::from_padded(x, self.cols, &starts, self.len, &mut out)?;
-            storage::tensor_from_vec(out, (self.rows, self.cols))
+            let mut out = storage::take::<F>(rows * cols);
+            padding::from_padded(x, cols, &starts, len, &mut out)?;
+            storage::tensor_from_vec(out, (rows, cols))
         }
     }
 
     fn apply<F: Direct>(self, x: &Tensor) -> Result<Tensor> {
-        crate::on_card!(
-            x,
-            crate::cuda::padding::padding(
-                x,
-                &self.starts,
-                self.rows,
-                self.len,
-                self.cols,
-                self.pad
-            )
-        );
+        let sizes = self.sizes;
+        let on_device = device::offer(&[x], |device| device.padding(x, &self.starts, sizes))?;
+        if let Some(y) = on_device {
+            return Ok(y);
+        }
         let y = {
             let vx = dense(x.value())?;
-            self.run::<F>(self.pad, &storage::read::<F>(&vx)?)?
+            self.run::<F>(sizes.pad, &storage::read::<F>(&vx)?)?
         };
-        let op = if self.pad { "to_padded" } else { "from_padded" };
+        let op = if sizes.pad { "to_padded" } else { "from_padded" };
         Ok(record1(op, &[x], y, move |pass| {
             let Some(grad) = pass.grad(0) else { return Ok(()) };
             let grad = dense(&grad)?;
-            let dx = self.run::<F>(!self.pad, &storage::read::<F>(&grad)?)?;
+            let dx = self.run::<F>(!sizes.pad, &storage::read::<F>(&grad)?)?;
             pass.give(0, dx)
         }))
     }
@@ -236,7 +219,13 @@ fn typed_conv1d<F: Direct>(
     dilation: usize,
 ) -> Result<Tensor> {
     let (x, weight, bias) = (given(inputs, 0)?, given(inputs, 1)?, inputs[2].as_ref());
-    crate::on_card!(x, crate::cuda::conv::conv1d(x, weight, bias, &starts, dilation));
+    let mut tracked = vec![x, weight];
+    tracked.extend(bias);
+    let on_device =
+        device::offer(&tracked, |device| device.conv1d(x, weight, bias, &starts, dilation))?;
+    if let Some(y) = on_device {
+        return Ok(y);
+    }
     let (rows, columns) = matrix("conv1d", x)?;
     let (outputs, kernel) = (weight.dims()[0], weight.dims()[2]);
     let sizes = Sizes { inputs: columns, outputs, kernel, dilation };
@@ -250,8 +239,6 @@ fn typed_conv1d<F: Direct>(
         conv1d_forward(sizes.over(&starts), &x, &weight, bias.as_deref(), &mut y)?;
     }
     let y = storage::tensor_from_vec(y, (rows, outputs))?;
-    let mut tracked = vec![x, weight];
-    tracked.extend(bias);
     Ok(record1("conv1d", &tracked, y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let grad = dense(&grad)?;

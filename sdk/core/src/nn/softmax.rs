@@ -1,6 +1,7 @@
 //! Softmax and its logarithm.
 
 use super::{Direct, by_dtype, dense, give_vec, given, rows_cols};
+use crate::device;
 use crate::error::Result;
 use crate::kernels::softmax::{
     log_softmax_backward, log_softmax_forward, softmax_backward, softmax_forward,
@@ -26,7 +27,9 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
 }
 
 fn typed<F: Direct>(x: &Tensor, log: bool) -> Result<Tensor> {
-    crate::on_card!(x, crate::cuda::softmax::softmax(x, log));
+    if let Some(y) = device::offer(&[x], |device| device.softmax(x, log))? {
+        return Ok(y);
+    }
     let op = if log { "log_softmax" } else { "softmax" };
     let (_, cols) = rows_cols(op, x)?;
     let vx = dense(x.value())?;

@@ -4,6 +4,7 @@ use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi as abi;
 
 use super::{broadcast_shape, check_same_dtype, pooled, reduce_to};
+use crate::device;
 use crate::error::{Result, fail};
 use crate::storage::{self, Value};
 use crate::tape::{record_narrow, record1};
@@ -142,7 +143,7 @@ pub fn compare(op: i32, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     check_same_dtype("compare", a.dtype(), b.dtype())?;
     let shape = broadcast_shape("compare", a.dims(), b.dims())?;
     let (va, vb) = (stretch(a.value(), &shape)?, stretch(b.value(), &shape)?);
-    Ok(Tensor::new(storage::at_home(match op {
+    Ok(Tensor::new(device::at_home(match op {
         abi::ET_COMPARE_EQ => va.eq(&vb)?,
         abi::ET_COMPARE_NE => va.ne(&vb)?,
         abi::ET_COMPARE_LT => va.lt(&vb)?,
@@ -164,7 +165,7 @@ pub fn select(condition: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     check_same_dtype("select", a.dtype(), b.dtype())?;
     let shape = broadcast_shape("select", a.dims(), b.dims())?;
     let shape = broadcast_shape("select", condition.dims(), &shape)?;
-    let condition = storage::beside(&stretch(condition.value(), &shape)?, a.value())?;
+    let condition = device::beside(&stretch(condition.value(), &shape)?, a.value())?;
     let y = condition.where_cond(&stretch(a.value(), &shape)?, &stretch(b.value(), &shape)?)?;
     let (shape_a, shape_b) = (a.dims().to_vec(), b.dims().to_vec());
     let condition = Value::new(condition);

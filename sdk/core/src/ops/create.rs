@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor as Raw};
 use half::{bf16, f16};
 
+use crate::device;
 use crate::error::{Result, fail};
 use crate::storage::{self, Element};
 use crate::tensor::{Tensor, shape_len};
@@ -68,7 +69,7 @@ pub fn read(x: &Tensor, bytes: &mut [u8]) -> Result<()> {
             bytes.len()
         );
     }
-    let value = storage::to_host(value.contiguous()?)?;
+    let value = device::to_host(value.contiguous()?)?;
     match value.dtype() {
         DType::U8 => bytes.copy_from_slice(bytes_of::<u8>(&storage::read(&value)?)),
         DType::U32 => bytes.copy_from_slice(bytes_of::<u32>(&storage::read(&value)?)),
@@ -103,7 +104,7 @@ fn generate(
         }
         _ => {
             let wide: Vec<f64> = places.map(value).collect();
-            storage::at_home(Raw::from_vec(wide, shape, &Device::Cpu)?.to_dtype(dtype)?)
+            device::at_home(Raw::from_vec(wide, shape, &Device::Cpu)?.to_dtype(dtype)?)
         }
     }
 }

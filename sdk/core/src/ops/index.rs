@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor as Raw};
 
 use super::check_same_dtype;
+use crate::device;
 use crate::error::{Result, fail};
 use crate::storage::{self, Value};
 use crate::tape::record1;
@@ -49,7 +50,7 @@ pub fn index_select(x: &Tensor, axis: i64, index: &Tensor) -> Result<Tensor> {
     let axis = axis_of(OP, axis, x.dims().len())?;
     check_flat(OP, index)?;
     let index = check_index(OP, index, x.dims()[axis])?;
-    let index = Value::new(storage::beside(&index, x.value())?);
+    let index = Value::new(device::beside(&index, x.value())?);
     let mut shape = x.dims().to_vec();
     shape[axis] = index.elem_count();
     let y = if shape.contains(&0) {
@@ -84,7 +85,7 @@ pub fn gather(x: &Tensor, axis: i64, index: &Tensor) -> Result<Tensor> {
         );
     }
     let index = check_index(OP, index, x.dims()[axis])?;
-    let index = Value::new(storage::beside(&index, x.value())?);
+    let index = Value::new(device::beside(&index, x.value())?);
     let y = if index.elem_count() == 0 {
         Raw::zeros(index.dims().to_vec(), x.dtype(), x.value().device())?
     } else {
@@ -118,7 +119,7 @@ pub fn index_add(x: &Tensor, axis: i64, index: &Tensor, source: &Tensor) -> Resu
         );
     }
     let index = check_index(OP, index, x.dims()[axis])?;
-    let index = Value::new(storage::beside(&index, x.value())?);
+    let index = Value::new(device::beside(&index, x.value())?);
     let y = if source.value().elem_count() == 0 {
         x.value().clone()
     } else {

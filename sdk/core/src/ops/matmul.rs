@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor as Raw};
 
 use super::{broadcast_shape, check_float, check_same_dtype, reduce_to};
+use crate::device;
 use crate::error::{Result, fail};
 use crate::kernels::gemm::{Matrices, gemm_batch};
 use crate::storage::{self, Real};
@@ -11,7 +12,7 @@ use crate::tensor::Tensor;
 
 /// Product of matrices whose leading axes are the same or broadcast, of any strides.
 fn product(a: &Raw, b: &Raw) -> Result<Raw> {
-    if !a.device().is_cpu() {
+    if !device::is_host(a) {
         // Candle refuses some strides; those are copied.
         return match a.broadcast_matmul(b) {
             Ok(y) => Ok(y),

@@ -14,6 +14,7 @@ pub mod unary;
 
 use candle_core::{DType, Tensor as Raw};
 
+use crate::device;
 use crate::error::{Result, fail};
 use crate::kernels::elementwise::{Store, column_sum};
 use crate::storage;
@@ -73,7 +74,7 @@ pub(crate) fn reduce_to(grad: &Raw, shape: &[usize]) -> Result<Raw> {
     }
     let missing = found.len() - shape.len();
     // The common case, a bias over rows, in one pass.
-    if missing > 0 && &found[missing..] == shape && grad.is_contiguous() && grad.device().is_cpu() {
+    if missing > 0 && &found[missing..] == shape && grad.is_contiguous() && device::is_host(grad) {
         let len = shape.iter().product();
         if grad.dtype() == DType::F32 {
             let mut out = storage::take::<f32>(len);

@@ -3,12 +3,13 @@
 use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi as abi;
 
+use crate::device;
 use crate::error::Result;
 use crate::kernels::elementwise::{self, Zip};
 use crate::storage::{self, tensor_from_vec};
 
 fn is_plain(x: &Raw) -> bool {
-    x.dtype() == DType::F32 && x.device().is_cpu() && x.is_contiguous() && x.elem_count() > 0
+    x.dtype() == DType::F32 && device::is_host(x) && x.is_contiguous() && x.elem_count() > 0
 }
 
 fn zip_of(op: i32) -> Option<Zip> {

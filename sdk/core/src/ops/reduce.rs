@@ -4,8 +4,9 @@ use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi as abi;
 
 use super::check_float;
+use crate::device;
 use crate::error::{Result, fail};
-use crate::storage::{self, Value};
+use crate::storage::Value;
 use crate::tape::record1;
 use crate::tensor::{Tensor, axis_of};
 
@@ -84,7 +85,7 @@ pub fn reduce(op: i32, x: &Tensor, axes: &[i64], keep_axes: bool) -> Result<Tens
         }
     };
     if is_place {
-        return Ok(Tensor::new(storage::at_home(y.reshape(shape)?)?));
+        return Ok(Tensor::new(device::at_home(y.reshape(shape)?)?));
     }
     let is_extreme = op == abi::ET_REDUCE_MAX || op == abi::ET_REDUCE_MIN;
     let saved = is_extreme.then(|| (x.save(), Value::new(y.clone())));

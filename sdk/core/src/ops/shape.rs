@@ -3,8 +3,9 @@
 use candle_core::{DType, Tensor as Raw};
 
 use super::{check_same_dtype, reduce_to};
+use crate::device;
 use crate::error::{Result, fail};
-use crate::storage::{self, Value};
+use crate::storage::Value;
 use crate::tape::{Pass, record_narrow, record1};
 use crate::tensor::{Tensor, axis_of, shape_len};
 
@@ -151,7 +152,7 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
         half if half.dtype() == dtype => half.clone(),
         _ => {
             x.widen()?;
-            storage::at_home(x.value().to_dtype(dtype)?)?
+            device::at_home(x.value().to_dtype(dtype)?)?
         }
     };
     if !dtype.is_float() {
@@ -160,6 +161,6 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
     let back = x.dtype();
     Ok(record1("cast", &[x], y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
-        pass.give(0, Value::new(storage::at_home(grad.to_dtype(back)?)?))
+        pass.give(0, Value::new(device::at_home(grad.to_dtype(back)?)?))
     }))
 }

@@ -4,6 +4,7 @@ use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi as abi;
 
 use super::{check_float, pooled};
+use crate::device;
 use crate::error::{Result, fail};
 use crate::kernels::activation::{
     Activation, activation_backward, activation_backward_in_place, activation_forward,
@@ -131,7 +132,9 @@ pub fn unary(op: i32, x: &Tensor) -> Result<Tensor> {
 }
 
 fn activate<F: Real>(name: &'static str, activation: Activation, x: &Tensor) -> Result<Tensor> {
-    crate::on_card!(x, crate::cuda::activation::activate(name, activation, x));
+    if let Some(y) = device::offer(&[x], |device| device.activate(name, activation, x))? {
+        return Ok(y);
+    }
     let v = Value::new(x.value().contiguous()?);
     let mut y = storage::take::<F>(v.elem_count());
     activation_forward(activation, &storage::read::<F>(&v)?, &mut y)?;

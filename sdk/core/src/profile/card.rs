@@ -1,23 +1,17 @@
 //! Times of a card in a recording. A card computes behind the host, so the host's clock says when work was put on the stream; two marks on
 //! the stream around a span say how long the card took, gaps in which it had nothing to do included.
 
-#[cfg(feature = "cuda")]
-pub(super) use crate::cuda::timing::{Mark, between, mark};
-
 use super::Key;
+use crate::device::{self, Mark};
 
 /// A place on a stream; there is none on the CPU.
-#[cfg(not(feature = "cuda"))]
-pub(super) struct Mark;
-
-#[cfg(not(feature = "cuda"))]
 pub(super) fn mark() -> Option<Mark> {
-    None
+    device::active()?.mark()
 }
 
-#[cfg(not(feature = "cuda"))]
-pub(super) fn between(_: &Mark, _: &Mark) -> f64 {
-    0.0
+/// Milliseconds from one place to another.
+pub(super) fn between(begin: &Mark, end: &Mark) -> f64 {
+    device::active().map_or(0.0, |device| device.between(begin, end))
 }
 
 /// A finished span between two marks.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::{BEGAN, Call, DROPPED, ENDED, Event, KEPT, Key, ON, THREADS, Total, card, now};
+use super::{BEGAN, DROPPED, ENDED, Event, KEPT, Key, ON, OpCall, THREADS, Total, card, now};
 use crate::sync::lock;
 
 /// Microseconds with three decimals, as the format wants them.
@@ -15,7 +15,7 @@ fn micros(nanos: u64) -> f64 {
 }
 
 /// Shapes as text: `[4096,384] [1536,384] [1536]`.
-fn shapes(call: &Call) -> String {
+fn shapes(call: &OpCall) -> String {
     let mut text = String::new();
     for shape in call.shapes() {
         let extents: Vec<String> = shape.iter().map(u32::to_string).collect();

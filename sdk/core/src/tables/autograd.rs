@@ -5,14 +5,14 @@ use std::ffi::c_void;
 use easytransfer_abi::{et_error, et_host_autograd, et_plugin_op, et_rng, et_segment, et_tensor};
 
 use super::tensor::tensors;
-use crate::checkpoint::Segment;
 use crate::custom_op;
 use crate::error::fail;
 use crate::handle::{borrow, borrow_optional, guard, guard_value, into_raw, out, out_optional};
 use crate::plugin_segment::PluginSegment;
 use crate::profile;
-use crate::recompute::{self, Level};
+use crate::recompute::{self, Recompute};
 use crate::rng::Rng;
+use crate::segment::SegmentFn;
 use crate::tape;
 use crate::tensor::Tensor;
 
@@ -106,7 +106,7 @@ unsafe extern "C" fn apply_op(
 
 unsafe extern "C" fn set_recompute(level: i32) -> *mut et_error {
     guard(|| {
-        recompute::set_recompute(Level::from_code(level)?);
+        recompute::set_recompute(Recompute::from_code(level)?);
         Ok(())
     })
 }
@@ -127,8 +127,8 @@ unsafe extern "C" fn checkpoint(
         if outputs.is_null() && outputs_len > 0 {
             fail!(ET_ERR_INVALID_ARGUMENT, "checkpoint: the array for the outputs is NULL");
         }
-        let run: Segment = Box::new(move |inputs, rng| segment.run(inputs, rng));
-        let results = crate::checkpoint::checkpoint(&inputs, rng, run)?;
+        let run: SegmentFn = Box::new(move |inputs, rng| segment.run(inputs, rng));
+        let results = crate::segment::run_segment(&inputs, rng, run)?;
         for (index, result) in results.into_iter().enumerate() {
             // SAFETY: the boundary's contract: room for `outputs_len` outputs, and the segment makes as many.
             unsafe { outputs.add(index).write(into_raw(result)) };

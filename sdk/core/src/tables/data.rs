@@ -60,7 +60,7 @@ unsafe extern "C" fn buffer_new(
 unsafe extern "C" fn buffer_map_file(path: et_str, result: *mut *mut et_buffer) -> *mut et_error {
     guard(|| {
         // SAFETY: the boundary's contract: readable text and a writable out pointer.
-        unsafe { out(result, Buffer::map_file(Path::new(str_from(path)?))?) }
+        unsafe { out(result, Buffer::read_file(Path::new(str_from(path)?))?) }
     })
 }
 

@@ -2,8 +2,6 @@
 
 pub mod autograd;
 pub mod config;
-#[cfg(feature = "cuda")]
-pub mod cuda;
 pub mod data;
 pub mod log;
 pub mod nn;

@@ -3,6 +3,7 @@
 use easytransfer_abi::{et_error, et_host_step, et_map, et_params, et_tensor};
 
 use crate::data::Map;
+use crate::device;
 use crate::handle::{borrow, guard, out};
 use crate::params::Params;
 
@@ -15,21 +16,14 @@ pub static TABLE: et_host_step = et_host_step {
 };
 
 unsafe extern "C" fn defers() -> i32 {
-    #[cfg(feature = "cuda")]
-    return i32::from(crate::cuda::device::active().is_some());
-    #[cfg(not(feature = "cuda"))]
-    0
+    i32::from(device::active().is_some())
 }
 
 unsafe extern "C" fn prefetch(batch: *const et_map) -> *mut et_error {
     guard(|| {
         // SAFETY: the boundary's contract: a live map.
         let batch = unsafe { borrow::<Map>(batch) }?;
-        #[cfg(feature = "cuda")]
-        crate::cuda::ahead::prefetch(batch)?;
-        #[cfg(not(feature = "cuda"))]
-        let _ = batch;
-        Ok(())
+        device::active().map_or(Ok(()), |device| device.prefetch(batch))
     })
 }
 

@@ -1,12 +1,14 @@
-//! Finding the files of a tokenizer.
+//! Finding and reading the files of a tokenizer.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Loaded, byte_level, json, sentencepiece, wordpiece};
+use super::settings::{Family, Files, Settings, is_generic};
+use super::{Loaded, byte_level, json, limits, sentencepiece, wordpiece};
 use crate::error::{Error, Result, fail};
 
 /// SentencePiece models by the names that they usually have; any other name that ends in `.model` comes last.
@@ -24,24 +26,62 @@ enum Found {
 pub fn load(path: &Path) -> Result<Loaded> {
     let found = find(path)?;
     let directory = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-    let config = read_config(&directory.join("tokenizer_config.json"))?;
+    let settings = Settings::merge(Files {
+        tokenizer_config: read_object(&directory.join("tokenizer_config.json"))?,
+        special_tokens_map: read_object(&directory.join("special_tokens_map.json"))?,
+        added_tokens: read_object(&directory.join("added_tokens.json"))?,
+        model: read_object(&directory.join("config.json")).unwrap_or_default(),
+    });
+    let settings = settings.map_err(|error| error.context(directory.display()))?;
     let (Found::Json(file)
     | Found::Vocab(file)
     | Found::Pair(file, _)
     | Found::SentencePiece(file)) = &found;
     // Malformed files may make the tokenizer crate panic; that is bad input here.
     let loaded = catch_unwind(AssertUnwindSafe(|| match &found {
-        Found::Json(path) => json::load(&read(path)?, config),
-        Found::Vocab(path) => wordpiece::load(&read_text(path)?, config),
-        Found::Pair(vocab, merges) => byte_level::load(&read(vocab)?, &read_text(merges)?, config),
+        Found::Json(path) => json::load(&read(path)?, settings),
+        Found::Vocab(path) => {
+            let family = family(&settings, &[Family::Bert, Family::Mpnet], "vocab.txt")?;
+            wordpiece::load(wordpiece::vocabulary(&read_text(path)?), family, settings)
+        }
+        Found::Pair(vocab, merges) => {
+            let vocab = match json::vocab_from(&read(vocab)?) {
+                Ok(vocab) => vocab,
+                Err(error) => {
+                    fail!(ET_ERR_BAD_INPUT, "expected a JSON object of token ids: {error}")
+                }
+            };
+            let merges = byte_level::merges(&read_text(merges)?)?;
+            let families = [Family::Roberta, Family::Gpt2];
+            let family = match &settings.class {
+                // Without a class the vocabulary tells.
+                None if vocab.contains_key("<s>") && vocab.contains_key("</s>") => Family::Roberta,
+                None => Family::Gpt2,
+                Some(_) => family(&settings, &families, "vocab.json with merges.txt")?,
+            };
+            byte_level::load(vocab, merges, family, settings)
+        }
         Found::SentencePiece(path) => {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
-            sentencepiece::load(&read(path)?, name, config)
+            sentencepiece::load(&read(path)?, name, settings)
         }
     }));
     match loaded {
         Ok(loaded) => loaded.map_err(|error| error.context(file.display())),
         Err(_) => fail!(ET_ERR_BAD_INPUT, "{}: the file is malformed", file.display()),
+    }
+}
+
+/// The family that builds a tokenizer from such files; the first one where no class is named.
+fn family(settings: &Settings, families: &[Family], files: &str) -> Result<Family> {
+    match (&settings.class, settings.family()) {
+        (None, _) => Ok(families[0]),
+        (_, Some(family)) if families.contains(&family) => Ok(family),
+        (Some(class), _) => fail!(
+            ET_ERR_UNIMPLEMENTED,
+            "a tokenizer of class {class:?} is not made from {files} here{}: it needs a tokenizer.json",
+            if is_generic(class) { ", since that class says nothing about it" } else { "" }
+        ),
     }
 }
 
@@ -119,7 +159,19 @@ fn find_in(directory: &Path) -> Result<Found> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| Error::io("read", path, &error))
+    let failed = |error| Error::io("read", path, &error);
+    let file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(limits::FILE_SIZE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limits::FILE_SIZE {
+        fail!(
+            ET_ERR_BAD_INPUT,
+            "{}: the file has more than {} MiB, the limit for a tokenizer",
+            path.display(),
+            limits::FILE_SIZE >> 20
+        );
+    }
+    Ok(bytes)
 }
 
 fn read_text(path: &Path) -> Result<String> {
@@ -129,26 +181,14 @@ fn read_text(path: &Path) -> Result<String> {
     }
 }
 
-/// `tokenizer_config.json`, if it is there.
-fn read_config(path: &Path) -> Result<Option<Value>> {
+/// A file with a JSON object, if it is there.
+fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     if !path.is_file() {
         return Ok(None);
     }
     match serde_json::from_slice(&read(path)?) {
-        Ok(config @ Value::Object(_)) => Ok(Some(config)),
+        Ok(Value::Object(object)) => Ok(Some(object)),
         Ok(_) => fail!(ET_ERR_BAD_INPUT, "{}: expected a JSON object", path.display()),
         Err(error) => fail!(ET_ERR_BAD_INPUT, "{}: {error}", path.display()),
     }
-}
-
-/// A special token as `tokenizer_config.json` names it: a string, or an object with "content".
-pub fn configured_token(config: Option<&Value>, key: &str) -> Option<String> {
-    let value = config?.get(key)?;
-    let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
-    Some(text.to_string())
-}
-
-/// A boolean of `tokenizer_config.json`.
-pub fn configured_bool(config: Option<&Value>, key: &str) -> Option<bool> {
-    config?.get(key)?.as_bool()
 }

@@ -1,85 +1,233 @@
-//! SentencePiece models (Kudo and Richardson 2018), turned into a Unigram or BPE tokenizer.
+//! SentencePiece models (Kudo and Richardson 2018): the file alone gives the ids that Google's library gives.
+//!
+//! Nothing of the crate `tokenizers` cuts the text, because its normalisation and its added tokens decide otherwise than the
+//! library on decomposed text, on user-defined symbols and on spaces. Where `tokenizer_config.json` lies beside the file, the
+//! tokenizer is that of the model's family: text is prepared as ALBERT and XLNet do, and the special tokens are found in text.
+//! Control pieces are otherwise never found in text.
 
 use std::collections::HashMap;
 
-use serde_json::{Value, json};
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::models::unigram::Unigram;
-use tokenizers::normalizers::Precompiled;
-use tokenizers::{
-    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
-    PreTokenizerWrapper, Tokenizer,
-};
+use serde_json::json;
+use tokenizers::{AddedToken, Decoder, DecoderWrapper};
 
 use super::json::part;
-use super::load::configured_bool;
+use super::settings::Settings;
 use super::{Loaded, failed};
 use crate::error::{Result, fail};
 
+mod added;
 mod model;
+mod normalizer;
+mod prefixes;
+mod preprocess;
+mod reader;
+mod segment;
+mod template;
 
-use model::{Algorithm, Kind, Model, Piece};
+use added::Added;
+use model::{Kind, Model};
+use normalizer::Normalizer;
+use preprocess::Preprocess;
+use reader::Seam;
+pub use reader::TextReader;
+use segment::Segmenter;
 
 /// What SentencePiece writes for a space.
 const SPACE: char = '\u{2581}';
 
+/// What a piece that ends in a digit and a comma loses, so that ALBERT and XLNet cut the comma off.
+const DIGIT_COMMA: f32 = 100.0;
+
+/// A model ready to cut texts.
+pub struct SentencePiece {
+    /// The file, for saving.
+    pub file: Vec<u8>,
+    texts: Vec<String>,
+    ids: HashMap<String, u32>,
+    normalizer: Normalizer,
+    segmenter: Segmenter,
+    preprocess: Option<Preprocess>,
+    seam: Seam,
+    unknown: u32,
+    byte_fallback: bool,
+    /// The pieces that stand for bytes.
+    bytes: Vec<Option<u32>>,
+    added: Added,
+    /// Ids that decoding may leave out.
+    special: Vec<u32>,
+    decoder: DecoderWrapper,
+}
+
+impl SentencePiece {
+    /// Number of tokens, added tokens included.
+    pub fn vocab_len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Id of a token.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token).copied()
+    }
+
+    /// Text of a token that exists.
+    fn text(&self, id: u32) -> &str {
+        &self.texts[id as usize]
+    }
+
+    /// Text of a token.
+    pub fn get_text(&self, id: u32) -> Option<&str> {
+        self.texts.get(id as usize).map(String::as_str)
+    }
+
+    /// The tokens that are found in text before all others, with their ids.
+    pub fn added(&self) -> &[(AddedToken, u32)] {
+        self.added.tokens()
+    }
+
+    /// Text of ids, which all exist.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
+        let kept = ids.iter().filter(|id| !(skip_special_tokens && self.special.contains(id)));
+        let texts = kept.map(|id| self.text(*id).to_string()).collect();
+        self.decoder.decode(texts).map_err(|error| failed("cannot decode", error))
+    }
+}
+
 /// A tokenizer of a model file called `name`.
-pub fn load(bytes: &[u8], name: &str, config: Option<Value>) -> Result<Loaded> {
-    refuse_shifted(name, config.as_ref())?;
-    let model = Model::parse(bytes)?;
-    let mut ids: HashMap<&str, u32> = HashMap::with_capacity(model.pieces.len());
+pub fn load(bytes: &[u8], name: &str, mut settings: Settings) -> Result<Loaded> {
+    refuse_shifted(name, &settings)?;
+    let mut model = Model::parse(bytes)?;
+    for field in &model.unknown {
+        crate::log::warn(&format!("{name}: the field {field} is not known and ignored"));
+    }
+    let unknown = check(&model)?;
+    let family = family(&settings)?;
+    let preprocess = family.map(|family| preprocess(&settings, family)).transpose()?;
+    if preprocess.is_some_and(|preprocess| preprocess.remove_space) {
+        model.squeeze_spaces = true;
+    }
+    let mut segmenter = Segmenter::new(&model, unknown);
+    if preprocess.is_some() {
+        for (piece, id) in model.pieces.iter().zip(0..) {
+            let mut end = piece.text.chars().rev();
+            if end.next() == Some(',') && end.next().is_some_and(|c| c.is_numeric()) {
+                segmenter.lower(id, DIGIT_COMMA);
+            }
+        }
+    }
+    let normalizer = Normalizer::new(&model)?;
+    let seam = Seam::of(segmenter.texts(), normalizer.space.as_bytes());
+    let mut texts: Vec<String> = model.pieces.iter().map(|piece| piece.text.clone()).collect();
+    let mut ids = HashMap::with_capacity(texts.len());
+    for (text, id) in texts.iter().zip(0..) {
+        ids.entry(text.clone()).or_insert(id);
+    }
+    let mut bytes_of = vec![None; 256];
+    for (byte, id) in bytes_of.iter_mut().enumerate() {
+        let text = format!("<0x{byte:02X}>");
+        *id = ids.get(&text).copied().filter(|id| model.pieces[*id as usize].kind == Kind::Byte);
+    }
+
+    let mut added = Vec::new();
+    let of_kind = |kinds: &[Kind]| -> Vec<u32> {
+        let pieces = model.pieces.iter().zip(0..);
+        pieces.filter(|(piece, _)| kinds.contains(&piece.kind)).map(|(_, id)| id).collect()
+    };
+    let mut special = of_kind(&[Kind::Control, Kind::Unknown]);
+    if settings.configured {
+        for &id in &special {
+            let text = texts[id as usize].as_str();
+            added.push((AddedToken::from(text, true).normalized(false), id));
+        }
+    }
+    if matches!(settings.class.as_deref(), Some("T5Tokenizer" | "MT5Tokenizer"))
+        && settings.configured
+    {
+        sentinels(&mut settings, &ids)?;
+    }
+    for token in settings.tokens_to_add(&[], count_down) {
+        let id = match ids.get(&token.content) {
+            Some(&id) => id,
+            None => {
+                let id = texts.len() as u32;
+                ids.insert(token.content.clone(), id);
+                texts.push(token.content.clone());
+                id
+            }
+        };
+        if token.special && !special.contains(&id) {
+            special.push(id);
+        }
+        added.retain(|(_, known)| *known != id);
+        added.push((token, id));
+    }
+    for (key, text) in [("bos_token", "<s>"), ("eos_token", "</s>")] {
+        if ids.contains_key(text) {
+            settings.token_or(key, text);
+        }
+    }
+    settings.check_ids(|content| ids.get(content).copied());
+    let template = template::template(&ids, &settings)?;
+    if settings.split_special_tokens()? {
+        added.retain(|(token, _)| !token.special);
+    }
+    let decoder = decoder(&model)?;
+    let engine = SentencePiece {
+        file: bytes.into(),
+        texts,
+        ids,
+        normalizer,
+        segmenter,
+        seam,
+        unknown,
+        byte_fallback: model.byte_fallback,
+        bytes: bytes_of,
+        added: Added::new(added, preprocess.is_some_and(|preprocess| preprocess.lower)),
+        preprocess,
+        special,
+        decoder,
+    };
+    Loaded::new(engine.into(), template, settings)
+}
+
+/// The unknown piece of a model in which no two pieces that text is cut into, nor two others, are alike.
+fn check(model: &Model) -> Result<u32> {
+    let mut seen: HashMap<(&str, bool), u32> = HashMap::with_capacity(model.pieces.len());
     for (piece, id) in model.pieces.iter().zip(0u32..) {
-        if let Some(first) = ids.insert(&piece.text, id) {
+        let in_text = matches!(piece.kind, Kind::Normal | Kind::UserDefined | Kind::Unused);
+        if let Some(first) = seen.insert((&piece.text, in_text), id) {
             fail!(ET_ERR_BAD_INPUT, "pieces {first} and {id} are both {:?}", piece.text);
         }
     }
-    let unknown: Vec<usize> =
-        (0..model.pieces.len()).filter(|&id| model.pieces[id].kind == Kind::Unknown).collect();
-    let &[unknown] = unknown.as_slice() else {
-        fail!(ET_ERR_BAD_INPUT, "expected one unknown piece, found {}", unknown.len());
-    };
-    if model.space_is_suffix || !model.escape_spaces {
-        fail!(
-            ET_ERR_UNIMPLEMENTED,
-            "SentencePiece models with spaces at the end of words or with bare spaces are not supported: convert it to tokenizer.json"
-        );
+    let unknown: Vec<u32> = model
+        .pieces
+        .iter()
+        .zip(0..)
+        .filter(|(piece, _)| piece.kind == Kind::Unknown)
+        .map(|(_, id)| id)
+        .collect();
+    match unknown.as_slice() {
+        [unknown] => Ok(*unknown),
+        _ => fail!(ET_ERR_BAD_INPUT, "expected one unknown piece, found {}", unknown.len()),
     }
-    let mut pipeline = Tokenizer::new(match model.algorithm {
-        Algorithm::Unigram => unigram(&model, unknown)?,
-        Algorithm::Bpe => bpe(&model, &ids, unknown)?,
-        Algorithm::Other(number) => fail!(
-            ET_ERR_UNIMPLEMENTED,
-            "SentencePiece models of type {number} are not supported, expected Unigram (1) or BPE (2)"
-        ),
-    });
-    let normalizer = normalizer(&model)?;
-    pipeline
-        .with_normalizer(normalizer)
-        .map_err(|error| failed("cannot set the normalizer", error))?;
-    pipeline.with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(metaspace(&model))?));
-    pipeline.with_decoder(Some(decoder(&model)?));
-    let mut added: Vec<AddedToken> = Vec::new();
-    for piece in &model.pieces {
-        match piece.kind {
-            Kind::Control | Kind::Unknown => {
-                added.push(AddedToken::from(piece.text.as_str(), true).normalized(false));
-            }
-            Kind::UserDefined => {
-                added.push(AddedToken::from(piece.text.as_str(), false).normalized(false));
-            }
-            Kind::Normal | Kind::Byte | Kind::Unused => {}
-        }
-    }
-    added.extend(extra_tokens(config.as_ref()));
-    pipeline.add_tokens(added).map_err(|error| failed("cannot add tokens", error))?;
-    let special = template(&ids, config.as_ref())?;
-    Ok(Loaded { pipeline, special, config })
 }
 
 /// Some models number their tokens unlike their own SentencePiece file; reading it would give wrong ids silently.
-fn refuse_shifted(name: &str, config: Option<&Value>) -> Result<()> {
-    let class = config.and_then(|config| config.get("tokenizer_class")?.as_str()).unwrap_or("");
-    let shifted = ["XLMRoberta", "Camembert", "MBart", "Barthez", "Plbart", "M2M100", "Pegasus"];
+fn refuse_shifted(name: &str, settings: &Settings) -> Result<()> {
+    let class = settings.class.as_deref().unwrap_or("");
+    let shifted = [
+        "XLMRoberta",
+        "Camembert",
+        "MBart",
+        "Barthez",
+        "PLBart",
+        "Plbart",
+        "M2M100",
+        "Pegasus",
+        "Nllb",
+        "XGLM",
+        "Bartpho",
+        "SeamlessM4T",
+    ];
     if name == "sentencepiece.bpe.model" || shifted.iter().any(|prefix| class.starts_with(prefix)) {
         fail!(
             ET_ERR_UNIMPLEMENTED,
@@ -90,83 +238,73 @@ fn refuse_shifted(name: &str, config: Option<&Value>) -> Result<()> {
     Ok(())
 }
 
-fn unigram(model: &Model, unknown: usize) -> Result<ModelWrapper> {
-    // Pieces that text must never become lose against all others; the lowest score of all stays where it was, since the
-    // score of unknown characters hangs on it.
-    let usable = |piece: &&Piece| piece.kind == Kind::Normal;
-    let lowest = model.pieces.iter().filter(usable).map(|piece| f64::from(piece.score));
-    let lowest = lowest.fold(f64::INFINITY, f64::min);
-    let lowest = if lowest.is_finite() { lowest } else { 0.0 };
-    let score = |piece: &Piece| match piece.kind {
-        Kind::Unused => lowest,
-        _ => f64::from(piece.score).max(lowest),
-    };
-    let vocab = model.pieces.iter().map(|piece| (piece.text.clone(), score(piece))).collect();
-    let built = Unigram::from(vocab, Some(unknown), model.byte_fallback);
-    Ok(built.map_err(|error| failed("the pieces are malformed", error))?.into())
+/// Families whose tokenizer prepares a text, and the others that are known to take it as it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Albert,
+    Xlnet,
 }
 
-/// BPE needs the pairs that are merged, which the file does not say: all splits of a piece into two pieces, best piece first.
-fn bpe(model: &Model, ids: &HashMap<&str, u32>, unknown: usize) -> Result<ModelWrapper> {
-    let mut merges: Vec<(f32, usize, usize, &str, &str)> = Vec::new();
-    for piece in model.pieces.iter().filter(|piece| piece.kind == Kind::Normal) {
-        let inner = piece.text.char_indices().skip(1);
-        for (at, _) in inner {
-            let (left, right) = piece.text.split_at(at);
-            if ids.contains_key(left) && ids.contains_key(right) {
-                let (left_len, right_len) = (left.chars().count(), right.chars().count());
-                merges.push((piece.score, left_len, right_len, left, right));
+/// The family, if its tokenizer is told to prepare text. A file without a configuration beside it is taken at its word.
+fn family(settings: &Settings) -> Result<Option<Family>> {
+    let plain = [
+        "T5Tokenizer",
+        "MT5Tokenizer",
+        "LlamaTokenizer",
+        "PreTrainedTokenizer",
+        "TokenizersBackend",
+        "BigBirdTokenizer",
+        "ReformerTokenizer",
+        "BertGenerationTokenizer",
+        "GemmaTokenizer",
+    ];
+    match settings.class.as_deref() {
+        _ if !settings.configured => Ok(None),
+        Some("AlbertTokenizer") => Ok(Some(Family::Albert)),
+        Some("XLNetTokenizer") => Ok(Some(Family::Xlnet)),
+        Some(class) if !plain.contains(&class) => fail!(
+            ET_ERR_UNIMPLEMENTED,
+            "tokenizer_class {class:?} may prepare text in a way of its own before its SentencePiece model sees it: it needs a tokenizer.json"
+        ),
+        _ => {
+            for key in ["do_lower_case", "keep_accents", "remove_space", "split_by_punct"] {
+                if settings.get_bool(key)? == Some(key != "keep_accents") {
+                    fail!(
+                        ET_ERR_UNIMPLEMENTED,
+                        "{key}: only the tokenizers of ALBERT and XLNet have this with a SentencePiece model; tokenizer_class is {:?}",
+                        settings.class.as_deref().unwrap_or("not given")
+                    );
+                }
             }
+            Ok(None)
         }
     }
-    // Longer left parts first among the splits of one score. Scores are finite.
-    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((b.1, b.2).cmp(&(a.1, a.2))));
-    let merges = merges.into_iter().map(|(.., left, right)| (left.into(), right.into())).collect();
-    let vocab: Vocab = ids.iter().map(|(text, id)| (text.to_string(), *id)).collect();
-    let built = BPE::builder()
-        .vocab_and_merges(vocab, merges)
-        .unk_token(model.pieces[unknown].text.clone())
-        .fuse_unk(true)
-        .byte_fallback(model.byte_fallback)
-        .build();
-    Ok(built.map_err(|error| failed("the pieces are malformed", error))?.into())
 }
 
-fn normalizer(model: &Model) -> Result<Option<NormalizerWrapper>> {
-    let mut steps: Vec<NormalizerWrapper> = Vec::new();
-    if !model.rules.is_empty() {
-        let rules = Precompiled::from(&model.rules);
-        steps.push(rules.map_err(|error| failed("the normalisation rules", error))?.into());
+fn preprocess(settings: &Settings, family: Family) -> Result<Preprocess> {
+    if settings.get_bool("add_prefix_space")? == Some(false) {
+        fail!(
+            ET_ERR_UNIMPLEMENTED,
+            "add_prefix_space: false is not supported with a SentencePiece model"
+        );
     }
-    if model.squeeze_spaces {
-        steps.push(part(json!({"type": "Strip", "strip_left": true, "strip_right": true}))?);
-        steps
-            .push(part(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}))?);
-    }
-    if steps.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(tokenizers::normalizers::Sequence::new(steps).into()))
-}
-
-/// Spaces become U+2581; text is cut there too, which is quicker, unless a piece reaches over it. Where spaces are squeezed, the
-/// text after an added token has lost its first space and gets it back, as in Hugging Face's conversions.
-fn metaspace(model: &Model) -> Value {
-    let reaches = |piece: &Piece| {
-        piece.kind == Kind::Normal && piece.text.chars().skip(1).any(|c| c == SPACE)
-    };
-    let scheme = match (model.dummy_prefix, model.squeeze_spaces) {
-        (false, _) => "never",
-        (true, true) => "always",
-        (true, false) => "first",
-    };
-    let split = !model.pieces.iter().any(reaches);
-    json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": split})
+    Ok(Preprocess {
+        lower: settings.get_bool("do_lower_case")?.unwrap_or(family == Family::Albert),
+        keep_accents: settings.get_bool("keep_accents")?.unwrap_or(false),
+        remove_space: settings.get_bool("remove_space")?.unwrap_or(true),
+    })
 }
 
 fn decoder(model: &Model) -> Result<DecoderWrapper> {
     if !model.byte_fallback {
-        return part(metaspace(model));
+        let scheme = match (model.dummy_prefix, model.squeeze_spaces) {
+            (false, _) => "never",
+            (true, true) => "always",
+            (true, false) => "first",
+        };
+        return part(
+            json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": true}),
+        );
     }
     let mut steps = vec![
         json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
@@ -179,72 +317,31 @@ fn decoder(model: &Model) -> Result<DecoderWrapper> {
     part(json!({"type": "Sequence", "decoders": steps}))
 }
 
-/// Tokens that the configuration adds behind the vocabulary. T5 counts its sentinels down: the last one comes first.
-fn extra_tokens(config: Option<&Value>) -> Vec<AddedToken> {
-    let listed = config.and_then(|config| config.get("additional_special_tokens")?.as_array());
-    let mut names: Vec<&str> = listed
-        .into_iter()
-        .flatten()
-        .filter_map(|token| token.as_str().or_else(|| token.get("content")?.as_str()))
-        .collect();
-    let number = |name: &&str| -> i64 {
-        let digits = name.strip_prefix("<extra_id_").and_then(|rest| rest.strip_suffix('>'));
-        digits.and_then(|digits| digits.parse().ok()).unwrap_or(-1)
+/// T5 has sentinels (`extra_ids`, 100 where nothing is said) unless the files name them.
+fn sentinels(settings: &mut Settings, ids: &HashMap<String, u32>) -> Result<()> {
+    let count = match settings.config.get("extra_ids") {
+        None => 100,
+        Some(count) => match count.as_u64().filter(|count| *count <= 1000) {
+            Some(count) => count,
+            None => {
+                fail!(ET_ERR_BAD_INPUT, "extra_ids: expected a number up to 1000, found {count}")
+            }
+        },
     };
-    names.sort_by_key(|name| -number(name));
-    names.into_iter().map(|name| AddedToken::from(name, true).normalized(false)).collect()
+    let named = settings.tokens_to_add(&[], |_| ());
+    let sentinel = |token: &AddedToken| token.content.starts_with("<extra_id_");
+    if named.iter().any(sentinel) || ids.contains_key("<extra_id_0>") {
+        return Ok(());
+    }
+    let names: Vec<String> = (0..count).map(|number| format!("<extra_id_{number}>")).collect();
+    settings.add_special_tokens(names);
+    Ok(())
 }
 
-/// What the model adds around a text. The file does not say; the configuration does (`add_bos_token`, `add_eos_token`), else the
-/// names of the control pieces tell the family: ALBERT "[CLS] A [SEP]", XLNet "A <sep> <cls>", T5 "A </s>" (it has no "<s>").
-fn template(
-    ids: &HashMap<&str, u32>,
-    config: Option<&Value>,
-) -> Result<Option<PostProcessorWrapper>> {
-    let has = |name: &str| ids.contains_key(name);
-    let bos = configured_bool(config, "add_bos_token");
-    let eos = configured_bool(config, "add_eos_token");
-    let (single, pair): (String, String) = if bos.is_some() || eos.is_some() {
-        let begin = |segment| match bos {
-            Some(true) if has("<s>") => format!("<s>:{segment} "),
-            _ => String::new(),
-        };
-        let end = |segment| match eos {
-            Some(true) if has("</s>") => format!(" </s>:{segment}"),
-            _ => String::new(),
-        };
-        let single = format!("{}$A:0{}", begin(0), end(0));
-        (single.clone(), format!("{single} {}$B:1{}", begin(1), end(1)))
-    } else if has("[CLS]") && has("[SEP]") {
-        ("[CLS]:0 $A:0 [SEP]:0".into(), "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1".into())
-    } else if has("<cls>") && has("<sep>") {
-        ("$A:0 <sep>:0 <cls>:2".into(), "$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2".into())
-    } else if has("</s>") && has("<pad>") && !has("<s>") {
-        ("$A:0 </s>:0".into(), "$A:0 </s>:0 $B:0 </s>:0".into())
-    } else {
-        return Ok(None);
-    };
-    let parts = |template: &str| -> Vec<Value> {
-        let part = |text: &str| {
-            // Every part was written above as a name, a colon and a digit.
-            let (name, segment) = text.rsplit_once(':').unwrap_or((text, "0"));
-            let segment: u32 = segment.parse().unwrap_or(0);
-            match name.strip_prefix('$') {
-                Some(id) => json!({"Sequence": {"id": id, "type_id": segment}}),
-                None => json!({"SpecialToken": {"id": name, "type_id": segment}}),
-            }
-        };
-        template.split(' ').map(part).collect()
-    };
-    let mut tokens = serde_json::Map::new();
-    for text in single.split(' ').filter(|text| !text.starts_with('$')) {
-        let name = text.rsplit_once(':').map_or(text, |(name, _)| name);
-        tokens.insert(name.into(), json!({"id": name, "ids": [ids[name]], "tokens": [name]}));
-    }
-    let value = json!({
-        "type": "TemplateProcessing", "single": parts(&single), "pair": parts(&pair), "special_tokens": tokens
-    });
-    part(value).map(Some)
+/// T5 counts its sentinels down: the last one comes first. All other tokens stay in their order, before them.
+fn count_down(token: &AddedToken) -> i64 {
+    let digits = token.content.strip_prefix("<extra_id_").and_then(|rest| rest.strip_suffix('>'));
+    -digits.and_then(|digits| digits.parse().ok()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -270,7 +367,20 @@ mod tests {
     }
 
     fn ids(loaded: &Loaded, text: &str) -> Vec<u32> {
-        loaded.pipeline.encode(text, false).unwrap().get_ids().to_vec()
+        loaded.ids(text)
+    }
+
+    fn load(bytes: &[u8], name: &str, config: Option<serde_json::Value>) -> Result<Loaded> {
+        let tokenizer_config = config.and_then(|config| config.as_object().cloned());
+        let files = super::super::settings::Files { tokenizer_config, ..Default::default() };
+        super::load(bytes, name, Settings::merge(files)?)
+    }
+
+    fn decode(loaded: &Loaded, ids: &[u32]) -> String {
+        match &loaded.engine {
+            super::super::Engine::SentencePiece(model) => model.decode(ids, false).unwrap(),
+            super::super::Engine::Pipeline(_) => unreachable!("a SentencePiece model"),
+        }
     }
 
     const BPE_PIECES: [(&str, f32, u8); 9] = [
@@ -290,7 +400,7 @@ mod tests {
         let loaded = load(&file(&BPE_PIECES, 2, true), "x.model", None).unwrap();
         assert_eq!(ids(&loaded, "ab  bab"), [3, 4, 6, 2]);
         assert_eq!(ids(&loaded, "ac"), [1, 7]);
-        assert_eq!(loaded.pipeline.decode(&[3, 4, 6, 2, 7], false).unwrap(), "ab babc");
+        assert_eq!(decode(&loaded, &[3, 4, 6, 2, 7]), "ab babc");
         assert!(loaded.special.is_none());
     }
 
@@ -326,7 +436,7 @@ mod tests {
             |bytes: &[u8], name: &str| load(bytes, name, None).err().unwrap().message.clone();
         let good = file(&BPE_PIECES, 2, false);
         assert!(refuse(&good, "sentencepiece.bpe.model").contains("tokenizer.json"));
-        assert!(refuse(&file(&BPE_PIECES, 4, false), "m").contains("type 4"));
+        assert!(refuse(&file(&BPE_PIECES, 5, false), "m").contains("type 5"));
         assert!(refuse(&file(&BPE_PIECES[1..], 2, false), "m").contains("one unknown piece"));
         assert!(refuse(b"", "m").contains("no pieces"));
         let twice = [BPE_PIECES[0], BPE_PIECES[1], BPE_PIECES[1]];
@@ -354,7 +464,8 @@ mod tests {
             if Model::parse(&bad).is_ok()
                 && let Ok(loaded) = load(&bad, "m", None)
             {
-                let _ = loaded.pipeline.encode("ab c", false);
+                let mut reader = loaded.reader("ab c");
+                let _ = super::super::stream::read(&mut reader, None, 100, false);
             }
         }
     }

@@ -25,7 +25,7 @@ pub fn host() -> &'static et_host {
     unsafe { &*easytransfer_core::host::host() }
 }
 
-fn interface<I>(id: &CStr) -> &'static I {
+pub fn interface<I>(id: &CStr) -> &'static I {
     let table = unsafe { host().get_interface.unwrap()(host(), id.as_ptr()) };
     assert!(!table.is_null(), "{id:?}");
     unsafe { &*table.cast::<I>() }

@@ -1,7 +1,7 @@
 //! Threads that wait for work with their eyes open.
 //!
 //! Handing a task to a sleeping thread costs more than a short text's whole layer. In prediction one layer follows the other within
-//! microseconds, so while a [`Scope`] lives, its thread shares its tasks with a team whose members look for work for some
+//! microseconds, so while a [`TeamScope`] lives, its thread shares its tasks with a team whose members look for work for some
 //! microseconds before they sleep. The caller works too, and never waits for a member that has not begun. The team serves one
 //! caller at a time; others do their tasks themselves. Which thread does a task changes nothing in its result.
 //!
@@ -44,11 +44,11 @@ pub(crate) fn is_active() -> bool {
 }
 
 /// While it lives, this thread shares its tasks with the team.
-pub struct Scope {
+pub struct TeamScope {
     before: bool,
 }
 
-impl Scope {
+impl TeamScope {
     /// Begins it.
     #[expect(
         clippy::new_without_default,
@@ -59,7 +59,7 @@ impl Scope {
     }
 }
 
-impl Drop for Scope {
+impl Drop for TeamScope {
     fn drop(&mut self) {
         ACTIVE.set(self.before);
     }

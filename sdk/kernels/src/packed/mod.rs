@@ -35,7 +35,7 @@ pub(crate) const PANEL: usize = 48;
 
 /// What a linear layer computes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
+pub enum LayerPrecision {
     /// Single precision.
     #[default]
     F32,
@@ -45,7 +45,7 @@ pub enum Precision {
     Int8,
 }
 
-impl Precision {
+impl LayerPrecision {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
@@ -109,20 +109,20 @@ pub(crate) enum Instructions {
 
 impl Instructions {
     /// The best that this processor has for a precision.
-    pub(crate) fn best(precision: Precision) -> Self {
+    pub(crate) fn best(precision: LayerPrecision) -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             use crate::machine::simd::{Level, level};
             let wide = level() == Level::Avx512;
             let has = match precision {
-                Precision::F32 => wide,
-                Precision::Bf16 => wide && std::is_x86_feature_detected!("avx512bf16"),
-                Precision::Int8 => wide && std::is_x86_feature_detected!("avx512vnni"),
+                LayerPrecision::F32 => wide,
+                LayerPrecision::Bf16 => wide && std::is_x86_feature_detected!("avx512bf16"),
+                LayerPrecision::Int8 => wide && std::is_x86_feature_detected!("avx512vnni"),
             };
             if has {
                 return Self::Avx512;
             }
-            if level() >= Level::Avx2 && precision == Precision::Int8 {
+            if level() >= Level::Avx2 && precision == LayerPrecision::Int8 {
                 return Self::Avx2;
             }
         }
@@ -181,7 +181,7 @@ pub(crate) fn linear_packed_with(
     let most = (fit / 8 * 8).max(16);
     // A thread that has all panels to itself reads the whole weight: for few rows that costs more than anything else, the more so
     // with f32, whose weights do not fit the cache.
-    let enough = if weight.precision() == Precision::F32 { 64 } else { 16 };
+    let enough = if weight.precision() == LayerPrecision::F32 { 64 } else { 16 };
     if threads == 1 || rows >= enough * threads || panels < threads {
         // By rows: each task quantises its own.
         let even = rows.div_ceil(rows.div_ceil(most).next_multiple_of(threads));
@@ -210,7 +210,7 @@ pub(crate) fn linear_packed_with(
 /// Calls `f` with `x` in the form that the weight's precision wants.
 fn with_block(weight: &PackedWeight, x: &[f32], rows: usize, f: impl FnOnce(Block<'_>)) {
     let (inputs, groups) = (weight.inputs(), weight.groups());
-    if weight.precision() == Precision::F32 {
+    if weight.precision() == LayerPrecision::F32 {
         return f(Block { groups: as_bits(x), stride: groups, scales: &[], zeros: &[] });
     }
     with_scratch::<f32, _>(rows * (groups + 2), |scratch| {
@@ -220,7 +220,7 @@ fn with_block(weight: &PackedWeight, x: &[f32], rows: usize, f: impl FnOnce(Bloc
         for row in 0..rows {
             let (x, q) = (&x[row * inputs..][..inputs], &mut quantized[row * groups..][..groups]);
             match weight.precision() {
-                Precision::Int8 => (scales[row], zeros[row]) = quantize::row_int8(x, q),
+                LayerPrecision::Int8 => (scales[row], zeros[row]) = quantize::row_int8(x, q),
                 _ => quantize::row_bf16(x, q),
             }
         }

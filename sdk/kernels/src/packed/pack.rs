@@ -2,7 +2,7 @@
 
 use super::lines::{Line, WeightLines};
 use super::quantize::{bf16_bits, weight_row_int8};
-use super::{PANEL, Precision};
+use super::{LayerPrecision, PANEL};
 use crate::{KernelError, Result, check_len};
 
 /// Most inputs of an int8 weight: a sum of that many products of 8 bits still fits 31 bits.
@@ -10,7 +10,7 @@ const INT8_INPUTS: usize = 1 << 16;
 
 /// A weight [outputs, inputs] in the form that [`super::linear_packed`] reads.
 pub struct PackedWeight {
-    precision: Precision,
+    precision: LayerPrecision,
     inputs: usize,
     outputs: usize,
     lines: WeightLines,
@@ -36,7 +36,7 @@ impl PackedWeight {
     /// # Errors
     /// If the slice does not fit, or if an int8 weight has more than 65,536 inputs or a value that is not finite.
     pub fn new(
-        precision: Precision,
+        precision: LayerPrecision,
         weight: &[f32],
         outputs: usize,
         inputs: usize,
@@ -46,9 +46,9 @@ impl PackedWeight {
         let groups = inputs.div_ceil(precision.group());
         let panels = outputs.div_ceil(PANEL);
         let mut lines = WeightLines::zeros(panels * groups * (PANEL / 16));
-        let padded = if precision == Precision::Int8 { panels * PANEL } else { 0 };
+        let padded = if precision == LayerPrecision::Int8 { panels * PANEL } else { 0 };
         let (mut scales, mut sums) = (vec![0.0; padded], vec![0; padded]);
-        if precision == Precision::Int8 {
+        if precision == LayerPrecision::Int8 {
             let refuse = |expected, found| {
                 Err(KernelError::Value { kernel: NAME, argument: "weight", expected, found })
             };
@@ -63,14 +63,16 @@ impl PackedWeight {
         for output in 0..outputs {
             let values = &weight[output * inputs..][..inputs];
             match precision {
-                Precision::F32 => row.iter_mut().zip(values).for_each(|(g, v)| *g = v.to_bits()),
-                Precision::Bf16 => {
+                LayerPrecision::F32 => {
+                    row.iter_mut().zip(values).for_each(|(g, v)| *g = v.to_bits())
+                }
+                LayerPrecision::Bf16 => {
                     for (group, pair) in row.iter_mut().zip(values.chunks(2)) {
                         let high = pair.get(1).map_or(0, |v| u32::from(bf16_bits(*v)));
                         *group = u32::from(bf16_bits(pair[0])) | high << 16;
                     }
                 }
-                Precision::Int8 => {
+                LayerPrecision::Int8 => {
                     (scales[output], sums[output]) = weight_row_int8(values, &mut row);
                 }
             }
@@ -84,7 +86,7 @@ impl PackedWeight {
     }
 
     /// What it is packed for.
-    pub fn precision(&self) -> Precision {
+    pub fn precision(&self) -> LayerPrecision {
         self.precision
     }
 

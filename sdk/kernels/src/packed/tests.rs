@@ -13,13 +13,13 @@ const SHAPES: [[usize; 3]; 8] = [
 ];
 
 /// Those that this processor can run.
-fn all_instructions(precision: Precision) -> Vec<Instructions> {
+fn all_instructions(precision: LayerPrecision) -> Vec<Instructions> {
     let mut all = vec![Instructions::Plain];
     let best = Instructions::best(precision);
     if best != Instructions::Plain {
         all.push(best);
     }
-    if precision == Precision::Int8
+    if precision == LayerPrecision::Int8
         && crate::machine::simd::level() >= crate::machine::simd::Level::Avx2
     {
         all.push(Instructions::Avx2);
@@ -38,7 +38,7 @@ fn product(x: &[f64], w: &[f64], bias: &[f32], [rows, outputs, inputs]: [usize; 
 
 fn run(
     instructions: Instructions,
-    precision: Precision,
+    precision: LayerPrecision,
     [rows, outputs, inputs]: [usize; 3],
     x: &[f32],
     w: &[f32],
@@ -60,8 +60,12 @@ fn f32_matches_plain_sums() {
         let (x, w, b) = operands(shape);
         let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
         let expected = product(&wide(&x), &wide(&w), &b, shape);
-        for instructions in all_instructions(Precision::F32) {
-            assert_close(&run(instructions, Precision::F32, shape, &x, &w, &b), &expected, 1e-5);
+        for instructions in all_instructions(LayerPrecision::F32) {
+            assert_close(
+                &run(instructions, LayerPrecision::F32, shape, &x, &w, &b),
+                &expected,
+                1e-5,
+            );
         }
     }
 }
@@ -73,8 +77,12 @@ fn bf16_is_the_product_of_rounded_operands() {
         let rounded =
             |v: &[f32]| v.iter().map(|&v| f64::from(bf16_value(bf16_bits(v)))).collect::<Vec<_>>();
         let expected = product(&rounded(&x), &rounded(&w), &b, shape);
-        for instructions in all_instructions(Precision::Bf16) {
-            assert_close(&run(instructions, Precision::Bf16, shape, &x, &w, &b), &expected, 3e-6);
+        for instructions in all_instructions(LayerPrecision::Bf16) {
+            assert_close(
+                &run(instructions, LayerPrecision::Bf16, shape, &x, &w, &b),
+                &expected,
+                3e-6,
+            );
         }
     }
 }
@@ -113,8 +121,11 @@ fn int8_equals_the_exact_reference_on_every_path() {
     for shape in SHAPES {
         let (x, w, b) = operands(shape);
         let expected = int8_reference(&x, &w, &b, shape);
-        for instructions in all_instructions(Precision::Int8) {
-            assert_same_bits(&run(instructions, Precision::Int8, shape, &x, &w, &b), &expected);
+        for instructions in all_instructions(LayerPrecision::Int8) {
+            assert_same_bits(
+                &run(instructions, LayerPrecision::Int8, shape, &x, &w, &b),
+                &expected,
+            );
         }
     }
 }
@@ -128,9 +139,9 @@ fn int8_extremes_do_not_saturate() {
     for sign in [1.0, -1.0] {
         let w = vec![sign * 3.0; shape[1] * shape[2]];
         let expected = vec![f64::from(sign) * 6.0 * 4095.0; shape[0] * shape[1]];
-        for instructions in all_instructions(Precision::Int8) {
+        for instructions in all_instructions(LayerPrecision::Int8) {
             assert_close(
-                &run(instructions, Precision::Int8, shape, &x, &w, &[0.0; 48]),
+                &run(instructions, LayerPrecision::Int8, shape, &x, &w, &[0.0; 48]),
                 &expected,
                 1e-6,
             );
@@ -144,7 +155,7 @@ fn int8_errors_stay_within_half_a_step() {
     let (x, w, b) = operands(shape);
     let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
     let expected = product(&wide(&x), &wide(&w), &b, shape);
-    let y = run(Instructions::best(Precision::Int8), Precision::Int8, shape, &x, &w, &b);
+    let y = run(Instructions::best(LayerPrecision::Int8), LayerPrecision::Int8, shape, &x, &w, &b);
     // Values lie in (-1, 1): an activation is off by at most 1/255, a weight by at most 1/254, so a product by less than their sum
     // plus their product, in each of 256 places.
     let bound = 256.0 * (1.0 / 255.0 + 1.0 / 254.0 + 1.0 / (255.0 * 254.0));
@@ -169,7 +180,7 @@ fn activations_match_the_unpacked_layer() {
     use crate::linear::{LinearShape, linear_forward};
     let [rows, outputs, inputs] = [21, 130, 40];
     let (x, w, b) = operands([rows, outputs, inputs]);
-    let packed = PackedWeight::new(Precision::F32, &w, outputs, inputs).unwrap();
+    let packed = PackedWeight::new(LayerPrecision::F32, &w, outputs, inputs).unwrap();
     for activation in [Activation::Gelu, Activation::Tanh, Activation::Relu] {
         let (mut y, mut expected) = (vec![0f32; rows * outputs], vec![0f32; rows * outputs]);
         linear_packed(&x, &packed, Some(&b), activation, &mut y).unwrap();
@@ -184,7 +195,7 @@ fn activations_match_the_unpacked_layer() {
 fn a_row_depends_on_itself_only() {
     let [rows, outputs, inputs] = [300, 144, 200];
     let (x, w, b) = operands([rows, outputs, inputs]);
-    for precision in Precision::ALL {
+    for precision in LayerPrecision::ALL {
         let packed = PackedWeight::new(precision, &w, outputs, inputs).unwrap();
         let (one, three) = with_one_and_three_threads(|| {
             let mut y = vec![0f32; rows * outputs];
@@ -205,7 +216,7 @@ fn a_row_depends_on_itself_only() {
 fn few_rows_by_many_outputs_use_panels_and_give_the_same() {
     let [rows, outputs, inputs] = [4, 3000, 1100];
     let (x, w, b) = operands([rows, outputs, inputs]);
-    for precision in Precision::ALL {
+    for precision in LayerPrecision::ALL {
         let packed = PackedWeight::new(precision, &w, outputs, inputs).unwrap();
         let (one, three) = with_one_and_three_threads(|| {
             let mut y = vec![0f32; rows * outputs];
@@ -222,8 +233,9 @@ fn constant_rows_and_zero_weights_are_exact() {
     let w: Vec<f32> = (0..3 * inputs).map(|i| if i < inputs { 0.0 } else { 0.5 }).collect();
     for value in [0.0f32, 3.0, -3.0, 1e-30, f32::MIN_POSITIVE / 8.0] {
         let x = vec![value; inputs];
-        for instructions in all_instructions(Precision::Int8) {
-            let y = run(instructions, Precision::Int8, [1, 3, inputs], &x, &w, &[1.0, 0.0, 0.0]);
+        for instructions in all_instructions(LayerPrecision::Int8) {
+            let y =
+                run(instructions, LayerPrecision::Int8, [1, 3, inputs], &x, &w, &[1.0, 0.0, 0.0]);
             let expected = f64::from(value) * 0.5 * inputs as f64;
             assert_close(&y, &[1.0, expected, expected], 1e-6);
         }
@@ -236,7 +248,7 @@ fn values_that_are_not_finite_spoil_their_row_only() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x: Vec<f32> = random(120, 1);
         x[45] = bad;
-        for precision in Precision::ALL {
+        for precision in LayerPrecision::ALL {
             for instructions in all_instructions(precision) {
                 let y = run(instructions, precision, [3, 50, 40], &x, &w, &b);
                 assert!(y[50..100].iter().all(|v| !v.is_finite()), "{precision:?} {bad}");
@@ -259,23 +271,24 @@ fn bf16_rounds_to_nearest_even_and_keeps_nan() {
 
 #[test]
 fn wrong_lengths_and_weights_are_refused() {
-    let packed = PackedWeight::new(Precision::F32, &[0.0; 6], 2, 3).unwrap();
+    let packed = PackedWeight::new(LayerPrecision::F32, &[0.0; 6], 2, 3).unwrap();
     let text = linear_packed(&[0.0; 4], &packed, None, Activation::None, &mut [0.0; 2]);
     assert_eq!(text.unwrap_err().to_string(), "linear_packed: x must have 3 elements, found 4");
     linear_packed(&[], &packed, None, Activation::Gelu, &mut []).unwrap();
-    assert!(PackedWeight::new(Precision::F32, &[0.0; 5], 2, 3).is_err());
-    let text = PackedWeight::new(Precision::Int8, &[1.0, f32::NAN], 1, 2).unwrap_err().to_string();
+    assert!(PackedWeight::new(LayerPrecision::F32, &[0.0; 5], 2, 3).is_err());
+    let text =
+        PackedWeight::new(LayerPrecision::Int8, &[1.0, f32::NAN], 1, 2).unwrap_err().to_string();
     assert_eq!(text, "packed weight: weight must be finite for int8, found NaN");
-    assert!(PackedWeight::new(Precision::Int8, &vec![0.0; 70_000], 1, 70_000).is_err());
+    assert!(PackedWeight::new(LayerPrecision::Int8, &vec![0.0; 70_000], 1, 70_000).is_err());
 }
 
 #[test]
 fn halves_of_memory() {
     let w: Vec<f32> = random(96 * 400, 1);
     let size = |precision| PackedWeight::new(precision, &w, 96, 400).unwrap().size();
-    assert_eq!(size(Precision::F32), 4 * w.len());
-    assert_eq!(size(Precision::Bf16), 2 * w.len());
-    assert_eq!(size(Precision::Int8), w.len() + 8 * 96);
+    assert_eq!(size(LayerPrecision::F32), 4 * w.len());
+    assert_eq!(size(LayerPrecision::Bf16), 2 * w.len());
+    assert_eq!(size(LayerPrecision::Int8), w.len() + 8 * 96);
 }
 
 /// Prints rates on BERT's shapes: `cargo test --release -- --ignored --nocapture packed_rate`.
@@ -287,7 +300,7 @@ fn packed_rate() {
     {
         let (x, w, b) = operands([rows, outputs, inputs]);
         let mut y = vec![0f32; rows * outputs];
-        for precision in Precision::ALL {
+        for precision in LayerPrecision::ALL {
             let packed = PackedWeight::new(precision, &w, outputs, inputs).unwrap();
             for activation in [Activation::None, Activation::Gelu] {
                 let mut best = f64::INFINITY;

@@ -1,6 +1,6 @@
 //! Micro-kernels for AVX-512, and the choice among all of them.
 
-use super::{Instructions, PANEL, PackedWeight, Precision};
+use super::{Instructions, LayerPrecision, PANEL, PackedWeight};
 use crate::runs::SharedRows;
 
 /// Rows of x as groups.
@@ -111,13 +111,13 @@ pub(super) unsafe fn run(
     unsafe {
         match (instructions, output.weight.precision()) {
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512, Precision::F32) => by_height!(avx512::f32_tile),
+            (Instructions::Avx512, LayerPrecision::F32) => by_height!(avx512::f32_tile),
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512, Precision::Bf16) => by_height!(avx512::bf16_tile),
+            (Instructions::Avx512, LayerPrecision::Bf16) => by_height!(avx512::bf16_tile),
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512, Precision::Int8) => by_height!(avx512::int8_tile),
+            (Instructions::Avx512, LayerPrecision::Int8) => by_height!(avx512::int8_tile),
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx2, Precision::Int8) => {
+            (Instructions::Avx2, LayerPrecision::Int8) => {
                 super::tile_int8_avx2::tile(block, row, height, output);
             }
             _ => super::tile_plain::tile(block, row, height, output),

@@ -2,7 +2,7 @@
 
 use super::quantize::bf16_value;
 use super::tile::{Block, Output};
-use super::{PANEL, Precision};
+use super::{LayerPrecision, PANEL};
 use crate::machine::simd::multiversion;
 
 multiversion! {
@@ -48,9 +48,9 @@ pub(super) unsafe fn tile(block: &Block<'_>, row: usize, height: usize, output: 
         let x = &block.groups[(row + r) * block.stride..][..block.stride];
         let mut sums = [0f32; PANEL];
         match output.weight.precision() {
-            Precision::F32 => sums_f32(x, panel, &mut sums),
-            Precision::Bf16 => sums_bf16(x, panel, &mut sums),
-            Precision::Int8 => {
+            LayerPrecision::F32 => sums_f32(x, panel, &mut sums),
+            LayerPrecision::Bf16 => sums_bf16(x, panel, &mut sums),
+            LayerPrecision::Int8 => {
                 let mut sums = [0i32; PANEL];
                 sums_int8(x, panel, &mut sums);
                 let (scale, zero) = (block.scales[row + r], block.zeros[row + r]);

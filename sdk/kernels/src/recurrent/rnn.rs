@@ -57,14 +57,14 @@ const GROUP_RUNS: usize = 8;
 
 /// Runs that are stepped through together, longest first, none empty.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub struct Group {
     runs: Vec<Range<usize>>,
     reverse: bool,
 }
 
 impl Group {
     /// All runs that are not empty, as one group.
-    pub(crate) fn one(mut runs: Vec<Range<usize>>, reverse: bool) -> Self {
+    pub fn one(mut runs: Vec<Range<usize>>, reverse: bool) -> Self {
         runs.retain(|run| !run.is_empty());
         runs.sort_by_key(|run| std::cmp::Reverse(run.len()));
         Self { runs, reverse }
@@ -77,22 +77,27 @@ impl Group {
     }
 
     /// Number of runs.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.runs.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     /// Length of the longest run.
-    pub(crate) fn steps(&self) -> usize {
+    pub fn steps(&self) -> usize {
         self.runs.first().map_or(0, Range::len)
     }
 
     /// Number of runs that have a token at `step`; they are the first ones.
-    pub(crate) fn active(&self, step: usize) -> usize {
+    pub fn active(&self, step: usize) -> usize {
         self.runs.partition_point(|run| run.len() > step)
     }
 
     /// The token that run `run` of the group reads at `step`.
-    pub(crate) fn row(&self, run: usize, step: usize) -> usize {
+    pub fn row(&self, run: usize, step: usize) -> usize {
         let run = &self.runs[run];
         if self.reverse { run.end - 1 - step } else { run.start + step }
     }

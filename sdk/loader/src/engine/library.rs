@@ -8,8 +8,9 @@ use easytransfer_abi::{
     et_str,
 };
 
-use super::{CUDA_ENGINE, EngineError, Precision};
+use super::{CUDA_ENGINE, EngineError, EnginePrecision};
 use crate::open::{chain, open_forever};
+use crate::regular::read_regular;
 
 /// The one symbol that an engine exports.
 const ENTRY: &[u8] = b"et_engine_entry\0";
@@ -137,7 +138,8 @@ impl Engine {
             refused(format!("expected the library of an engine, found {error}"))
         })?;
         if cfg!(target_os = "linux") {
-            let bytes = std::fs::read(&file).map_err(|error| refused(error.to_string()))?;
+            let bytes =
+                read_regular(&file, u64::MAX).map_err(|error| refused(error.to_string()))?;
             crate::elf::check(&bytes).map_err(|bad| {
                 refused(format!("expected {}, found {}; build it again", bad.required, bad.found))
             })?;
@@ -218,7 +220,7 @@ impl Engine {
     }
 
     /// Starts it on a device. Errors: `Open` with the engine's reason.
-    pub fn open(&self, device: u32, precision: Precision) -> Result<(), EngineError> {
+    pub fn open(&self, device: u32, precision: EnginePrecision) -> Result<(), EngineError> {
         let options = format!("{{\"precision\": \"{}\"}}", precision.name());
         let text = et_str { ptr: options.as_ptr().cast(), len: options.len() };
         let Some(open) = self.record.open else { return Ok(()) };

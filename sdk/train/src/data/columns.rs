@@ -58,28 +58,57 @@ impl Columns {
 /// Finds the column of every role in the file with `header`. `named` holds what the user said, by role name; it wins over
 /// the usual names. `split` is the file's part (`valid`) if a flag of its own (`--valid-text`) exists for it. Errors: a
 /// named column that is not there, with the file's columns, the nearest name and what to type; a required role without
-/// a column.
+/// a column; a column that is there twice; a name for a role that is not among `roles`.
 pub fn resolve(
     header: &Header,
     roles: &[Role],
     named: &BTreeMap<String, String>,
     split: Option<&str>,
 ) -> Result<Columns> {
+    find(header, roles, named, split, false)
+}
+
+/// The same for a file that may turn out to have more columns: one that is named for a role that is not required may still come.
+pub fn resolve_so_far(
+    header: &Header,
+    roles: &[Role],
+    named: &BTreeMap<String, String>,
+    split: Option<&str>,
+) -> Result<Columns> {
+    find(header, roles, named, split, true)
+}
+
+fn find(
+    header: &Header,
+    roles: &[Role],
+    named: &BTreeMap<String, String>,
+    split: Option<&str>,
+    may_come: bool,
+) -> Result<Columns> {
+    if let Some(unknown) = named.keys().find(|name| roles.iter().all(|role| role.name != **name)) {
+        let known = roles.iter().map(|role| role.flag.as_str());
+        return Err(DataError::new(header.path())
+            .expected(format!("columns for {} only", quoted_list(known)))
+            .found(format!("`{}`", Role::new(unknown, &[], false).flag))
+            .remedy("leave it out: the app has no such column, or was trained without it")
+            .into());
+    }
     let mut columns = Columns::default();
     // Named columns first, so that no default takes one of them.
     for role in roles {
         let Some(name) = named.get(&role.name) else { continue };
-        let place = header.index(name).ok_or_else(|| missing_named(header, role, name, split))?;
-        columns.places.insert(role.name.clone(), place);
+        match header.index(name) {
+            Some(place) => place_once(header, role, place, &mut columns)?,
+            None if may_come && !role.required => {}
+            None => return Err(missing_named(header, role, name, split).into()),
+        }
     }
     for role in roles {
         if named.contains_key(&role.name) {
             continue;
         }
         match usual(header, role, &columns) {
-            Some(place) => {
-                columns.places.insert(role.name.clone(), place);
-            }
+            Some(place) => place_once(header, role, place, &mut columns)?,
             None if role.required => return Err(missing_usual(header, role, split).into()),
             None => {}
         }
@@ -87,11 +116,27 @@ pub fn resolve(
     Ok(columns)
 }
 
+/// Gives a column to a role. Errors: there is another one of its name.
+fn place_once(header: &Header, role: &Role, place: usize, columns: &mut Columns) -> Result<()> {
+    let name = &header.columns()[place];
+    if header.columns()[place + 1..].contains(name) {
+        return Err(DataError::new(header.path())
+            .expected(format!("one column `{name}` for `{}`", role.name))
+            .found(format!("`{name}` twice"))
+            .remedy("give the columns different names")
+            .into());
+    }
+    columns.places.insert(role.name.clone(), place);
+    Ok(())
+}
+
 /// The first column that has one of the role's usual names and no other role yet.
 fn usual(header: &Header, role: &Role, taken: &Columns) -> Option<usize> {
     role.defaults.iter().find_map(|name| {
-        let place = header.columns().iter().position(|have| have.eq_ignore_ascii_case(name))?;
-        taken.places.values().all(|&other| other != place).then_some(place)
+        let found = header
+            .index(name)
+            .or_else(|| header.columns().iter().position(|have| have.eq_ignore_ascii_case(name)));
+        found.filter(|place| taken.places.values().all(|other| other != place))
     })
 }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use easytransfer_plugin::{Asked, Column, LoadedApp, Record, Tokenizer, profile};
+use easytransfer_plugin as plugin;
+use easytransfer_plugin::{Asked, Column, LoadedApp, Record, RecordFault, Tokenizer, profile};
 use serde_json::{Map, Value};
 
 use crate::data::collation::Sample;
-use crate::data::columns::{Role, resolve};
-use crate::data::records::{OnBadRow, ReadOptions, Reader};
+use crate::data::columns::{Role, resolve, resolve_so_far};
+use crate::data::records::{Choose, OnBadRow, ReadOptions, Reader};
 use crate::error::{DataError, Error, Result};
 
 /// Some records of a file, by role.
@@ -42,9 +43,8 @@ pub struct DataOptions {
 }
 
 /// The roles of an app's columns.
-pub fn roles(columns: &[Column], targets: bool) -> Vec<Role> {
+fn roles<'a>(columns: impl Iterator<Item = &'a Column>, targets: bool) -> Vec<Role> {
     columns
-        .iter()
         .map(|column| {
             let names: Vec<&str> = column.names.iter().map(String::as_str).collect();
             Role::new(&column.role, &names, column.required && (targets || !column.target))
@@ -52,82 +52,173 @@ pub fn roles(columns: &[Column], targets: bool) -> Vec<Role> {
         .collect()
 }
 
+/// The columns of an app that was trained on a file with the columns `trained` (names by role), for another file: the names there count as
+/// usual names; a column that is no target and that the training had must be there too, and one that it had not is not looked for.
+/// `trained` without entries says nothing.
+pub fn as_trained(columns: Vec<Column>, trained: &Map<String, Value>) -> Vec<Column> {
+    if trained.is_empty() {
+        return columns;
+    }
+    columns
+        .into_iter()
+        .filter_map(|mut column| match trained.get(&column.role) {
+            Some(name) => {
+                if let Some(name) = name.as_str() {
+                    column.names.retain(|known| known != name);
+                    column.names.insert(0, name.to_owned());
+                }
+                column.required |= !column.target;
+                Some(column)
+            }
+            None => (column.required || column.target).then_some(column),
+        })
+        .collect()
+}
+
+/// Bytes of texts in a part, beyond which it ends early.
+const PART_BYTES: usize = 64 << 20;
+
 /// A data file that is read part by part.
 pub struct DatasetReader {
     reader: Reader,
     path: PathBuf,
-    places: Vec<(String, usize)>,
-    columns: Map<String, Value>,
+    /// The roles, in the order of the records' cells.
+    roles: Vec<Role>,
     on_bad_row: OnBadRow,
+    /// Rows without a cell that must be there, which were left out.
+    incomplete: u64,
     /// Skipped rows that earlier parts have counted.
     counted: u64,
     rows: usize,
 }
 
 impl DatasetReader {
-    /// Opens a file and finds the columns. Errors: see [`Reader`] and [`resolve`].
+    /// Opens a file and finds the columns. Errors: see [`Reader`] and [`resolve`]; a column named for a role that the app does not have.
     pub fn open(path: &Path, columns: &[Column], options: &DataOptions) -> Result<DatasetReader> {
-        let reader = Reader::open(path, options.read.clone())?;
-        let roles = roles(columns, options.targets);
-        let places = resolve(reader.header(), &roles, &options.named, options.split)?;
-        let names: Map<String, Value> = places
+        let mut reader = Reader::open(path, options.read.clone())?;
+        let mut columns: Vec<&Column> = columns.iter().collect();
+        columns.sort_by(|a, b| a.role.cmp(&b.role));
+        let roles = roles(columns.iter().copied(), options.targets);
+        let names: Vec<String> = roles
             .iter()
-            .map(|(role, place)| {
-                (role.to_owned(), Value::from(reader.header().columns()[place].clone()))
-            })
+            .flat_map(|role| role.defaults.iter().chain(options.named.get(&role.name)).cloned())
             .collect();
+        // Texts are alike in all formats; targets keep their types.
+        let texts = columns.iter().map(|column| !column.target).collect();
+        reader.choose(&names, texts, chooser(roles.clone(), options))?;
         Ok(DatasetReader {
             reader,
             path: path.to_path_buf(),
-            places: places.iter().map(|(role, place)| (role.to_owned(), place)).collect(),
-            columns: names,
+            roles,
             on_bad_row: options.read.on_bad_row,
+            incomplete: 0,
             counted: 0,
             rows: 0,
         })
     }
 
-    /// Column by role, as the file names them.
-    pub fn columns(&self) -> &Map<String, Value> {
-        &self.columns
+    /// Column by role, as the file names them, of all columns found so far.
+    pub fn columns(&self) -> Map<String, Value> {
+        self.roles
+            .iter()
+            .zip(self.reader.header().columns())
+            .zip(self.reader.picked())
+            .filter(|(_, place)| place.is_some())
+            .map(|((role, name), _)| (role.name.clone(), Value::from(name.clone())))
+            .collect()
     }
 
     /// The next records, at most `most`; `None` at the end of the file. Errors: a bad row, unless those are skipped; no records in
     /// the whole file.
     pub fn part(&mut self, most: usize) -> Result<Option<Part>> {
-        let mut part = Part {
+        let (mut records, mut lines) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        while records.len() < most && bytes < PART_BYTES {
+            let Some(row) = self.reader.next() else { break };
+            let row = row?;
+            let missing = self
+                .roles
+                .iter()
+                .zip(&row.fields)
+                .position(|(role, cell)| role.required && cell.is_none());
+            if let Some(missing) = missing {
+                if self.on_bad_row == OnBadRow::Skip {
+                    self.incomplete += 1;
+                    continue;
+                }
+                return Err(row
+                    .fault(missing)
+                    .expected("a value")
+                    .found("nothing")
+                    .remedy("correct the row or skip such rows with `--on-bad-row skip`")
+                    .into());
+            }
+            let cells = self.roles.iter().zip(row.fields);
+            let record: Record =
+                cells.filter_map(|(role, cell)| Some((role.name.clone(), cell?))).collect();
+            bytes +=
+                record.values().map(|value| value.as_str().map_or(16, str::len)).sum::<usize>();
+            records.push(record);
+            lines.push(row.line);
+        }
+        let skipped = self.reader.skipped() + self.incomplete;
+        let part = Part {
             path: self.path.clone(),
-            records: Vec::new(),
-            lines: Vec::new(),
-            columns: self.columns.clone(),
-            skipped: 0,
+            records,
+            lines,
+            columns: self.columns(),
+            skipped: skipped - self.counted,
             first: self.rows as u64,
             on_bad_row: self.on_bad_row,
         };
-        for row in self.reader.by_ref().take(most) {
-            let row = row?;
-            let record = self
-                .places
-                .iter()
-                .filter_map(|(role, place)| {
-                    row.fields[*place].clone().map(|value| (role.to_owned(), value))
-                })
-                .collect();
-            part.records.push(record);
-            part.lines.push(row.line);
-        }
-        part.skipped = self.reader.skipped() - self.counted;
-        self.counted = self.reader.skipped();
+        self.counted = skipped;
         self.rows += part.records.len();
         if self.rows == 0 {
+            let found = match self.reader.skipped_faults().first() {
+                Some(first) => format!("none but {skipped} bad ones, the first: {first}"),
+                None => "none".to_string(),
+            };
             return Err(DataError::new(&self.path)
                 .expected("at least one row of data")
-                .found("none")
+                .found(found)
                 .remedy("check the file, and that its first line is a header")
                 .into());
         }
         Ok((!part.records.is_empty() || part.skipped > 0).then_some(part))
     }
+}
+
+/// Finds the columns of roles, again when a file turns out to have more of them. Then a role may find a column that had none, but not
+/// change the one that it had.
+fn chooser(roles: Vec<Role>, options: &DataOptions) -> Choose {
+    let (named, split) = (options.named.clone(), options.split);
+    let mut so_far = roles.clone();
+    if options.read.on_bad_row == OnBadRow::Skip {
+        // Bad rows are those without a column that must be there, so such a column may still come.
+        so_far.iter_mut().for_each(|role| role.required = false);
+    }
+    let mut before: Vec<Option<usize>> = vec![None; roles.len()];
+    Box::new(move |header, is_whole| {
+        let columns = if is_whole {
+            resolve(header, &roles, &named, split)?
+        } else {
+            resolve_so_far(header, &so_far, &named, split)?
+        };
+        let found: Vec<Option<usize>> = roles.iter().map(|role| columns.get(&role.name)).collect();
+        for ((role, old), new) in roles.iter().zip(&before).zip(&found) {
+            let (Some(old), Some(new)) = (old, new) else { continue };
+            if old != new {
+                let (old, new) = (&header.columns()[*old], &header.columns()[*new]);
+                return Err(DataError::new(header.path())
+                    .expected(format!("no column but `{old}` for `{}`, as up to here", role.name))
+                    .found(format!("`{new}`, which is as usual a name"))
+                    .remedy(format!("say which it is with `{} COLUMN`", role.flag))
+                    .into());
+            }
+        }
+        before.clone_from(&found);
+        Ok(found)
+    })
 }
 
 impl Part {
@@ -145,12 +236,7 @@ impl Part {
                     samples.push(Sample::new(rows, number, 0)?);
                 }
                 Err(error) if self.on_bad_row == OnBadRow::Stop => {
-                    return Err(fault(
-                        &self.path,
-                        &self.columns,
-                        self.lines[index],
-                        error.message(),
-                    ));
+                    return Err(fault(&self.path, &self.columns, self.lines[index], &error));
                 }
                 Err(_) => bad.push(index),
             }
@@ -164,23 +250,54 @@ impl Part {
     }
 }
 
-/// The error for a record that an app refused with `message`: `path` and `line` say where it is, `columns` how the file names the roles.
-pub fn fault(path: &Path, columns: &Map<String, Value>, line: u64, message: &str) -> Error {
-    let role = ["label", "text_pair", "text"]
-        .into_iter()
-        .find_map(|role| Some((role, message.find(&format!("{role}:"))?)));
-    // What the app says of the value, without who says it.
-    let said = role.map_or(message, |(role, at)| message[at + role.len() + 1..].trim());
-    let (expected, found) = said.rsplit_once(", found ").unwrap_or(("a usable value", said));
-    let expected = expected.rsplit_once("expected ").map_or(expected, |(_, rest)| rest);
-    let column = role.and_then(|(role, _)| columns.get(role)).and_then(Value::as_str);
-    let mut fault = DataError::new(path).line(line);
-    if let Some(column) = column {
-        fault = fault.column(column);
+/// The error for a record that an app refused: `path` and `line` say where it is, `columns` how the file names the roles.
+pub fn fault(
+    path: &Path,
+    columns: &Map<String, Value>,
+    line: u64,
+    refusal: &plugin::Error,
+) -> Error {
+    let fault = DataError::new(path).line(line);
+    let fault = match refusal.record_fault() {
+        Some(RecordFault { role, expected, found }) => {
+            let column = columns.get(&role).and_then(Value::as_str).unwrap_or(&role);
+            fault.column(column).expected(expected).found(found)
+        }
+        None => fault.expected("a usable record").found(refusal.message()),
+    };
+    fault.remedy("correct the row or skip such rows with `--on-bad-row skip`").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(refusal: plugin::Error) -> String {
+        let columns = Map::from_iter([("label".to_owned(), Value::from("class"))]);
+        let Error::Data(fault) = fault(Path::new("a.tsv"), &columns, 3, &refusal) else {
+            panic!("a fault of the data")
+        };
+        Error::Data(fault).to_string()
     }
-    fault
-        .expected(expected)
-        .found(found)
-        .remedy("correct the row or skip such rows with `--on-bad-row skip`")
-        .into()
+
+    #[test]
+    fn refusals_name_the_column_whatever_their_words_are() {
+        let refusal = plugin::Error::record("label", "a word, found in text:", "\"text: x\"");
+        assert_eq!(
+            text(refusal.context("app x (plugin y)")),
+            "`a.tsv`, line 3, column `class`: expected a word, found in text:, found \"text: x\"; \
+             correct the row or skip such rows with `--on-bad-row skip`"
+        );
+        // A role that the file has no column for names itself.
+        let refusal = plugin::Error::record("span", "a pair of numbers", "nothing");
+        assert!(text(refusal).contains("column `span`: expected a pair of numbers, found nothing"));
+    }
+
+    #[test]
+    fn refusals_without_parts_are_told_whole() {
+        let refusal = plugin::Error::bad_input("label: expected this, found that");
+        assert!(text(refusal).contains(
+            "`a.tsv`, line 3: expected a usable record, found label: expected this, found that;"
+        ));
+    }
 }

@@ -184,7 +184,7 @@ impl Features {
             .into_iter()
             .map(|index| {
                 self.sample(index, epoch)?
-                    .map_err(|error| self.records.fault(index as usize, error.message()))
+                    .map_err(|error| self.records.fault(index as usize, &error))
             })
             .collect::<Result<Vec<_>>>()?;
         span.note("records", samples.len() as f64);
@@ -229,7 +229,7 @@ impl Features {
                     match length {
                         Ok(length) => all.push(length),
                         Err((index, error)) if self.records.on_bad_row() == OnBadRow::Stop => {
-                            return Err(self.records.fault(index, error.message()));
+                            return Err(self.records.fault(index, &error));
                         }
                         Err((index, _)) => bad.push(index),
                     }

@@ -82,11 +82,7 @@ impl<T: Send + 'static> Prefetch<T> {
 /// Runs the work on item number `item`; a panic becomes an error.
 pub(crate) fn caught<T>(item: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-            (Some(text), _) => text.to_string(),
-            (None, Some(text)) => text.clone(),
-            (None, None) => "a panic without a message".to_string(),
-        };
+        let message = easytransfer_text::panic_text(&*panic).to_owned();
         Err(Error::Worker { item, message })
     })
 }

@@ -14,7 +14,7 @@ use crate::data::dataset::{DataOptions, DatasetReader, fault};
 use crate::data::records::OnBadRow;
 use crate::data::spool::{Spool, SpoolWriter};
 use crate::error::{Error, Result};
-use crate::report::progress::{Progress, ProgressMode};
+use crate::report::progress::{ProgressLine, ProgressMode};
 
 /// Records that are read at a time.
 const PART: usize = 4096;
@@ -34,8 +34,8 @@ pub struct Storage {
 
 impl Storage {
     /// What is shown while `total` rows (0 if not known) are being worked on.
-    pub fn bar(&self, name: &str, total: usize) -> Progress {
-        Progress::new(name, total as u64, self.progress, Duration::from_secs(10))
+    pub fn bar(&self, name: &str, total: usize) -> ProgressLine {
+        ProgressLine::new(name, total as u64, self.progress, Duration::from_secs(10))
     }
 
     /// Errors: `Cancelled`.
@@ -79,7 +79,7 @@ impl RecordStore {
                     .map_err(|error| Error::other(format!("write a record as JSON: {error}")))?;
                 if let Err(error) = see(&text) {
                     if on_bad_row == OnBadRow::Stop {
-                        return Err(fault(path, reader.columns(), line, error.message()));
+                        return Err(fault(path, &reader.columns(), line, &error));
                     }
                     skipped += 1;
                     continue;
@@ -98,7 +98,7 @@ impl RecordStore {
         bar.clear();
         let store = RecordStore {
             path: path.to_path_buf(),
-            columns: reader.columns().clone(),
+            columns: reader.columns(),
             on_bad_row,
             spool: spool.finish()?,
             skipped,
@@ -155,9 +155,9 @@ impl RecordStore {
     }
 
     /// The error for a record that an app refused.
-    pub fn fault(&self, index: usize, message: &str) -> Error {
+    pub fn fault(&self, index: usize, refusal: &plugin::Error) -> Error {
         match self.spool.get(index) {
-            Ok((line, _)) => fault(&self.path, &self.columns, line, message),
+            Ok((line, _)) => fault(&self.path, &self.columns, line, refusal),
             Err(error) => error,
         }
     }

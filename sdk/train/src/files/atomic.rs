@@ -1,22 +1,25 @@
 //! Files and directories that are whole or not there: written beside under a temporary name, flushed to the disk, then
 //! renamed. A killed process leaves at most a temporary (`NAME.tmp-<process>-<n>`), which the next writer of that name
-//! removes.
+//! removes; one that is interrupted calls [`abandon`] and leaves nothing.
+//!
+//! A file that is replaced keeps its mode, and its owner where the system allows that. Links are followed, so it is
+//! the file behind them that is replaced. Devices, pipes and open files such as `/dev/stdout` are written to as they
+//! are.
 //!
 //! A directory that replaces another needs two renames, the old one to `NAME.old-<process>-<n>` and the new one to
 //! `NAME`; whoever was killed between them left no `NAME`, and [`recover`] puts the old one back.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::files::destination::{self, Destination, parent};
+use crate::files::pending;
+pub use crate::files::pending::abandon;
 
 static COUNTER: AtomicU64 = AtomicU64::new(0);
-/// The temporaries that this process is writing; another of this process's number is a leftover of a dead one.
-static IN_USE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Creates or replaces the file at `path` with what `write` writes. On any error the old file, if there was one, is as
 /// before and nothing new remains.
@@ -26,40 +29,51 @@ pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>)
     file.commit()
 }
 
-/// A file that appears under its name when it is committed. Dropped without that, it leaves nothing.
+/// A file that appears under its name when it is committed. Dropped without that, it leaves nothing. Into a device or
+/// a pipe it writes at once.
 pub struct AtomicFile {
     target: PathBuf,
-    temporary: PathBuf,
+    /// Where the file will be and where it is until then; none for a device or a pipe.
+    places: Option<(PathBuf, PathBuf)>,
     file: Option<BufWriter<File>>,
 }
 
 impl AtomicFile {
-    /// Starts the file that will be `target`, and removes leftovers of dead writers. Errors: `target` is a directory; its
-    /// directory is missing.
+    /// Starts the file that will be `target`, and removes leftovers of dead writers. Errors: `target` is a directory
+    /// or may not be written to; its directory is missing.
     pub fn create(target: &Path) -> Result<AtomicFile> {
-        if target.is_dir() {
-            return Err(Error::io(
-                "create",
-                target,
-                std::io::Error::new(
-                    std::io::ErrorKind::IsADirectory,
-                    "a directory of this name exists; name a file",
-                ),
-            ));
-        }
-        remove_leftovers(target);
-        let temporary = reserve(target)?;
-        match File::create_new(&temporary) {
-            Ok(file) => Ok(AtomicFile {
-                target: target.to_path_buf(),
-                temporary,
-                file: Some(BufWriter::with_capacity(1 << 18, file)),
-            }),
+        let failed = |error| Error::io("create", target, error);
+        let (path, old) = match destination::find(target).map_err(failed)? {
+            Destination::File(path, old) => (path, old),
+            Destination::Stream(file) => {
+                return Ok(AtomicFile::new(target, None, file));
+            }
+        };
+        remove_leftovers(&path);
+        let temporary = reserve(&path)?;
+        match create_like(&temporary, old.as_ref()) {
+            Ok(file) => Ok(AtomicFile::new(target, Some((path, temporary)), file)),
             Err(error) => {
-                release(&temporary);
-                Err(Error::io("create", target, error))
+                let _ = fs::remove_file(&temporary);
+                pending::remove(&temporary);
+                let text = format!(
+                    "{error}; it is written under a temporary name, so its folder `{}` must be writable",
+                    parent(&path).display()
+                );
+                Err(failed(std::io::Error::new(error.kind(), text)))
             }
         }
+    }
+
+    fn new(target: &Path, places: Option<(PathBuf, PathBuf)>, file: File) -> AtomicFile {
+        let file = Some(BufWriter::with_capacity(1 << 18, file));
+        AtomicFile { target: target.to_path_buf(), places, file }
+    }
+
+    /// Whether it can be written to at any place, as a format needs whose beginning is known at the end only: a pipe
+    /// cannot.
+    pub fn can_seek(&mut self) -> bool {
+        self.places.is_some() || matches!(self.stream_position(), Ok(0))
     }
 
     /// Flushes to the disk and renames.
@@ -68,11 +82,37 @@ impl AtomicFile {
         let Some(writer) = self.file.take() else { return Ok(()) };
         let io = |error| Error::io("write", &self.target, error);
         let file = writer.into_inner().map_err(|error| io(error.into_error()))?;
+        let Some((path, temporary)) = &self.places else { return Ok(()) };
         file.sync_all().map_err(io)?;
         drop(file);
-        fs::rename(&self.temporary, &self.target)
-            .map_err(|e| Error::io("rename", &self.target, e))?;
-        sync_directory(parent(&self.target))
+        pending::undisturbed(|| fs::rename(temporary, path))
+            .map_err(|error| Error::io("rename", &self.target, error))?;
+        sync_directory(parent(path))
+    }
+}
+
+/// A new file, readable and writable for the same users as the `old` one.
+fn create_like(path: &Path, old: Option<&Metadata>) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    let Some(old) = old else { return options.open(path) };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+        // Nobody else may look before it has the mode of the old one.
+        let file = options.mode(0o600).open(path)?;
+        // Only root can give a file away; a group is possible for its members.
+        if fchown(&file, Some(old.uid()), Some(old.gid())).is_err() {
+            let _ = fchown(&file, None, Some(old.gid()));
+        }
+        file.set_permissions(old.permissions())?;
+        Ok(file)
+    }
+    #[cfg(not(unix))]
+    {
+        let file = options.open(path)?;
+        file.set_permissions(old.permissions())?;
+        Ok(file)
     }
 }
 
@@ -94,10 +134,15 @@ impl Seek for AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        drop(self.file.take());
-        // After a commit there is nothing of this name any more.
-        let _ = fs::remove_file(&self.temporary);
-        release(&self.temporary);
+        if let Some(file) = self.file.take() {
+            // What is still in memory is not wanted any more, and writing it could wait for a reader.
+            drop(file.into_parts());
+        }
+        if let Some((_, temporary)) = &self.places {
+            // After a commit there is nothing of this name any more.
+            let _ = fs::remove_file(temporary);
+            pending::remove(temporary);
+        }
     }
 }
 
@@ -127,7 +172,7 @@ impl AtomicDir {
         remove_leftovers(target);
         let temporary = reserve(target)?;
         if let Err(error) = fs::create_dir(&temporary) {
-            release(&temporary);
+            pending::remove(&temporary);
             return Err(Error::io("create", &temporary, error));
         }
         Ok(AtomicDir { target: target.to_path_buf(), temporary })
@@ -145,28 +190,66 @@ impl AtomicDir {
         let rename = |from: &Path, to: &Path| {
             fs::rename(from, to).map_err(|error| Error::io("rename", from, error))
         };
-        if self.target.exists() {
-            let old = with_suffix(&self.target, &suffix("old"))?;
+        let old = with_suffix(&self.target, &suffix("old"))?;
+        let replaced = pending::undisturbed(|| {
+            if !self.target.exists() {
+                return rename(&self.temporary, &self.target).map(|()| false);
+            }
             rename(&self.target, &old)?;
             if let Err(error) = rename(&self.temporary, &self.target) {
                 // The first error says more than one of going back.
                 let _ = fs::rename(&old, &self.target);
                 return Err(error);
             }
+            Ok(true)
+        })?;
+        if replaced {
             sync_directory(directory)?;
             // The new one is in place; what cannot be removed now is a leftover for the next writer.
             let _ = fs::remove_dir_all(&old);
-        } else {
-            rename(&self.temporary, &self.target)?;
         }
         sync_directory(directory)
+    }
+}
+
+impl AtomicDir {
+    /// Flushes every file to the disk and moves them into the directory `into`, `last` after all others, in the place
+    /// of older ones of their names, once those of `gone` were removed there, too. Errors: the system refuses.
+    pub fn merge(self, into: &Path, last: &str, gone: &[PathBuf]) -> Result<()> {
+        sync_tree(&self.temporary)?;
+        let entries = fs::read_dir(&self.temporary)
+            .map_err(|error| Error::io("read", &self.temporary, error))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            names.push(
+                entry.map_err(|error| Error::io("read", &self.temporary, error))?.file_name(),
+            );
+        }
+        names.sort_by_key(|name| name == last);
+        pending::undisturbed(|| {
+            for path in gone {
+                match fs::remove_file(path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io("remove", path, error));
+                    }
+                    _ => {}
+                }
+            }
+            for name in &names {
+                let path = into.join(name);
+                fs::rename(self.temporary.join(name), &path)
+                    .map_err(|error| Error::io("rename", path, error))?;
+            }
+            Ok(())
+        })?;
+        sync_directory(into)
     }
 }
 
 impl Drop for AtomicDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.temporary);
-        release(&self.temporary);
+        pending::remove(&self.temporary);
     }
 }
 
@@ -223,8 +306,7 @@ fn siblings(target: &Path, mark: &str) -> Vec<(u32, PathBuf)> {
 
 fn is_dead(process: u32, path: &Path) -> bool {
     if process == std::process::id() {
-        let in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
-        return !in_use.contains(path);
+        return !pending::contains(path);
     }
     if Path::new("/proc/self").exists() {
         return !Path::new(&format!("/proc/{process}")).exists();
@@ -241,12 +323,8 @@ fn suffix(kind: &str) -> String {
 
 fn reserve(target: &Path) -> Result<PathBuf> {
     let path = with_suffix(target, &suffix("tmp"))?;
-    IN_USE.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+    pending::add(&path);
     Ok(path)
-}
-
-fn release(path: &Path) {
-    IN_USE.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
 }
 
 fn with_suffix(target: &Path, suffix: &str) -> Result<PathBuf> {
@@ -259,13 +337,6 @@ fn with_suffix(target: &Path, suffix: &str) -> Result<PathBuf> {
     let mut name = name.to_os_string();
     name.push(suffix);
     Ok(parent(target).join(name))
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 fn sync_tree(directory: &Path) -> Result<()> {

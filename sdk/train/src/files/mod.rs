@@ -1,10 +1,14 @@
-//! Files that are read and written whole, whoever wrote them: weights ([`safetensors`], [`torch_pickle`] in its [`zip`]
-//! archive), arrays ([`npy`]), predictions ([`output`]), and how anything gets to disk at all ([`atomic`]).
+//! Files that are read and written whole, whoever wrote them: weights ([`safetensors`], [`torch_pickle`] in its
+//! [`zip`] archive), arrays ([`npy`]), predictions ([`output`]), and how anything gets to disk at all ([`atomic`],
+//! [`destination`], [`lock`]).
 
 pub mod atomic;
+pub mod destination;
 pub mod dtype;
+pub mod lock;
 pub mod npy;
 pub mod output;
+mod pending;
 mod pickle;
 pub mod safetensors;
 pub mod torch_pickle;

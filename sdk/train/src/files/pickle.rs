@@ -1,7 +1,7 @@
 //! A pickle machine that can build tensors' descriptions and nothing else. It knows the few globals that `torch.save`
 //! uses for a dictionary of tensors and answers each with data; no name is ever looked up and nothing is ever called.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -9,14 +9,17 @@ use crate::error::{WeightError, excerpt};
 use crate::files::dtype::WeightType;
 
 /// The most dimensions of a tensor.
-const MOST_DIMENSIONS: usize = 64;
+const MOST_DIMENSIONS: usize = 16;
+/// The most instructions of a program. A tensor takes about fifty, so this is room for tens of thousands of them; since each
+/// instruction makes a bounded number of small objects, it is also the limit of the memory that a file can ask for.
+pub(crate) const MOST_INSTRUCTIONS: usize = 2_000_000;
 
 /// A value on the machine's stack. Containers are indices into the machine's arena, so that neither sharing nor cycles
 /// nor deep nesting costs recursion.
 #[derive(Debug, Clone)]
 pub(crate) enum Item {
     None,
-    Bool,
+    Bool(bool),
     Int(i64),
     Float,
     Text(Rc<str>),
@@ -51,6 +54,10 @@ pub(crate) struct TensorView {
 pub(crate) struct Heap {
     containers: Vec<Vec<Item>>,
     pub result: Item,
+    /// Every storage that the program named, by its key.
+    pub storages: BTreeMap<Rc<str>, Rc<Storage>>,
+    /// The program's bytes, its end included.
+    pub length: usize,
 }
 
 impl Heap {
@@ -58,6 +65,12 @@ impl Heap {
     pub fn pairs(&self, item: &Item) -> Option<impl Iterator<Item = (&Item, &Item)>> {
         let Item::Dict(index) = item else { return None };
         Some(self.containers.get(*index)?.chunks_exact(2).map(|two| (&two[0], &two[1])))
+    }
+
+    /// The items of a list.
+    pub fn list(&self, item: &Item) -> Option<&[Item]> {
+        let Item::List(index) = item else { return None };
+        self.containers.get(*index).map(Vec::as_slice)
     }
 }
 
@@ -71,9 +84,10 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u64, Item>,
     containers: Vec<Vec<Item>>,
+    storages: BTreeMap<Rc<str>, Rc<Storage>>,
 }
 
-/// Runs the program `bytes` of the file `path`.
+/// Runs the program at the beginning of `bytes`, which belong to the file `path`.
 pub(crate) fn run(path: &Path, bytes: &[u8]) -> Result<Heap, WeightError> {
     let mut machine = Machine {
         path,
@@ -83,10 +97,18 @@ pub(crate) fn run(path: &Path, bytes: &[u8]) -> Result<Heap, WeightError> {
         marks: Vec::new(),
         memo: HashMap::new(),
         containers: Vec::new(),
+        storages: BTreeMap::new(),
     };
-    while !machine.step()? {}
+    let mut instructions = 0;
+    while !machine.step()? {
+        instructions += 1;
+        if instructions == MOST_INSTRUCTIONS {
+            return Err(machine.fault(format!("more than {MOST_INSTRUCTIONS} instructions")));
+        }
+    }
     let result = machine.pop()?;
-    Ok(Heap { containers: machine.containers, result })
+    let Machine { containers, storages, at, .. } = machine;
+    Ok(Heap { containers, result, storages, length: at })
 }
 
 impl Machine<'_> {
@@ -231,7 +253,7 @@ impl Machine<'_> {
                 self.stack.push(Item::Tuple(index));
             }
             b'N' => self.stack.push(Item::None),
-            0x88 | 0x89 => self.stack.push(Item::Bool),
+            0x88 | 0x89 => self.stack.push(Item::Bool(opcode == 0x88)),
             b'K' | b'M' => {
                 let value = self.unsigned(if opcode == b'K' { 1 } else { 2 })?;
                 self.stack.push(Item::Int(value as i64));
@@ -326,10 +348,22 @@ impl Machine<'_> {
         }
     }
 
-    /// A persistent id, `("storage", type, key, device, elements)`.
-    fn storage(&self, id: &Item) -> Result<Item, Fault> {
-        let Some([Item::Text(kind), Item::Global(class), Item::Text(key), _, Item::Int(elements)]) =
-            self.tuple_items(id)
+    /// A persistent id, `("storage", type, key, device, elements)`; before PyTorch 1.6 a sixth item said of which other storage
+    /// it was a part, which nothing has been since PyTorch 0.4.
+    fn storage(&mut self, id: &Item) -> Result<Item, Fault> {
+        let (Some(
+            [Item::Text(kind), Item::Global(class), Item::Text(key), _, Item::Int(elements)],
+        )
+        | Some(
+            [
+                Item::Text(kind),
+                Item::Global(class),
+                Item::Text(key),
+                _,
+                Item::Int(elements),
+                Item::None,
+            ],
+        )) = self.tuple_items(id)
         else {
             return Err(self.fault("a persistent id that is no storage"));
         };
@@ -339,7 +373,14 @@ impl Machine<'_> {
         if &**kind != "storage" {
             return Err(self.fault(format!("a persistent id of the kind `{}`", excerpt(kind))));
         }
-        Ok(Item::Storage(Rc::new(Storage { dtype, key: key.clone(), elements })))
+        let storage = Rc::new(Storage { dtype, key: key.clone(), elements });
+        if let Some(known) = self.storages.get(key)
+            && (known.dtype, known.elements) != (dtype, elements)
+        {
+            return Err(self.fault(format!("two descriptions of the storage `{}`", excerpt(key))));
+        }
+        self.storages.insert(storage.key.clone(), storage.clone());
+        Ok(Item::Storage(storage))
     }
 
     fn reduce(&mut self, callable: Item, arguments: Item) -> Result<Item, Fault> {

@@ -2,6 +2,7 @@
 //! works on bytes that somebody else mapped or read; writing streams borrowed bytes.
 
 mod index;
+mod text;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,6 +16,7 @@ use crate::files::atomic;
 use crate::files::dtype::WeightType;
 use crate::nearest::nearest;
 pub use index::{ShardIndex, plan_shards};
+use text::{EntryText, HeaderText};
 
 /// The longest header that is believed, the limit of the reference implementation.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -138,22 +140,10 @@ impl Header {
             let expected = format!("a header of {length} bytes");
             return Err(fault(&expected, format!("{} bytes in the file", bytes.len())).into());
         };
-        let json: Map<String, Value> = serde_json::from_slice(header)
+        let HeaderText { metadata, entries } = serde_json::from_slice(header)
             .map_err(|error| fault("a header that is a JSON object", error.to_string()))?;
-        let mut parsed = Header {
-            path: path.to_path_buf(),
-            tensors: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-        };
-        for (name, entry) in json {
-            if name == "__metadata__" {
-                for (key, value) in entry.as_object().into_iter().flatten() {
-                    if let Some(text) = value.as_str() {
-                        parsed.metadata.insert(key.clone(), text.to_string());
-                    }
-                }
-                continue;
-            }
+        let mut parsed = Header { path: path.to_path_buf(), tensors: BTreeMap::new(), metadata };
+        for (name, entry) in entries {
             let entry = parse_entry(path, &entry, start, bytes.len())
                 .map_err(|error| error.tensor(excerpt(&name)))?;
             parsed.tensors.insert(name, entry);
@@ -204,34 +194,32 @@ impl Header {
 
 fn parse_entry(
     path: &Path,
-    entry: &Value,
+    entry: &EntryText,
     start: usize,
     end: usize,
 ) -> std::result::Result<TensorEntry, WeightError> {
     let fault = |expected: &str, found: String| WeightError::new(path, expected, found, DOWNLOAD);
-    let shown = |value: Option<&Value>| match value {
-        Some(value) => format!("`{}`", excerpt(&value.to_string())),
+    let shown = |text: Option<String>| match text {
+        Some(text) => format!("`{}`", excerpt(&text)),
         None => "nothing".to_string(),
     };
-    let kind = entry.get("dtype");
-    let dtype = kind.and_then(Value::as_str).and_then(WeightType::from_name).ok_or_else(|| {
+    let dtype = entry.dtype.as_deref().and_then(WeightType::from_name).ok_or_else(|| {
         WeightError::new(
             path,
             "a known `dtype` (BOOL, U8 to U64, I8 to I64, F16, BF16, F32, F64)",
-            shown(kind),
+            shown(entry.dtype.as_ref().map(|name| format!("{name:?}"))),
             "convert the tensor to one of these types",
         )
     })?;
-    let numbers = |key: &str| -> Option<Vec<usize>> {
-        let items = entry.get(key)?.as_array()?;
-        items.iter().map(|item| usize::try_from(item.as_u64()?).ok()).collect()
-    };
-    let shape = numbers("shape")
-        .ok_or_else(|| fault("a `shape` of whole numbers", shown(entry.get("shape"))))?;
-    let offsets = numbers("data_offsets");
+    let shape = entry.shape.as_ref().and_then(|shape| shape.whole());
+    let shape = shape.ok_or_else(|| {
+        fault("a `shape` of whole numbers", shown(entry.shape.as_ref().map(ToString::to_string)))
+    })?;
+    let offsets = entry.data_offsets.as_ref().and_then(|offsets| offsets.whole());
     let Some([from, to]) = offsets.as_deref().and_then(|two| <[usize; 2]>::try_from(two).ok())
     else {
-        return Err(fault("two `data_offsets`", shown(entry.get("data_offsets"))));
+        let found = shown(entry.data_offsets.as_ref().map(ToString::to_string));
+        return Err(fault("two `data_offsets`", found));
     };
     let room = end - start;
     if from > to || to > room {
@@ -307,6 +295,9 @@ pub(crate) mod tests {
                 "{{\"w\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}"
             )
         };
+        let again = "{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},\
+            \"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}";
+        let long = one("F32", &format!("[{}1]", "1,".repeat(64)), "[0,4]");
         let two = "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\
             \"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}";
         for (bytes, needle) in [
@@ -322,6 +313,9 @@ pub(crate) mod tests {
             (file(&one("F32", "[1]", "[4,0]"), 4), "found [4, 0]"),
             (file(&one("F32", "[4611686018427387904,4]", "[0,4]"), 4), "more than the memory"),
             (file(&one("F32", "[1]", "[4,8]"), 8), "a gap"),
+            (file(again, 0), "the key `a` twice"),
+            (file("{\"w\":[[]]}", 0), "a JSON object"),
+            (file(&long, 4), "at most 64 numbers"),
             (file(two, 6), "tensor `b`: expected data at offset 4, found an overlap"),
         ] {
             let error = Header::parse(Path::new("m"), &bytes).unwrap_err();

@@ -1,5 +1,8 @@
-//! `pytorch_model.bin`: the zip archive that `torch.save` writes, read without executing anything. It holds `data.pkl`, a
-//! pickle that describes the tensors, and one entry of raw bytes per storage.
+//! `pytorch_model.bin` as `torch.save` writes it, read without executing anything. Since PyTorch 1.6 it is a zip archive with
+//! `data.pkl`, a pickle that describes the tensors, and one entry of raw bytes per storage; before, it was pickles end to end
+//! with the storages' bytes behind them ([`legacy`]).
+
+mod legacy;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -60,58 +63,30 @@ pub struct TorchFile<'a> {
 
 impl<'a> TorchFile<'a> {
     /// Reads the dictionary of the whole file `bytes`, which messages call `path`; a dictionary under the key
-    /// `state_dict`, `model_state_dict` or `model` is found too. Errors: the format before PyTorch 1.6, TorchScript, a
-    /// pickle that wants more than tensors (the global is named), views that leave their storage, missing storages.
+    /// `state_dict`, `model_state_dict` or `model` is found too. Errors: TorchScript, a pickle that wants more than tensors (the
+    /// global is named), views that leave their storage, missing storages.
     pub fn parse(path: &Path, bytes: &'a [u8]) -> Result<TorchFile<'a>> {
-        if !bytes.starts_with(b"PK") {
-            let found = if bytes.starts_with(&[0x80]) {
-                "a pickle, the format before PyTorch 1.6".to_string()
-            } else if bytes.starts_with(b"version https://git-lfs") {
-                "a Git LFS pointer instead of the file (fetch it with `git lfs pull`)".to_string()
-            } else {
-                "something else".to_string()
-            };
-            let expected = "the zip archive that `torch.save` writes";
-            return Err(WeightError::new(path, expected, found, CONVERT).into());
-        }
-        let entries = zip::entries(path, bytes)?;
-        let pickle = entries.iter().find(|(name, _)| {
-            name.as_str() == "data.pkl"
-                || name.strip_suffix("/data.pkl").is_some_and(|top| !top.contains('/'))
-        });
-        let fault =
-            |expected: &str, found: String| WeightError::new(path, expected, found, CONVERT);
-        let Some((name, range)) = pickle else {
-            return Err(fault("an entry `data.pkl`", format!("{} others", entries.len())).into());
+        let (heap, places) = if bytes.starts_with(legacy::MAGIC) {
+            legacy::read(path, bytes)?
+        } else {
+            read_archive(path, bytes)?
         };
-        let top = name.strip_suffix("data.pkl").unwrap_or_default();
-        if entries.contains_key(&format!("{top}constants.pkl")) {
-            return Err(fault("a dictionary of tensors", "a TorchScript program".into()).into());
-        }
-        if let Some(order) = entries.get(&format!("{top}byteorder"))
-            && &bytes[order.clone()] != b"little"
-        {
-            let order = String::from_utf8_lossy(&bytes[order.clone()]).into_owned();
-            let found = format!("the byte order `{}`", excerpt(&order));
-            return Err(fault("numbers in little-endian order", found).into());
-        }
-        let heap = pickle::run(path, &bytes[range.clone()])?;
         let mut tensors: Vec<TorchTensor> = Vec::new();
-        let mut places: BTreeMap<String, usize> = BTreeMap::new();
+        let mut known: BTreeMap<&str, usize> = BTreeMap::new();
         for (name, view) in named_tensors(&heap) {
-            let key = format!("{top}data/{}", view.storage.key);
-            let tensor = check(path, name, view, entries.get(&key))?;
+            let tensor = check(path, name, view, places.get(&*view.storage.key))?;
             // As in Python, a later item of the same key replaces the earlier one.
-            match places.get(name) {
+            match known.get(name) {
                 Some(&place) => tensors[place] = tensor,
                 None => {
-                    places.insert(name.to_string(), tensors.len());
+                    known.insert(name, tensors.len());
                     tensors.push(tensor);
                 }
             }
         }
         if tensors.is_empty() {
-            return Err(fault("a dictionary of tensors", "no tensor in it".to_string()).into());
+            let found = "no tensor in it";
+            return Err(WeightError::new(path, "a dictionary of tensors", found, CONVERT).into());
         }
         Ok(TorchFile { path: path.to_path_buf(), bytes, tensors })
     }
@@ -159,6 +134,51 @@ impl<'a> TorchFile<'a> {
         }
         Ok(Cow::Owned(out))
     }
+}
+
+/// Where each storage's bytes are in the file, by the storage's key.
+type Places = BTreeMap<String, Range<usize>>;
+
+/// Reads the zip archive.
+fn read_archive(path: &Path, bytes: &[u8]) -> Result<(Heap, Places)> {
+    if !bytes.starts_with(b"PK") {
+        let found = if bytes.starts_with(&[0x80]) {
+            "a pickle that is no file of `torch.save`".to_string()
+        } else if bytes.starts_with(b"version https://git-lfs") {
+            "a Git LFS pointer instead of the file (fetch it with `git lfs pull`)".to_string()
+        } else {
+            "something else".to_string()
+        };
+        let expected = "the zip archive that `torch.save` writes";
+        return Err(WeightError::new(path, expected, found, CONVERT).into());
+    }
+    let entries = zip::entries(path, bytes)?;
+    let pickle = entries.iter().find(|(name, _)| {
+        name.as_str() == "data.pkl"
+            || name.strip_suffix("/data.pkl").is_some_and(|top| !top.contains('/'))
+    });
+    let fault = |expected: &str, found: String| WeightError::new(path, expected, found, CONVERT);
+    let Some((name, range)) = pickle else {
+        return Err(fault("an entry `data.pkl`", format!("{} others", entries.len())).into());
+    };
+    let top = name.strip_suffix("data.pkl").unwrap_or_default();
+    if entries.contains_key(&format!("{top}constants.pkl")) {
+        return Err(fault("a dictionary of tensors", "a TorchScript program".into()).into());
+    }
+    if let Some(order) = entries.get(&format!("{top}byteorder"))
+        && &bytes[order.clone()] != b"little"
+    {
+        let order = String::from_utf8_lossy(&bytes[order.clone()]).into_owned();
+        let found = format!("the byte order `{}`", excerpt(&order));
+        return Err(fault("numbers in little-endian order", found).into());
+    }
+    let heap = pickle::run(path, &bytes[range.clone()])?;
+    let data = format!("{top}data/");
+    let places = entries
+        .into_iter()
+        .filter_map(|(name, range)| Some((name.strip_prefix(&data)?.to_owned(), range)))
+        .collect();
+    Ok((heap, places))
 }
 
 fn named_tensors(heap: &Heap) -> Vec<(&str, &TensorView)> {

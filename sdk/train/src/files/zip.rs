@@ -7,6 +7,8 @@ use std::path::Path;
 
 use crate::error::{Result, WeightError, excerpt};
 
+/// The most entries that are believed; `torch.save` writes one for each storage and a handful besides.
+const MOST_ENTRIES: u64 = 1_000_000;
 const DAMAGED: &str = "the file is damaged; fetch or save it again";
 
 /// Little-endian numbers at an offset; none outside the bytes.
@@ -21,6 +23,9 @@ pub fn entries(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Range<usize
     let fault = |found: &str| WeightError::new(path, "a zip archive", found, DAMAGED);
     let (count, start) =
         directory(bytes).ok_or_else(|| fault("no directory at its end; it may be cut off"))?;
+    if count > MOST_ENTRIES {
+        return Err(fault(&format!("a directory of {count} entries")).into());
+    }
     let mut entries = BTreeMap::new();
     let mut at = start;
     for _ in 0..count {

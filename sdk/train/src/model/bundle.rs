@@ -1,14 +1,15 @@
 //! A trained app as a directory that Hugging Face can also read: `config.json`, `model.safetensors`, tokenizer files, and
 //! `easytransfer.json` with everything that only we need.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use easytransfer_plugin::plugin_version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
-use crate::files::atomic;
+use crate::error::{Error, Result, excerpt};
+use crate::files::atomic::{self, AtomicDir};
+use crate::model::checksums::{self, Checksums};
 use crate::model::components::Components;
 use crate::model::network::{AppStage, Network, Origin, Start, read_json};
 use crate::model::weights::{self, path_text};
@@ -40,9 +41,13 @@ pub struct Manifest {
     pub training: Value,
     /// Figures of the saved parameters on the validation data.
     pub metrics: Map<String, Value>,
+    /// Checksums of the other files, by name. Bundles of versions before there were any have none.
+    #[serde(default)]
+    pub files: Checksums,
 }
 
-/// Writes the network into a directory, which may exist: each file appears whole or not at all, and `easytransfer.json` last.
+/// Writes the network into a directory, which may exist. The files are written aside and then take their names at
+/// once, `easytransfer.json` last, so that a directory with that file is a whole bundle. Files of an older bundle go.
 pub fn save(
     network: &Network,
     directory: &Path,
@@ -51,15 +56,12 @@ pub fn save(
     metrics: Map<String, Value>,
 ) -> Result<()> {
     std::fs::create_dir_all(directory).map_err(|error| Error::io("create", directory, error))?;
-    let manifest_path = directory.join(MANIFEST);
-    if manifest_path.exists() {
-        std::fs::remove_file(&manifest_path)
-            .map_err(|error| Error::io("remove", &manifest_path, error))?;
-    }
+    let aside = AtomicDir::create(&directory.join(".bundle"))?;
+    let at = aside.path();
     let info = network.model.info();
     let task = info.tasks.get(&network.app_info.task);
     let prefixed = task.is_some() && !info.base_prefix.is_empty();
-    weights::save(directory, &network.params, |name| {
+    weights::save(at, &network.params, |name| {
         if name.starts_with("lora.") {
             None
         } else if prefixed && info.depth_of(name).is_some() {
@@ -79,8 +81,10 @@ pub fn save(
             object.insert(key.clone(), value.clone());
         }
     }
-    write_json(&directory.join("config.json"), &config)?;
-    network.tokenizer.save(&path_text(directory)?)?;
+    write_json(&at.join("config.json"), &config)?;
+    network.tokenizer.save(&path_text(at)?)?;
+    let files = checksums::of_files_in(at)?;
+    let gone = replaced(directory, &files);
     let manifest = Manifest {
         format: FORMAT,
         easytransfer: plugin_version().to_owned(),
@@ -92,10 +96,30 @@ pub fn save(
         columns,
         training,
         metrics,
+        files,
     };
     let manifest = serde_json::to_value(manifest)
         .map_err(|error| Error::other(format!("write {MANIFEST}: {error}")))?;
-    write_json(&manifest_path, &manifest)
+    write_json(&at.join(MANIFEST), &manifest)?;
+    aside.merge(directory, MANIFEST, &gone)
+}
+
+/// What a new bundle with these files removes first: the older manifest, and files of the older bundle that the new
+/// one does not have.
+fn replaced(directory: &Path, files: &Checksums) -> Vec<PathBuf> {
+    let mut gone = vec![directory.join(MANIFEST)];
+    // Without a manifest that can be read nobody knows which files belonged to it.
+    let older = manifest(directory).map(|manifest| manifest.files).unwrap_or_default();
+    let is_name =
+        |name: &String| Path::new(name).file_name().is_some_and(|last| last == name.as_str());
+    let names = older.into_keys().filter(|name| is_name(name) && !files.contains_key(name));
+    gone.extend(names.map(|name| directory.join(name)));
+    gone
+}
+
+/// Whether a directory holds a model, whoever wrote it.
+pub fn holds_model(directory: &Path) -> bool {
+    directory.join("config.json").exists() || weights::are_in(directory)
 }
 
 /// Writes a JSON file, indented, atomically.
@@ -143,7 +167,8 @@ pub fn manifest(directory: &Path) -> Result<Manifest> {
     })
 }
 
-/// Loads a bundle.
+/// Loads a bundle. Errors, beside those of its parts: names of classes that differ between its files, and files that
+/// are not those that were written with it.
 pub fn load(components: &dyn Components, directory: &Path) -> Result<(Network, Manifest)> {
     let manifest = manifest(directory)?;
     let stage = AppStage::new(
@@ -153,5 +178,49 @@ pub fn load(components: &dyn Components, directory: &Path) -> Result<(Network, M
         Some(&manifest.app_state),
     )?;
     let network = Network::new(components, stage, directory, &Map::new(), Start::Bundle, 0)?;
+    check_labels(&network, &manifest, directory)?;
+    // Last, because what is wrong with a file says more than that it was changed.
+    checksums::check(directory, MANIFEST, &manifest.files, &network.load_report.files)?;
     Ok((network, manifest))
+}
+
+/// Checks the files of a directory from which an encoder was loaded, if it is a bundle.
+pub fn check_files(network: &Network, directory: &Path) -> Result<()> {
+    if !directory.join(MANIFEST).exists() {
+        return Ok(());
+    }
+    let written = manifest(directory)?.files;
+    checksums::check(directory, MANIFEST, &written, &network.load_report.files)
+}
+
+/// The app, `easytransfer.json` and `config.json` agree on the names of classes, their order and number, and on
+/// whatever else the app has written into `config.json`.
+fn check_labels(network: &Network, manifest: &Manifest, directory: &Path) -> Result<()> {
+    let differ = |what: &str, here: Value, there: &Value| {
+        Err(Error::Config {
+            origin: directory.join(MANIFEST).display().to_string(),
+            message: format!(
+                "app_state: expected the {what} {}, found {}; the files are of different runs: copy the whole bundle again",
+                excerpt(&there.to_string()),
+                excerpt(&here.to_string())
+            ),
+        })
+    };
+    let info = &network.app_info;
+    if info.labels != manifest.labels {
+        return differ(
+            "labels that stand under `labels`",
+            json!(info.labels),
+            &json!(manifest.labels),
+        );
+    }
+    for (key, value) in &info.config {
+        match network.config.get(key) {
+            Some(there) if there != value => {
+                return differ(&format!("`{key}` of config.json"), value.clone(), there);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

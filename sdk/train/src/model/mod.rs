@@ -1,7 +1,10 @@
-//! A model with a head: where its parts come from ([`components`]), how they are put together ([`network`]), how weights get in
-//! and out ([`weights`]), and the directory that keeps it ([`bundle`]).
+//! A model with a head: where its parts come from ([`components`]), how they are put together ([`network`]), how
+//! weights get in and out ([`weights`]), the directory that keeps it ([`bundle`]), and whether its files are of one
+//! run ([`checksums`]).
 
 pub mod bundle;
+pub mod checksums;
 pub mod components;
+mod memory;
 pub mod network;
 pub mod weights;

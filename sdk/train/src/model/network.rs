@@ -3,15 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use easytransfer_loader::{open_regular, read_regular};
 use easytransfer_plugin as plugin;
 use easytransfer_plugin::{
     AppInfo, Asked, Call, ComponentRef, LoadedApp, LoadedModel, Map, NetHost, Param, Params,
-    Record, Row, Tensor, Tokenizer, no_grad,
+    Record, Row, Tensor, Tokenizer, abi, no_grad,
 };
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::components::Components;
+use crate::model::memory;
 use crate::model::weights::{self, Expect, LoadReport, path_text};
 use crate::options;
 
@@ -111,9 +113,24 @@ pub(crate) fn schema_of(component: &ComponentRef, prefix: &str) -> Result<Value>
         .map_err(|error| Error::other(format!("{prefix}: the plugin's schema: {error}")))
 }
 
-/// Reads a JSON object from a file.
+/// Bytes of the longest file of settings (config.json, easytransfer.json, an index of weights) that is read.
+const LONGEST: u64 = 64 << 20;
+
+/// Reads a text from a regular file. Errors: something else of that name, a file that is not UTF-8 or absurdly long.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = read_regular(path, LONGEST).map_err(|error| Error::io("read", path, error))?;
+    String::from_utf8(bytes).map_err(|error| Error::Config {
+        origin: path.display().to_string(),
+        message: format!(
+            "expected text in UTF-8, found another byte at offset {}",
+            error.utf8_error().valid_up_to()
+        ),
+    })
+}
+
+/// Reads a JSON object from a file. Errors: as [`read_text`], and what is no JSON object.
 pub fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
+    let text = read_text(path)?;
     match serde_json::from_str(&text) {
         Ok(value @ Value::Object(_)) => Ok(value),
         Ok(_) => Err(Error::Config {
@@ -124,6 +141,52 @@ pub fn read_json(path: &Path) -> Result<Value> {
             Err(Error::Config { origin: path.display().to_string(), message: error.to_string() })
         }
     }
+}
+
+/// Files of a tokenizer by the names that it looks for.
+const TOKENIZER_FILES: [&str; 10] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "encoder.json",
+    "vocab.bpe",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+];
+
+/// Loads the tokenizer of a model. What has the name of one of its files and is none (a pipe, a device) is refused:
+/// the tokenizer would look past it.
+fn load_tokenizer(directory: &Path) -> Result<Tokenizer> {
+    for path in TOKENIZER_FILES.map(|name| directory.join(name)) {
+        match open_regular(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("read", path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(Tokenizer::load(&path_text(directory)?)?)
+}
+
+/// What `here` gives, and what `there` gives meanwhile on a thread of its own.
+fn beside<A, B: Send>(
+    here: impl FnOnce() -> Result<A>,
+    there: impl Fn() -> Result<B> + Sync,
+) -> (Result<A>, Result<B>) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, &there);
+        let first = here();
+        let second = match thread.map(|thread| thread.join()) {
+            Ok(Ok(second)) => second,
+            Ok(Err(_)) => Err(Error::other("a thread that loads panicked")),
+            // The system refuses a thread.
+            Err(_) => there(),
+        };
+        (first, second)
+    })
 }
 
 /// Puts options of the model into the content of a config.json. Errors name an option that the model does not have.
@@ -206,27 +269,35 @@ impl Network {
         let model = LoadedModel::create(&component, &config.to_string(), &root)
             .map_err(|error| error.context(config_path.display()))?;
         let info = model.info().clone();
-        let mut load_report = LoadReport::default();
-        // An encoder is loaded before the head is declared, so that a head in the checkpoint lands in the new one only where the app
-        // wants it.
-        let expect = match start {
-            Start::Encoder => Some(Expect::Encoder),
-            Start::EncoderAllowMissing => Some(Expect::Some),
-            Start::Bundle | Start::Scratch => None,
+        if matches!(start, Start::Scratch | Start::EncoderAllowMissing) {
+            memory::check(&params, &config_path)?;
+        }
+        let load = || {
+            let mut load_report = LoadReport::default();
+            // An encoder is loaded before the head is declared, so that a head in the checkpoint lands in the new one only where the
+            // app wants it.
+            let expect = match start {
+                Start::Encoder => Some(Expect::Encoder),
+                Start::EncoderAllowMissing => Some(Expect::Some),
+                Start::Bundle | Start::Scratch => None,
+            };
+            if let Some(expect) = expect {
+                load_report = weights::load(directory, &params, &info, expect)?;
+            }
+            let modules = modules(&stage.app, &component, &config, &params, expect.is_some())?;
+            let encoder_len = params.len();
+            stage.app.build(&root, &info)?;
+            if start == Start::Bundle {
+                load_report = weights::load(directory, &params, &info, Expect::All)?;
+            } else if expect.is_some() && stage.app.info()?.pretrained_head {
+                let head: Vec<Param> = params.iter().skip(encoder_len).collect();
+                load_report.missing.extend(weights::load_where_there(directory, head, &info)?);
+            }
+            Ok((load_report, modules))
         };
-        if let Some(expect) = expect {
-            load_report = weights::load(directory, &params, &info, expect)?;
-        }
-        let modules = modules(&stage.app, &component, &config, &params, expect.is_some())?;
-        let encoder_len = params.len();
-        stage.app.build(&root, &info)?;
-        if start == Start::Bundle {
-            load_report = weights::load(directory, &params, &info, Expect::All)?;
-        } else if expect.is_some() && stage.app.info()?.pretrained_head {
-            let head: Vec<Param> = params.iter().skip(encoder_len).collect();
-            load_report.missing.extend(weights::load_where_there(directory, head, &info)?);
-        }
-        let tokenizer = Tokenizer::load(&path_text(directory)?)?;
+        // Both take about as long, and neither needs the other.
+        let (loaded, tokenizer) = beside(load, || load_tokenizer(directory));
+        let ((load_report, modules), tokenizer) = (loaded?, tokenizer?);
         if tokenizer.vocab_len() > info.vocab_size {
             return Err(Error::user(format!(
                 "`{}`: the tokenizer has {} tokens, the model's embedding {} rows; use the tokenizer that belongs to the model",
@@ -236,6 +307,10 @@ impl Network {
             )));
         }
         let app_info = stage.app.info()?;
+        if start == Start::Encoder && app_info.want & abi::ET_WANT_POOLED != 0 {
+            weights::check_pooler(directory, &info, &load_report)?;
+        }
+        load_report.warn(directory);
         Ok(Network {
             model,
             modules,

@@ -1,17 +1,27 @@
 //! Weights between Hugging Face directories and parameter sets. Nothing is initialised silently: a missing, unexpected or mis-shaped
 //! weight is reported by name.
 
+mod finite;
+mod location;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use easytransfer_plugin::{Buffer, DType, ModelInfo, Param, Params};
+use easytransfer_loader::open_regular;
+use easytransfer_plugin::{Buffer, DType, LogLevel, ModelInfo, Param, Params, log};
 
 use crate::error::{Error, Result, WeightError};
 use crate::files::dtype::WeightType;
-use crate::files::safetensors::{F32Bytes, Header, ShardIndex, write_f32};
+use crate::files::safetensors::{F32Bytes, Header, write_f32};
 use crate::files::torch_pickle::TorchFile;
+use crate::model::bundle::MANIFEST;
+use crate::model::checksums::{Checksum, Checksums};
 use crate::nearest::quoted_list;
+use location::WeightFiles;
+
+/// What programs put before every name: `torch.nn.DataParallel` and `torch.compile`.
+const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 
 /// What happened to the names of a checkpoint.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -20,16 +30,34 @@ pub struct LoadReport {
     pub loaded: usize,
     /// Weights of the checkpoint that this model legitimately does not use.
     pub unused: Vec<String>,
-    /// Parameters that keep their initial values because the caller allowed it.
+    /// Weights of the checkpoint that nothing here knows: those of some other head.
+    pub unknown: Vec<String>,
+    /// Parameters that keep their initial values: the caller allowed it, or only the pooled output needs them.
     pub missing: Vec<String>,
+    /// Checksums of the files of weights, by name.
+    pub files: Checksums,
+}
+
+impl LoadReport {
+    /// Says in the log what a user may not expect: weights that nothing uses, parameters without weights.
+    pub fn warn(&self, directory: &Path) {
+        let say = |names: &[String], what: &str| {
+            if !names.is_empty() {
+                let message = format!("`{}`: {what}: {}", directory.display(), some_of(names));
+                log(LogLevel::Warn, "weights", &message);
+            }
+        };
+        say(&self.unknown, "weights that nothing here knows and nothing uses");
+        say(&self.missing, "parameters without weights, which keep their initial values");
+    }
 }
 
 /// Which names a checkpoint must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Every parameter of the set.
+    /// Every parameter of the set, and no weight that nothing knows.
     All,
-    /// Every parameter of the set that is there now; a head may be declared later.
+    /// Every parameter of the set that is there now, but for those of [`ModelInfo::pooler`]; a head may be declared later.
     Encoder,
     /// What is there; the rest keeps its initial values and is listed.
     Some,
@@ -50,21 +78,71 @@ fn canonical(name: &str, prefix: &str) -> String {
     }
 }
 
+/// The name without what wrappers of models put before it.
+fn unwrapped(name: &str) -> &str {
+    let inner = WRAPPERS.iter().find_map(|wrapper| name.strip_prefix(wrapper));
+    inner.map_or(name, unwrapped)
+}
+
+fn first_part(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}
+
 struct Loader<'a> {
     params: BTreeMap<String, Param>,
     info: &'a ModelInfo,
+    /// Every name of the files, with its file.
+    seen: BTreeMap<String, PathBuf>,
     done: BTreeSet<String>,
     unused: Vec<String>,
+    unknown: Vec<String>,
     unexpected: Vec<String>,
+    /// Whether checksums are wanted.
+    sums: bool,
+    files: Checksums,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    fn new(params: BTreeMap<String, Param>, info: &'a ModelInfo) -> Self {
+        Loader {
+            params,
+            info,
+            seen: BTreeMap::new(),
+            done: BTreeSet::new(),
+            unused: Vec::new(),
+            unknown: Vec::new(),
+            unexpected: Vec::new(),
+            sums: false,
+            files: Checksums::new(),
+        }
+    }
+
     /// The parameter for a name of the checkpoint, after the checks.
     fn accept(&mut self, path: &Path, name: &str, shape: &[usize]) -> Result<Option<Param>> {
-        let canonical = canonical(name, &self.info.base_prefix);
+        let twice = |what: &str| {
+            let found = format!("a second weight for {what}");
+            WeightError::new(path, "each weight once", found, "").tensor(name)
+        };
+        if let Some(before) = self.seen.insert(name.to_owned(), path.to_path_buf()) {
+            return Err(twice(&format!("it: the first is in `{}`", before.display())).into());
+        }
+        let bare = if self.params.contains_key(name) { name } else { unwrapped(name) };
+        let canonical = canonical(bare, &self.info.base_prefix);
         let Some(param) = self.params.get(&canonical) else {
-            let known = self.info.ignore.iter().any(|start| canonical.starts_with(start.as_str()));
-            if known { &mut self.unused } else { &mut self.unexpected }.push(name.to_owned());
+            let is_ignored = self.info.ignore.iter().any(|start| canonical.starts_with(start));
+            // What stands where the model keeps its own parameters belongs to another model; the rest is a head.
+            let had_prefix = first_part(bare) == self.info.base_prefix;
+            let is_inside = || {
+                let first = first_part(&canonical);
+                had_prefix || self.params.keys().any(|own| first_part(own) == first)
+            };
+            if is_ignored {
+                self.unused.push(name.to_owned());
+            } else if is_inside() {
+                self.unexpected.push(name.to_owned());
+            } else {
+                self.unknown.push(name.to_owned());
+            }
             return Ok(None);
         };
         if param.shape() != shape {
@@ -78,32 +156,30 @@ impl Loader<'_> {
             .into());
         }
         if !self.done.insert(canonical.clone()) {
-            return Err(WeightError::new(
-                path,
-                "each weight once",
-                format!("a second weight for {canonical}"),
-                "",
-            )
-            .tensor(name)
-            .into());
+            return Err(twice(&canonical).into());
         }
         Ok(Some(param.clone()))
     }
 
-    fn read(&mut self, path: &Path) -> Result<()> {
-        if path.extension().is_some_and(|ending| ending == "bin") {
-            self.torch(path)
-        } else {
-            self.safetensors(path)
+    /// The bytes of a file of weights, which are in memory from then on, whatever becomes of the file.
+    fn bytes(&mut self, path: &Path) -> Result<Buffer> {
+        // The engine would refuse it, too, without the name of what was expected.
+        open_regular(path).map_err(|error| Error::io("read", path, error))?;
+        let buffer = Buffer::map_file(&path_text(path)?)?;
+        if self.sums {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            self.files.insert(name, Checksum::of(buffer.as_slice()));
         }
+        Ok(buffer)
     }
 
     fn safetensors(&mut self, path: &Path) -> Result<()> {
-        let buffer = map(path)?;
+        let buffer = self.bytes(path)?;
         let header = Header::parse(path, buffer.as_slice())?;
         for (name, entry) in &header.tensors {
             if let Some(param) = self.accept(path, name, &entry.shape)? {
                 let dtype = float_type(path, name, entry.dtype)?;
+                finite::check(path, name, dtype, &buffer.as_slice()[entry.range.clone()])?;
                 param.assign_buffer(dtype, &buffer, entry.range.start)?;
             }
         }
@@ -111,24 +187,66 @@ impl Loader<'_> {
     }
 
     fn torch(&mut self, path: &Path) -> Result<()> {
-        let buffer = map(path)?;
+        let buffer = self.bytes(path)?;
         let file = TorchFile::parse(path, buffer.as_slice())?;
         for tensor in &file.tensors {
             if let Some(param) = self.accept(path, &tensor.name, &tensor.shape)? {
                 let dtype = float_type(path, &tensor.name, tensor.dtype)?;
-                let bytes = Buffer::new(&file.bytes(tensor)?)?;
-                param.assign_buffer(dtype, &bytes, 0)?;
+                let bytes = file.bytes(tensor)?;
+                finite::check(path, &tensor.name, dtype, &bytes)?;
+                param.assign_buffer(dtype, &Buffer::new(&bytes)?, 0)?;
             }
         }
         Ok(())
     }
-}
 
-fn map(path: &Path) -> Result<Buffer> {
-    if path.is_dir() {
-        return Err(WeightError::new(path, "a file of weights", "a directory", "").into());
+    /// Reads all files of a directory; then every weight has its place, or with `strict` unset is one that nothing knows.
+    fn read(&mut self, directory: &Path, strict: bool) -> Result<()> {
+        self.read_all(directory)?;
+        if strict {
+            self.unexpected.append(&mut self.unknown);
+        }
+        if !self.unexpected.is_empty() {
+            return Err(WeightError::new(
+                directory,
+                "only weights of the model that config.json describes",
+                some_of(&self.unexpected),
+                "check `model_type` and the layer counts in config.json",
+            )
+            .into());
+        }
+        Ok(())
     }
-    Ok(Buffer::map_file(&path_text(path)?)?)
+
+    /// Reads all files of a directory, whatever else than the parameters they have.
+    fn read_all(&mut self, directory: &Path) -> Result<()> {
+        let WeightFiles { files, index } = WeightFiles::find(directory)?;
+        for path in &files {
+            if path.extension().is_some_and(|ending| ending == "safetensors") {
+                self.safetensors(path)?;
+            } else {
+                self.torch(path)?;
+            }
+        }
+        if let Some((path, index)) = index {
+            for (name, file) in &index.files {
+                let found = match self.seen.get(name) {
+                    Some(seen) if seen.ends_with(file) => continue,
+                    Some(seen) => format!("it in `{}`", seen.display()),
+                    None => "no such tensor".to_owned(),
+                };
+                let expected = format!("the tensor in `{file}` as the index says");
+                let remedy = "the files do not belong together; fetch or save the model again";
+                return Err(WeightError::new(&path, expected, found, remedy).tensor(name).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Parameters that got no value.
+    fn missing(&self) -> Vec<String> {
+        self.params.keys().filter(|name| !self.done.contains(*name)).cloned().collect()
+    }
 }
 
 /// The path as UTF-8 text, as the boundary wants it.
@@ -150,75 +268,84 @@ fn float_type(path: &Path, name: &str, dtype: WeightType) -> Result<DType> {
     }
 }
 
-/// The files of weights in a directory, `model.safetensors` before its shards before `pytorch_model.bin`.
-fn files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let single = directory.join("model.safetensors");
-    if single.exists() {
-        return Ok(vec![single]);
-    }
-    let index = directory.join("model.safetensors.index.json");
-    if index.exists() {
-        let text =
-            std::fs::read_to_string(&index).map_err(|error| Error::io("read", &index, error))?;
-        let index = ShardIndex::parse(&index, &text)?;
-        return Ok(index.file_names().into_iter().map(|name| directory.join(name)).collect());
-    }
-    let torch = directory.join("pytorch_model.bin");
-    if torch.exists() {
-        return Ok(vec![torch]);
-    }
-    Err(WeightError::new(
-        directory,
-        "model.safetensors, model.safetensors.index.json or pytorch_model.bin",
-        "none of them",
-        "give the directory of a Hugging Face model (`train --from-scratch` starts from random weights)",
-    )
-    .into())
+/// The first of the names, for a message.
+fn some_of(names: &[String]) -> String {
+    let more =
+        if names.len() > 8 { format!(" and {} more", names.len() - 8) } else { String::new() };
+    quoted_list(names.iter().take(8).map(String::as_str)) + &more
 }
 
-/// Loads the weights in a directory into the set. The weights stay mapped where their type allows it.
+fn none_for(directory: &Path, all: usize, missing: &[String], remedy: &str) -> Error {
+    let expected = format!("weights for all {all} parameters");
+    let found = format!("none for {} of them: {}", missing.len(), some_of(missing));
+    WeightError::new(directory, expected, found, remedy).into()
+}
+
+/// Whether weights are in a directory.
+pub fn are_in(directory: &Path) -> bool {
+    WeightFiles::find(directory).is_ok()
+}
+
+/// Loads the weights in a directory into the set. Where their type allows it they stay in the
+/// memory into which the file was read. Errors: values that are not
+/// finite, types other than floating point, other shapes than the set's, weights of the model itself that it has no place for,
+/// and what `expect` does not allow to be missing.
 pub fn load(
     directory: &Path,
     params: &Params,
     info: &ModelInfo,
     expect: Expect,
 ) -> Result<LoadReport> {
-    let mut loader = Loader {
-        params: params.iter().map(|param| (param.name(), param)).collect(),
-        info,
-        done: BTreeSet::new(),
-        unused: Vec::new(),
-        unexpected: Vec::new(),
+    let all = params.iter().map(|param| (param.name(), param)).collect();
+    let mut loader = Loader::new(all, info);
+    // Only bundles have something to compare them with.
+    loader.sums = directory.join(MANIFEST).exists();
+    loader.read(directory, expect == Expect::All)?;
+    let missing = loader.missing();
+    let is_needed = |name: &&String| match expect {
+        Expect::All => true,
+        Expect::Encoder => !info.is_pooler(name),
+        Expect::Some => false,
     };
-    for path in files(directory)? {
-        loader.read(&path)?;
+    let needed: Vec<String> = missing.iter().filter(is_needed).cloned().collect();
+    if !needed.is_empty() {
+        let mut remedy =
+            "allow it with --allow-missing; those parameters then start at random".to_owned();
+        if !loader.unknown.is_empty() {
+            remedy = format!("nothing knows {} of the files; {remedy}", some_of(&loader.unknown));
+        }
+        return Err(none_for(directory, params.len(), &needed, &remedy));
     }
-    let Loader { params, done, unused, unexpected, .. } = loader;
-    if !unexpected.is_empty() {
-        return Err(WeightError::new(
-            directory,
-            "only weights of the model that config.json describes",
-            quoted_list(unexpected.iter().take(8).map(String::as_str)),
-            "check `model_type` and the layer counts in config.json",
-        )
-        .into());
-    }
+    let Loader { done, unused, unknown, files, .. } = loader;
+    Ok(LoadReport { loaded: done.len(), unused, unknown, missing, files })
+}
+
+/// The error of a task that needs the pooler's parameters where `report` says that they are missing.
+pub fn check_pooler(directory: &Path, info: &ModelInfo, report: &LoadReport) -> Result<()> {
     let missing: Vec<String> =
-        params.keys().filter(|name| !done.contains(*name)).cloned().collect();
-    if !missing.is_empty() && expect != Expect::Some {
-        return Err(WeightError::new(
-            directory,
-            format!("weights for all {} parameters", params.len()),
-            format!(
-                "none for {} of them: {}",
-                missing.len(),
-                quoted_list(missing.iter().take(8).map(String::as_str))
-            ),
-            "allow it with --allow-missing; those parameters then start at random",
-        )
-        .into());
+        report.missing.iter().filter(|name| info.is_pooler(name)).cloned().collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    Ok(LoadReport { loaded: done.len(), unused, missing })
+    let remedy = "choose another pooling (\"mean\" or \"cls\"), or allow it with --allow-missing";
+    Err(none_for(directory, report.loaded + report.missing.len(), &missing, remedy))
+}
+
+/// Loads the weights in a directory into the parameters below `scope`, whose names there are those of the files. Errors: as
+/// [`load`]; each weight must have its parameter and each parameter its weight.
+pub fn load_scope(directory: &Path, params: &Params, scope: &str) -> Result<()> {
+    let below = |param: Param| {
+        let name = param.name().strip_prefix(scope)?.strip_prefix('.')?.to_owned();
+        Some((name, param))
+    };
+    let info = ModelInfo::default();
+    let mut loader = Loader::new(params.iter().filter_map(below).collect(), &info);
+    loader.read(directory, true)?;
+    let missing = loader.missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(none_for(directory, loader.params.len(), &missing, "save the model again"))
 }
 
 /// Loads those of these parameters that the weights in a directory have, and answers with the names of the others, which keep their
@@ -228,16 +355,9 @@ pub fn load_where_there(
     params: Vec<Param>,
     info: &ModelInfo,
 ) -> Result<Vec<String>> {
-    let mut loader = Loader {
-        params: params.into_iter().map(|param| (param.name(), param)).collect(),
-        info,
-        done: BTreeSet::new(),
-        unused: Vec::new(),
-        unexpected: Vec::new(),
-    };
-    for path in files(directory)? {
-        loader.read(&path)?;
-    }
+    let wanted = params.into_iter().map(|param| (param.name(), param)).collect();
+    let mut loader = Loader::new(wanted, info);
+    loader.read_all(directory)?;
     let Loader { params, done, .. } = loader;
     Ok(params.into_keys().filter(|name| !done.contains(name)).collect())
 }
@@ -266,7 +386,7 @@ pub fn save(
 
 #[cfg(test)]
 mod tests {
-    use super::canonical;
+    use super::{canonical, unwrapped};
 
     #[test]
     fn names_lose_the_base_prefix_and_old_endings() {
@@ -277,5 +397,12 @@ mod tests {
             "embeddings.LayerNorm.weight"
         );
         assert_eq!(canonical("classifier.weight", ""), "classifier.weight");
+    }
+
+    #[test]
+    fn names_lose_what_wrappers_put_before_them() {
+        assert_eq!(unwrapped("module.bert.pooler.dense.bias"), "bert.pooler.dense.bias");
+        assert_eq!(unwrapped("_orig_mod.module.x"), "x");
+        assert_eq!(unwrapped("modules.x"), "modules.x");
     }
 }

@@ -51,7 +51,7 @@ pub enum Recompute {
     None,
     /// Outputs of activations and layer norms.
     Cheap,
-    /// Whole layers of models that mark them, see [`plugin::checkpoint`].
+    /// Whole layers of models that mark them, see [`plugin::recomputed`].
     Layer,
 }
 
@@ -108,7 +108,7 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Batches.
     pub batch: Batching,
-    /// Batches whose gradients are averaged into one step.
+    /// Batches whose gradients make one step, which is that of one batch of all their rows.
     pub accumulate: u64,
     /// What is computed again in the backward pass instead of being kept.
     pub recompute: Recompute,
@@ -140,6 +140,10 @@ pub struct TrainConfig {
     pub data_memory: usize,
     /// Steps between lines of metrics.
     pub log_every: u64,
+    /// Whether a bundle, or the checkpoint of another run, that is in the output directory may be replaced. Bundles do
+    /// not keep it.
+    #[serde(skip_serializing)]
+    pub overwrite: bool,
 }
 
 /// JSON Schema of [`TrainConfig`].
@@ -180,7 +184,8 @@ pub fn schema() -> Value {
             "checkpoint_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between checkpoints, 0 for once an epoch"},
             "workers": {"type": "integer", "minimum": 0, "default": 1, "description": "threads that make features, ahead of the step"},
             "data_memory": {"type": "integer", "minimum": 0, "maximum": 1048576, "default": 512, "description": "MiB of records, and as many of features, of each data file that stay in memory; further records wait in a file beside the output, further features are made again in every epoch"},
-            "log_every": {"type": "integer", "minimum": 1, "default": 10, "description": "steps between lines of metrics"}
+            "log_every": {"type": "integer", "minimum": 1, "default": 10, "description": "steps between lines of metrics"},
+            "overwrite": {"type": "boolean", "default": false, "description": "replace the bundle, or the checkpoint of another run, that is in the output directory, as --overwrite does"}
         },
         "additionalProperties": false
     })
@@ -228,6 +233,12 @@ impl TrainConfig {
     pub fn peak_lr(&self, optimizer_schema: &Value) -> f64 {
         let default = optimizer_schema["default_lr"].as_f64();
         self.lr.or(default.filter(|lr| *lr > 0.0)).unwrap_or(5e-5)
+    }
+
+    /// The label of rows that the loss leaves out, where it has one: its option `ignore_index`, by default -100 as in PyTorch.
+    pub fn ignored_label(&self) -> i64 {
+        let option = self.loss.as_ref().and_then(|loss| loss.options.get("ignore_index"));
+        option.and_then(Value::as_i64).unwrap_or(-100)
     }
 
     /// The schedule.

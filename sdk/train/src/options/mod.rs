@@ -8,25 +8,22 @@ mod validate;
 
 use std::path::Path;
 
+use easytransfer_loader::read_regular;
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, OptionError, Result, excerpt};
 pub use help::help;
 pub use validate::validate;
 
+/// Bytes of the longest file of options.
+const LONGEST: u64 = 16 << 20;
 /// The deepest nesting of a dotted key.
 const DEEPEST: usize = 32;
 
 /// Reads a TOML file (or a JSON file, by the ending `.json`) into a JSON object. Dates become strings. Errors name the
 /// file and the line.
 pub fn load(path: &Path) -> Result<Value> {
-    if path.is_dir() {
-        return Err(Error::Config {
-            origin: path.display().to_string(),
-            message: "expected a TOML file, found a directory".to_string(),
-        });
-    }
-    let bytes = std::fs::read(path).map_err(|error| Error::io("read", path, error))?;
+    let bytes = read_regular(path, LONGEST).map_err(|error| Error::io("read", path, error))?;
     let text = String::from_utf8(bytes).map_err(|error| Error::Config {
         origin: path.display().to_string(),
         message: format!(

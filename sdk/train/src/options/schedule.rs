@@ -85,6 +85,12 @@ impl Schedule {
         }
     }
 
+    /// Whether the rate is 0 in all of `total` steps: a warm-up begins at 0, and a run may end there.
+    pub fn trains_nothing(&self, total: u64) -> bool {
+        // No schedule is 0 for longer than its first step and yet rises later.
+        (0..total.min(2)).all(|step| self.factor(step, total) == 0.0)
+    }
+
     /// The factor for the rate of step `step` (counted from 0) out of `total`.
     pub fn factor(&self, step: u64, total: u64) -> f64 {
         let warmup = self.warmup_steps(total);
@@ -145,6 +151,16 @@ mod tests {
         assert_eq!(linear(Warmup::Ratio(0.06)).warmup_steps(110), 7);
         assert_eq!(linear(Warmup::Steps(0)).factor(0, 10), 1.0);
         assert_eq!(linear(Warmup::Steps(10)).factor(10, 10), 0.0);
+    }
+
+    #[test]
+    fn a_run_that_ends_with_its_first_step_of_warmup_trains_nothing() {
+        let linear = |warmup| Schedule { decay: Decay::Linear, warmup };
+        assert!(linear(Warmup::Ratio(0.1)).trains_nothing(1));
+        assert!(linear(Warmup::Steps(1)).trains_nothing(1));
+        assert!(!linear(Warmup::Steps(0)).trains_nothing(1));
+        assert!(!linear(Warmup::Ratio(0.1)).trains_nothing(2));
+        assert!(!linear(Warmup::Steps(1000)).trains_nothing(2));
     }
 
     #[test]

@@ -24,7 +24,7 @@ enum Output {
 }
 
 /// The progress of one job, shown on standard error.
-pub struct Progress {
+pub struct ProgressLine {
     name: String,
     total: u64,
     done: u64,
@@ -41,9 +41,9 @@ pub struct Progress {
     output: Output,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Starts showing the job `name` of `total` steps (0 when unknown); plain lines appear at most once in `every`.
-    pub fn new(name: &str, total: u64, mode: ProgressMode, every: Duration) -> Progress {
+    pub fn new(name: &str, total: u64, mode: ProgressMode, every: Duration) -> ProgressLine {
         let output = match mode {
             ProgressMode::Silent => Output::Silent,
             ProgressMode::Auto if std::io::stderr().is_terminal() => {
@@ -62,11 +62,11 @@ impl Progress {
             }
             _ => Output::Plain(Box::new(std::io::stderr())),
         };
-        Progress::with_output(name, total, every, output)
+        ProgressLine::with_output(name, total, every, output)
     }
 
-    fn with_output(name: &str, total: u64, every: Duration, output: Output) -> Progress {
-        Progress {
+    fn with_output(name: &str, total: u64, every: Duration, output: Output) -> ProgressLine {
+        ProgressLine {
             name: name.to_string(),
             total,
             done: 0,
@@ -137,7 +137,7 @@ impl Progress {
             Output::Silent => {}
             Output::Bar(bar) => bar.println(text),
             Output::Plain(out) => {
-                // Progress is a courtesy: a closed standard error must not end the job.
+                // ProgressLine is a courtesy: a closed standard error must not end the job.
                 let _ = writeln!(out, "{text}");
             }
         }
@@ -285,7 +285,7 @@ mod tests {
         let lines = |every| {
             captured.0.lock().unwrap().clear();
             let output = Output::Plain(Box::new(captured.clone()));
-            let mut progress = Progress::with_output("train", 3, every, output);
+            let mut progress = ProgressLine::with_output("train", 3, every, output);
             for _ in 0..3 {
                 progress.step(2, 10);
             }

@@ -1,11 +1,12 @@
 //! Metrics of a run: JSON Lines, TensorBoard events, and the HTML report made of them.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::files::atomic;
+use crate::files::atomic::AtomicFile;
 use crate::report::events::EventWriter;
 use crate::report::jsonl_log::MetricsLog;
 use crate::report::{ClassRow, Confusion, Curve, Report, render};
@@ -43,7 +44,7 @@ impl RunLog {
 
     /// A warning: to the host's log.
     pub fn warn(&mut self, message: &str) -> Result<()> {
-        easytransfer_plugin::log(easytransfer_plugin::Level::Warn, "train", message);
+        easytransfer_plugin::log(easytransfer_plugin::LogLevel::Warn, "train", message);
         Ok(())
     }
 
@@ -87,7 +88,7 @@ impl RunLog {
         }
         charts.retain(|(_, curves)| !curves.is_empty());
         let report = Report { charts, options, ..figures_report(title, labels, figures) };
-        write_report(path, &report)
+        write_report(path, AtomicFile::create(path)?, &report)
     }
 }
 
@@ -124,10 +125,8 @@ pub fn figures_report(title: &str, labels: &[String], figures: &Map<String, Valu
     }
 }
 
-/// Writes a report, atomically.
-pub fn write_report(path: &Path, report: &Report) -> Result<()> {
-    let html = render(report);
-    atomic::write_file(path, |out| {
-        out.write_all(html.as_bytes()).map_err(|error| Error::io("write", path, error))
-    })
+/// Writes a report into `file`, which messages call `path`, and ends the file.
+pub fn write_report(path: &Path, mut file: AtomicFile, report: &Report) -> Result<()> {
+    file.write_all(render(report).as_bytes()).map_err(|error| Error::io("write", path, error))?;
+    file.commit()
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use easytransfer_loader::read_regular;
 use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Params, RngState, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -99,7 +100,7 @@ fn write_bytes(directory: &Path, name: &str, bytes: &[u8]) -> Result<()> {
 
 fn read_bytes(directory: &Path, name: &str) -> Result<Vec<u8>> {
     let path = directory.join(name);
-    std::fs::read(&path).map_err(|error| Error::io("read", path, error))
+    read_regular(&path, u64::MAX).map_err(|error| Error::io("read", path, error))
 }
 
 /// Writes a checkpoint.

@@ -1,22 +1,48 @@
 //! The loop: epochs of steps, evaluations, checkpoints, and the bundle at the end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, Tensor, profile, step};
+use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, profile, step};
 use serde_json::{Map as Json, Value, json};
 
 use crate::data::batches::{self, Batches, Source};
 use crate::data::features::Features;
 use crate::error::{Error, Result};
 use crate::model::bundle;
-use crate::report::progress;
+use crate::report::progress::ProgressLine;
 use crate::report::run_log::RunLog;
 use crate::run::checkpoint::{self, Best, Parts, Progress};
+use crate::run::evaluate;
 use crate::run::figures::{MOST_UNREAD, Unread};
 use crate::run::fit::Fit;
 use crate::run::job::{StepInfo, TrainJob, TrainResult};
+use crate::run::step::Micros;
+
+/// Runs of this process that are between their first step and the end of their bundle.
+static AT_STEPS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a run of this process has begun with its steps: from then on, cancelling it leaves a checkpoint.
+pub fn is_at_steps() -> bool {
+    AT_STEPS.load(Ordering::Relaxed) > 0
+}
+
+/// Counts a run as one that is at its steps.
+struct AtSteps;
+
+impl AtSteps {
+    fn begin() -> AtSteps {
+        AT_STEPS.fetch_add(1, Ordering::Relaxed);
+        AtSteps
+    }
+}
+
+impl Drop for AtSteps {
+    fn drop(&mut self) {
+        AT_STEPS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A run on its way.
 pub(crate) struct Run<'r, 'f> {
@@ -28,6 +54,8 @@ pub(crate) struct Run<'r, 'f> {
     fingerprint: Value,
     pub progress: Progress,
     best_params: Option<Buffer>,
+    /// Names of the figures of which less is better.
+    lower_is_better: Vec<String>,
     pub log: RunLog,
     /// Whether reading a number waits for the engine.
     defers: bool,
@@ -39,6 +67,26 @@ pub(crate) struct Run<'r, 'f> {
     /// Time of evaluations and checkpoints.
     aside: Duration,
     stopped_early: bool,
+}
+
+/// What one step has read.
+struct Size {
+    rows: u64,
+    tokens: u64,
+}
+
+/// What is to be done after a step.
+struct Due {
+    epoch_ends: bool,
+    run_ends: bool,
+    evaluation: bool,
+    checkpoint: bool,
+}
+
+impl Due {
+    fn anything(&self) -> bool {
+        self.epoch_ends || self.run_ends || self.evaluation || self.checkpoint
+    }
 }
 
 impl<'r, 'f> Run<'r, 'f> {
@@ -66,8 +114,6 @@ impl<'r, 'f> Run<'r, 'f> {
             "app": job.app,
             "labels": fit.network.app_info.labels,
         });
-        std::fs::create_dir_all(&job.output)
-            .map_err(|error| Error::io("create", &job.output, error))?;
         let mut best_params = None;
         let mut progress = Progress::default();
         let target = checkpoint::path(&job.output);
@@ -88,7 +134,17 @@ impl<'r, 'f> Run<'r, 'f> {
             fit.rng.set_state(rng);
             fit.step = progress.step;
         }
-        let log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
+        let lower_is_better = evaluate::lower_is_better(fit.components, &fit.network)?;
+        let mut log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
+        let schedule = config.schedule()?;
+        if schedule.trains_nothing(fit.total_steps) {
+            log.warn(&format!(
+                "nothing is trained: the learning rate is 0 in all steps of the run ({}), since schedule.warmup = {} comes to {} of them and begins at 0; set schedule.warmup=0, or make more steps (more epochs, fewer batch.rows, smaller accumulate)",
+                fit.total_steps,
+                config.schedule.warmup,
+                schedule.warmup_steps(fit.total_steps)
+            ))?;
+        }
         Ok(Run {
             fit,
             job,
@@ -98,6 +154,7 @@ impl<'r, 'f> Run<'r, 'f> {
             fingerprint,
             progress,
             best_params,
+            lower_is_better,
             log,
             defers: step::defers(),
             unread: Vec::new(),
@@ -111,8 +168,9 @@ impl<'r, 'f> Run<'r, 'f> {
 
     /// Trains to the end and writes the bundle. Errors: cancelled, after a checkpoint; everything that can go wrong in a step.
     pub fn go(mut self) -> Result<TrainResult> {
+        let _at_steps = AtSteps::begin();
         let config = self.fit.config;
-        let mut bar = progress::Progress::new(
+        let mut bar = ProgressLine::new(
             "train",
             self.fit.total_steps,
             self.job.progress,
@@ -134,105 +192,125 @@ impl<'r, 'f> Run<'r, 'f> {
     }
 
     /// Trains from the present batch to the end of the epoch or of the run.
-    fn epoch(&mut self, bar: &mut progress::Progress) -> Result<()> {
+    fn epoch(&mut self, bar: &mut ProgressLine) -> Result<()> {
         let config = self.fit.config;
         let schedule = config.schedule()?;
         let plan = batches::epoch(&self.features, config, 0, self.progress.epoch);
         let mut batches =
             Batches::start(&self.features, &plan, self.progress.batch, config.workers);
         while self.progress.batch < plan.batches() {
-            let step_span = profile::span("train", "step");
-            step_span.note("step", (self.progress.step + 1) as f64);
             let micros = (plan.batches() - self.progress.batch).min(config.accumulate as usize);
             let lr = self.fit.lr * schedule.factor(self.progress.step, self.fit.total_steps);
-            self.fit.network.params.zero_grads();
-            let (mut losses, mut rows, mut tokens) = (Vec::with_capacity(micros), 0, 0);
-            let mut parts: Vec<(String, Tensor)> = Vec::new();
-            for _ in 0..micros {
-                let wait = profile::span("train", "wait for batch");
-                let batch =
-                    batches.next().ok_or_else(|| Error::other("the batches ended early"))??;
-                drop(wait);
-                let micro = self.micro(batch, micros)?;
-                losses.push(micro.loss);
-                rows += micro.rows;
-                tokens += micro.tokens;
-                parts.extend(micro.parts);
-            }
-            let norm = self.update(lr)?;
-            step_span.note("rows", rows as f64);
-            step_span.note("tokens", tokens as f64);
-            drop(step_span);
-            self.progress.batch += micros;
-            self.tokens += tokens;
-            self.unread.push(Unread { step: self.progress.step, lr, losses, norm, parts });
-            let epoch_ends = self.progress.batch == plan.batches();
-            let run_ends = self.progress.step >= self.fit.total_steps;
-            if epoch_ends {
-                self.progress.epoch += 1;
-                self.progress.batch = 0;
-            }
-            let due = |every: u64| {
-                if every == 0 {
-                    epoch_ends || run_ends
-                } else {
-                    self.progress.step.is_multiple_of(every) || run_ends
-                }
-            };
-            let (evaluate_due, checkpoint_due) =
-                (due(config.evaluate_every), due(config.checkpoint_every));
-            let asked = !self.defers
-                || self.job.on_step.is_some()
-                || self.log_is_due()
-                || evaluate_due
-                || checkpoint_due
-                || epoch_ends
-                || run_ends
-                || self.unread.len() >= MOST_UNREAD;
-            let read = if asked { self.read_figures()? } else { Vec::new() };
-            if let Some(last) = read.last() {
-                bar.note(format!("loss {:.4} lr {:.2e}", last.loss, last.lr));
-            }
-            bar.step(rows, tokens);
-            self.log_figures(read)?;
-            let before = Instant::now();
-            if evaluate_due {
-                self.after_evaluation(bar)?;
-            }
-            let mut aside = before.elapsed();
-            if epoch_ends {
-                self.after_epoch()?;
-            }
-            self.progress.finished = run_ends || self.stopped_early;
-            let info = StepInfo {
-                step: self.progress.step,
-                total_steps: self.fit.total_steps,
-                loss: self.last_loss,
-                lr,
-            };
-            let go_on = self.job.on_step.as_mut().is_none_or(|on_step| on_step(&info));
-            let cancelled = !go_on || self.job.cancel.load(Ordering::Relaxed);
-            let before = Instant::now();
-            if checkpoint_due || self.progress.finished || cancelled {
-                let read = self.read_figures()?;
-                self.log_figures(read)?;
-                self.checkpoint()?;
-            }
-            aside += before.elapsed();
+            let size = self.step(&mut batches, micros, lr)?;
+            let due = self.advance(micros, plan.batches());
+            self.show(size, &due, bar)?;
+            let mut aside = self.after_step(&due, bar)?;
+            let cancelled = self.ask_to_go_on(lr);
+            aside += self.save_if_due(&due, cancelled)?;
             self.aside += aside;
             bar.leave_out(aside);
             if cancelled && !self.progress.finished {
                 return Err(Error::Cancelled);
             }
-            if epoch_ends || self.progress.finished {
+            if due.epoch_ends || self.progress.finished {
                 return Ok(());
             }
         }
         Ok(())
     }
 
+    /// One step of the optimizer over the gradients of `micros` batches. Its losses wait in `unread`.
+    fn step(&mut self, batches: &mut Batches, micros: usize, lr: f64) -> Result<Size> {
+        let span = profile::span("train", "step");
+        span.note("step", (self.progress.step + 1) as f64);
+        self.fit.network.params.zero_grads();
+        let Micros { losses, parts, rows, tokens } = self.micros(batches, micros)?;
+        let size = Size { rows, tokens };
+        let norm = self.update(lr)?;
+        span.note("rows", size.rows as f64);
+        span.note("tokens", size.tokens as f64);
+        self.tokens += size.tokens;
+        self.unread.push(Unread { step: self.progress.step, lr, losses, norm, parts });
+        Ok(size)
+    }
+
+    /// Moves on by the batches of a step, of `batches` in the epoch, and says what follows from that.
+    fn advance(&mut self, micros: usize, batches: usize) -> Due {
+        self.progress.batch += micros;
+        let epoch_ends = self.progress.batch == batches;
+        let run_ends = self.progress.step >= self.fit.total_steps;
+        if epoch_ends {
+            self.progress.epoch += 1;
+            self.progress.batch = 0;
+        }
+        let due = |every: u64| {
+            let here =
+                if every == 0 { epoch_ends } else { self.progress.step.is_multiple_of(every) };
+            here || run_ends
+        };
+        let config = self.fit.config;
+        Due {
+            epoch_ends,
+            run_ends,
+            evaluation: due(config.evaluate_every),
+            checkpoint: due(config.checkpoint_every),
+        }
+    }
+
+    /// Shows a step, and reads the losses so far where somebody asks for them now.
+    fn show(&mut self, size: Size, due: &Due, bar: &mut ProgressLine) -> Result<()> {
+        let asked = !self.defers
+            || self.job.on_step.is_some()
+            || self.log_is_due()
+            || due.anything()
+            || self.unread.len() >= MOST_UNREAD;
+        let read = if asked { self.read_figures()? } else { Vec::new() };
+        if let Some(last) = read.last() {
+            bar.note(format!("loss {:.4} lr {:.2e}", last.loss, last.lr));
+        }
+        bar.step(size.rows, size.tokens);
+        self.log_figures(read)
+    }
+
+    /// The evaluation and the end of an epoch, where they are due; answers with the time that is none of training.
+    fn after_step(&mut self, due: &Due, bar: &mut ProgressLine) -> Result<Duration> {
+        let before = Instant::now();
+        if due.evaluation {
+            self.after_evaluation(bar)?;
+        }
+        let aside = before.elapsed();
+        if due.epoch_ends {
+            self.after_epoch()?;
+        }
+        self.progress.finished = due.run_ends || self.stopped_early;
+        Ok(aside)
+    }
+
+    /// Tells the caller of the step; answers whether the run was cancelled.
+    fn ask_to_go_on(&mut self, lr: f64) -> bool {
+        let info = StepInfo {
+            step: self.progress.step,
+            total_steps: self.fit.total_steps,
+            loss: self.last_loss,
+            lr,
+        };
+        let go_on = self.job.on_step.as_mut().is_none_or(|on_step| on_step(&info));
+        !go_on || self.job.cancel.load(Ordering::Relaxed)
+    }
+
+    /// Writes a checkpoint when one is due and before the loop is left; answers with the time that took.
+    fn save_if_due(&mut self, due: &Due, cancelled: bool) -> Result<Duration> {
+        let before = Instant::now();
+        if due.checkpoint || self.progress.finished || cancelled {
+            let read = self.read_figures()?;
+            self.log_figures(read)?;
+            self.checkpoint()?;
+        }
+        Ok(before.elapsed())
+    }
+
     /// Evaluates on the validation data, keeps the best parameters, and decides whether to stop early.
-    fn after_evaluation(&mut self, bar: &mut progress::Progress) -> Result<()> {
+    fn after_evaluation(&mut self, bar: &mut ProgressLine) -> Result<()> {
         if self.fit.valid.is_none() {
             return Ok(());
         }
@@ -250,13 +328,12 @@ impl<'r, 'f> Run<'r, 'f> {
             let known: Vec<&str> = figures.keys().map(String::as_str).collect();
             Error::user(format!("best: expected one of {known:?}, found {name:?}"))
         })?;
-        let minimize =
-            name == "loss" || name == "mse" || (name == info.best && info.best_is == "min");
+        let lower = self.lower_is_better.contains(&name);
         let better = self
             .progress
             .best
             .as_ref()
-            .is_none_or(|best| if minimize { value < best.value } else { value > best.value });
+            .is_none_or(|best| if lower { value < best.value } else { value > best.value });
         bar.print(&format!(
             "step {}: {name} {value:.4}{}",
             self.progress.step,

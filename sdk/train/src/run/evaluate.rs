@@ -12,6 +12,7 @@ use crate::data::collation::{Sample, batch_options, collate_rows};
 use crate::error::{Error, Result};
 use crate::model::components::Components;
 use crate::model::network::Network;
+use crate::run::figures::mean_over;
 
 /// The metrics that an app asks for.
 pub fn metrics(components: &dyn Components, choices: &[Choice]) -> Result<Vec<LoadedMetric>> {
@@ -23,6 +24,27 @@ pub fn metrics(components: &dyn Components, choices: &[Choice]) -> Result<Vec<Lo
             Ok(LoadedMetric::create(&component, &options)?)
         })
         .collect()
+}
+
+/// Names of the figures of a network of which less is better: the loss, those of which a metric says so, and the app's best one if the app
+/// does. Errors: an app that says neither "max" nor "min".
+pub fn lower_is_better(components: &dyn Components, network: &Network) -> Result<Vec<String>> {
+    let info = &network.app_info;
+    let mut names = vec!["loss".to_owned()];
+    for metric in metrics(components, &info.metrics)? {
+        names.extend(metric.info().lower_is_better.clone());
+    }
+    match info.best_is.as_str() {
+        "min" => names.push(info.best.clone()),
+        "max" | "" => {}
+        other => {
+            return Err(Error::other(format!(
+                "app {}: best_is: expected \"max\" or \"min\", found {other:?}",
+                network.app_origin.name
+            )));
+        }
+    }
+    Ok(names)
 }
 
 /// Runs the network over all rows of the samples without a tape, batch by batch, rows of like length together; `each` gets the

@@ -14,11 +14,11 @@ pub struct Unread {
     pub step: u64,
     /// Learning rate.
     pub lr: f64,
-    /// Loss of each batch, divided by the number of batches.
+    /// Loss of each batch, times its part in the step.
     pub losses: Vec<Tensor>,
     /// Norm of the gradients before clipping.
     pub norm: Option<Tensor>,
-    /// Losses by name where there are several.
+    /// Losses by name where there are several, of each batch, times its part in the step.
     pub parts: Vec<(String, Tensor)>,
 }
 
@@ -44,13 +44,14 @@ impl Unread {
             loss += part.to_scalar()?;
         }
         let norm = self.norm.map(|norm| norm.to_scalar()).transpose()?;
-        let parts = self.parts.into_iter().map(|(name, value)| Ok((name, value.to_scalar()?)));
-        Ok(Figures {
-            step: self.step,
-            lr: self.lr,
-            loss,
-            norm,
-            parts: parts.collect::<Result<_>>()?,
-        })
+        let mut parts: Vec<(String, f64)> = Vec::new();
+        for (name, value) in self.parts {
+            let value = value.to_scalar()?;
+            match parts.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += value,
+                None => parts.push((name, value)),
+            }
+        }
+        Ok(Figures { step: self.step, lr: self.lr, loss, norm, parts })
     }
 }

@@ -9,3 +9,5 @@ pub mod fit;
 pub mod job;
 mod step;
 pub mod trainer;
+
+pub use epochs::is_at_steps;

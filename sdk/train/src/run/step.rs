@@ -1,26 +1,67 @@
 //! One step: forward and backward of its batches, gradient hooks, clipping, optimizer, figures.
 
-use easytransfer_plugin::{Call, Map, Phases, Tensor, step};
+use easytransfer_plugin::{Call, Map, Phases, Tensor, profile, step};
 use serde_json::{Map as Json, json};
 
+use crate::data::batches::Batches;
 use crate::data::collation::Batch;
 use crate::error::{Error, Result};
 use crate::run::epochs::Run;
 use crate::run::figures::{Figures, Unread};
 
-/// What came of one of the batches whose gradients make a step, perhaps not computed yet.
-pub(crate) struct Micro {
-    /// Divided by the number of batches.
-    pub loss: Tensor,
-    /// Losses by name, when there are several.
+/// What came of the batches whose gradients make a step, perhaps not computed yet.
+#[derive(Default)]
+pub(crate) struct Micros {
+    /// Loss of each batch, times its part in the step.
+    pub losses: Vec<Tensor>,
+    /// Losses by name, when there are several, times the batch's part in the step.
     pub parts: Vec<(String, Tensor)>,
     pub rows: u64,
     pub tokens: u64,
 }
 
+/// A batch's part in a step of several: the gradient of the step is that of one batch of all their rows.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Of its rows in all rows, which is its part in losses that are means over rows.
+    rows: f64,
+    /// Of what its own loss is a mean over, see [`mean_over`].
+    own: f64,
+}
+
 impl Run<'_, '_> {
-    /// Forward and backward of one batch; gradients are added up.
-    pub(crate) fn micro(&mut self, batch: Batch, micros: usize) -> Result<Micro> {
+    /// Forward and backward of the next `count` batches; gradients are added up.
+    pub(crate) fn micros(&mut self, batches: &mut Batches, count: usize) -> Result<Micros> {
+        let mut all: Vec<Batch> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let _wait = profile::span("train", "wait for batch");
+            all.push(batches.next().ok_or_else(|| Error::other("the batches ended early"))??);
+        }
+        let shares = if count > 1 {
+            let rows: Vec<f64> = all.iter().map(|batch| batch.rows as f64).collect();
+            let loss = &mut self.fit.loss;
+            let own: Vec<f64> =
+                all.iter().map(|batch| Ok(loss.weight(&batch.map)?)).collect::<Result<_>>()?;
+            // A step in which nothing counts has no loss, whatever its parts are.
+            let part = |of: f64, all: &[f64]| of / all.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+            rows.iter()
+                .zip(&own)
+                .map(|(of_rows, of_own)| Share {
+                    rows: part(*of_rows, &rows),
+                    own: part(*of_own, &own),
+                })
+                .collect()
+        } else {
+            vec![Share { rows: 1.0, own: 1.0 }; count]
+        };
+        let mut micros = Micros::default();
+        for (batch, share) in all.into_iter().zip(shares) {
+            self.micro(batch, share, &mut micros)?;
+        }
+        Ok(micros)
+    }
+
+    fn micro(&mut self, batch: Batch, share: Share, micros: &mut Micros) -> Result<()> {
         let Batch { map: mut batch, rows, tokens } = batch;
         let fit = &mut *self.fit;
         fit.losses.clear();
@@ -34,18 +75,18 @@ impl Run<'_, '_> {
         for strategy in self.strategies.iter_mut().filter(|s| s.phases().has(Phases::OUTPUTS)) {
             strategy.on_outputs(fit, &batch, &outputs)?;
         }
+        // The sum of all losses gets the part of the rows; what the own loss has more or less is its own.
+        let own = scaled(&own, if share.rows > 0.0 { share.own / share.rows } else { 1.0 })?;
         let mut losses = vec![("loss".to_owned(), own, fit.loss_weight)];
         losses.append(&mut fit.losses);
         let single = losses.len() == 1;
-        let mut parts = Vec::new();
         let mut weighted: Vec<(String, Tensor)> = Vec::new();
         for (name, value, weight) in losses {
             if !single {
-                parts.push((name.clone(), value.clone()));
+                micros.parts.push((name.clone(), scaled(&value, share.rows)?));
             }
             if weight != 0.0 || single {
-                let value = if weight == 1.0 { value } else { value.affine(weight, 0.0)? };
-                weighted.push((name, value));
+                weighted.push((name, scaled(&value, weight)?));
             }
         }
         let combine = self.strategies.iter_mut().find(|s| s.phases().has(Phases::COMBINE));
@@ -72,9 +113,12 @@ impl Run<'_, '_> {
         };
         drop(outputs);
         drop(weighted);
-        let total = if micros > 1 { total.affine(1.0 / micros as f64, 0.0)? } else { total };
+        let total = scaled(&total, share.rows)?;
         total.backward()?;
-        Ok(Micro { loss: total, parts, rows, tokens })
+        micros.losses.push(total);
+        micros.rows += rows;
+        micros.tokens += tokens;
+        Ok(())
     }
 
     /// Gradient hooks, clipping and the optimizer; answers with the norm before clipping when it was computed.
@@ -159,4 +203,8 @@ impl Run<'_, '_> {
         values.extend(scalars);
         self.log.write(self.progress.step, &values)
     }
+}
+
+fn scaled(value: &Tensor, factor: f64) -> Result<Tensor> {
+    Ok(if factor == 1.0 { value.clone() } else { value.affine(factor, 0.0)? })
 }

@@ -7,18 +7,26 @@ use easytransfer_plugin::{
 };
 use serde_json::{Map as Json, Value};
 
+use crate::data::dataset::as_trained;
 use crate::data::store::{RecordStore, Storage};
 use crate::error::{Error, Result};
+use crate::files::lock::FolderLock;
+use crate::model::bundle;
 use crate::model::components::Components;
 use crate::model::network::{AppStage, Network, schema_of};
 use crate::options::config::TrainConfig;
+use crate::run::checkpoint;
 use crate::run::epochs::Run;
 use crate::run::fit::Fit;
 pub use crate::run::job::{OnStep, StepInfo, TrainJob, TrainResult};
 
-/// Trains and writes the bundle.
+/// Trains and writes the bundle. Errors, beside everything that can go wrong: another run is writing into the output
+/// directory; it holds a bundle, another model or the checkpoint of an unfinished run, and neither `overwrite` nor
+/// `resume` says what to do with it.
 pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResult> {
     let config = job.config.clone();
+    let _lock = FolderLock::take(&job.output)?;
+    check_output(&job)?;
     let mut stage = AppStage::new(components, &job.app, Value::Object(config.app.clone()), None)?;
     // What can be wrong with the options is found before the data is read.
     let optimizer = components.find("et.optimizer/1", &config.optimizer.name)?;
@@ -35,8 +43,10 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     let records = RecordStore::read(&job.train, &columns, &job.train_data, &storage, |record| {
         stage.app.observe_json(record)
     })?;
+    // What the training data had not, the validation data must not have, or the figures would be of something else.
+    let valid_columns = as_trained(columns, records.columns());
     let read = |path: &std::path::PathBuf| {
-        RecordStore::read(path, &columns, &job.valid_data, &storage, |_| Ok(()))
+        RecordStore::read(path, &valid_columns, &job.valid_data, &storage, |_| Ok(()))
     };
     let valid = job.valid.as_ref().map(read).transpose()?;
     stage.app.observed().map_err(|error| in_file(error, &job.train))?;
@@ -82,6 +92,40 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     let features = fit.training_features(records)?;
     let optimizer = LoadedOptimizer::create(&optimizer, &optimizer_options, &fit.network.params)?;
     Run::new(&mut fit, &mut job, features, strategies, optimizer)?.go()
+}
+
+/// Refuses an output directory in which something would be lost.
+fn check_output(job: &TrainJob) -> Result<()> {
+    let output = job.output.display();
+    let canonical = |path: &Path| path.canonicalize().ok();
+    if canonical(&job.output).is_some_and(|path| canonical(&job.encoder) == Some(path)) {
+        return Err(Error::user(format!(
+            "`{output}`: the output is the directory of the encoder, whose files it would replace; name another one"
+        )));
+    }
+    let unfinished = checkpoint::exists(&checkpoint::path(&job.output))?;
+    let finished = job.output.join(bundle::MANIFEST).exists();
+    if job.resume && finished && !unfinished {
+        return Err(Error::user(format!(
+            "`{output}`: expected a checkpoint to go on from, found a finished bundle; leave --resume out and say --overwrite to train anew"
+        )));
+    }
+    if job.config.overwrite || job.resume && unfinished {
+        return Ok(());
+    }
+    let replace =
+        "name another directory, or say --overwrite (the option `overwrite`) to replace it";
+    let found = if finished {
+        format!("a finished bundle; {replace}")
+    } else if unfinished {
+        "the checkpoint of an unfinished run; go on with it (--resume), or say --overwrite (the option `overwrite`) to start anew"
+            .to_owned()
+    } else if bundle::holds_model(&job.output) {
+        format!("a model of somebody else; {replace}")
+    } else {
+        return Ok(());
+    };
+    Err(Error::user(format!("`{output}`: expected a directory for a new bundle, found {found}")))
 }
 
 fn in_file(error: easytransfer_plugin::Error, path: &Path) -> Error {

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use easytransfer::{EmbedOptions, Precision};
+use easytransfer::{EmbedOptions, LayerPrecision};
 use easytransfer_bench::median;
 use easytransfer_tests::{linked, places};
 
@@ -23,7 +23,7 @@ fn main() {
     let (tokens, count) = (number("--tokens", "8"), number("--count", "200"));
     let turn = number("--turn", "0");
     let name = value("--precision", "f32");
-    let precision = [Precision::F32, Precision::Bf16, Precision::Int8]
+    let precision = [LayerPrecision::F32, LayerPrecision::Bf16, LayerPrecision::Int8]
         .into_iter()
         .find(|precision| precision.name() == name)
         .expect("f32, bf16 or int8");

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use easytransfer::{EmbedOptions, Embedder, Precision, Runtime};
+use easytransfer::{EmbedOptions, Embedder, LayerPrecision, Runtime};
 use easytransfer_bench::median;
 use easytransfer_tests::{linked, places};
 use serde_json::{Value, json};
@@ -98,8 +98,8 @@ fn timed<R>(f: impl FnOnce() -> R) -> (f64, R) {
 }
 
 /// "f32" or "int8": their graphs that stand beside our precision.
-fn peers_of(precision: Precision) -> &'static str {
-    if precision == Precision::Int8 { "int8" } else { "f32" }
+fn peers_of(precision: LayerPrecision) -> &'static str {
+    if precision == LayerPrecision::Int8 { "int8" } else { "f32" }
 }
 
 struct Bench {
@@ -110,17 +110,18 @@ struct Bench {
 }
 
 impl Bench {
-    fn embedder(&self, precision: Precision) -> Embedder {
+    fn embedder(&self, precision: LayerPrecision) -> Embedder {
         let options = EmbedOptions {
             precision,
             max_length: Some(256),
             pooling: Some("mean".to_owned()),
             normalize: Some(true),
+            ..EmbedOptions::default()
         };
         self.runtime.embedder(&self.encoder, options).expect("the encoder")
     }
 
-    fn throughput(&mut self, set: &str, order: &str, lines: usize, precisions: &[Precision]) {
+    fn throughput(&mut self, set: &str, order: &str, lines: usize, precisions: &[LayerPrecision]) {
         let texts = texts_of(set, lines);
         let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
         for &precision in precisions {
@@ -167,7 +168,7 @@ impl Bench {
         }
     }
 
-    fn latency(&mut self, tokens: usize, count: usize, precisions: &[Precision]) {
+    fn latency(&mut self, tokens: usize, count: usize, precisions: &[LayerPrecision]) {
         // Two of the tokens are special.
         let text = vec!["good"; tokens - 2].join(" ");
         for &precision in precisions {
@@ -225,9 +226,9 @@ fn main() {
     let number =
         |flag: &str, default: &str| value(flag, default).parse::<usize>().expect("a number");
     let model = value("--model", "minilm");
-    let precisions: Vec<Precision> = value("--precisions", "f32,bf16,int8")
+    let precisions: Vec<LayerPrecision> = value("--precisions", "f32,bf16,int8")
         .split(',')
-        .map(|name| Precision::from_name(name).expect("f32, bf16 or int8"))
+        .map(|name| LayerPrecision::from_name(name).expect("f32, bf16 or int8"))
         .collect();
     let folder = PathBuf::from(folder);
     let encoder = match model.as_str() {

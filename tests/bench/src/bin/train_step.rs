@@ -109,7 +109,8 @@ fn ours(folder: PathBuf, rows: usize, tokens: usize) {
         start: Start::Scratch,
         train: folder.join("train.tsv"),
         valid: None,
-        output: folder.join("bundle"),
+        // A directory takes one run at a time, and the sides of a comparison run in turn but live together.
+        output: folder.join(format!("bundle-{}", std::process::id())),
         train_data: DataOptions { targets: true, ..DataOptions::default() },
         valid_data: DataOptions::default(),
         config: TrainConfig::from_value(options, "bench").expect("options"),

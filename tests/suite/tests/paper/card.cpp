@@ -3,7 +3,7 @@
 // included, is done when somebody waits for it and not before, so what is used too early or given up too soon shows. New memory and freed memory are
 // filled with NaN. PAPER_MIB limits it. With PAPER_IDLE no work is done at all and what is read back is zero: then the time of a program is what it
 // costs the host to keep a card busy.
-#define ET_EMULATE "../../../tests/cuda_emulator.hpp"
+#define ET_EMULATE "../tests/cuda_emulator.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,10 @@
 //! The model file of SentencePiece: the few fields of its protocol buffer (`sentencepiece_model.proto`) that encoding needs.
+//! `FIELDS` lists them, beside those that change nothing; any other field is warned about by its number.
 
 use crate::error::{Result, fail};
+
+/// Bytes of a piece. Trainers make pieces of 16 characters; the search takes time by the longest.
+pub const LONGEST_PIECE: usize = 1024;
 
 /// What a piece is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +41,10 @@ pub enum Algorithm {
     Unigram,
     /// Merges by rank (Sennrich et al. 2016).
     Bpe,
-    /// Another number.
-    Other(u64),
+    /// Words are pieces.
+    Word,
+    /// Characters are pieces.
+    Char,
 }
 
 /// A parsed model file.
@@ -60,7 +66,27 @@ pub struct Model {
     pub squeeze_spaces: bool,
     /// Spaces become U+2581.
     pub escape_spaces: bool,
+    /// Fields that this reader does not know, as "message.number".
+    pub unknown: Vec<String>,
 }
+
+/// The fields of each message: those that are honoured, and those that change no token.
+pub const FIELDS: [(&str, &[u64], &[u64]); 4] = [
+    // Self tests, and the normalisation of decoded text.
+    ("model", &[1, 2, 3], &[4, 5]),
+    ("piece", &[1, 2, 3], &[]),
+    // How the model was trained, and names of pieces that the pieces say themselves.
+    (
+        "trainer_spec",
+        &[3, 24, 35],
+        &[
+            1, 2, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 30,
+            31, 32, 33, 34, 36, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54,
+        ],
+    ),
+    // The name of the rules and the table that they were compiled from.
+    ("normalizer_spec", &[2, 3, 4, 5], &[1, 6]),
+];
 
 /// The value of one field.
 enum Field<'a> {
@@ -157,18 +183,19 @@ impl Model {
             dummy_prefix: true,
             squeeze_spaces: true,
             escape_spaces: true,
+            unknown: Vec::new(),
         };
         let mut fields = Fields::new(bytes, "the model");
         while let Some((number, value)) = fields.next()? {
             match (number, value) {
                 (1, Field::Bytes(piece)) => {
                     let index = model.pieces.len();
-                    let piece = parse_piece(piece);
+                    let piece = model.parse_piece(piece);
                     model.pieces.push(piece.map_err(|e| e.context(format!("piece {index}")))?);
                 }
                 (2, Field::Bytes(trainer)) => model.parse_trainer(trainer)?,
                 (3, Field::Bytes(normalizer)) => model.parse_normalizer(normalizer)?,
-                _ => {}
+                _ => model.note("model", number),
             }
         }
         if model.pieces.is_empty() {
@@ -183,10 +210,15 @@ impl Model {
             match (number, value) {
                 (3, Field::Number(1)) => self.algorithm = Algorithm::Unigram,
                 (3, Field::Number(2)) => self.algorithm = Algorithm::Bpe,
-                (3, Field::Number(other)) => self.algorithm = Algorithm::Other(other),
+                (3, Field::Number(3)) => self.algorithm = Algorithm::Word,
+                (3, Field::Number(4)) => self.algorithm = Algorithm::Char,
+                (3, Field::Number(other)) => fail!(
+                    ET_ERR_UNIMPLEMENTED,
+                    "SentencePiece models of type {other} are not supported, expected Unigram (1), BPE (2), word (3) or char (4)"
+                ),
                 (24, Field::Number(on)) => self.space_is_suffix = on != 0,
                 (35, Field::Number(on)) => self.byte_fallback = on != 0,
-                _ => {}
+                _ => self.note("trainer_spec", number),
             }
         }
         Ok(())
@@ -200,43 +232,64 @@ impl Model {
                 (3, Field::Number(on)) => self.dummy_prefix = on != 0,
                 (4, Field::Number(on)) => self.squeeze_spaces = on != 0,
                 (5, Field::Number(on)) => self.escape_spaces = on != 0,
-                _ => {}
+                _ => self.note("normalizer_spec", number),
             }
         }
         Ok(())
     }
-}
 
-fn parse_piece(bytes: &[u8]) -> Result<Piece> {
-    let mut piece = Piece { text: String::new(), score: 0.0, kind: Kind::Normal };
-    let mut fields = Fields::new(bytes, "the piece");
-    while let Some((number, value)) = fields.next()? {
-        match (number, value) {
-            (1, Field::Bytes(text)) => match std::str::from_utf8(text) {
-                Ok(text) => piece.text = text.into(),
-                Err(error) => fail!(ET_ERR_BAD_INPUT, "its text is not UTF-8: {error}"),
-            },
-            (2, Field::Word(bits)) => piece.score = f32::from_bits(bits),
-            (3, Field::Number(kind)) => {
-                piece.kind = match kind {
-                    1 => Kind::Normal,
-                    2 => Kind::Unknown,
-                    3 => Kind::Control,
-                    4 => Kind::UserDefined,
-                    5 => Kind::Unused,
-                    6 => Kind::Byte,
-                    other => fail!(ET_ERR_BAD_INPUT, "its type is {other}, expected 1 to 6"),
+    fn parse_piece(&mut self, bytes: &[u8]) -> Result<Piece> {
+        let mut piece = Piece { text: String::new(), score: 0.0, kind: Kind::Normal };
+        let mut fields = Fields::new(bytes, "the piece");
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (1, Field::Bytes(text)) => match std::str::from_utf8(text) {
+                    Ok(text) => piece.text = text.into(),
+                    Err(error) => fail!(ET_ERR_BAD_INPUT, "its text is not UTF-8: {error}"),
+                },
+                (2, Field::Word(bits)) => piece.score = f32::from_bits(bits),
+                (3, Field::Number(kind)) => {
+                    piece.kind = match kind {
+                        1 => Kind::Normal,
+                        2 => Kind::Unknown,
+                        3 => Kind::Control,
+                        4 => Kind::UserDefined,
+                        5 => Kind::Unused,
+                        6 => Kind::Byte,
+                        other => fail!(ET_ERR_BAD_INPUT, "its type is {other}, expected 1 to 6"),
+                    }
                 }
+                _ => self.note("piece", number),
             }
-            _ => {}
+        }
+        // Empty pieces and scores that are not numbers would keep the search for the best pieces from ending.
+        if piece.text.is_empty() {
+            fail!(ET_ERR_BAD_INPUT, "it has no text");
+        }
+        if piece.text.len() > LONGEST_PIECE {
+            fail!(
+                ET_ERR_BAD_INPUT,
+                "its text has {} bytes, more than {LONGEST_PIECE}",
+                piece.text.len()
+            );
+        }
+        if !piece.score.is_finite() {
+            fail!(ET_ERR_BAD_INPUT, "{:?} has the score {}", piece.text, piece.score);
+        }
+        Ok(piece)
+    }
+
+    /// Remembers a field that is in no list.
+    fn note(&mut self, message: &str, number: u64) {
+        let known = FIELDS.iter().any(|(name, honoured, without_effect)| {
+            *name == message && (honoured.contains(&number) || without_effect.contains(&number))
+        });
+        // A damaged file could name millions.
+        if !known && self.unknown.len() < 8 {
+            let name = format!("{message}.{number}");
+            if !self.unknown.contains(&name) {
+                self.unknown.push(name);
+            }
         }
     }
-    // Empty pieces and scores that are not numbers would keep the search for the best pieces from ending.
-    if piece.text.is_empty() {
-        fail!(ET_ERR_BAD_INPUT, "it has no text");
-    }
-    if !piece.score.is_finite() {
-        fail!(ET_ERR_BAD_INPUT, "{:?} has the score {}", piece.text, piece.score);
-    }
-    Ok(piece)
 }

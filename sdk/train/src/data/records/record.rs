@@ -26,7 +26,7 @@ impl Header {
         &self.path
     }
 
-    /// The columns' names, in the order of [`Record::fields`].
+    /// The columns' names, in the order of [`FileRow::fields`].
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
@@ -39,7 +39,7 @@ impl Header {
 
 /// One row. Cells of TSV, CSV and text files are strings unless a schema says otherwise; JSON keeps its types.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Record {
+pub struct FileRow {
     /// The line on which the row starts, counted from 1.
     pub line: u64,
     /// The columns.
@@ -49,7 +49,7 @@ pub struct Record {
     pub fields: Vec<Option<Value>>,
 }
 
-impl Record {
+impl FileRow {
     /// The cell of the column `name`, if there is such a column and it is not missing in this row.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.fields.get(self.header.index(name)?)?.as_ref()

@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::io::{Read, Write};
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ fn open(name: &str, bytes: &[u8]) -> Result<Reader> {
 
 fn rows(name: &str, bytes: &[u8]) -> Vec<Vec<String>> {
     let records = open(name, bytes).unwrap().read_all().unwrap();
-    let text = |record: &Record, i| record.text(i).unwrap().into_owned();
+    let text = |record: &FileRow, i| record.text(i).unwrap().into_owned();
     records.iter().map(|r| (0..r.fields.len()).map(|i| text(r, i)).collect()).collect()
 }
 
@@ -83,8 +83,31 @@ fn faults_name_file_and_line() {
         ("a.tsv", b"", &["an empty file"]),
         ("a.tsv", b"\n\n", &["blank lines only"]),
         ("a.tsv", b"a\tb\n", &["at least one row"]),
-        ("a.tsv", b"a\ta\n", &["`a` twice"]),
-        ("a.tsv", b"a\t\n", &["no name for column 2"]),
+        ("a.csv", b"a;b\n1;\"x\"y\n", &["line 2", "`;` or the end of the line", "`y`"]),
+        ("a.csv", b"sep=ab\na,b\n", &["line 1", "one character behind `sep=`", "`ab`"]),
+        ("a.csv", b"a,b\n1,2,3,\n", &["line 2", "2 columns", "found 3"]),
+        ("a.csv", b"a,b\n0,1,2\n", &["line 2", "if each row begins with its number"]),
+        ("a.tsv", b"a\tb\r1\t2\r", &["carriage returns alone", "position 4"]),
+        ("a.json", b"[{\"a\":1}", &["line 1", "a comma or `]`", "the end of the file"]),
+        ("a.json", b"[{\"a\":1},\n]", &["line 2", "an object behind the comma", "`]`"]),
+        ("a.json", b"[{\"a\":1}]\n[", &["line 2", "nothing behind the array", "`[`"]),
+        ("a.json", b"[{\"a\":1},\n {\"a\":", &["line 2", "the end of an object"]),
+        ("a.json", b"{\n\"a\": 1\n", &["the end of an object", "the end of the file"]),
+        ("a.json", b"[[\"x\", 1]]", &["line 1", "a JSON object", "`[\"x\", 1]` in an array"]),
+        ("a.json", b"[]", &["at least one key", "none"]),
+        ("a.jsonl", b"{\"a\":1,\"a\":2}\n", &["line 1, column `a`", "it twice"]),
+        ("a.jsonl", b"{\"a\":NaN}\n", &["line 1", "write null"]),
+        ("a.jsonl", b"{\"a\":1e999}\n", &["line 1, column `a`", "number out of range"]),
+        (
+            "a.json",
+            b"{\"text\": [\"x\", \"y\"], \"label\": [1, 2]}",
+            &["one JSON object per row", "under each key: `text`, `label`", "orient=\"records\""],
+        ),
+        ("a.json", b"{\"data\": [{\"text\": 1}]}", &["all under `data`", "jq -c '.data[]'"]),
+        ("a.json", b"{\"text\": {\"0\": \"x\"}}", &["one JSON object per row"]),
+        ("a.csv", b"PK\x03\x04....", &["text in UTF-8", "a ZIP archive or a spreadsheet"]),
+        ("a.csv", b"PAR1\x15....", &["a Parquet file"]),
+        ("a.csv", b"t\0e\0x\0t\0", &["a zero byte", "UTF-16LE"]),
         ("a.tsv", b"\xff\xfea\0", &["UTF-16"]),
     ] {
         let message = message(name, bytes);
@@ -100,6 +123,11 @@ fn paths_that_are_no_files_are_refused() {
     let open = |path: &Path| Reader::open(path, ReadOptions::default()).err().unwrap();
     let error = open(&directory);
     assert!(error.is_user_error() && error.to_string().contains("a directory"), "{error}");
+    #[cfg(unix)]
+    for (path, found) in [("/dev/zero", "a device or a socket"), ("/dev/null", "a device")] {
+        let error = open(Path::new(path));
+        assert!(error.is_user_error() && error.to_string().contains(found), "{error}");
+    }
     let error = open(&directory.join("surely-not-here.tsv"));
     assert!(error.is_user_error() && error.to_string().contains("nothing"), "{error}");
 }
@@ -154,6 +182,11 @@ fn format_follows_name_and_first_line() {
         ("a.csv", b"{\n", Format::Csv),
         ("-", b"a\tb\n", Format::Tsv),
         ("-", b"{\"a\":1}\n", Format::JsonLines),
+        ("-", b"[{\"a\":1}]\n", Format::JsonLines),
+        ("-", b"[\n  {\"a\":1}]\n", Format::JsonLines),
+        ("-", b"[laughs] a text\n", Format::Text),
+        ("a.json", b"[{\"a\":1}]\n", Format::JsonLines),
+        ("a.csv", b"sep=\t\na\tb\n", Format::Csv),
         ("-", b"just a text\n", Format::Text),
         ("a.txt", b"a\tb\n", Format::Text),
     ] {
@@ -167,4 +200,169 @@ fn numbers_must_be_finite() {
     let message = records[0].number(0).unwrap_err().to_string();
     assert!(message.contains("a finite number, found `nan`"), "{message}");
     assert_eq!(records[1].number(0).unwrap(), 1000.0);
+}
+
+/// The columns and rows of a file with missing cells as "-".
+fn table(name: &str, bytes: &[u8]) -> (Vec<String>, Vec<Vec<String>>) {
+    let mut reader = open(name, bytes).unwrap();
+    let records = reader.read_all().unwrap();
+    let cell = |cell: &Option<Value>| match cell {
+        None => "-".to_string(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    let rows = records.iter().map(|record| record.fields.iter().map(cell).collect()).collect();
+    (reader.columns().columns().to_vec(), rows)
+}
+
+#[test]
+fn columns_that_nobody_asked_for_are_nobodys_fault() {
+    for (name, bytes, columns, rows) in [
+        // An index of pandas, and trailing separators of spreadsheets.
+        ("a.csv", ",text\n0,x\n", &["Unnamed: 0", "text"][..], &[&["0", "x"][..]][..]),
+        (
+            "a.csv",
+            "v1,v2,,\na,b,,\n",
+            &["v1", "v2", "Unnamed: 2", "Unnamed: 3"],
+            &[&["a", "b", "", ""]],
+        ),
+        (
+            "a.tsv",
+            "\ttext\t\r\n0\tx\t\r\n1\ty\r\n",
+            &["Unnamed: 0", "text", "Unnamed: 2"],
+            &[&["0", "x", ""], &["1", "y", "-"]],
+        ),
+        ("a.csv", "a,b\n1,2,,\n", &["a", "b"], &[&["1", "2"]]),
+        ("a.csv", "id,id,text\n1,2,x\n", &["id", "id", "text"], &[&["1", "2", "x"]]),
+        ("a.csv", "\u{feff}\"text\",b\r\n\"x\r\ny\",1\r\n", &["text", "b"], &[&["x\r\ny", "1"]]),
+        ("a.csv", "sep=;\r\na;b\r\n1,5;\"x;y\"\r\n", &["a", "b"], &[&["1,5", "x;y"]]),
+        ("a.csv", "a;b\n1,5;2\n", &["a", "b"], &[&["1,5", "2"]]),
+    ] {
+        let (found, cells) = table(name, bytes.as_bytes());
+        assert_eq!(
+            (found.as_slice(), cells.as_slice()),
+            (
+                &columns.iter().map(|c| c.to_string()).collect::<Vec<_>>()[..],
+                &rows
+                    .iter()
+                    .map(|row| row.iter().map(|c| c.to_string()).collect::<Vec<_>>())
+                    .collect::<Vec<_>>()[..]
+            ),
+            "{bytes}"
+        );
+    }
+    let want = |name: &str, bytes: &str, column: &str| {
+        let wanted = Some(vec![column.to_string()]);
+        let options = ReadOptions { wanted, ..ReadOptions::default() };
+        let mut reader = Reader::from_bytes(Path::new(name), bytes.as_bytes().to_vec(), options)?;
+        reader.read_all().map(|records| records[0].text(0).unwrap().into_owned())
+    };
+    // A row may end before what nobody asked for, but not in TSV, where a line break in a text looks like that.
+    assert_eq!(want("a.csv", "text,note\nx\n", "text").unwrap(), "x");
+    assert!(want("a.csv", "note,text\nx\n", "text").is_err());
+    assert!(want("a.tsv", "text\tnote\nx\n", "text").is_err());
+    let error = want("a.csv", "id,id\n1,2\n", "id").unwrap_err().to_string();
+    assert!(error.contains("`id` twice"), "{error}");
+}
+
+#[test]
+fn json_is_read_in_lines_arrays_and_over_lines() {
+    let expected = (
+        vec!["text".to_string(), "n".to_string()],
+        vec![vec!["a ]}\\\"".to_string(), "1".to_string()], vec!["b".to_string(), "-".to_string()]],
+    );
+    let (one, two) = (r#"{"text": "a ]}\\\"", "n": 1}"#, r#"{"text": "b"}"#);
+    for (name, text) in [
+        ("a.jsonl", format!("{one}\n\n{two}\n")),
+        ("a.jsonl", format!("[{one},\n{two}]\n")),
+        ("a.json", format!("[{one},{two}]")),
+        ("a.json", format!("\n\n[\n  {one} ,\n  {two}\n]\n\n")),
+        ("a.json", format!("{one}\n{two}")),
+        ("a.json", format!("{}\n{two}", one.replace(',', ",\n"))),
+        ("-", format!("[ {one}, {two} ]")),
+    ] {
+        assert_eq!(table(name, text.as_bytes()), expected, "{text}");
+    }
+    let lines = |text: &str| -> Vec<u64> {
+        open("a.json", text.as_bytes()).unwrap().map(|row| row.unwrap().line).collect()
+    };
+    assert_eq!(lines("[\n{\"a\":\n1},\n\n{\"a\":2}]"), [2, 5]);
+    assert_eq!(lines("{\n\"a\": 1\n}\n{\n\"a\": 2}\n"), [1, 4]);
+}
+
+#[test]
+fn keys_that_first_appear_late_are_seen() {
+    let mut text: String = (0..1000).map(|i| format!("{{\"text\":\"{i}\"}}\n")).collect();
+    text.push_str("{\"note\":1,\"text\":\"last\"}\n");
+    let mut reader = open("a.jsonl", text.as_bytes()).unwrap();
+    let last = reader.by_ref().last().unwrap().unwrap();
+    assert_eq!((last.get("note"), last.fields.len()), (Some(&json!(1)), 2));
+    assert_eq!(reader.columns().columns(), ["text", "note"]);
+}
+
+#[test]
+fn bad_elements_of_an_array_are_skipped() {
+    let options = ReadOptions { on_bad_row: OnBadRow::Skip, ..ReadOptions::default() };
+    let bytes = b"[{\"a\":1}, 5, {\"a\" 2}, [{}], {\"a\":3}]".to_vec();
+    let mut reader = Reader::from_bytes(Path::new("a.json"), bytes, options).unwrap();
+    assert_eq!(reader.read_all().unwrap().len(), 2);
+    assert_eq!(reader.skipped(), 3);
+}
+
+#[test]
+fn deep_json_is_refused_where_it_is_asked_for_only() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let text = format!("{{\"a\":1,\"deep\":{deep}}}\n");
+    let message = message("a.jsonl", text.as_bytes());
+    assert!(message.contains("column `deep`") && message.contains("recursion"), "{message}");
+    let wanted = Some(vec!["a".to_string()]);
+    let options = ReadOptions { wanted, ..ReadOptions::default() };
+    let mut reader = Reader::from_bytes(Path::new("a.jsonl"), text.into(), options).unwrap();
+    assert_eq!(reader.read_all().unwrap()[0].fields, [Some(json!(1))]);
+}
+
+#[test]
+fn a_row_over_many_lines_has_a_limit() {
+    // Every cell is short, and no row ends.
+    let endless = std::io::Cursor::new(b"text,b\n\"a".to_vec())
+        .chain(std::io::Cursor::new("\n\",\"a".repeat(5 << 20).into_bytes()));
+    let source = Source::new("a.csv".into(), Box::new(endless)).unwrap();
+    let mut reader = Reader::with_source(source, ReadOptions::default()).unwrap();
+    let message = reader.next().unwrap().unwrap_err().to_string();
+    assert!(message.contains("line 2") && message.contains("4194304 cells"), "{message}");
+}
+
+#[test]
+fn formats_honour_an_option_or_refuse_it_by_name() {
+    let bytes = |format| match format {
+        Format::Tsv => "text\tn\nx\t1\n",
+        Format::Csv => "text,n\nx,1\n",
+        Format::Text => "x\n",
+        _ => "{\"text\":\"x\",\"n\":1}\n",
+    };
+    let plain = ReadOptions::default();
+    let schema = Some(Schema::parse("text:str:1,n:str:1").unwrap());
+    let read = |format, options: ReadOptions| {
+        let options = ReadOptions { format, ..options };
+        let bytes = format!("{}\n", bytes(format)).into_bytes();
+        let mut reader = Reader::from_bytes(Path::new("-"), bytes, options)?;
+        let records = reader.by_ref().collect::<Result<Vec<_>>>()?;
+        Ok::<_, Error>((reader.header().columns().to_vec(), records.len()))
+    };
+    for format in Format::ALL {
+        let without = read(format, plain.clone()).unwrap();
+        for (option, options) in [
+            ("schema", ReadOptions { schema: schema.clone(), ..plain.clone() }),
+            ("wanted", ReadOptions { wanted: Some(vec!["text".into(); 2]), ..plain.clone() }),
+        ] {
+            let with = read(format, options);
+            if format.honours().contains(&option) {
+                assert_ne!(with.unwrap(), without, "{format:?} ignores {option}");
+            } else {
+                let error = with.unwrap_err().to_string();
+                assert!(error.contains(option), "{format:?}: {error}");
+            }
+        }
+        assert!(format.honours().contains(&"on_bad_row"));
+    }
 }

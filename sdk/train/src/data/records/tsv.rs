@@ -1,7 +1,7 @@
 //! Tab-separated rows without quoting, and plain text.
 
-use super::Fault;
 use super::source::{Source, trim_end};
+use super::{Fault, MOST_COLUMNS};
 
 /// The next row's line and cells; none at the end. A blank line is skipped when `skip_blank`.
 pub(super) fn next_row(
@@ -15,6 +15,9 @@ pub(super) fn next_row(
             continue;
         }
         let number = source.line();
+        if row.iter().filter(|&&byte| byte == b'\t').count() >= MOST_COLUMNS {
+            return Err(source.too_many_cells(number));
+        }
         let text = source.text(row, number)?;
         return Ok(Some((number, text.split('\t').map(str::to_string).collect())));
     }

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::text::Unique;
 use crate::error::{Result, WeightError, excerpt};
 
 /// Which file holds which tensor.
@@ -17,37 +19,39 @@ pub struct ShardIndex {
     pub total_size: u64,
 }
 
+/// An index as it is written.
+#[derive(Deserialize)]
+struct Text {
+    weight_map: Unique<String>,
+    #[serde(default)]
+    metadata: Value,
+}
+
 impl ShardIndex {
-    /// Parses an index, which messages call `path`. Errors: damaged JSON, no `weight_map`, a file name that leads out of
-    /// the directory.
+    /// Parses an index, which messages call `path`. Errors: damaged JSON, no `weight_map`, a tensor twice, a file name that leads
+    /// out of the directory.
     pub fn parse(path: &Path, text: &str) -> Result<ShardIndex> {
         let fault = |expected: &str, found: String| {
             WeightError::new(path, expected, found, "fetch or save the model again")
         };
-        let json: Value =
-            serde_json::from_str(text).map_err(|error| fault("JSON", error.to_string()))?;
-        let map = json.get("weight_map").and_then(Value::as_object);
-        let map = map.ok_or_else(|| {
-            fault("an object `weight_map` of tensor names and files", "none".to_string())
+        let parsed: Text = serde_json::from_str(text).map_err(|error| {
+            fault("an object `weight_map` of tensor names and files", error.to_string())
         })?;
         let mut files = BTreeMap::new();
-        for (name, file) in map {
-            let plain = |file: &&str| {
-                !file.is_empty()
-                    && *file != "."
-                    && *file != ".."
-                    && !file.contains(['/', '\\', '\0'])
-            };
-            let Some(plain) = file.as_str().filter(plain) else {
-                let found = format!("`{}`", excerpt(&file.to_string()));
+        for (name, file) in parsed.weight_map.0 {
+            let is_plain = !file.is_empty()
+                && file != "."
+                && file != ".."
+                && !file.contains(['/', '\\', '\0']);
+            if !is_plain {
+                let found = format!("`{}`", excerpt(&file));
                 return Err(fault("the name of a file beside the index", found)
                     .tensor(name)
                     .into());
-            };
-            files.insert(name.clone(), plain.to_string());
+            }
+            files.insert(name, file);
         }
-        let total = json.get("metadata").and_then(|metadata| metadata.get("total_size"));
-        let total_size = total.and_then(Value::as_f64).unwrap_or(0.0) as u64;
+        let total_size = parsed.metadata["total_size"].as_f64().unwrap_or(0.0) as u64;
         Ok(ShardIndex { files, total_size })
     }
 
@@ -102,7 +106,13 @@ mod tests {
             let error = ShardIndex::parse(Path::new("i"), &text).unwrap_err().to_string();
             assert!(error.contains("tensor `a`: expected the name of a file"), "{error}");
         }
-        assert!(ShardIndex::parse(Path::new("i"), "{}").is_err());
+        let twice = "{\"weight_map\":{\"a\":\"x\",\"a\":\"y\"}}";
+        for (text, needle) in
+            [("{}", "weight_map"), (twice, "`a` twice"), ("{\"weight_map\":{\"a\":1}}", "a string")]
+        {
+            let error = ShardIndex::parse(Path::new("i"), text).unwrap_err().to_string();
+            assert!(error.contains(needle), "{error}");
+        }
     }
 
     #[test]

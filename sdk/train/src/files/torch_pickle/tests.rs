@@ -84,6 +84,21 @@ pub(crate) fn sample_of(pickle: &[u8]) -> Vec<u8> {
     archive(&[("m/data.pkl", pickle), ("m/byteorder", b"little"), ("m/data/0", &floats)], 0)
 }
 
+/// The dictionary in the format before PyTorch 1.6.
+pub(crate) fn legacy_sample(little_endian: bool) -> Vec<u8> {
+    let mut bytes = legacy::MAGIC.to_vec();
+    bytes.extend_from_slice(b"\x80\x02M\xe9\x03.\x80\x02}");
+    text(&mut bytes, "little_endian");
+    bytes.extend_from_slice(if little_endian { b"\x88s." } else { b"\x89s." });
+    bytes.extend_from_slice(&pickle(4));
+    bytes.extend_from_slice(b"\x80\x02]");
+    text(&mut bytes, "0");
+    bytes.extend_from_slice(b"a.");
+    bytes.extend_from_slice(&6i64.to_le_bytes());
+    bytes.extend((0..6).flat_map(|i| (i as f32).to_le_bytes()));
+    bytes
+}
+
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
 }
@@ -104,6 +119,39 @@ fn tensors_and_views_are_read() {
     assert_eq!(floats(&read(1)), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
     assert_eq!(floats(&read(2)), [4.0, 5.0]);
     assert_eq!(file.tensors[1].shape, [3, 2]);
+}
+
+#[test]
+fn file_before_pytorch_1_6_is_read_and_its_damage_named() {
+    let bytes = legacy_sample(true);
+    let file = TorchFile::parse(Path::new("p.bin"), &bytes).unwrap();
+    assert_eq!(floats(&file.bytes(&file.tensors[1]).unwrap()), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+    let data = bytes.len() - 32;
+    let mut other_count = bytes.clone();
+    other_count[data] = 5;
+    let mut other_version = bytes.clone();
+    other_version[legacy::MAGIC.len() + 3] = 1;
+    for (bytes, needle) in [
+        (&bytes[..bytes.len() - 1], "the end of the file"),
+        (&bytes[..data + 3], "the end of the file"),
+        (&bytes[..data - 2], "before PyTorch 1.6"),
+        (&[&bytes[..], b"x"].concat(), "1 bytes behind it"),
+        (&other_count, "expected 6 elements in storage `0`, found 5"),
+        (&other_version, "version 1001"),
+        (&legacy_sample(false), "byte order `big`"),
+    ] {
+        let message = message(bytes);
+        assert!(message.contains(needle), "{message} lacks {needle}");
+    }
+}
+
+#[test]
+fn pickle_that_asks_for_endless_objects_is_refused() {
+    let mut program = b"\x80\x02".to_vec();
+    program.resize(pickle::MOST_INSTRUCTIONS + 2, b'}');
+    program.push(b'.');
+    let message = message(&sample_of(&program));
+    assert!(message.contains("more than 2000000 instructions"), "{message}");
 }
 
 #[test]
