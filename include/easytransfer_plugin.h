@@ -822,8 +822,8 @@ typedef struct et_host_data {
    */
   struct et_error *(*buffer_new)(const void *data, size_t size, struct et_buffer **out);
   /**
-   * Maps a file for reading; its bytes are shared with the page cache, not copied. Errors: NOT_FOUND, IO.
-   * [any-thread] since 0.1
+   * The bytes of a regular file, which stay as they are whatever becomes of the file: it is read, not mapped.
+   * Errors: NOT_FOUND, IO. [any-thread] since 0.1
    */
   struct et_error *(*buffer_map_file)(struct et_str path, struct et_buffer **out);
   /**

@@ -96,7 +96,9 @@ impl Train {
             ("label", &self.valid_label),
         ]));
         common.compute_in(self.precision);
-        let runtime = common.runtime()?;
+        let files = [Some(&self.train), self.valid.as_ref(), self.config.as_ref()];
+        let files: Vec<&Path> = files.into_iter().flatten().map(PathBuf::as_path).collect();
+        let runtime = common.runtime(&files)?;
         if self.resume
             && !checkpoint::exists(&checkpoint::path(&self.output))?
             && !self.output.join(MANIFEST).exists()
