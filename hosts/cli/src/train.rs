@@ -104,7 +104,13 @@ impl Train {
                 "`{output}` holds no checkpoint; the run starts from the beginning"
             ));
         }
-        let data = |named, split| DataOptions { read: read.clone(), named, split, targets: true };
+        let data = |named, split| DataOptions {
+            read: read.clone(),
+            named,
+            split,
+            targets: true,
+            ..DataOptions::default()
+        };
         let result = runtime.train(TrainJob {
             app: self.app.clone(),
             encoder: self.encoder.clone(),
