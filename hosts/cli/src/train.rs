@@ -108,7 +108,13 @@ impl Train {
                 self.output.display()
             ));
         }
-        let data = |named, split| DataOptions { read: read.clone(), named, split, targets: true };
+        let data = |named, split| DataOptions {
+            read: read.clone(),
+            named,
+            split,
+            targets: true,
+            ..DataOptions::default()
+        };
         let result = runtime.train(TrainJob {
             app: self.app.clone(),
             encoder: self.encoder.clone(),
