@@ -241,7 +241,8 @@ impl Settings {
                 }
                 let mut value = special(value);
                 if key == "extra_special_tokens"
-                    && let (Some(Value::Array(known)), Value::Array(list)) = (config.get(&key), &value)
+                    && let (Some(Value::Array(known)), Value::Array(list)) =
+                        (config.get(&key), &value)
                 {
                     let new = list.iter().filter(|token| !known.contains(token));
                     value = known.iter().chain(new).cloned().collect();
