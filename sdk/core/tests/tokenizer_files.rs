@@ -1,5 +1,5 @@
-//! Tokenizers of many files: the ids of the references in `tests/parity`, texts that are cut before they are tokenised, and files
-//! that no honest tool writes.
+//! Tokenizers of many files: the ids of the references in `tests/parity`, texts that are cut before they are
+//! tokenised, and files that no honest tool writes.
 
 use std::path::{Path, PathBuf};
 
@@ -385,7 +385,8 @@ fn settings_that_are_not_understood_are_refused_by_name() {
     }
 }
 
-/// A text without a place to cut it is an error, not a matter of gigabytes; with such places only its beginning is looked at.
+/// A text without a place to cut it is an error, not a matter of gigabytes; with such places only its beginning is
+/// looked at.
 #[test]
 fn endless_texts_are_cut_or_refused() {
     let scratch = Scratch::new("endless");
