@@ -42,7 +42,7 @@ fn directory(name: &str, files: &Value) -> Scratch {
             Some("@base") => copy_all(&sentences.join("base"), &target),
             Some("") => fs::remove_file(&target).unwrap(),
             Some(part) => {
-                drop(fs::copy(sentences.join("parts").join(&part[1..]), &target).unwrap())
+                fs::copy(sentences.join("parts").join(&part[1..]), &target).unwrap();
             }
             None => fs::write(&target, content.to_string()).unwrap(),
         }
