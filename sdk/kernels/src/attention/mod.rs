@@ -63,7 +63,8 @@ pub fn attention_forward<F: Float>(
     forward::<F, false>(shape, AttentionTerms::default(), [q, k, v], dropout, outputs)
 }
 
-/// [`attention_forward`] with more in its scores; for the room for decisions see [`AttentionShape::decisions_len_within`].
+/// [`attention_forward`] with more in its scores; for the room for decisions see
+/// [`AttentionShape::decisions_len_within`].
 ///
 /// # Errors
 /// Also if the terms do not fit the shape.

@@ -165,7 +165,8 @@ impl AttentionShape<'_> {
         self.decisions_len_within(None)
     }
 
-    /// As [`AttentionShape::decisions_len`], for the passes with a window ([`crate::attention::terms::AttentionTerms::window`]).
+    /// As [`AttentionShape::decisions_len`], for the passes with a window
+    /// ([`crate::attention::terms::AttentionTerms::window`]).
     pub fn decisions_len_within(&self, window: Option<usize>) -> Result<usize> {
         let (queries, keys) = (Self::rows_of(self.query_starts), Self::rows_of(self.key_starts));
         let runs = self.runs("attention", queries, keys, window)?;

@@ -1,5 +1,5 @@
-//! The terms of one head of one run: products with the tables of positions, once for every block of queries or for all keys, from
-//! which the tiles pick by distance, and the way back.
+//! The terms of one head of one run: products with the tables of positions, once for every block of queries or for all
+//! keys, from which the tiles pick by distance, and the way back.
 
 use std::ops::Range;
 
@@ -17,7 +17,8 @@ use crate::machine::lanes::LANES;
 use crate::machine::scratch::take;
 use crate::runs::{Rows, SharedRows};
 
-/// Where the gradients of terms go that have rows of their own for all runs of a task; nobody else uses this head's part meanwhile.
+/// Where the gradients of terms go that have rows of their own for all runs of a task; nobody else uses this head's
+/// part meanwhile.
 pub(in crate::attention) struct HeadGradients<'a, F> {
     /// Sums by distance of this head.
     pub(in crate::attention) bias: Option<&'a mut [F]>,
@@ -376,7 +377,8 @@ impl<F: Float> Products<'_, F> {
         pack_queries(&rows, [self.width, head_size], self.packed);
         let (stride, panel) = (self.width.next_multiple_of(LANES), panel_cols::<F>());
         assert!(self.values.len() >= run.keys.len() * stride);
-        // SAFETY: the block was checked to lie within the keys; the other lengths are checked above and by the packing.
+        // SAFETY: the block was checked to lie within the keys; the other lengths are checked above and by the
+        // packing.
         unsafe {
             small_raw(
                 [run.keys.len(), self.width, head_size],
@@ -422,8 +424,8 @@ impl<F: Float> Back<'_, F> {
         ];
         for (outer, inner, strides, factor, out) in ways {
             let Some(out) = out else { continue };
-            // SAFETY: the sums were just checked; the blocks are checked to lie within their matrices, and nobody else uses this
-            // head's part of the gradients.
+            // SAFETY: the sums were just checked; the blocks are checked to lie within their matrices, and nobody else
+            // uses this head's part of the gradients.
             unsafe {
                 small_raw(
                     [outer.len(), self.columns.len(), inner.len()],

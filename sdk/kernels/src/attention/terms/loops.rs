@@ -1,6 +1,7 @@
 //! The loops over a tile of scores: a row per key and a column per query, as in [`crate::attention::tile`].
 //!
-//! Tables by distance hold the value of the greatest distance first, so that what the queries of one key need lies side by side.
+//! Tables by distance hold the value of the greatest distance first, so that what the queries of one key need lies
+//! side by side.
 
 use crate::Float;
 use crate::machine::simd::multiversion;
@@ -71,7 +72,8 @@ multiversion! {
             for (i, (score, &bucket)) in row.iter_mut().zip(buckets.row(&span, key)).enumerate() {
                 let at = (bucket.wrapping_sub(low)).wrapping_mul(stride).wrapping_add(i as u32);
                 debug_assert!((at as usize) < products.len());
-                // SAFETY: the bucket has a row of products, by the caller's choice of buckets, and the column is below the stride.
+                // SAFETY: the bucket has a row of products, by the caller's choice of buckets, and the column is below
+                // the stride.
                 *score += unsafe { *products.get_unchecked(at as usize) };
             }
         }

@@ -1,8 +1,8 @@
-//! What attention may have beside the products of queries and keys: terms of the scores that come from positions and segments, and
-//! limits on the keys that a query sees. Plain attention is compiled without all of this.
+//! What attention may have beside the products of queries and keys: terms of the scores that come from positions and
+//! segments, and limits on the keys that a query sees. Plain attention is compiled without all of this.
 //!
-//! The distance of a key from a query is `j - (i + lk - lq)` for query `i` and key `j` of a run with `lq` queries and `lk` keys: the
-//! last query and the last key stand at one place, as with the cache of generation.
+//! The distance of a key from a query is `j - (i + lk - lq)` for query `i` and key `j` of a run with `lq` queries and
+//! `lk` keys: the last query and the last key stand at one place, as with the cache of generation.
 
 pub(super) mod head;
 mod loops;
@@ -16,8 +16,9 @@ use crate::runs::Rows;
 
 /// What is added to the scores, and what is hidden. Without members it is plain attention:
 ///
-/// score(i, j) = scale (q_i k_j + p_i K[b] + k_j Q[b] + s[i, differ]) + bias[c], where K and Q are tables of positions, b and c the
-/// buckets of the distance between i and j, p the queries of positions and s the scores of segments.
+/// score(i, j) = scale (q_i k_j + p_i K[b] + k_j Q[b] + s[i, differ]) + bias[c], where K and Q are tables of
+/// positions, b and c the buckets of the distance between i and j, p the queries of positions and s the scores of
+/// segments.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionTerms<'a, F> {
     /// A bias by distance for every head (Raffel et al. 2020, T5).
@@ -96,8 +97,8 @@ impl<F> AttentionTerms<'_, F> {
     }
 }
 
-/// Where the backward pass writes the gradients of the terms, overwriting what is there; `None` where one is not wanted. Nothing is
-/// written for a term that is absent.
+/// Where the backward pass writes the gradients of the terms, overwriting what is there; `None` where one is not
+/// wanted. Nothing is written for a term that is absent.
 #[derive(Debug)]
 pub struct TermGradients<'a, F> {
     /// Of [`DistanceBias::table`].
