@@ -193,8 +193,9 @@ const char *et_predictions_json(const struct et_predictions *predictions, size_t
 void et_predictions_release(struct et_predictions *predictions);
 
 /**
- * Loads an encoder. `options` is JSON, or NULL for what the directory says: {"pooling": "mean" | "cls" | "pooled" | "max",
- * "normalize": true, "max_length": 128, "precision": "f32" | "bf16" | "int8"}. `*out` is for `et_embedder_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
+ * Loads an encoder. `options` is JSON, or NULL for what the directory says: {"pooling": "mean" | "cls" | "max" |
+ * "mean_sqrt_len_tokens" | "weightedmean" | "lasttoken" | "pooled", "normalize": true, "max_length": 128, "prompt": "query: ",
+ * "prompt_name": "query", "precision": "f32" | "bf16" | "int8"}. `*out` is for `et_embedder_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
  */
 et_error *et_embedder_load(const struct et_runtime *runtime,
                            const char *directory,
