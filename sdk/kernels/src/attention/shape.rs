@@ -244,7 +244,7 @@ mod tests {
                     let any = |j: &usize| block.clone().any(|i| sees(i, *j));
                     let outside = (0..keys).filter(|j| !seen.contains(j));
                     assert!(outside.into_iter().all(|j| !any(&j)));
-                    assert_eq!(seen.end, (0..keys).filter(any).last().map_or(seen.end, |j| j + 1));
+                    assert_eq!(seen.end, (0..keys).rfind(any).map_or(seen.end, |j| j + 1));
                 }
             }
         }

@@ -183,7 +183,6 @@ impl<'a> Terms<'a> {
 
 impl Integers {
     /// Whether this is attention without terms.
-    #[cfg(feature = "cuda")]
     pub(super) fn is_plain(&self) -> bool {
         let Self { window, bias_buckets, position_buckets, segments, order, .. } = self;
         *window == 0
