@@ -11,6 +11,19 @@
  * panic crosses. Unlike there, text is NUL-terminated UTF-8 here in both directions, except for the
  * messages of errors.
  *
+ * What a caller passes wrongly is an error, not a crash: NULL, a handle that was released or is of
+ * another kind, a text that is not UTF-8, options that make no sense, a count that was negative.
+ * Functions without an error answer 0, NULL or NaN then, and release functions leave alone what is
+ * no live handle. A handle that was released is recognised for certain until 16384 others were
+ * released after it. What cannot be noticed: an array shorter than the count that is said, a text
+ * without its NUL, a pointer that is not one (of records, arrays, texts, and of the engine's
+ * objects: maps, tensors, errors), and a callback that throws or jumps out.
+ *
+ * [any-thread] and [one-at-a-time] are as there; calls of several threads on one [one-at-a-time]
+ * object wait for each other, and an object that is released during a call goes after it.
+ *
+ * Files of models are read when they are loaded, and not looked at again.
+ *
  * A program in seven calls:
  *
  *   et_runtime *runtime = NULL; et_app *app = NULL; et_predictions *answers = NULL;
@@ -75,8 +88,9 @@ typedef struct et_runtime et_runtime;
 typedef struct et_text et_text;
 
 /**
- * Called after every step with the steps done, the steps of the whole run, the loss and the learning rate of the step. Returns 0 to end
- * the run, which `et_fit` then reports as CANCELLED; everything else goes on. It must not throw. [callback-thread] since 0.1
+ * Called after every step with the steps done, the steps of the whole run, the loss and the learning rate of the
+ * step. Returns 0 to end the run, which `et_fit` then reports as CANCELLED; everything else goes on. It must neither
+ * throw nor `longjmp` out. [callback-thread] since 0.1
  */
 typedef int32_t (*et_progress)(void *user,
                                uint64_t step,
@@ -194,8 +208,9 @@ et_error *et_embedder_load(const struct et_runtime *runtime,
 size_t et_embedder_width(const struct et_embedder *embedder);
 
 /**
- * Writes the vectors of `texts_len` texts to `out`, row-major [texts_len, width]; `out_len` is the number of values that `out` has
- * room for, exactly texts_len * width. Errors: SHAPE when it is not. [one-at-a-time] since 0.1
+ * Writes the vectors of `texts_len` texts to `out`, row-major [texts_len, width]; `out_len` is the number of values
+ * that `out` has room for, exactly texts_len * width; without texts `out` may be NULL. Errors: SHAPE when it is not.
+ * [one-at-a-time] since 0.1
  */
 et_error *et_embedder_embed(struct et_embedder *embedder,
                             const char *const *texts,
@@ -224,163 +239,14 @@ et_str et_error_message(const et_error *error);
 void et_error_release(et_error *error);
 
 /**
- * Trains an app and writes its bundle. `options` is JSON: {"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file",
- * "output": "dir", "config": {"epochs": 3, "lr": 5e-5, ..}, "from_scratch": false, "columns": {"text": "sentence"}, "resume": false,
- * "progress": "silent" | "plain" | "auto"}, of which encoder, train and output are required. `progress` may be NULL; `user` is handed to it.
- * `*out` is a JSON object with "metrics", "best_step", "steps", "mean_loss", "skipped_rows", "seconds" and "tokens", for
- * `et_text_release`; `out` may be NULL. Errors: BAD_INPUT naming file and line, option or key; CANCELLED. [any-thread] since 0.1
- */
-et_error *et_fit(const struct et_runtime *runtime,
-                 const char *options,
-                 et_progress progress,
-                 void *user,
-                 struct et_text **out);
-
-/**
- * Loads a trained bundle. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file and what is wrong with it. [any-thread] since 0.1
- */
-et_error *et_app_load(const struct et_runtime *runtime,
-                      const char *directory,
-                      struct et_app **out);
-
-/**
- * Loads a trained bundle that answers in another way than usual. `options` is JSON, or NULL for the defaults: {"precision": "f32" |
- * "bf16" | "int8"}. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
- */
-et_error *et_app_load_with(const struct et_runtime *runtime,
-                           const char *directory,
-                           const char *options,
-                           struct et_app **out);
-
-/**
- * Gives an app back. Accepts NULL. [any-thread] since 0.1
- */
-void et_app_release(struct et_app *app);
-
-/**
- * Number of classes; 0 for NULL and for apps without classes. [any-thread] since 0.1
- */
-size_t et_app_labels_len(const struct et_app *app);
-
-/**
- * Name of class `index`, valid while the app lives; NULL past the end. [any-thread] since 0.1
- */
-const char *et_app_label(const struct et_app *app, size_t index);
-
-/**
- * Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not need the app any
- * more. Errors: BAD_INPUT for text that is not UTF-8, naming its index. [one-at-a-time] since 0.1
- */
-et_error *et_app_predict(struct et_app *app,
-                         const char *const *texts,
-                         size_t texts_len,
-                         struct et_predictions **out);
-
-/**
- * Answers a JSON text: an object like {"text": ".."}, a string, or an array of them; `*out` is one object or an array, for
- * `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [one-at-a-time] since 0.1
- */
-et_error *et_app_predict_json(struct et_app *app,
-                              const char *request,
-                              struct et_text **out);
-
-/**
- * Number of rows; 0 for NULL. [any-thread] since 0.1
- */
-size_t et_predictions_len(const struct et_predictions *predictions);
-
-/**
- * Number of classes; 0 for NULL and for apps without classes. [any-thread] since 0.1
- */
-size_t et_predictions_classes_len(const struct et_predictions *predictions);
-
-/**
- * Name of class `index`, valid while the predictions live; NULL past the end. [any-thread] since 0.1
- */
-const char *et_predictions_class(const struct et_predictions *predictions,
-                                 size_t index);
-
-/**
- * The label of a row, valid while the predictions live: the most probable class; with several labels all of them, joined by commas;
- * empty for numbers. NULL past the end. [any-thread] since 0.1
- */
-const char *et_predictions_label(const struct et_predictions *predictions,
-                                 size_t index);
-
-/**
- * Probability of the label of a row, or the predicted number; NaN where there is none and past the end. [any-thread] since 0.1
- */
-float et_predictions_score(const struct et_predictions *predictions,
-                           size_t index);
-
-/**
- * Probability of class `class_index` in a row; NaN past the end. [any-thread] since 0.1
- */
-float et_predictions_probability(const struct et_predictions *predictions,
-                                 size_t index,
-                                 size_t class_index);
-
-/**
- * A whole row as JSON, valid while the predictions live; NULL past the end. [any-thread] since 0.1
- */
-const char *et_predictions_json(const struct et_predictions *predictions, size_t index);
-
-/**
- * Gives predictions back. Accepts NULL. [any-thread] since 0.1
- */
-void et_predictions_release(struct et_predictions *predictions);
-
-/**
- * Loads an encoder. `options` is JSON, or NULL for what the directory says: {"pooling": "mean" | "cls" | "max" |
- * "mean_sqrt_len_tokens" | "weightedmean" | "lasttoken" | "pooled", "normalize": true, "max_length": 128, "prompt": "query: ",
- * "prompt_name": "query", "precision": "f32" | "bf16" | "int8"}. `*out` is for `et_embedder_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
- */
-et_error *et_embedder_load(const struct et_runtime *runtime,
-                           const char *directory,
-                           const char *options,
-                           struct et_embedder **out);
-
-/**
- * Number of values of a vector; 0 for NULL. [any-thread] since 0.1
- */
-size_t et_embedder_width(const struct et_embedder *embedder);
-
-/**
- * Writes the vectors of `texts_len` texts to `out`, row-major [texts_len, width]; `out_len` is the number of values that `out` has
- * room for, exactly texts_len * width. Errors: SHAPE when it is not. [one-at-a-time] since 0.1
- */
-et_error *et_embedder_embed(struct et_embedder *embedder,
-                            const char *const *texts,
-                            size_t texts_len,
-                            float *out,
-                            size_t out_len);
-
-/**
- * Gives an embedder back. Accepts NULL. [any-thread] since 0.1
- */
-void et_embedder_release(struct et_embedder *embedder);
-
-/**
- * Code of an error, one of the ET_ERR_ constants; 0 for NULL. Also for errors of the tables. [any-thread] since 0.1
- */
-int32_t et_error_code(const et_error *error);
-
-/**
- * Message of an error, valid until the error is released; empty for NULL. Not NUL-terminated. [any-thread] since 0.1
- */
-et_str et_error_message(const et_error *error);
-
-/**
- * Gives an error back. Accepts NULL. [any-thread] since 0.1
- */
-void et_error_release(et_error *error);
-
-/**
- * Trains an app and writes its bundle. `options` is JSON: {"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file",
- * "output": "dir", "config": {"epochs": 3, "lr": 5e-5, ..}, "from_scratch": false, "columns": {"text": "sentence"}, "resume": false,
- * "progress": "silent" | "plain" | "auto"}, of which encoder, train and output are required. `progress` may be NULL; `user` is handed to it.
- * `*out` is a JSON object with "metrics", "best_step", "steps", "mean_loss", "skipped_rows", "seconds" and "tokens", for
- * `et_text_release`; `out` may be NULL. Errors: BAD_INPUT naming file and line, option or key; CANCELLED. [any-thread] since 0.1
+ * Trains an app and writes its bundle. `options` is JSON: {"app": "text-classify", "encoder": "dir", "train": "file",
+ * "valid": "file", "output": "dir", "config": {"epochs": 3, "lr": 5e-5, ..}, "from_scratch": false, "columns":
+ * {"text": "sentence"}, "resume": false, "overwrite": false, "progress": "silent" | "plain" | "auto"}, of which
+ * encoder, train and output are required. What is in the output directory already is kept: `resume` goes on from its
+ * checkpoint, `overwrite` replaces its bundle, else the call fails; so does a second run into a directory while the
+ * first one is under way. `progress` may be NULL; `user` is handed to it. `*out` is a JSON object with "metrics",
+ * "best_step", "steps", "mean_loss", "skipped_rows", "seconds" and "tokens", for `et_text_release`; `out` may be
+ * NULL. Errors: BAD_INPUT naming file and line, option or key; CANCELLED. [any-thread] since 0.1
  */
 et_error *et_fit(const struct et_runtime *runtime,
                  const char *options,
@@ -406,7 +272,7 @@ et_error *et_model_load_weights(struct et_model *model,
 
 /**
  * The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read gradients, declare
- * a head. NULL for NULL. [one-at-a-time] since 0.1
+ * a head. NULL for what is no live model. [one-at-a-time] since 0.1
  */
 et_params *et_model_params(struct et_model *model);
 
@@ -451,7 +317,8 @@ et_error *et_runtime_new(const char *options,
 void et_runtime_release(struct et_runtime *runtime);
 
 /**
- * The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for NULL. [any-thread] since 0.1
+ * The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for what is no
+ * live runtime. [any-thread] since 0.1
  */
 const et_host *et_runtime_host(const struct et_runtime *runtime);
 
@@ -513,7 +380,7 @@ et_error *et_loss_forward(struct et_loss *loss,
 void et_loss_release(struct et_loss *loss);
 
 /**
- * Makes an optimizer by name, for instance "adamw", for the parameters of a model, which it seals; the model must outlive it.
+ * Makes an optimizer by name, for instance "adamw", for the parameters of a model, which it seals.
  * `options` is JSON or NULL. `*out` is for `et_optimizer_release`. Errors: BAD_INPUT for an unknown name or a wrong option. [one-at-a-time] since 0.1
  */
 et_error *et_optimizer_new(const struct et_runtime *runtime,
@@ -524,161 +391,14 @@ et_error *et_optimizer_new(const struct et_runtime *runtime,
 
 /**
  * One step of learning rate `lr` with the gradients present, which are forgotten then. `model` is the one that the optimizer was made
- * for. [one-at-a-time] since 0.1
+ * for. Errors: INVALID_ARGUMENT for another one. [one-at-a-time] since 0.1
  */
 et_error *et_optimizer_step(struct et_optimizer *optimizer,
                             struct et_model *model,
                             double lr);
 
 /**
- * Gives an optimizer back, before its model. Accepts NULL. [any-thread] since 0.1
- */
-void et_optimizer_release(struct et_optimizer *optimizer);
-
-/**
- * Makes a model with random parameters that depend on `seed` and their names alone. `config` is the content of a config.json. `*out`
- * is for `et_model_release`. Errors: BAD_INPUT for an unknown name or a wrong configuration. [any-thread] since 0.1
- */
-et_error *et_model_new(const struct et_runtime *runtime,
-                       const char *name,
-                       const char *config,
-                       uint64_t seed,
-                       struct et_model **out);
-
-/**
- * Loads weights from a Hugging Face directory. Errors: BAD_INPUT naming file and tensor; every parameter must be there. [one-at-a-time] since 0.1
- */
-et_error *et_model_load_weights(struct et_model *model,
-                                const char *directory);
-
-/**
- * The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read gradients, declare
- * a head. NULL for NULL. [one-at-a-time] since 0.1
- */
-et_params *et_model_params(struct et_model *model);
-
-/**
- * Runs the model on a batch (made by et.data/1, `batch_from_rows`), with dropout when `training` is not 0. `want` is a set of ET_WANT_
- * bits. `*out` holds the outputs, for `map_release` of et.data/1. [one-at-a-time] since 0.1
- */
-et_error *et_model_forward(struct et_model *model,
-                           const et_map *batch,
-                           int32_t training,
-                           uint32_t want,
-                           et_map **out);
-
-/**
- * Gives a model back. Tensors that came from it stay valid. Accepts NULL. [any-thread] since 0.1
- */
-void et_model_release(struct et_model *model);
-
-/**
- * Version of the library, for instance "0.1.0"; lives until the process ends. [any-thread] since 0.1
- */
-const char *et_version(void);
-
-/**
- * Number of objects of the engine that are alive (tensors, parameters, maps, errors ...); 0 when a program has given everything
- * back. [any-thread] since 0.1
- */
-int64_t et_live_handles(void);
-
-/**
- * Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are used.
- * `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" |
- * "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16"}; the first runtime of a process decides
- * on the device for all. `*out` is for `et_runtime_release`. Errors: BAD_INPUT for options. [any-thread] since 0.1
- */
-et_error *et_runtime_new(const char *options,
-                         struct et_runtime **out);
-
-/**
- * Gives a runtime back. Apps, models and so on that came from it stay valid. Accepts NULL. [any-thread] since 0.1
- */
-void et_runtime_release(struct et_runtime *runtime);
-
-/**
- * The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for NULL. [any-thread] since 0.1
- */
-const et_host *et_runtime_host(const struct et_runtime *runtime);
-
-/**
- * Loads a plugin by its manifest or its folder. Errors: BAD_INPUT saying what was required and found. [any-thread] since 0.1
- */
-et_error *et_runtime_load_plugin(const struct et_runtime *runtime,
-                                 const char *path);
-
-/**
- * Registers a plugin that is linked into the program; `record` is complete and lives until the process ends. Errors: BAD_INPUT
- * saying what is wrong with it. [any-thread] since 0.1
- */
-et_error *et_runtime_register_plugin(const struct et_runtime *runtime,
-                                     const et_plugin_record *record);
-
-/**
- * All plugins as JSON: [{"id": "loss-basic", "version": "0.1.0", "path": "..", "provides": [{"kind": "loss", "name": "mse"}],
- * "description": "..", "problem": null}]. `*out` is for `et_text_release`. [any-thread] since 0.1
- */
-et_error *et_runtime_plugins_json(const struct et_runtime *runtime,
-                                  struct et_text **out);
-
-/**
- * The characters of a text, NUL-terminated, valid until the text is released; NULL for NULL. [any-thread] since 0.1
- */
-const char *et_text_data(const struct et_text *text);
-
-/**
- * Length in bytes without the NUL; 0 for NULL. [any-thread] since 0.1
- */
-size_t et_text_len(const struct et_text *text);
-
-/**
- * Gives a text back. Accepts NULL. [any-thread] since 0.1
- */
-void et_text_release(struct et_text *text);
-
-/**
- * Makes a loss by name, for instance "cross-entropy". `options` is JSON or NULL. `*out` is for `et_loss_release`. Errors: BAD_INPUT for an
- * unknown name or a wrong option. [any-thread] since 0.1
- */
-et_error *et_loss_new(const struct et_runtime *runtime,
-                      const char *name,
-                      const char *options,
-                      struct et_loss **out);
-
-/**
- * The loss of `outputs` ("logits") and `batch` ("labels") as a scalar; `*out` is for `release` of et.tensor/1. [one-at-a-time] since 0.1
- */
-et_error *et_loss_forward(struct et_loss *loss,
-                          const et_map *outputs,
-                          const et_map *batch,
-                          et_tensor **out);
-
-/**
- * Gives a loss back. Accepts NULL. [any-thread] since 0.1
- */
-void et_loss_release(struct et_loss *loss);
-
-/**
- * Makes an optimizer by name, for instance "adamw", for the parameters of a model, which it seals; the model must outlive it.
- * `options` is JSON or NULL. `*out` is for `et_optimizer_release`. Errors: BAD_INPUT for an unknown name or a wrong option. [one-at-a-time] since 0.1
- */
-et_error *et_optimizer_new(const struct et_runtime *runtime,
-                           const char *name,
-                           const char *options,
-                           struct et_model *model,
-                           struct et_optimizer **out);
-
-/**
- * One step of learning rate `lr` with the gradients present, which are forgotten then. `model` is the one that the optimizer was made
- * for. [one-at-a-time] since 0.1
- */
-et_error *et_optimizer_step(struct et_optimizer *optimizer,
-                            struct et_model *model,
-                            double lr);
-
-/**
- * Gives an optimizer back, before its model. Accepts NULL. [any-thread] since 0.1
+ * Gives an optimizer back, before or after its model. Accepts NULL. [any-thread] since 0.1
  */
 void et_optimizer_release(struct et_optimizer *optimizer);
 

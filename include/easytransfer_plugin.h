@@ -473,6 +473,11 @@ extern "C" {
 #define ET_POOL_MAX 3
 
 /**
+ * The members of `et_attention` from `window` on, asked for with the family "attention" of `et_host_nn.supports`.
+ */
+#define ET_ATTENTION_TERMS 1
+
+/**
  * All zeros.
  */
 #define ET_INIT_ZEROS 1
@@ -822,8 +827,8 @@ typedef struct et_host_data {
    */
   struct et_error *(*buffer_new)(const void *data, size_t size, struct et_buffer **out);
   /**
-   * Maps a file for reading; its bytes are shared with the page cache, not copied. Errors: NOT_FOUND, IO.
-   * [any-thread] since 0.1
+   * The bytes of a regular file, which stay as they are whatever becomes of the file: it is read, not mapped.
+   * Errors: NOT_FOUND, IO. [any-thread] since 0.1
    */
   struct et_error *(*buffer_map_file)(struct et_str path, struct et_buffer **out);
   /**
@@ -1838,11 +1843,18 @@ typedef struct et_layer_norm {
 } et_layer_norm;
 
 /**
- * Arguments of `attention`: softmax(scale * Q K^T) V per head, each token within its run (Vaswani et al. 2017).
+ * Arguments of `attention`: softmax(S) V per head, each token within its run (Vaswani et al. 2017), where
+ *
+ * S[i, j] = scale (q_i k_j + p_i K[b] + k_j Q[b] + s[i, differ]) + bias[c].
+ *
+ * All but the first product are there only if the caller gives them. K and Q are tables of positions, p the queries
+ * of positions and s the scores of segments; b and c are the buckets of the distance `j - (i + lk - lq)` between
+ * query `i` of the run's `lq` and key `j` of its `lk`: the last query stands where the last key does, as with a cache
+ * of keys. A query that sees no key gives zeros.
  */
 typedef struct et_attention {
   /**
-   * Bytes filled by the caller.
+   * Bytes filled by the caller. What lies beyond counts as 0 or NULL; what the host does not know must be 0.
    */
   size_t struct_size;
   /**
@@ -1882,13 +1894,70 @@ typedef struct et_attention {
    */
   struct et_rng *rng;
   /**
-   * 1 when a token may not look at later ones, else 0.
+   * 1 when a token may not look at later ones, else 0: keys of a greater distance than 0 are not seen.
    */
   int32_t causal;
   /**
    * Must be 0.
    */
   int32_t reserved;
+  /**
+   * Greatest distance, to either side, at which a key is seen; 0 for no limit.
+   */
+  size_t window;
+  /**
+   * Bias [buckets, heads] by distance (Raffel et al. 2020), or NULL. Not scaled.
+   */
+  const struct et_tensor *bias;
+  /**
+   * Row of `bias` for each distance from -reach to reach, I64 [2 reach + 1]; greater ones count as reach.
+   */
+  const struct et_tensor *bias_buckets;
+  /**
+   * Keys of positions [P, heads * d], which queries meet (Dai et al. 2019; He et al. 2021), or NULL.
+   */
+  const struct et_tensor *position_keys;
+  /**
+   * The queries [Tq, heads * d] that meet `position_keys`; NULL when they are `query`.
+   */
+  const struct et_tensor *position_query;
+  /**
+   * Queries of positions [P, heads * d], which keys meet, or NULL.
+   */
+  const struct et_tensor *position_queries;
+  /**
+   * Row of `position_keys` and `position_queries` for each distance, as `bias_buckets`.
+   */
+  const struct et_tensor *position_buckets;
+  /**
+   * Scores [Tq, heads, 2] of keys of the query's own segment and of other segments (Yang et al. 2019), or NULL.
+   * Scaled.
+   */
+  const struct et_tensor *segment_scores;
+  /**
+   * Segments of the queries, I64 [Tq].
+   */
+  const struct et_tensor *segments;
+  /**
+   * Segments of the keys, I64 [Tk]; NULL when they are those of the queries.
+   */
+  const struct et_tensor *key_segments;
+  /**
+   * Places of the queries in an order, I64 [Tq], or NULL: keys of a later place are not seen.
+   */
+  const struct et_tensor *order;
+  /**
+   * Places of the keys, I64 [Tk]; NULL when they are those of the queries.
+   */
+  const struct et_tensor *key_order;
+  /**
+   * 1 when keys of the query's own place are seen, too, else 0.
+   */
+  int32_t order_inclusive;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved_2;
 } et_attention;
 
 /**
@@ -1973,7 +2042,7 @@ typedef struct et_host_nn {
                                     size_t len,
                                     struct et_tensor **out);
   /**
-   * Attention over runs. [any-thread] since 0.1
+   * Attention over runs. Errors: SHAPE, DTYPE, INVALID_ARGUMENT naming the member. [any-thread] since 0.1
    */
   struct et_error *(*attention)(const struct et_attention *args, struct et_tensor **out);
   /**
@@ -2093,8 +2162,8 @@ typedef struct et_host_nn {
                                  struct et_map *state,
                                  const struct et_optim_step *step);
   /**
-   * 1 if the opcode of a family ("unary", "binary", "compare", "reduce", "activation", "optim") works for that dtype on the present device, else 0.
-   * [any-thread] since 0.1
+   * 1 if the opcode of a family ("unary", "binary", "compare", "reduce", "activation", "optim", "attention") works
+   * for that dtype on the present device, else 0. [any-thread] since 0.1
    */
   int32_t (*supports)(const char *family, int32_t opcode, int32_t dtype);
 } et_host_nn;

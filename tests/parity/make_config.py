@@ -1,8 +1,11 @@
-"""Writes config.json: for each family every key of its configuration class in transformers, with the default."""
+"""Writes config.json: for each family every key of its configuration class in transformers, with the default; and DistilBERT's
+sinusoidal positions."""
 
 import json
 
+import torch
 import transformers as hf
+from transformers.models.distilbert.modeling_distilbert import create_sinusoidal_embeddings
 
 from reference import HERE
 
@@ -21,4 +24,5 @@ def keys_of(config):
 
 if __name__ == "__main__":
     families = {name: keys_of(config) for name, config in FAMILIES.items()}
+    families["sinusoids"] = create_sinusoidal_embeddings(5, 6, torch.empty(5, 6)).tolist()
     (HERE / "config.json").write_text(json.dumps(families, indent=1) + "\n")

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use easytransfer::train::data::records::{Format, OnBadRow, ReadOptions, Schema};
+use easytransfer::train::files::destination::is_same_file;
 use easytransfer::train::files::output::OutputFormat;
 use easytransfer::{
     DataFile, Device, EnginePrecision, Error, LayerPrecision, Profile, Result, Runtime,
@@ -13,6 +14,9 @@ use easytransfer::{
 };
 
 use crate::{device, print};
+
+/// Most threads of the engine.
+const MOST_THREADS: usize = 1024;
 
 /// Where plugins are and what computes.
 #[derive(Args)]
@@ -25,7 +29,7 @@ pub struct Common {
     #[arg(long, value_name = "DEVICE", global = true)]
     device: Option<String>,
     /// Threads of the engine [default: RAYON_NUM_THREADS, else one per processor]
-    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS as i64))]
     threads: Option<u32>,
     /// Write a Chrome trace of all operations (chrome://tracing, Perfetto) and print the slowest ones
     #[arg(long, value_name = "FILE", global = true)]
@@ -77,6 +81,11 @@ impl Common {
         self.chosen()?;
         let named =
             std::env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok());
+        if let Some(threads) = named.filter(|&threads| threads > MOST_THREADS) {
+            return Err(Error::user(format!(
+                "RAYON_NUM_THREADS: expected at most {MOST_THREADS} threads, found {threads}"
+            )));
+        }
         // Every command computes on this thread.
         easytransfer::include_this_thread(named.filter(|&threads| threads > 0))
     }
@@ -88,8 +97,18 @@ impl Common {
         })
     }
 
-    /// Starts the engine and finds plugins.
-    pub fn runtime(&self) -> Result<Runtime> {
+    /// Starts the engine and finds plugins, for a command that reads and writes `files`, none of which the profile may
+    /// replace.
+    pub fn runtime(&self, files: &[&Path]) -> Result<Runtime> {
+        if let Some(path) = &self.profile {
+            name_of_file("--profile", path)?;
+            if files.iter().any(|file| file == path || is_same_file(file, path)) {
+                return Err(Error::user(format!(
+                    "--profile `{}`: the command reads or writes this file itself; name another one",
+                    path.display()
+                )));
+            }
+        }
         let runtime = Runtime::new(RuntimeOptions {
             plugins: self.plugins.clone(),
             device: self.chosen()?,
@@ -216,6 +235,17 @@ impl From<PredictionFormat> for OutputFormat {
             PredictionFormat::Jsonl => OutputFormat::JsonLines,
         }
     }
+}
+
+/// Refuses `-` where only a file will do: it would be one of that name.
+pub fn name_of_file(flag: &str, path: &Path) -> Result<()> {
+    if path == Path::new("-") {
+        let text = format!(
+            "{flag}: expected the name of a file, found `-`; standard output is /dev/stdout"
+        );
+        return Err(Error::user(text));
+    }
+    Ok(())
 }
 
 /// Columns by role, of those that were named.

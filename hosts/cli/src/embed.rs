@@ -67,7 +67,7 @@ impl Embed {
             max_length: self.max_length,
             precision: self.computing.precision(),
         };
-        let runtime = common.runtime()?;
+        let runtime = common.runtime(&[&self.data, &self.output])?;
         let mut embedder = runtime.embedder(&self.encoder, options)?;
         let rows = embedder.embed_file(&data, &self.output)?;
         if !print::is_standard_output(&self.output) {

@@ -6,7 +6,7 @@ use clap::Args;
 use easytransfer::{AppOptions, Result};
 use serde_json::json;
 
-use crate::arguments::{Common, Computing, Label, Reading};
+use crate::arguments::{Common, Computing, Label, Reading, name_of_file};
 use crate::print;
 
 /// Compute figures of a bundle on labelled data
@@ -35,7 +35,12 @@ pub struct Evaluate {
 impl Evaluate {
     pub fn run(self, common: &Common) -> Result<()> {
         let data = self.reading.file(&self.data, Some(&self.label))?;
-        let runtime = common.runtime()?;
+        let mut files = vec![self.data.as_path()];
+        if let Some(report) = &self.report {
+            name_of_file("--report", report)?;
+            files.push(report);
+        }
+        let runtime = common.runtime(&files)?;
         let options = AppOptions { precision: self.computing.precision() };
         let mut app = runtime.app_with(&self.model, options)?;
         let found = app.evaluate(&data, self.report.as_deref())?;

@@ -89,7 +89,10 @@ fn main() -> ExitCode {
         Err(error) if !error.use_stderr() => {
             return match print::text(&error.to_string()) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
+                Err(error) => {
+                    print::message(&format!("error: {error}"));
+                    ExitCode::FAILURE
+                }
             };
         }
         Err(error) => {

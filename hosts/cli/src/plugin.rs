@@ -31,8 +31,8 @@ pub enum Plugin {
 impl Plugin {
     pub fn run(self, common: &Common) -> Result<()> {
         match self {
-            Plugin::List => list(&common.runtime()?),
-            Plugin::Info { name } => info(&common.runtime()?, &name),
+            Plugin::List => list(&common.runtime(&[])?),
+            Plugin::Info { name } => info(&common.runtime(&[])?, &name),
             Plugin::Check { path } => check(&path),
         }
     }

@@ -43,7 +43,7 @@ impl Predict {
             .output_format
             .map(OutputFormat::from)
             .or_else(|| is_stdout.then_some(OutputFormat::JsonLines));
-        let runtime = common.runtime()?;
+        let runtime = common.runtime(&[&self.data, &self.output])?;
         let options = AppOptions { precision: self.computing.precision() };
         runtime.app_with(&self.model, options)?.predict_file(&data, &self.output, format)?;
         Ok(())

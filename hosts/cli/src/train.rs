@@ -96,7 +96,9 @@ impl Train {
             ("label", &self.valid_label),
         ]));
         common.compute_in(self.precision);
-        let runtime = common.runtime()?;
+        let files = [Some(&self.train), self.valid.as_ref(), self.config.as_ref()];
+        let files: Vec<&Path> = files.into_iter().flatten().map(PathBuf::as_path).collect();
+        let runtime = common.runtime(&files)?;
         if self.resume
             && !checkpoint::exists(&checkpoint::path(&self.output))?
             && !self.output.join(MANIFEST).exists()
@@ -106,7 +108,13 @@ impl Train {
                 self.output.display()
             ));
         }
-        let data = |named, split| DataOptions { read: read.clone(), named, split, targets: true };
+        let data = |named, split| DataOptions {
+            read: read.clone(),
+            named,
+            split,
+            targets: true,
+            ..DataOptions::default()
+        };
         let result = runtime.train(TrainJob {
             app: self.app.clone(),
             encoder: self.encoder.clone(),

@@ -65,7 +65,8 @@ impl Encoder {
         let words = table("word_embeddings", shape.vocab_size)?;
         let positions = table("position_embeddings", shape.positions)?;
         if shape.sinusoidal {
-            positions.weight.assign(&sinusoids(shape.positions, e)?)?;
+            let values = sinusoids(shape.positions, e)?;
+            positions.weight.assign(&Tensor::from_slice(&values, &[shape.positions, e])?)?;
         }
         let segments = match shape.segments {
             0 => None,
@@ -246,7 +247,7 @@ impl Encoder {
 }
 
 /// The table of positions of Vaswani et al. 2017: sines at even places, cosines at odd ones.
-fn sinusoids(rows: usize, width: usize) -> Result<Tensor> {
+fn sinusoids(rows: usize, width: usize) -> Result<Vec<f32>> {
     let too_large = || {
         Error::bad_input(format!(
             "config.json: max_position_embeddings: there is no memory for {rows} rows"
@@ -261,7 +262,7 @@ fn sinusoids(rows: usize, width: usize) -> Result<Tensor> {
             (if column % 2 == 0 { angle.sin() } else { angle.cos() }) as f32
         }));
     }
-    Tensor::from_slice(&values, &[rows, width])
+    Ok(values)
 }
 
 impl Layer {
@@ -309,5 +310,28 @@ impl Layer {
         let inner = self.intermediate.forward(&x, self.activation)?;
         let output = self.output.forward(&inner, Activation::None)?;
         self.output_norm.forward(&output, Some(&x), self.output_dropout, rng)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sinusoids;
+
+    #[test]
+    fn sinusoids_are_those_of_transformers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/parity/config.json");
+        let text = std::fs::read_to_string(path).unwrap();
+        let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let rows = golden["sinusoids"].as_array().unwrap();
+        let expected: Vec<f64> = rows
+            .iter()
+            .flat_map(|row| row.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()))
+            .collect();
+        let found = sinusoids(rows.len(), expected.len() / rows.len()).unwrap();
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-6, "{found} {expected}");
+        }
+        assert!(sinusoids(usize::MAX, 2).is_err() && sinusoids(1 << 44, 16).is_err());
     }
 }

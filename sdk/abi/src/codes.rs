@@ -154,6 +154,9 @@ pub const ET_POOL_FIRST: i32 = 2;
 /// Elementwise maximum over the tokens of a run; ties go to the first.
 pub const ET_POOL_MAX: i32 = 3;
 
+/// The members of `et_attention` from `window` on, asked for with the family "attention" of `et_host_nn.supports`.
+pub const ET_ATTENTION_TERMS: i32 = 1;
+
 /// All zeros.
 pub const ET_INIT_ZEROS: i32 = 1;
 /// The constant `a`.

@@ -592,11 +592,18 @@ pub struct et_layer_norm {
     pub rng: *mut et_rng,
 }
 
-/// Arguments of `attention`: softmax(scale * Q K^T) V per head, each token within its run (Vaswani et al. 2017).
+/// Arguments of `attention`: softmax(S) V per head, each token within its run (Vaswani et al. 2017), where
+///
+/// S[i, j] = scale (q_i k_j + p_i K[b] + k_j Q[b] + s[i, differ]) + bias[c].
+///
+/// All but the first product are there only if the caller gives them. K and Q are tables of positions, p the queries
+/// of positions and s the scores of segments; b and c are the buckets of the distance `j - (i + lk - lq)` between
+/// query `i` of the run's `lq` and key `j` of its `lk`: the last query stands where the last key does, as with a cache
+/// of keys. A query that sees no key gives zeros.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_attention {
-    /// Bytes filled by the caller.
+    /// Bytes filled by the caller. What lies beyond counts as 0 or NULL; what the host does not know must be 0.
     pub struct_size: usize,
     /// Queries [Tq, heads * d].
     pub query: *const et_tensor,
@@ -616,10 +623,39 @@ pub struct et_attention {
     pub dropout: f64,
     /// Source of the dropout numbers, or NULL.
     pub rng: *mut et_rng,
-    /// 1 when a token may not look at later ones, else 0.
+    /// 1 when a token may not look at later ones, else 0: keys of a greater distance than 0 are not seen.
     pub causal: i32,
     /// Must be 0.
     pub reserved: i32,
+    /// Greatest distance, to either side, at which a key is seen; 0 for no limit.
+    pub window: usize,
+    /// Bias [buckets, heads] by distance (Raffel et al. 2020), or NULL. Not scaled.
+    pub bias: *const et_tensor,
+    /// Row of `bias` for each distance from -reach to reach, I64 [2 reach + 1]; greater ones count as reach.
+    pub bias_buckets: *const et_tensor,
+    /// Keys of positions [P, heads * d], which queries meet (Dai et al. 2019; He et al. 2021), or NULL.
+    pub position_keys: *const et_tensor,
+    /// The queries [Tq, heads * d] that meet `position_keys`; NULL when they are `query`.
+    pub position_query: *const et_tensor,
+    /// Queries of positions [P, heads * d], which keys meet, or NULL.
+    pub position_queries: *const et_tensor,
+    /// Row of `position_keys` and `position_queries` for each distance, as `bias_buckets`.
+    pub position_buckets: *const et_tensor,
+    /// Scores [Tq, heads, 2] of keys of the query's own segment and of other segments (Yang et al. 2019), or NULL.
+    /// Scaled.
+    pub segment_scores: *const et_tensor,
+    /// Segments of the queries, I64 [Tq].
+    pub segments: *const et_tensor,
+    /// Segments of the keys, I64 [Tk]; NULL when they are those of the queries.
+    pub key_segments: *const et_tensor,
+    /// Places of the queries in an order, I64 [Tq], or NULL: keys of a later place are not seen.
+    pub order: *const et_tensor,
+    /// Places of the keys, I64 [Tk]; NULL when they are those of the queries.
+    pub key_order: *const et_tensor,
+    /// 1 when keys of the query's own place are seen, too, else 0.
+    pub order_inclusive: i32,
+    /// Must be 0.
+    pub reserved_2: i32,
 }
 
 /// One optimizer step.
@@ -688,7 +724,7 @@ pub struct et_host_nn {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// Attention over runs. [any-thread] since 0.1
+    /// Attention over runs. Errors: SHAPE, DTYPE, INVALID_ARGUMENT naming the member. [any-thread] since 0.1
     pub attention: Option<
         unsafe extern "C" fn(args: *const et_attention, out: *mut *mut et_tensor) -> *mut et_error,
     >,
@@ -836,8 +872,8 @@ pub struct et_host_nn {
             step: *const et_optim_step,
         ) -> *mut et_error,
     >,
-    /// 1 if the opcode of a family ("unary", "binary", "compare", "reduce", "activation", "optim") works for that dtype on the present device, else 0.
-    /// [any-thread] since 0.1
+    /// 1 if the opcode of a family ("unary", "binary", "compare", "reduce", "activation", "optim", "attention") works
+    /// for that dtype on the present device, else 0. [any-thread] since 0.1
     pub supports:
         Option<unsafe extern "C" fn(family: *const c_char, opcode: i32, dtype: i32) -> i32>,
 }

@@ -1,7 +1,8 @@
 //! Tokenizers: loading every usual file format, encoding with offsets, decoding, saving.
 //!
-//! The algorithms are those of the crate `tokenizers`, except for SentencePiece's own files (`sentencepiece`); `load` and its
-//! neighbours turn files into them. Texts are read part by part (`stream`), no further than the tokens that are asked for.
+//! The algorithms are those of the crate `tokenizers`, except for SentencePiece's own files (`sentencepiece`); `load`
+//! and its neighbours turn files into them. Texts are read part by part (`stream`), no further than the tokens that
+//! are asked for.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -17,6 +18,7 @@ use crate::handle::{Handle, tag};
 mod assemble;
 mod byte_level;
 mod json;
+mod keys;
 mod limits;
 mod load;
 mod pattern;
@@ -224,9 +226,9 @@ fn failed(what: &str, error: impl std::fmt::Display) -> Error {
 }
 
 impl Tokenizer {
-    /// Loads from a directory or a file: `tokenizer.json`, else `vocab.txt`, else `vocab.json` with `merges.txt`, else a
-    /// SentencePiece model, with what the files beside say about it (`settings`). Errors: `NOT_FOUND` naming the files looked for,
-    /// `BAD_INPUT`, `UNIMPLEMENTED` naming a class or setting that is not supported.
+    /// Loads from a directory or a file: `tokenizer.json`, else `vocab.txt`, else `vocab.json` with `merges.txt`, else
+    /// a SentencePiece model, with what the files beside say about it (`settings`). Errors: `NOT_FOUND` naming the
+    /// files looked for, `BAD_INPUT`, `UNIMPLEMENTED` naming a class or setting that is not supported.
     pub fn load(path: &Path) -> Result<Self> {
         load::load(path).map(|loaded| Self(Arc::new(loaded)))
     }
@@ -254,8 +256,8 @@ impl Tokenizer {
         })
     }
 
-    /// Encodes a text or a pair. Pairs lose tokens from the longer side ("longest_first"). Errors: `INVALID_ARGUMENT` when
-    /// `max_len` leaves no room for the special tokens.
+    /// Encodes a text or a pair. Pairs lose tokens from the longer side ("longest_first"). Errors: `INVALID_ARGUMENT`
+    /// when `max_len` leaves no room for the special tokens.
     pub fn encode(
         &self,
         text: &str,
@@ -335,8 +337,8 @@ impl Tokenizer {
         }
     }
 
-    /// Writes `tokenizer.json` (for WordPiece also `vocab.txt`) or `spiece.model`, and `tokenizer_config.json`, into an existing
-    /// directory. Errors: `IO`, `NOT_FOUND` without the directory.
+    /// Writes `tokenizer.json` (for WordPiece also `vocab.txt`) or `spiece.model`, and `tokenizer_config.json`, into
+    /// an existing directory. Errors: `IO`, `NOT_FOUND` without the directory.
     pub fn save(&self, directory: &Path) -> Result<()> {
         save::save(&self.0, directory)
     }

@@ -90,7 +90,7 @@ mod tests {
     fn all_bytes_are_read_in_their_places() {
         let path = std::env::temp_dir().join(format!("easytransfer-whole-{}", std::process::id()));
         for len in [0, 1, PART, 2 * PART + 3] {
-            let content: Vec<u8> = (0..len).map(|i| (i * 7 >> 5) as u8).collect();
+            let content: Vec<u8> = (0..len).map(|i| ((i * 7) >> 5) as u8).collect();
             std::fs::write(&path, &content).unwrap();
             let found = read(&path).unwrap();
             assert!(found.as_deref().unwrap_or_default() == content, "{len} bytes");

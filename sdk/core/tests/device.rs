@@ -115,6 +115,7 @@ fn operations() -> Results {
             dropout: 0.1,
             rng: Some(&rng()),
             causal: true,
+            terms: Default::default(),
         })
     });
     case(&mut all, "embedding_sum", &[&[7, 6], &[3, 6]], |x| {

@@ -13,7 +13,8 @@ mod common;
 use std::ptr;
 
 use common::{
-    T, autograd, check_gradients, done, f64s, i64s, i64s_of, nn, noise, rng_table, tensor,
+    T, attention_args, autograd, check_gradients, done, f64s, i64s, i64s_of, nn, noise, rng_table,
+    tensor,
 };
 use easytransfer_abi::*;
 
@@ -235,18 +236,16 @@ fn attention_over_runs() {
     let run = |x: &[&T], keys: bool, causal: bool, dropout: f64| {
         unsafe { rng_table().set_state.unwrap()(generator, start) };
         let args = et_attention {
-            struct_size: size_of::<et_attention>(),
             query: x[0].0,
             key: x[1].0,
             value: x[2].0,
             starts: starts.0,
             key_starts: if keys { key_starts.0 } else { ptr::null() },
             heads: 2,
-            scale: 0.0,
             dropout,
             rng: generator,
             causal: i32::from(causal),
-            reserved: 0,
+            ..attention_args()
         };
         call!(nn().attention, &args)
     };

@@ -162,6 +162,7 @@ impl Layer {
             dropout: 0.1,
             rng,
             causal: false,
+            terms: Default::default(),
         })
         .unwrap();
         let attended = self.out.forward(&context, Activation::None);

@@ -13,20 +13,12 @@ mod common;
 use std::ptr;
 
 use common::{
-    Answer, Failure, T, assert_close, autograd, done, f32s, f64s, i64s, i64s_of, make, nn, noise,
-    one, rng_table, tensor,
+    Answer, T, assert_close, attention_args, autograd, done, f32s, f64s, i64s, i64s_of, make, nn,
+    noise, one, refuses, rng_table, tensor,
 };
 use easytransfer_abi::*;
 
 #[track_caller]
-fn refuses(answer: Answer, code: i32, words: &[&str]) {
-    let Failure(found, message) = answer.err().expect("an error");
-    assert_eq!(found, code, "{message}");
-    for word in words {
-        assert!(message.contains(word), "{message:?} lacks {word:?}");
-    }
-}
-
 fn u8s(shape: &[usize], data: &[u8]) -> T {
     make(ET_DTYPE_U8, shape, data)
 }
@@ -485,18 +477,12 @@ fn fused_errors_say_what_was_expected() {
     refuses(call!(nn().layer_norm, &short), ET_ERR_INVALID_ARGUMENT, &["struct_size"]);
     let starts = i64s(&[0, 2]);
     let args = et_attention {
-        struct_size: size_of::<et_attention>(),
         query: x.0,
         key: x.0,
         value: x.0,
         starts: starts.0,
-        key_starts: ptr::null(),
         heads: 2,
-        scale: 0.0,
-        dropout: 0.0,
-        rng: ptr::null_mut(),
-        causal: 0,
-        reserved: 0,
+        ..attention_args()
     };
     refuses(call!(nn().attention, &args), ET_ERR_INVALID_ARGUMENT, &["2 heads", "3 columns"]);
 }

@@ -194,14 +194,22 @@ fn vocabularies_alone_give_what_tokenizer_json_gives() {
 }
 
 #[test]
-fn cased_vocabularies_are_recognised() {
+fn vocabularies_alone_are_lower_cased_unless_told_otherwise() {
     let _guard = no_leaks();
-    let cased = Tokenizer::model("tokenizer-bert-base-cased");
+    let text = "Hello, W\u{f6}rld! unaffable \u{4e2d}\u{6587} [MASK]";
+    let vocab = shared("models/tokenizer-bert-base-cased/vocab.txt");
+    let bare = Tokenizer::load(&vocab);
+    assert_eq!(bare.ids("Hello W\u{f6}rld"), bare.ids("hello world"));
+    let directory = scratch("cased");
+    std::fs::copy(vocab, directory.join("vocab.txt")).unwrap();
+    std::fs::write(directory.join("tokenizer_config.json"), r#"{"do_lower_case": false}"#).unwrap();
+    let cased = Tokenizer::load(&directory);
     let expected =
         [101, 8667, 117, 160, 19593, 17670, 1181, 106, 8362, 9823, 8057, 2165, 980, 1030, 103, 102];
-    let found = cased.encode("Hello, W\u{f6}rld! unaffable \u{4e2d}\u{6587} [MASK]", None, 0, 1);
+    let found = cased.encode(text, None, 0, 1);
     assert_eq!(found.ids, expected);
     assert_eq!(found.special, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    std::fs::remove_dir_all(directory).unwrap();
 }
 
 /// The ids that the reference implementation of SentencePiece (0.2.3) gives for the first texts.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use easytransfer_core::inference::{LayerPrecision, PredictionScope};
 use easytransfer_plugin::Record;
-use easytransfer_train::data::dataset::{DataOptions, DatasetReader, as_trained};
+use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
 use easytransfer_train::data::records::ReadOptions;
 use easytransfer_train::data::windows::{Window, Windows};
 use easytransfer_train::files::atomic::AtomicFile;
@@ -170,7 +170,6 @@ impl App {
     fn reader(&self, data: &DataFile, targets: bool) -> Result<DatasetReader> {
         let columns = self.network.app.columns()?;
         let mut named = data.named.clone();
-        let columns = as_trained(columns, &self.manifest.columns);
         if !targets {
             let is_target =
                 |role: &str| columns.iter().any(|column| column.target && column.role == role);
@@ -178,7 +177,8 @@ impl App {
         }
         let columns: Vec<_> =
             columns.into_iter().filter(|column| targets || !column.target).collect();
-        let options = DataOptions { read: data.read.clone(), named, split: None, targets };
+        let trained = self.manifest.columns.clone();
+        let options = DataOptions { read: data.read.clone(), named, split: None, targets, trained };
         DatasetReader::open(&data.path, &columns, &options)
     }
 

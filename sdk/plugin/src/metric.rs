@@ -75,11 +75,6 @@ pub trait Metric: Send + Sized + 'static {
 
     /// The figures so far: numbers, or nested arrays for a confusion matrix.
     fn compute(&self) -> Result<Json<String, Value>>;
-
-    /// What the host must know of them; by default more is better of every one.
-    fn info(&self) -> MetricInfo {
-        MetricInfo::default()
-    }
 }
 
 /// The C table of a metric.
@@ -226,13 +221,5 @@ impl LoadedMetric {
     /// Adds what another instance has written.
     pub fn merge(&mut self, stream: &mut Stream) -> Result<()> {
         invoke!(self.loaded, et_plugin_metric.state_merge(stream.as_raw()))
-    }
-
-    /// What the host must know of them; of a plugin without the slot, the default.
-    pub fn info(&self) -> Result<MetricInfo> {
-        if slot!(self.0.table, et_plugin_metric.describe).is_none() {
-            return Ok(MetricInfo::default());
-        }
-        Ok(serde_json::from_str(&invoke_text!(self.0, et_plugin_metric.describe())?)?)
     }
 }

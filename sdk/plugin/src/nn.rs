@@ -1,11 +1,20 @@
 //! Fused differentiable operations of the engine (`et.nn/1`). "Runs" are the rows of a batch laid end to end; `starts` [B + 1] holds
 //! their cumulative lengths.
 
-use crate::host::{call, tables};
+mod attention;
+mod sequence;
+
+pub use attention::{
+    Attention, AttentionTerms, DistanceBias, Order, Positions, Segments, attention, attention_with,
+};
+pub use sequence::{Crf, Recurrent, crf_decode, crf_loss, gru, lstm};
+
+use crate::host::{ask, call, tables};
 use crate::tensor::produce;
-use crate::{Map, Params, Result, Rng, Tensor};
+use crate::{DType, Map, Params, Result, Rng, Tensor};
 use easytransfer_abi as abi;
 use serde::{Deserialize, Serialize};
+use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 /// An activation function, by the names that configurations use.
@@ -106,45 +115,6 @@ pub fn embedding_sum(lookups: &[(&Tensor, &Tensor)]) -> Result<Tensor> {
     produce!(et_host_nn.embedding_sum(tables_raw.as_ptr(), ids_raw.as_ptr(), lookups.len()))
 }
 
-/// Options of [`attention`].
-#[derive(Clone, Copy, Debug)]
-pub struct Attention {
-    /// Number of heads; divides the last axis.
-    pub heads: usize,
-    /// Factor on the scores; `None` means 1 / sqrt(head size).
-    pub scale: Option<f64>,
-    /// Probability of dropping a weight while an rng is given.
-    pub dropout: f64,
-    /// A token may not look at later ones.
-    pub causal: bool,
-}
-
-/// Scaled dot product attention of each token within its run (Vaswani et al. 2017): query, key, value [T, heads * d].
-pub fn attention(
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
-    starts: &Tensor,
-    options: Attention,
-    rng: Option<&Rng>,
-) -> Result<Tensor> {
-    let args = abi::et_attention {
-        struct_size: size_of::<abi::et_attention>(),
-        query: query.as_raw(),
-        key: key.as_raw(),
-        value: value.as_raw(),
-        starts: starts.as_raw(),
-        key_starts: null(),
-        heads: options.heads,
-        scale: options.scale.unwrap_or(0.0),
-        dropout: options.dropout,
-        rng: raw_rng(rng),
-        causal: i32::from(options.causal),
-        reserved: 0,
-    };
-    produce!(et_host_nn.attention(&args))
-}
-
 /// Softmax over the last axis.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     produce!(et_host_nn.softmax(x.as_raw()))
@@ -226,4 +196,9 @@ pub fn optim_state(params: &Params, kind: i32) -> Result<Map> {
 /// One step of a fused optimizer over the whole arena.
 pub fn optim_step(params: &mut Params, state: &mut Map, step: &abi::et_optim_step) -> Result<()> {
     call!(tables().nn, et_host_nn.optim_step(params.as_raw(), state.as_raw(), step))
+}
+
+/// True if the host's engine has the opcode of a family for elements of `dtype`; see `et_host_nn.supports`.
+pub fn supports(family: &CStr, opcode: i32, dtype: DType) -> bool {
+    ask!(tables().nn, et_host_nn.supports(family.as_ptr(), opcode, dtype as i32) or 0) == 1
 }

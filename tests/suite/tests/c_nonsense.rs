@@ -1,5 +1,6 @@
-//! Every function of `easytransfer.h` with everything that a caller can get wrong: NULL, handles that were released or are of another kind,
-//! texts that are none, counts without end. The calls are generated from the header, so a new function is walked through as well.
+//! Every function of `easytransfer.h` with everything that a caller can get wrong: NULL, handles that were released or
+//! are of another kind, texts that are none, counts without end. The calls are generated from the header, so a new
+//! function is walked through as well.
 #![cfg(unix)]
 
 use std::fmt::Write;

@@ -267,7 +267,7 @@ fn texts_that_are_not_utf8_and_absurdly_long_ones_are_bad_input() {
     }
     copy(&place, "app", "b");
     let long = fs::OpenOptions::new().append(true).open(place.at("b/model.safetensors")).unwrap();
-    long.set_len(1 << 44).unwrap();
+    long.set_len(1 << 43).unwrap();
     let outcome = promptly(&place, &["predict", "--model", "b", "--data", "q.txt"]);
     assert!(
         outcome.code > 0 && outcome.stderr.contains("b/model.safetensors"),

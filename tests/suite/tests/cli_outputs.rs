@@ -308,7 +308,14 @@ fn outputs_that_would_replace_an_input_are_refused() {
     place.write("r.tsv", place.read("dev.tsv"));
     let before = place.listing("");
     let weights = place.read("app/model.safetensors");
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 13] = [
+        (&["predict", "--model", "app", "--data", "q.txt", "--profile", "q.txt"], "--profile"),
+        (
+            &["evaluate", "--model", "app", "--data", "dev.tsv", "--report", "x", "--profile", "x"],
+            "--profile",
+        ),
+        (&["evaluate", "--model", "app", "--data", "dev.tsv", "--report", "-"], "--report"),
+        (&["predict", "--model", "app", "--data", "q.txt", "--output", "new/"], "new/"),
         (&["predict", "--model", "app", "--data", "q.txt", "--output", "q.txt"], "q.txt"),
         (&["predict", "--model", "app", "--data", "q.txt", "--output", "link.txt"], "link.txt"),
         (&["predict", "--model", "app", "--data", "hard.txt", "--output", "q.txt"], "q.txt"),

@@ -195,7 +195,11 @@ fn a_student_learns_from_a_teacher() {
 #[test]
 fn a_student_learns_each_label_by_itself() {
     let place = Place::new("distill-labels");
-    place.write("teacher.jsonl", "{\"text\":\"a\",\"label\":[]}\n{\"text\":\"b\",\"label\":[]}\n{\"text\":\"c c\",\"label\":[\"x\",\"y\",\"z\"]}\n");
+    let none: String = ["a", "b", "d", "e", "f"]
+        .map(|text| format!("{{\"text\":\"{text}\",\"label\":[]}}\n"))
+        .concat();
+    let all = "{\"text\":\"c c\",\"label\":[\"x\",\"y\",\"z\"]}\n";
+    place.write("teacher.jsonl", format!("{none}{all}"));
     place.write(
         "student.jsonl",
         "{\"text\":\"a\",\"label\":[\"x\"]}\n{\"text\":\"b\",\"label\":[\"z\"]}\n",

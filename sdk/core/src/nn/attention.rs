@@ -1,16 +1,23 @@
 //! Attention over runs.
 
-use super::{Direct, by_dtype, dense, dropout_of, give_vec, given, run_starts};
+mod terms;
+
+use super::{Direct, by_dtype, dense, dropout_of, give_vec, run_starts, wanted};
 use crate::device;
 use crate::error::{Result, fail};
-use crate::kernels::attention::backward::{AttentionGradients, AttentionSaved, attention_backward};
-use crate::kernels::attention::{AttentionOutputs, AttentionShape, attention_forward};
+use crate::kernels::attention::backward::{
+    AttentionGradients, AttentionSaved, attention_backward_with,
+};
+use crate::kernels::attention::terms::TermGradients;
+use crate::kernels::attention::{AttentionOutputs, AttentionShape, attention_forward_with};
 use crate::kernels::philox::Dropout;
-use crate::kernels::runs::Rows;
 use crate::rng::Rng;
-use crate::storage::{self, Real, Slice, Value};
+use crate::storage::{self, Value};
 use crate::tape::{keeps, record1};
 use crate::tensor::Tensor;
+
+pub use terms::Terms;
+use terms::{Inputs, Integers};
 
 /// Arguments of [`attention`], as in `et_attention`.
 pub struct Attention<'a> {
@@ -34,6 +41,8 @@ pub struct Attention<'a> {
     pub rng: Option<&'a Rng>,
     /// A token may not look at later ones.
     pub causal: bool,
+    /// What is added to the scores, and what is hidden.
+    pub terms: Terms<'a>,
 }
 
 /// What shape the kernels need, with owned starts.
@@ -45,6 +54,7 @@ struct Plan {
     scale: f64,
     causal: bool,
     dropout: Option<Dropout>,
+    integers: Integers,
 }
 
 impl Plan {
@@ -62,8 +72,8 @@ impl Plan {
     }
 }
 
-/// softmax(scale * Q K^T) V per head, each token within its run (Vaswani et al. 2017). Errors: `SHAPE`, `DTYPE`,
-/// `INVALID_ARGUMENT`.
+/// softmax(S) V per head with the scores S that `et_attention` tells, each token within its run (Vaswani et al. 2017).
+/// Errors: `SHAPE`, `DTYPE`, `INVALID_ARGUMENT`.
 pub fn attention(args: Attention<'_>) -> Result<Tensor> {
     const OP: &str = "attention";
     let Attention { query, key, value, heads, .. } = args;
@@ -102,28 +112,14 @@ pub fn attention(args: Attention<'_>) -> Result<Tensor> {
         fail!(ET_ERR_INVALID_ARGUMENT, "{OP}: the scale must be finite, found {scale}");
     }
     let causal = args.causal;
-    let mut plan = Plan { heads, head_size, starts, key_starts, scale, causal, dropout: None };
+    let integers = args.terms.check(OP, [queries, keys], heads, width)?;
+    let dropout = None;
+    let mut plan = Plan { heads, head_size, starts, key_starts, scale, causal, dropout, integers };
     let elements = plan.with_shape(|shape| Ok(shape.dropout_elements()))?;
     plan.dropout = dropout_of(OP, args.dropout, args.rng, elements as usize)?;
-    by_dtype(OP, &[Some(query), Some(key), Some(value)], |inputs, double| {
-        let (q, k, v) = (given(inputs, 0)?, given(inputs, 1)?, given(inputs, 2)?);
-        if double { typed::<f64>(q, k, v, plan) } else { typed::<f32>(q, k, v, plan) }
+    by_dtype(OP, &args.terms.with([query, key, value]), |inputs, double| {
+        if double { typed::<f64>(inputs, plan) } else { typed::<f32>(inputs, plan) }
     })
-}
-
-/// The value if its rows can be read in place, else a contiguous copy.
-fn readable<F: Real>(x: &Tensor) -> Result<Value> {
-    match storage::read_rows::<F>(x.value())? {
-        Some(_) => Ok(x.save()),
-        None => dense(x.value()),
-    }
-}
-
-fn slices<F: Real>(x: &Value) -> Result<(Slice<'_, F>, usize)> {
-    match storage::read_rows::<F>(x)? {
-        Some(rows) => Ok(rows),
-        None => Ok((storage::read::<F>(x)?, x.dims()[1])),
-    }
 }
 
 /// Memory of the pool for `len` words of 16 bits.
@@ -145,29 +141,36 @@ fn words_mut(memory: &mut [f32], len: usize) -> &mut [u16] {
     unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), len) }
 }
 
-fn typed<F: Direct>(q: &Tensor, k: &Tensor, v: &Tensor, plan: Plan) -> Result<Tensor> {
-    let on_device = device::offer(&[q, k, v], |device| {
-        plan.with_shape(|shape| device.attention(q, k, v, shape, plan.dropout))
-    })?;
-    if let Some(o) = on_device {
-        return Ok(o);
+fn typed<F: Direct>(inputs: &[Option<Tensor>], plan: Plan) -> Result<Tensor> {
+    // Devices have no kernels for what comes on top of plain attention.
+    if let [Some(q), Some(k), Some(v), ..] = inputs
+        && plan.integers.is_plain()
+    {
+        let on_device = device::offer(&[q, k, v], |device| {
+            plan.with_shape(|shape| device.attention(q, k, v, shape, plan.dropout))
+        })?;
+        if let Some(o) = on_device {
+            return Ok(o);
+        }
     }
-    let (queries, width) = (q.dims()[0], q.dims()[1]);
-    let keys = k.dims()[0];
-    let (vq, vk, vv) = (readable::<F>(q)?, readable::<F>(k)?, readable::<F>(v)?);
+    let tracked: Vec<&Tensor> = inputs.iter().flatten().collect();
+    tracked.iter().try_for_each(|x| x.widen())?;
+    let saved_inputs = Inputs::new::<F>(inputs)?;
+    let [queries, keys, width] = saved_inputs.sizes();
     let mut o = storage::take::<F>(queries * width);
     let mut lse = storage::take::<F>(queries * plan.heads);
+    let window = plan.integers.window();
     // One bit for every weight costs less than making its random number again.
-    let keeps = plan.dropout.is_some() && keeps(&[q, k, v]);
-    let words_len = if keeps { plan.with_shape(|shape| Ok(shape.decisions_len()?))? } else { 0 };
+    let keeps = plan.dropout.is_some() && keeps(&tracked);
+    let words_len =
+        if keeps { plan.with_shape(|shape| Ok(shape.decisions_len_within(window)?))? } else { 0 };
     let mut decisions = keeps.then(|| take_words(words_len));
-    {
-        let ((q, sq), (k, sk), (v, sv)) = (slices::<F>(&vq)?, slices::<F>(&vk)?, slices::<F>(&vv)?);
-        let (q, k, v) = (Rows::new(&q, sq), Rows::new(&k, sk), Rows::new(&v, sv));
+    saved_inputs.read::<F, _>(&plan.integers, |rows, terms| {
         let decisions = decisions.as_deref_mut().map(|memory| words_mut(memory, words_len));
         let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions };
-        plan.with_shape(|shape| Ok(attention_forward(shape, q, k, v, plan.dropout, outputs)?))?;
-    }
+        let dropout = plan.dropout;
+        plan.with_shape(|shape| Ok(attention_forward_with(shape, terms, rows, dropout, outputs)?))
+    })?;
     let decisions = decisions
         .map(|memory| {
             let len = memory.len();
@@ -177,29 +180,33 @@ fn typed<F: Direct>(q: &Tensor, k: &Tensor, v: &Tensor, plan: Plan) -> Result<Te
     let o = storage::tensor_from_vec(o, (queries, width))?;
     let saved_o = Value::new(o.clone());
     let lse = Value::new(storage::tensor_from_vec(lse, queries * plan.heads)?);
-    Ok(record1("attention", &[q, k, v], o, move |pass| {
+    Ok(record1("attention", &tracked, o, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         let grad = dense(&grad)?;
         let mut dq = storage::take::<F>(queries * width);
         let (mut dk, mut dv) = (storage::take::<F>(keys * width), storage::take::<F>(keys * width));
-        {
-            let ((q, sq), (k, sk), (v, sv)) =
-                (slices::<F>(&vq)?, slices::<F>(&vk)?, slices::<F>(&vv)?);
+        let mut more =
+            saved_inputs.terms(|index, shape| wanted::<F>(pass, index, shape.iter().product()));
+        saved_inputs.read::<F, _>(&plan.integers, |[q, k, v], terms| {
             let (o, lse) = (storage::read::<F>(&saved_o)?, storage::read::<F>(&lse)?);
             let memory = decisions.as_deref().map(storage::read::<f32>).transpose()?;
-            let saved = AttentionSaved {
-                q: Rows::new(&q, sq),
-                k: Rows::new(&k, sk),
-                v: Rows::new(&v, sv),
-                o: &o,
-                lse: &lse,
-                decisions: memory.as_deref().map(|memory| words(memory, words_len)),
-            };
+            let decisions = memory.as_deref().map(|memory| words(memory, words_len));
+            let saved = AttentionSaved { q, k, v, o: &o, lse: &lse, decisions };
             let gradients = AttentionGradients::Separate { q: &mut dq, k: &mut dk, v: &mut dv };
+            let [bias, position_keys, position_query, position_queries, segments] =
+                more.each_mut().map(Option::as_deref_mut);
+            let more =
+                TermGradients { bias, position_keys, position_query, position_queries, segments };
             let grad = storage::read::<F>(&grad)?;
+            let dropout = plan.dropout;
             plan.with_shape(|shape| {
-                Ok(attention_backward(shape, saved, plan.dropout, &grad, gradients)?)
-            })?;
+                Ok(attention_backward_with(shape, terms, saved, dropout, &grad, gradients, more)?)
+            })
+        })?;
+        let dterms = saved_inputs.terms(|index, shape| Some((index, shape.to_vec())));
+        for (at, gradient) in dterms.into_iter().zip(more) {
+            let Some((index, shape)) = at else { continue };
+            give_vec(pass, index, &shape, gradient)?;
         }
         give_vec(pass, 0, &[queries, width], Some(dq))?;
         give_vec(pass, 1, &[keys, width], Some(dk))?;

@@ -1,7 +1,8 @@
 //! `et.nn/1`: fused operations.
 
 use std::ffi::{CStr, c_char};
-use std::mem::offset_of;
+use std::mem::{MaybeUninit, offset_of};
+use std::ptr;
 
 use easytransfer_abi as abi;
 use easytransfer_abi::{
@@ -195,18 +196,51 @@ unsafe extern "C" fn optim_step(
     unsafe { crate::optim::optim_step(params, state, options) }
 }
 
+/// The arguments, with zeros where the caller filled nothing. Errors: `INVALID_ARGUMENT` when too little is filled, or
+/// something that this host does not know.
+///
+/// # Safety
+/// `args` is NULL or points to as many bytes as its first field says.
+unsafe fn attention_args(args: *const et_attention) -> Result<et_attention> {
+    let needed = offset_of!(et_attention, reserved) + size_of::<i32>();
+    // SAFETY: the caller's contract is the same.
+    unsafe { check_args("attention", args.cast(), needed)? };
+    // SAFETY: the first field is the size, by the contract.
+    let size = unsafe { args.cast::<usize>().read() };
+    let known = size_of::<et_attention>();
+    // SAFETY: the caller filled that many bytes.
+    let bytes = unsafe { std::slice::from_raw_parts(args.cast::<u8>(), size) };
+    if let Some(at) = bytes.iter().skip(known).position(|&byte| byte != 0) {
+        fail!(
+            ET_ERR_INVALID_ARGUMENT,
+            "attention: the argument at byte {} is of a newer version than this host, which knows {known} bytes",
+            known + at
+        );
+    }
+    let mut own = MaybeUninit::<et_attention>::zeroed();
+    // SAFETY: both have at least that many bytes, and zeros are NULL and numbers.
+    let own = unsafe {
+        ptr::copy_nonoverlapping(bytes.as_ptr(), own.as_mut_ptr().cast(), size.min(known));
+        own.assume_init()
+    };
+    for (name, found) in [("reserved", own.reserved), ("reserved_2", own.reserved_2)] {
+        if found != 0 {
+            fail!(ET_ERR_INVALID_ARGUMENT, "attention: {name} must be 0, found {found}");
+        }
+    }
+    Ok(own)
+}
+
 /// # Safety
 /// `args` is NULL or a filled structure of live handles.
 unsafe fn attention_of(args: *const et_attention) -> Result<Tensor> {
-    let needed = offset_of!(et_attention, reserved) + size_of::<i32>();
-    // SAFETY: the contract; the fields are read only after the size was checked.
+    // SAFETY: the contract; the copy has only fields that were filled.
     unsafe {
-        check_args("attention", args.cast(), needed)?;
-        let args = &*args;
+        let args = attention_args(args)?;
         for x in [args.query, args.key, args.value, args.starts] {
             profile::input(borrow(x)?);
         }
-        profile::flop(|| attention_flop(args).unwrap_or(0.0));
+        profile::flop(|| attention_flop(&args).unwrap_or(0.0));
         nn::attention::attention(nn::attention::Attention {
             query: borrow(args.query)?,
             key: borrow(args.key)?,
@@ -218,6 +252,21 @@ unsafe fn attention_of(args: *const et_attention) -> Result<Tensor> {
             dropout: args.dropout,
             rng: borrow_optional::<Rng>(args.rng)?,
             causal: args.causal != 0,
+            terms: nn::attention::Terms {
+                window: args.window,
+                bias: borrow_optional(args.bias)?,
+                bias_buckets: borrow_optional(args.bias_buckets)?,
+                position_keys: borrow_optional(args.position_keys)?,
+                position_query: borrow_optional(args.position_query)?,
+                position_queries: borrow_optional(args.position_queries)?,
+                position_buckets: borrow_optional(args.position_buckets)?,
+                segment_scores: borrow_optional(args.segment_scores)?,
+                segments: borrow_optional(args.segments)?,
+                key_segments: borrow_optional(args.key_segments)?,
+                order: borrow_optional(args.order)?,
+                key_order: borrow_optional(args.key_order)?,
+                order_inclusive: args.order_inclusive != 0,
+            },
         })
     }
 }
@@ -238,6 +287,7 @@ unsafe extern "C" fn supports(family: *const c_char, opcode: i32, dtype: i32) ->
             b"reduce" => {
                 crate::ops::reduce::name(opcode).is_ok() && (float || opcode != abi::ET_REDUCE_MEAN)
             }
+            b"attention" => float && opcode == abi::ET_ATTENTION_TERMS,
             b"activation" => float && nn::linear::activation_from_code(opcode).is_ok(),
             b"optim" => {
                 (abi::ET_OPTIM_ADAMW..=abi::ET_OPTIM_ADAFACTOR).contains(&opcode)

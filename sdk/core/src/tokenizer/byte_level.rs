@@ -5,7 +5,8 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::settings::{Family, Settings};
+use super::keys::Family;
+use super::settings::Settings;
 use super::{Loaded, failed, limits};
 use crate::error::{Result, fail};
 
@@ -32,7 +33,8 @@ pub fn merges(text: &str) -> Result<Merges> {
     Ok(pairs)
 }
 
-/// A tokenizer of a vocabulary and merges. RoBERTa puts its text between `<s>` and `</s>`, GPT-2 adds nothing unless it is told.
+/// A tokenizer of a vocabulary and merges. RoBERTa puts its text between `<s>` and `</s>`, GPT-2 adds nothing unless
+/// it is told.
 pub fn load(vocab: Vocab, pairs: Merges, family: Family, mut settings: Settings) -> Result<Loaded> {
     limits::vocabulary(&vocab)?;
     let roberta = family == Family::Roberta;

@@ -1,8 +1,8 @@
 //! `tokenizer.json`.
 //!
-//! The tokenizer crate reads the vocabulary through several intermediate forms, which takes longer than everything else that a
-//! program does before its first answer. Here the vocabulary is read straight into its final form, for the three usual models;
-//! whatever is unusual goes the crate's own way, after its parts were checked (`limits`).
+//! The tokenizer crate reads the vocabulary through several intermediate forms, which takes longer than everything
+//! else that a program does before its first answer. Here the vocabulary is read straight into its final form, for the
+//! three usual models; whatever is unusual goes the crate's own way, after its parts were checked (`limits`).
 
 use std::fmt;
 
@@ -17,8 +17,9 @@ use tokenizers::{
     PreTokenizerWrapper, Tokenizer,
 };
 
+use super::keys::Family;
 use super::limits::Found;
-use super::settings::{self, Family, Settings};
+use super::settings::{self, Settings};
 use super::{Loaded, byte_level, failed, limits, unigram, wordpiece};
 use crate::error::{Result, fail};
 

@@ -1,5 +1,5 @@
-//! What a tokenizer file may hold: the parts of `tokenizer.json` with their keys, and limits that no honest file reaches, so that
-//! no file makes a text take time or memory without bound.
+//! What a tokenizer file may hold: the parts of `tokenizer.json` with their keys, and limits that no honest file
+//! reaches, so that no file makes a text take time or memory without bound.
 
 use serde_json::Value;
 use tokenizers::models::bpe::Vocab;
@@ -279,8 +279,8 @@ fn walk(section: &str, value: &Value, growth: &mut usize, found: &mut Found) -> 
     template(section, part)
 }
 
-/// Bytes of the longest text that the rules of SentencePiece write: a size in four bytes, an array of that size, and texts that
-/// end with a zero byte each, in Base64.
+/// Bytes of the longest text that the rules of SentencePiece write: a size in four bytes, an array of that size, and
+/// texts that end with a zero byte each, in Base64.
 fn longest_rule(base64: &str) -> usize {
     let value = |byte: u8| match byte {
         b'A'..=b'Z' => byte - b'A',
@@ -333,4 +333,72 @@ fn template(section: &str, part: &serde_json::Map<String, Value>) -> Result<()> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokenizers::{
+        DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    };
+
+    use super::*;
+
+    /// What the crate writes for a part holds no key that is not in the list.
+    #[test]
+    fn the_lists_hold_every_key_that_the_crate_writes() {
+        let check = |section: &str, value: Value| {
+            let part = value.as_object().unwrap();
+            assert_eq!(unknown_keys(section, part), Vec::<&str>::new(), "{section}: {value}");
+        };
+        let normalizers = [
+            json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true}),
+            json!({"type": "Replace", "pattern": {"String": "a"}, "content": "b"}),
+            json!({"type": "Prepend", "prepend": "a"}),
+            json!({"type": "Strip", "strip_left": true, "strip_right": true}),
+            json!({"type": "Sequence", "normalizers": []}),
+        ];
+        for value in normalizers {
+            let part: NormalizerWrapper = serde_json::from_value(value).unwrap();
+            check("normalizer", serde_json::to_value(part).unwrap());
+        }
+        let pre_tokenizers = [
+            json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+            json!({"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": true}),
+            json!({"type": "Split", "pattern": {"String": "a"}, "behavior": "Isolated", "invert": false}),
+            json!({"type": "Punctuation", "behavior": "Isolated"}),
+            json!({"type": "Digits", "individual_digits": true}),
+            json!({"type": "CharDelimiterSplit", "delimiter": "a"}),
+            json!({"type": "FixedLength", "length": 3}),
+        ];
+        for value in pre_tokenizers {
+            let part: PreTokenizerWrapper = serde_json::from_value(value).unwrap();
+            check("pre_tokenizer", serde_json::to_value(part).unwrap());
+        }
+        let roberta = json!({"type": "RobertaProcessing", "sep": ["a", 0], "cls": ["b", 1], "trim_offsets": true, "add_prefix_space": true});
+        let part: PostProcessorWrapper = serde_json::from_value(roberta).unwrap();
+        check("post_processor", serde_json::to_value(part).unwrap());
+        let decoders = [
+            json!({"type": "WordPiece", "prefix": "a", "cleanup": true}),
+            json!({"type": "CTC", "pad_token": "a", "word_delimiter_token": "b", "cleanup": true}),
+            json!({"type": "Strip", "content": "a", "start": 1, "stop": 0}),
+            json!({"type": "BPEDecoder", "suffix": "a"}),
+        ];
+        for value in decoders {
+            let part: DecoderWrapper = serde_json::from_value(value).unwrap();
+            check("decoder", serde_json::to_value(part).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_key_in_no_list_is_named() {
+        let part = json!({"type": "Lowercase", "locale": "tr"});
+        assert_eq!(unknown_keys("normalizer", part.as_object().unwrap()), ["locale"]);
+    }
+
+    #[test]
+    fn rules_that_write_much_are_measured() {
+        // An empty array, and the texts "ab" and "abc".
+        assert_eq!(longest_rule("AAAAAGFiAGFiYwA="), 3);
+    }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::settings::{Family, Files, Settings, is_generic};
+use super::keys::{Family, is_generic};
+use super::settings::{Files, Settings};
 use super::{Loaded, byte_level, json, limits, sentencepiece, wordpiece};
 use crate::error::{Error, Result, fail};
 

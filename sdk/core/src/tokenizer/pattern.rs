@@ -1,5 +1,5 @@
-//! Regular expressions of tokenizer files. The engine that runs them goes back and tries again, so some expressions take time that
-//! no text is worth: those are refused by their form.
+//! Regular expressions of tokenizer files. The engine that runs them goes back and tries again, so some expressions
+//! take time that no text is worth: those are refused by their form.
 
 /// Bytes of a text that an expression which is not well known may be run over.
 pub const STRETCH: usize = 1 << 16;

@@ -1,9 +1,10 @@
 //! A tokenizer of the crate `tokenizers`, and the places where a text may be cut before it goes through it.
 //!
-//! A place is safe when everything left of it becomes the same tokens whatever stands right of it, and the other way round. Such
-//! places are looked for between words ("a b", before the space) and, for BERT, between two Chinese characters. Whether they
-//! are safe follows from the steps of the pipeline: normalizers that see single characters or the marks after them,
-//! pre-tokenizers that always part there, and added tokens that do not reach over. Everything else is not cut.
+//! A place is safe when everything left of it becomes the same tokens whatever stands right of it, and the other way
+//! round. Such places are looked for between words ("a b", before the space) and, for BERT, between two Chinese
+//! characters. Whether they are safe follows from the steps of the pipeline: normalizers that see single characters or
+//! the marks after them, pre-tokenizers that always part there, and added tokens that do not reach over. Everything
+//! else is not cut.
 
 use serde_json::Value;
 use tokenizers::tokenizer::Normalizer;

@@ -41,8 +41,8 @@ pub fn save(loaded: &Loaded, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The settings in full, so that nothing beside the tokenizer's own files decides on them: a class is always named. A SentencePiece
-/// model without settings has none, since settings would make it the tokenizer of a family.
+/// The settings in full, so that nothing beside the tokenizer's own files decides on them: a class is always named. A
+/// SentencePiece model without settings has none, since settings would make it the tokenizer of a family.
 fn config(loaded: &Loaded) -> Option<Map<String, Value>> {
     let settings = &loaded.settings;
     let mut config = settings.config.clone();

@@ -1,9 +1,9 @@
 //! SentencePiece models (Kudo and Richardson 2018): the file alone gives the ids that Google's library gives.
 //!
-//! Nothing of the crate `tokenizers` cuts the text, because its normalisation and its added tokens decide otherwise than the
-//! library on decomposed text, on user-defined symbols and on spaces. Where `tokenizer_config.json` lies beside the file, the
-//! tokenizer is that of the model's family: text is prepared as ALBERT and XLNet do, and the special tokens are found in text.
-//! Control pieces are otherwise never found in text.
+//! Nothing of the crate `tokenizers` cuts the text, because its normalisation and its added tokens decide otherwise
+//! than the library on decomposed text, on user-defined symbols and on spaces. Where `tokenizer_config.json` lies
+//! beside the file, the tokenizer is that of the model's family: text is prepared as ALBERT and XLNet do, and the
+//! special tokens are found in text. Control pieces are otherwise never found in text.
 
 use std::collections::HashMap;
 
@@ -245,7 +245,8 @@ enum Family {
     Xlnet,
 }
 
-/// The family, if its tokenizer is told to prepare text. A file without a configuration beside it is taken at its word.
+/// The family, if its tokenizer is told to prepare text. A file without a configuration beside it is taken at its
+/// word.
 fn family(settings: &Settings) -> Result<Option<Family>> {
     let plain = [
         "T5Tokenizer",

@@ -1,13 +1,14 @@
 //! What the files beside a vocabulary say about it, merged as the `AutoTokenizer` of `transformers` 5 merges them.
 //!
-//! `tokenizer_config.json` (or else the model's `config.json`) names a class. The classes in `FAMILIES` build their tokenizer
-//! anew from the vocabulary and the settings, with the class's defaults for what is not said; all others take `tokenizer.json`
-//! as it is. Added tokens come from `added_tokens_decoder` of `tokenizer_config.json`; only without it from
-//! `special_tokens_map.json`, `added_tokens.json` and `tokenizer.json`.
+//! `tokenizer_config.json` (or else the model's `config.json`) names a class. The classes in `keys::FAMILIES` build
+//! their tokenizer anew from the vocabulary and the settings, with the class's defaults for what is not said; all
+//! others take `tokenizer.json` as it is. Added tokens come from `added_tokens_decoder` of `tokenizer_config.json`;
+//! only without it from `special_tokens_map.json`, `added_tokens.json` and `tokenizer.json`.
 
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
+use super::keys::{ADDED_TOKEN, FAMILIES, Family, SPECIAL_TOKENS_MAP, unknown_keys};
 use super::template::{self, Part};
 use crate::error::{Result, fail};
 
@@ -19,147 +20,6 @@ pub const LONGEST_ADDED: usize = 1024;
 /// The named special tokens, in the order in which they are added.
 const SPECIAL: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-
-/// Keys of `tokenizer_config.json` that are honoured, beside every key that ends in "_token".
-pub const HONOURED: [&str; 18] = [
-    "add_bos_token",
-    "add_eos_token",
-    "add_prefix_space",
-    "added_tokens_decoder",
-    "additional_special_tokens",
-    "do_lower_case",
-    "extra_ids",
-    "extra_special_tokens",
-    "keep_accents",
-    "model_specific_special_tokens",
-    "remove_space",
-    "split_by_punct",
-    "split_special_tokens",
-    "strip_accents",
-    "tokenize_chinese_chars",
-    "tokenizer_class",
-    "trim_offsets",
-    "truncation_side",
-];
-
-/// Keys of `tokenizer_config.json` that change no token of a text: how `transformers` finds, pads, saves and prints things, and
-/// what it does when it is told no length.
-pub const WITHOUT_EFFECT: [&str; 47] = [
-    "_commit_hash",
-    "auto_map",
-    "backend",
-    "chat_control_tokens",
-    "chat_template",
-    "clean_up_tokenization_spaces",
-    "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
-    "device_map",
-    "do_basic_tokenize",
-    "errors",
-    "fast_tokenizer_files",
-    "files_loaded",
-    "from_slow",
-    "full_tokenizer_file",
-    "init_inputs",
-    "is_fast",
-    "is_local",
-    "legacy",
-    "local_files_only",
-    "max_len",
-    "max_length",
-    "merges_file",
-    "model_input_names",
-    "model_max_length",
-    "model_type",
-    "name_or_path",
-    "never_split",
-    "pad_to_multiple_of",
-    "pad_token_id",
-    "pad_token_type_id",
-    "padding",
-    "padding_side",
-    "processor_class",
-    "response_schema",
-    "response_template",
-    "return_token_type_ids",
-    "return_tensors",
-    "slow_tokenizer_class",
-    "sp_model_kwargs",
-    "special_tokens_map_file",
-    "stride",
-    "tokenizer_file",
-    "transformers_version",
-    "truncation_strategy",
-    "use_fast",
-    "verbose",
-    "vocab_file",
-];
-
-/// What a class makes of a vocabulary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// WordPiece between "[CLS]" and "[SEP]".
-    Bert,
-    /// WordPiece between "<s>" and "</s>".
-    Mpnet,
-    /// Byte-level BPE between "<s>" and "</s>".
-    Roberta,
-    /// Byte-level BPE alone.
-    Gpt2,
-    /// ALBERT's Unigram.
-    Albert,
-    /// XLNet's Unigram.
-    Xlnet,
-}
-
-/// The classes that build their tokenizer from the vocabulary and the settings, and the types of models (`model_type` of
-/// `config.json`) that have them when no class is named.
-pub const FAMILIES: [(Family, &[&str], &[&str]); 6] = [
-    (
-        Family::Bert,
-        &[
-            "BertTokenizer",
-            "DistilBertTokenizer",
-            "ElectraTokenizer",
-            "MobileBertTokenizer",
-            "ConvBertTokenizer",
-            "SqueezeBertTokenizer",
-            "LayoutLMTokenizer",
-            "LxmertTokenizer",
-            "DPRQuestionEncoderTokenizer",
-            "DPRContextEncoderTokenizer",
-            "DPRReaderTokenizer",
-        ],
-        &[
-            "bert",
-            "distilbert",
-            "electra",
-            "mobilebert",
-            "convbert",
-            "squeezebert",
-            "layoutlm",
-            "lxmert",
-            "dpr",
-            "ernie",
-            "megatron-bert",
-            "nezha",
-            "nomic_bert",
-            "qdqbert",
-            "visual_bert",
-        ],
-    ),
-    (Family::Mpnet, &["MPNetTokenizer"], &["mpnet"]),
-    (
-        Family::Roberta,
-        &["RobertaTokenizer", "BartTokenizer", "LongformerTokenizer"],
-        &["roberta", "roberta-prelayernorm", "bart", "longformer", "data2vec-text", "ibert", "mra"],
-    ),
-    (Family::Gpt2, &["GPT2Tokenizer"], &["gpt2", "gpt_neo", "gptj", "opt"]),
-    (Family::Albert, &["AlbertTokenizer"], &["albert"]),
-    (Family::Xlnet, &["XLNetTokenizer"], &["xlnet"]),
-];
-
-/// Classes that take `tokenizer.json` as it is.
-const GENERIC: [&str; 3] = ["PreTrainedTokenizer", "TokenizersBackend", "PythonBackend"];
 
 /// The merged settings.
 #[derive(Debug, Clone, Default)]
@@ -230,10 +90,7 @@ impl Settings {
         }
         if !settings.decided {
             for (key, value) in files.special_tokens_map.unwrap_or_default() {
-                let known = key.ends_with("_token")
-                    || ["additional_special_tokens", "extra_special_tokens"]
-                        .contains(&key.as_str());
-                if !known {
+                if !key.ends_with("_token") && !SPECIAL_TOKENS_MAP.contains(&key.as_str()) {
                     crate::log::warn(&format!(
                         "special_tokens_map.json: {key:?} is not known and ignored"
                     ));
@@ -396,8 +253,8 @@ impl Settings {
         self.config.insert("extra_special_tokens".into(), list.collect());
     }
 
-    /// The tokens to add to a vocabulary, in their order: the added tokens by id, then special tokens that are neither among them
-    /// nor `known`, first by `order`.
+    /// The tokens to add to a vocabulary, in their order: the added tokens by id, then special tokens that are neither
+    /// among them nor `known`, first by `order`.
     pub fn tokens_to_add<K: Ord>(
         &self,
         known: &[String],
@@ -477,11 +334,6 @@ fn class(files: &Files) -> Option<String> {
     Some(family.1[0].into())
 }
 
-/// Whether a class takes `tokenizer.json` as it is because it says so.
-pub fn is_generic(class: &str) -> bool {
-    GENERIC.contains(&class)
-}
-
 fn warn_of_unknown_keys(config: &Map<String, Value>) {
     for key in unknown_keys(config) {
         crate::log::warn(&format!("tokenizer_config.json: {key:?} is not known and ignored"));
@@ -501,14 +353,6 @@ fn warn_of_unknown_keys(config: &Map<String, Value>) {
     for (key, _) in inert.iter().filter(|(_, given)| *given) {
         crate::log::warn(&format!("tokenizer_config.json: {key} is ignored, as by transformers 5"));
     }
-}
-
-/// Keys that are in no list.
-pub fn unknown_keys(config: &Map<String, Value>) -> Vec<&str> {
-    let known = |key: &&str| {
-        key.ends_with("_token") || HONOURED.contains(key) || WITHOUT_EFFECT.contains(key)
-    };
-    config.keys().map(String::as_str).filter(|key| !known(key)).collect()
 }
 
 /// Marks a token of `special_tokens_map.json` as special.
@@ -533,17 +377,7 @@ fn token_from(value: &Value, key: &str, special: bool) -> Result<AddedToken> {
             let Some(content) = fields.get("content").and_then(Value::as_str) else {
                 fail!(ET_ERR_BAD_INPUT, "{key}: expected a token with \"content\"");
             };
-            let keys = [
-                "content",
-                "single_word",
-                "lstrip",
-                "rstrip",
-                "normalized",
-                "special",
-                "__type",
-                "id",
-            ];
-            if let Some(other) = fields.keys().find(|key| !keys.contains(&key.as_str())) {
+            if let Some(other) = fields.keys().find(|key| !ADDED_TOKEN.contains(&key.as_str())) {
                 fail!(ET_ERR_BAD_INPUT, "{key}: {content:?}: {other:?} is not known");
             }
             let flag = |key: &str| fields.get(key).and_then(Value::as_bool);

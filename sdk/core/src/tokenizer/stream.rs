@@ -2,7 +2,8 @@
 
 use crate::error::{Result, fail};
 
-/// Bytes of a text without a place where it may be cut, or an error. It is far more than the tokens that a model takes.
+/// Bytes of a text without a place where it may be cut, or an error. It is far more than the tokens that a model
+/// takes.
 pub const STRETCH: usize = 1 << 20;
 
 /// Bytes that are tokenised at a time at least, beside a few for every token that is still wanted.

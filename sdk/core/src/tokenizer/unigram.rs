@@ -5,7 +5,8 @@ use tokenizers::Tokenizer;
 use tokenizers::models::unigram::Unigram;
 
 use super::json::part;
-use super::settings::{Family, Settings};
+use super::keys::Family;
+use super::settings::Settings;
 use super::template::{Part, bert, build};
 use super::{Loaded, failed, limits};
 use crate::error::{Result, fail};

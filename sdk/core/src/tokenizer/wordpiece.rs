@@ -7,21 +7,23 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::roberta::RobertaProcessing;
 
-use super::settings::{Family, Settings};
+use super::keys::Family;
+use super::settings::Settings;
 use super::{Loaded, failed, limits, template};
 use crate::error::{Result, fail};
 
 /// Words with more characters become the unknown token.
 const MAX_WORD: usize = 100;
 
-/// The vocabulary of a `vocab.txt`: one token per line, without white space at its end. The last of equal lines counts.
+/// The vocabulary of a `vocab.txt`: one token per line, without white space at its end. The last of equal lines
+/// counts.
 pub fn vocabulary(text: &str) -> Vocab {
     let lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
     lines.zip(0u32..).map(|(line, id)| (line.trim_end().to_string(), id)).collect()
 }
 
-/// A tokenizer of a vocabulary. What the settings leave open is as the family's class in `transformers` has it: text is
-/// lower-cased, whatever the vocabulary holds.
+/// A tokenizer of a vocabulary. What the settings leave open is as the family's class in `transformers` has it: text
+/// is lower-cased, whatever the vocabulary holds.
 pub fn load(ids: Vocab, family: Family, mut settings: Settings) -> Result<Loaded> {
     limits::vocabulary(&ids)?;
     let mpnet = family == Family::Mpnet;

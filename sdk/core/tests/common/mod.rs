@@ -224,6 +224,23 @@ pub fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
     }
 }
 
+/// Fails unless the answer is an error of that code whose message has all words.
+#[track_caller]
+pub fn refuses(answer: Answer, code: i32, words: &[&str]) {
+    let Failure(found, message) = answer.err().expect("an error");
+    assert_eq!(found, code, "{message}");
+    for word in words {
+        assert!(message.contains(word), "{message:?} lacks {word:?}");
+    }
+}
+
+/// Arguments of attention that have only the size.
+pub fn attention_args() -> et_attention {
+    let args = std::mem::MaybeUninit::<et_attention>::zeroed();
+    // SAFETY: zeros are NULL and numbers.
+    et_attention { struct_size: size_of::<et_attention>(), ..unsafe { args.assume_init() } }
+}
+
 /// The tests' scalar: a weighted sum of all outputs, so that every element of a gradient matters.
 fn weigh(y: &[f64]) -> f64 {
     y.iter().zip(noise(y.len(), 77)).map(|(y, w)| y * w).sum()

@@ -26,12 +26,12 @@ use easytransfer_kernels::padding::Pool;
 use easytransfer_kernels::philox::Dropout;
 use half::bf16;
 
-const MAGIC: u64 = 0x7ed6_11ce_0d0f_ca4d;
+const MAGIC: i64 = 0x7ed6_11ce_0d0f_ca4d;
 const TICKET: usize = 16;
 
 pub struct Tickets {
     /// Bytes by the tickets' numbers; never given back.
-    memory: Mutex<HashMap<u64, Vec<u8>>>,
+    memory: Mutex<HashMap<i64, Vec<u8>>>,
     counts: Mutex<BTreeMap<&'static str, usize>>,
 }
 
@@ -102,7 +102,7 @@ macro_rules! typed {
 }
 
 /// The bytes behind a tensor if they could be a ticket.
-fn ticket(x: &Raw) -> Option<u64> {
+fn ticket(x: &Raw) -> Option<i64> {
     let (guard, _) = x.storage_and_layout();
     let Storage::Cpu(storage) = &*guard else { return None };
     let bytes = match storage {
@@ -112,7 +112,7 @@ fn ticket(x: &Raw) -> Option<u64> {
         CpuStorage::U8(data) if data.len() == TICKET => bytes_of(data),
         _ => return None,
     };
-    let [magic, number] = elements::<u64>(&bytes)[..] else { return None };
+    let [magic, number] = elements::<i64>(&bytes)[..] else { return None };
     (magic == MAGIC).then_some(number)
 }
 
@@ -134,7 +134,7 @@ impl Tickets {
     /// A tensor over these bytes.
     fn new_tensor(&self, dtype: DType, shape: &[usize], bytes: Vec<u8>) -> Raw {
         let mut memory = lock(&self.memory);
-        let number = memory.len() as u64;
+        let number = memory.len() as i64;
         memory.insert(number, bytes);
         let ticket = [MAGIC.to_ne_bytes(), number.to_ne_bytes()].concat();
         let storage = typed!(dtype, T => T::wrap(elements::<T>(&ticket)));
@@ -152,7 +152,13 @@ impl Tickets {
             return storage::with::<T, _>(x, <[T]>::to_vec).expect("a contiguous tensor");
         };
         let data = elements::<T>(&lock(&self.memory)[&number]);
-        x.layout().strided_index().map(|at| data[at]).collect()
+        // Row-major, whatever the strides are.
+        let mut places = vec![x.layout().start_offset()];
+        for (&extent, &step) in x.dims().iter().zip(x.stride()) {
+            let each = |&at: &usize| (0..extent).map(move |i| at + i * step);
+            places = places.iter().flat_map(each).collect();
+        }
+        places.into_iter().map(|at| data[at]).collect()
     }
 
     fn set<T: Element>(&self, x: &Raw, data: &[T]) {

@@ -1,10 +1,17 @@
 //! Attention over runs, backward: the probabilities are made again, tile by tile, from the saved logarithms of their sums (Dao,
 //! "FlashAttention-2", 2023, algorithm 2), and dropout's decisions from their counters unless the forward pass kept them.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 use crate::attention::ahead::{Ahead, product, steps_of};
 use crate::attention::shape::{DropoutRows, Run};
+use crate::attention::terms::head::{Head, HeadGradients};
+use crate::attention::terms::prepared::Prepared;
+use crate::attention::terms::shared::Shared;
+use crate::attention::terms::{AttentionTerms, TermGradients};
 use crate::attention::tile::{
     KEEP_LEN, KEY_TILE, QUERY_TILE, Tile, gradient_tile, inner_products, tile_len,
 };
@@ -30,10 +37,80 @@ pub fn attention_backward<F: Float>(
     do_: &[F],
     gradients: AttentionGradients<'_, F>,
 ) -> Result {
+    let runs = checked(&shape, &saved, do_, None)?;
+    let (queries, keys) =
+        (AttentionShape::rows_of(shape.query_starts), AttentionShape::rows_of(shape.key_starts));
+    let gradients = gradients.into_rows(NAME, queries, keys, shape.width())?;
+    let items: Vec<_> =
+        runs.iter().flat_map(|run| (0..shape.heads).map(move |head| (run, head))).collect();
+    let work = |(run, _): &(&Run, usize)| 5 * run.queries.len() * run.keys.len() * shape.head_size;
+    let dropout_rows = shape.dropout_rows(dropout);
+    for_each_weighed(&items, work, |&(run, head), next| {
+        let dropout = dropout_rows(run, head);
+        let item = Item::<F, false>::new(&shape, &saved, do_, dropout, run, head);
+        item.run(&gradients, None, next.map(|&(run, head)| (run, head)));
+    });
+    Ok(())
+}
+
+/// Gradients of [`crate::attention::attention_forward_with`], also of its terms. Those that all runs share are summed
+/// over a few groups of runs, of which the lengths alone tell which, so that threads do not change a sum.
+///
+/// # Errors
+/// Also if terms or their gradients do not fit the shape.
+pub fn attention_backward_with<F: Float>(
+    shape: AttentionShape<'_>,
+    terms: AttentionTerms<'_, F>,
+    saved: AttentionSaved<'_, F>,
+    dropout: Option<Dropout>,
+    do_: &[F],
+    gradients: AttentionGradients<'_, F>,
+    mut term_gradients: TermGradients<'_, F>,
+) -> Result {
+    let runs = checked(&shape, &saved, do_, terms.window)?;
+    let prepared = Prepared::new(NAME, shape, terms, &runs)?;
+    prepared.clear(NAME, &mut term_gradients)?;
+    if terms.is_empty() {
+        return attention_backward(shape, saved, dropout, do_, gradients);
+    }
+    let (queries, keys) =
+        (AttentionShape::rows_of(shape.query_starts), AttentionShape::rows_of(shape.key_starts));
+    let gradients = gradients.into_rows(NAME, queries, keys, shape.width())?;
+    let dropout_rows = shape.dropout_rows(dropout);
+    let work = |run: &Run| 5 * run.queries.len() * run.keys.len() * shape.head_size;
+    let mut shared = Shared::new(&prepared, term_gradients, &runs);
+    let groups = shared.groups.iter().enumerate();
+    let items: Vec<_> = groups
+        .flat_map(|(group, runs)| (0..shape.heads).map(move |head| (group, runs.clone(), head)))
+        .collect();
+    let work_of = |(_, range, _): &(usize, Range<usize>, usize)| {
+        runs[range.clone()].iter().map(work).sum::<usize>()
+    };
+    let sinks = shared.sinks();
+    for_each_weighed(&items, work_of, |(group, range, head), _| {
+        // SAFETY: every head of every group is one item.
+        let mut sinks = unsafe { sinks.of(*group, *head) };
+        for run in &runs[range.clone()] {
+            let dropout = dropout_rows(run, *head);
+            let item = Item::<F, true>::new(&shape, &saved, do_, dropout, run, *head);
+            item.run(&gradients, Some((&prepared, &mut sinks)), None);
+        }
+    });
+    drop(sinks);
+    shared.finish(&prepared)
+}
+
+/// The runs; fails unless the slices fit the shape and it is sound.
+fn checked<F: Float>(
+    shape: &AttentionShape<'_>,
+    saved: &AttentionSaved<'_, F>,
+    do_: &[F],
+    window: Option<usize>,
+) -> Result<Vec<Run>> {
     let width = shape.width();
     let queries = AttentionShape::rows_of(shape.query_starts);
     let keys = AttentionShape::rows_of(shape.key_starts);
-    let runs = shape.runs(NAME, queries, keys)?;
+    let runs = shape.runs(NAME, queries, keys, window)?;
     saved.q.check(NAME, "q", queries, width)?;
     saved.k.check(NAME, "k", keys, width)?;
     saved.v.check(NAME, "v", keys, width)?;
@@ -41,30 +118,14 @@ pub fn attention_backward<F: Float>(
     check_len(NAME, "lse", queries * shape.heads, saved.lse.len())?;
     check_len(NAME, "do", queries * width, do_.len())?;
     if let Some(decisions) = saved.decisions {
-        check_len(NAME, "decisions", shape.decisions_len()?, decisions.len())?;
+        check_len(NAME, "decisions", shape.decisions_len_within(window)?, decisions.len())?;
     }
-    let gradients = gradients.into_rows(NAME, queries, keys, width)?;
-    let items: Vec<_> =
-        runs.iter().flat_map(|run| (0..shape.heads).map(move |head| (run, head))).collect();
-    let work = |(run, _): &(&Run, usize)| 5 * run.queries.len() * run.keys.len() * shape.head_size;
-    let dropout_rows = shape.dropout_rows(dropout);
-    for_each_weighed(&items, work, |&(run, head), next| {
-        let item = Item {
-            shape: &shape,
-            saved: &saved,
-            o: Rows::new(saved.o, width),
-            do_: Rows::new(do_, width),
-            dropout: dropout_rows(run, head),
-            run,
-            head,
-        };
-        item.run(&gradients, next.map(|&(run, head)| (run, head)));
-    });
-    Ok(())
+    Ok(runs)
 }
 
-/// One head of one run; nobody else uses its part of the gradients meanwhile.
-struct Item<'a, F> {
+/// One head of one run; nobody else uses its part of the gradients meanwhile. Without `TERMS` no code for them is
+/// made.
+struct Item<'a, F, const TERMS: bool> {
     shape: &'a AttentionShape<'a>,
     saved: &'a AttentionSaved<'a, F>,
     o: Rows<'a, F>,
@@ -90,7 +151,19 @@ struct QueryBlock<'a, F> {
     delta: &'a [F],
 }
 
-impl<F: Float> Item<'_, F> {
+impl<'a, F: Float, const TERMS: bool> Item<'a, F, TERMS> {
+    fn new(
+        shape: &'a AttentionShape<'a>,
+        saved: &'a AttentionSaved<'a, F>,
+        do_: &'a [F],
+        dropout: Option<DropoutRows>,
+        run: &'a Run,
+        head: usize,
+    ) -> Self {
+        let (o, do_) = (Rows::new(saved.o, shape.width()), Rows::new(do_, shape.width()));
+        Self { shape, saved, o, do_, dropout, run, head }
+    }
+
     fn columns(&self) -> Range<usize> {
         self.shape.columns(self.head)
     }
@@ -103,11 +176,16 @@ impl<F: Float> Item<'_, F> {
         }
     }
 
-    fn run(&self, gradients: &[SharedRows<'_, F>; 3], next: Option<(&Run, usize)>) {
+    fn run(
+        &self,
+        gradients: &[SharedRows<'_, F>; 3],
+        mut terms: Option<(&Prepared<'_, F>, &mut HeadGradients<'_, F>)>,
+        next: Option<(&Run, usize)>,
+    ) {
         let Run { queries, keys, .. } = self.run;
         let causal_shift = self.shape.causal_shift(self.run);
         // Tiles that are not seen are passed over, so then everything is a sum that begins with zero.
-        let cleared = causal_shift.is_some() || queries.is_empty() || keys.is_empty();
+        let cleared = TERMS || causal_shift.is_some() || queries.is_empty() || keys.is_empty();
         if cleared {
             let [dq, dk, dv] = gradients;
             self.clear(dq, queries.clone());
@@ -122,7 +200,10 @@ impl<F: Float> Item<'_, F> {
         let key_step = tile_len(keys.len(), KEY_TILE);
         let (tile_len, panels_len) =
             (query_step * key_step, packed_len::<F>(head_size, query_step).next_multiple_of(16));
-        let len = ALIGN_SLACK + 2 * (tile_len + panels_len + query_step);
+        let mut len = ALIGN_SLACK + 2 * (tile_len + panels_len + query_step);
+        if TERMS && let Some((terms, _)) = &terms {
+            len += terms.head_len(self.run, query_step, true);
+        }
         with_scratch::<F, _>(len, |buffer| {
             let mut rest = align(buffer);
             let scores = take(&mut rest, tile_len);
@@ -147,6 +228,15 @@ impl<F: Float> Item<'_, F> {
             let mut decisions = self.saved.decisions.map(|all| &all[self.run.decisions(self.head)]);
             let k = self.saved.k.part(keys.start, first_column);
             let v = self.saved.v.part(keys.start, first_column);
+            let mut terms = if TERMS {
+                terms.as_mut().map(|(all, sinks)| {
+                    let all_keys = &self.saved.k;
+                    let (run, head) = (self.run, self.head);
+                    (Head::new(all, run, head, all_keys, query_step, true, &mut rest), &mut **sinks)
+                })
+            } else {
+                None
+            };
             for first_query in (0..queries.len()).step_by(query_step) {
                 let count = query_step.min(queries.len() - first_query);
                 let rows = queries.start + first_query..queries.start + first_query + count;
@@ -158,6 +248,17 @@ impl<F: Float> Item<'_, F> {
                 inner_products(&o, &do_, head_size, &mut delta[..count]);
                 for (lse, row) in lse.iter_mut().zip(rows.clone()) {
                     *lse = self.saved.lse[row * self.shape.heads + self.head];
+                    if TERMS && *lse == F::NEG_INFINITY {
+                        // Of a query that sees nothing: its scores are -infinity, too, and that difference is no
+                        // number.
+                        *lse = F::ZERO;
+                    }
+                }
+                let mut seen = 0..keys.len();
+                if TERMS && let Some((terms, _)) = &mut terms {
+                    let queries = first_query..first_query + count;
+                    seen = terms.keys(queries.clone());
+                    terms.begin(queries, seen.clone(), packed_queries);
                 }
                 let block = QueryBlock {
                     rows,
@@ -167,13 +268,13 @@ impl<F: Float> Item<'_, F> {
                     lse,
                     delta,
                 };
-                for first_key in (0..keys.len()).step_by(key_step) {
+                for first_key in seen.clone().step_by(key_step) {
                     let tile = Tile {
                         queries: count,
-                        keys: key_step.min(keys.len() - first_key),
+                        keys: key_step.min(seen.end - first_key),
                         first_query,
                         first_key,
-                        causal_shift,
+                        causal_shift: if TERMS { None } else { causal_shift },
                     }
                     .trimmed();
                     if tile.keys == 0 {
@@ -204,9 +305,16 @@ impl<F: Float> Item<'_, F> {
                         [scores, dscores],
                         add,
                         gradients,
+                        terms.as_mut().map(|(terms, sinks)| (terms, &mut **sinks)),
                         &mut ahead,
                     );
                 }
+                if TERMS && let Some((terms, sinks)) = &mut terms {
+                    terms.end_block(&self.saved.q, &gradients[0], sinks);
+                }
+            }
+            if TERMS && let Some((terms, sinks)) = terms {
+                terms.end(&self.saved.k, &gradients[1], sinks);
             }
         });
     }
@@ -222,6 +330,7 @@ impl<F: Float> Item<'_, F> {
         [scores, dscores]: [&mut [F]; 2],
         [add_queries, add_keys]: [bool; 2],
         [dq, dk, dv]: &[SharedRows<'_, F>; 3],
+        mut terms: Option<(&mut Head<'_, F>, &mut HeadGradients<'_, F>)>,
         ahead: &mut Ahead<'_>,
     ) {
         let (head_size, columns) = (self.shape.head_size, self.columns());
@@ -230,8 +339,14 @@ impl<F: Float> Item<'_, F> {
         let first = self.run.keys.start + tile.first_key;
         let (rows, keys) = (block.rows.clone(), first..first + tile.keys);
         scores_of(tile, scale, k, head_size, block.packed[0], scores, ahead);
+        if TERMS && let Some((terms, _)) = &terms {
+            terms.add(tile, scores);
+        }
         scores_of(tile, kept_scale, v, head_size, block.packed[1], dscores, ahead);
         gradient_tile(tile, scores, dscores, keep, block.lse, block.delta);
+        if TERMS && let Some((terms, sinks)) = &mut terms {
+            terms.collect(tile, dscores, sinks);
+        }
         let (stride, panel) = (tile.stride(), panel_cols::<F>());
         let start = |add| if add { F::ONE } else { F::ZERO };
         let mut gradient = |factor, weights: &[F], x: &Rows<'_, F>, out: &SharedRows<'_, F>| {
@@ -269,199 +384,5 @@ impl<F: Float> Item<'_, F> {
                 ahead,
             );
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::attention::{AttentionOutputs, attention_forward};
-    use crate::philox::Counter;
-    use crate::testing::{
-        assert_close, assert_same_bits, dot, numeric_gradient, random, with_one_and_three_threads,
-    };
-
-    /// Output and, from `do_`, the gradients of q, k and v laid end to end.
-    fn both<F: Float>(
-        shape: AttentionShape<'_>,
-        [q, k, v]: [&[F]; 3],
-        dropout: Option<Dropout>,
-        do_: &[F],
-    ) -> (Vec<F>, Vec<F>) {
-        let width = shape.width();
-        let mut o = vec![F::ZERO; q.len()];
-        let mut lse = vec![F::ZERO; q.len() / width * shape.heads];
-        let [q, k, v] = [q, k, v].map(|x| Rows::new(x, width));
-        let mut words = vec![0xaaaau16; shape.decisions_len().unwrap()];
-        let decisions = Some(&mut words[..]);
-        let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions };
-        attention_forward(shape, q, k, v, dropout, outputs).unwrap();
-        let keys = AttentionShape::rows_of(shape.key_starts) * width;
-        // With dropout's decisions as they were kept, and with decisions that are made again.
-        let [gradient, again] = [Some(&words[..]), None].map(|decisions| {
-            let mut gradient = vec![F::from_f64(f64::NAN); o.len() + 2 * keys];
-            let (dq, rest) = gradient.split_at_mut(o.len());
-            let (dk, dv) = rest.split_at_mut(keys);
-            let saved = AttentionSaved { q, k, v, o: &o, lse: &lse, decisions };
-            let gradients = AttentionGradients::Separate { q: dq, k: dk, v: dv };
-            attention_backward(shape, saved, dropout, do_, gradients).unwrap();
-            gradient
-        });
-        assert!(gradient == again, "kept decisions are not those that are made again");
-        (o, gradient)
-    }
-
-    fn check_differences(shape: AttentionShape<'_>, dropout: Option<Dropout>) {
-        let (queries, keys) = (
-            AttentionShape::rows_of(shape.query_starts) * shape.width(),
-            AttentionShape::rows_of(shape.key_starts) * shape.width(),
-        );
-        let all: Vec<f64> = random(queries + 2 * keys, 1);
-        let do_: Vec<f64> = random(queries, 2);
-        let split = |x: &[f64]| {
-            let parts = [&x[..queries], &x[queries..queries + keys], &x[queries + keys..]];
-            both(shape, parts, dropout, &do_)
-        };
-        let expected = numeric_gradient(&all, |x| dot(&split(x).0, &do_));
-        assert_close(&split(&all).1, &expected, 2e-8);
-    }
-
-    #[test]
-    fn gradients_match_differences_with_and_without_dropout() {
-        let starts = [0i64, 3, 3, 4, 11];
-        let dropout = Dropout::new(0.3, Counter::new(9, 8, 7)).unwrap();
-        for (causal, dropout) in
-            [(false, None), (true, None), (false, Some(dropout)), (true, Some(dropout))]
-        {
-            check_differences(
-                AttentionShape {
-                    heads: 2,
-                    head_size: 3,
-                    query_starts: &starts,
-                    key_starts: &starts,
-                    causal,
-                    scale: 0.9,
-                },
-                dropout,
-            );
-        }
-    }
-
-    #[test]
-    fn cross_attention_gradients_match_differences() {
-        // Runs without keys, without queries, with fewer keys than queries and with more.
-        let (query_starts, key_starts) = ([0i64, 2, 2, 6, 8], [0i64, 0, 3, 5, 10]);
-        for causal in [false, true] {
-            check_differences(
-                AttentionShape {
-                    heads: 1,
-                    head_size: 2,
-                    query_starts: &query_starts,
-                    key_starts: &key_starts,
-                    causal,
-                    scale: 1.0,
-                },
-                Dropout::new(0.2, Counter::new(1, 1, 1)).ok(),
-            );
-        }
-    }
-
-    #[test]
-    fn several_tiles_match_differences_and_all_layouts_agree() {
-        let rows = QUERY_TILE.max(KEY_TILE) + 20;
-        let starts = [0i64, rows as i64];
-        let dropout = Dropout::new(0.5, Counter::new(3, 2, 1)).ok();
-        for causal in [false, true] {
-            let shape = AttentionShape {
-                heads: 2,
-                head_size: 4,
-                query_starts: &starts,
-                key_starts: &starts,
-                causal,
-                scale: 0.5,
-            };
-            let width = shape.width();
-            let n = rows * width;
-            let qkv: Vec<f64> = random(3 * n, 1);
-            let do_: Vec<f64> = random(n, 2);
-            let part = |i: usize| &qkv[i * n..(i + 1) * n];
-            let (_, gradient) = both(shape, [part(0), part(1), part(2)], dropout, &do_);
-            // A directional derivative reaches all tiles at the price of two passes.
-            let direction: Vec<f64> = random(3 * n, 3);
-            let at = |step: f64| {
-                let x: Vec<f64> = qkv.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
-                dot(&both(shape, [&x[..n], &x[n..2 * n], &x[2 * n..]], dropout, &do_).0, &do_)
-            };
-            let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
-            assert_close(&[dot(&gradient, &direction)], &[expected], 1e-7);
-
-            let fuse = |parts: &[&[f64]]| -> Vec<f64> {
-                let row = |t: usize| {
-                    parts.iter().flat_map(move |x| x[t * width..(t + 1) * width].to_vec())
-                };
-                (0..rows).flat_map(row).collect()
-            };
-            let fused = fuse(&[part(0), part(1), part(2)]);
-            let rows_of = |i: usize| Rows::new(&fused[i * width..], 3 * width);
-            let (mut o, mut lse) = (vec![0.0; n], vec![0.0; rows * 2]);
-            let (q, k, v) = (rows_of(0), rows_of(1), rows_of(2));
-            let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: None };
-            attention_forward(shape, q, k, v, dropout, outputs).unwrap();
-            let saved = AttentionSaved { q, k, v, o: &o, lse: &lse, decisions: None };
-            let (mut dqkv, mut dq, mut dkv) = (vec![0.0; 3 * n], vec![0.0; n], vec![0.0; 2 * n]);
-            let into = AttentionGradients::Fused(&mut dqkv);
-            attention_backward(shape, saved, dropout, &do_, into).unwrap();
-            let into = AttentionGradients::FusedKeyValue { q: &mut dq, kv: &mut dkv };
-            attention_backward(shape, saved, dropout, &do_, into).unwrap();
-            let third = |i: usize| &gradient[i * n..(i + 1) * n];
-            assert_eq!(dqkv, fuse(&[third(0), third(1), third(2)]));
-            assert_eq!((&dq[..], dkv), (third(0), fuse(&[third(1), third(2)])));
-        }
-    }
-
-    #[test]
-    fn single_precision_follows_double() {
-        let starts = [0i64, 40, 190];
-        let shape = AttentionShape {
-            heads: 2,
-            head_size: 16,
-            query_starts: &starts,
-            key_starts: &starts,
-            causal: false,
-            scale: 0.25,
-        };
-        let n = 190 * 32;
-        let x: Vec<f32> = random(4 * n, 5);
-        let wide: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
-        let dropout = Dropout::new(0.1, Counter::new(3, 2, 1)).ok();
-        let (_, found) =
-            both(shape, [&x[..n], &x[n..2 * n], &x[2 * n..3 * n]], dropout, &x[3 * n..]);
-        let (_, expected) = both(
-            shape,
-            [&wide[..n], &wide[n..2 * n], &wide[2 * n..3 * n]],
-            dropout,
-            &wide[3 * n..],
-        );
-        assert_close(&found, &expected, 2e-5);
-    }
-
-    #[test]
-    fn threads_do_not_change_bits() {
-        let starts = [0i64, 200, 500, 507];
-        let shape = AttentionShape {
-            heads: 4,
-            head_size: 32,
-            query_starts: &starts,
-            key_starts: &starts,
-            causal: false,
-            scale: 0.2,
-        };
-        let n = 507 * 128;
-        let x: Vec<f32> = random(4 * n, 5);
-        let dropout = Dropout::new(0.1, Counter::new(1, 2, 3)).ok();
-        let (one, three) = with_one_and_three_threads(|| {
-            both(shape, [&x[..n], &x[n..2 * n], &x[2 * n..3 * n]], dropout, &x[3 * n..]).1
-        });
-        assert_same_bits(&one, &three);
     }
 }

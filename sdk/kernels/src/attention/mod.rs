@@ -11,12 +11,16 @@ pub mod probabilities;
 #[cfg(test)]
 mod reference;
 mod shape;
+pub mod terms;
 mod tile;
 
 use std::ops::Range;
 
 use crate::attention::ahead::{Ahead, product, steps_of};
 use crate::attention::shape::{DropoutRows, Run};
+use crate::attention::terms::AttentionTerms;
+use crate::attention::terms::head::Head;
+use crate::attention::terms::prepared::Prepared;
 use crate::attention::tile::{
     KEEP_LEN, KEY_TILE, QUERY_TILE, Softmax, Tile, finish_softmax, multiply_rows, softmax_tile,
     tile_len,
@@ -56,12 +60,42 @@ pub fn attention_forward<F: Float>(
     dropout: Option<Dropout>,
     outputs: AttentionOutputs<'_, F>,
 ) -> Result {
+    forward::<F, false>(shape, AttentionTerms::default(), [q, k, v], dropout, outputs)
+}
+
+/// [`attention_forward`] with more in its scores; for the room for decisions see
+/// [`AttentionShape::decisions_len_within`].
+///
+/// # Errors
+/// Also if the terms do not fit the shape.
+pub fn attention_forward_with<F: Float>(
+    shape: AttentionShape<'_>,
+    terms: AttentionTerms<'_, F>,
+    inputs: [Rows<'_, F>; 3],
+    dropout: Option<Dropout>,
+    outputs: AttentionOutputs<'_, F>,
+) -> Result {
+    if terms.is_empty() {
+        return forward::<F, false>(shape, terms, inputs, dropout, outputs);
+    }
+    forward::<F, true>(shape, terms, inputs, dropout, outputs)
+}
+
+/// Without `TERMS` these are not looked at, and no code for them is made.
+fn forward<F: Float, const TERMS: bool>(
+    shape: AttentionShape<'_>,
+    terms: AttentionTerms<'_, F>,
+    [q, k, v]: [Rows<'_, F>; 3],
+    dropout: Option<Dropout>,
+    outputs: AttentionOutputs<'_, F>,
+) -> Result {
     const NAME: &str = "attention_forward";
     let AttentionShape { heads, head_size, .. } = shape;
     let AttentionOutputs { o, lse, decisions } = outputs;
     let queries = AttentionShape::rows_of(shape.query_starts);
     let keys = AttentionShape::rows_of(shape.key_starts);
-    let runs = shape.runs(NAME, queries, keys)?;
+    let runs = shape.runs(NAME, queries, keys, terms.window)?;
+    let prepared = if TERMS { Some(Prepared::new(NAME, shape, terms, &runs)?) } else { None };
     q.check(NAME, "q", queries, shape.width())?;
     k.check(NAME, "k", keys, shape.width())?;
     v.check(NAME, "v", keys, shape.width())?;
@@ -69,7 +103,7 @@ pub fn attention_forward<F: Float>(
     check_len(NAME, "lse", queries * heads, lse.len())?;
     let decisions = match decisions {
         Some(decisions) => {
-            let len = shape.decisions_len()?;
+            let len = shape.decisions_len_within(terms.window)?;
             check_len(NAME, "decisions", len, decisions.len())?;
             Some(SharedRows::new(decisions, len))
         }
@@ -82,8 +116,9 @@ pub fn attention_forward<F: Float>(
     let dropout_rows = shape.dropout_rows(dropout);
     let (o, lse) = (SharedRows::new(o, shape.width()), SharedRows::new(lse, heads));
     for_each_weighed(&items, work, |&(run, head), next| {
-        let item = Item {
+        let item = Item::<F, TERMS> {
             shape: &shape,
+            terms: prepared.as_ref(),
             inputs: [&q, &k, &v],
             run,
             head,
@@ -98,8 +133,9 @@ pub fn attention_forward<F: Float>(
 }
 
 /// One head of one run; nobody else uses its part of the outputs meanwhile.
-struct Item<'a, 'o, F> {
+struct Item<'a, 'o, F, const TERMS: bool> {
     shape: &'a AttentionShape<'a>,
+    terms: Option<&'a Prepared<'a, F>>,
     inputs: [&'a Rows<'a, F>; 3],
     run: &'a Run,
     head: usize,
@@ -116,7 +152,7 @@ struct Room<'a, F> {
     state: Softmax<'a, F>,
 }
 
-impl<F: Float> Item<'_, '_, F> {
+impl<F: Float, const TERMS: bool> Item<'_, '_, F, TERMS> {
     fn run(&self, next: Option<(&Run, usize)>) {
         let Run { queries, keys, .. } = self.run;
         let (columns, head_size) = (self.shape.columns(self.head), self.shape.head_size);
@@ -124,7 +160,10 @@ impl<F: Float> Item<'_, '_, F> {
         let key_step = tile_len(keys.len(), KEY_TILE).max(1);
         let width = query_step.next_multiple_of(LANES);
         let panels_len = packed_len::<F>(head_size, query_step).next_multiple_of(LANES);
-        let len = ALIGN_SLACK + panels_len + key_step * width + 3 * width;
+        let mut len = ALIGN_SLACK + panels_len + key_step * width + 3 * width;
+        if TERMS && let Some(terms) = self.terms {
+            len += terms.head_len(self.run, query_step, false);
+        }
         let tiles = [queries.len().div_ceil(query_step), keys.len().div_ceil(key_step)];
         let steps = steps_of::<F>(key_step) + steps_of::<F>(query_step);
         let mut ahead = Ahead::new(tiles[0] * tiles[1] * steps);
@@ -147,6 +186,12 @@ impl<F: Float> Item<'_, '_, F> {
                 },
             };
             let [q, k, v] = self.inputs;
+            let mut terms = if TERMS {
+                self.terms
+                    .map(|all| Head::new(all, self.run, self.head, k, query_step, false, &mut rest))
+            } else {
+                None
+            };
             let mut decisions = self.decisions.map(|all| {
                 // SAFETY: nobody else uses this head's words.
                 unsafe { all.segment(0, self.run.decisions(self.head)) }
@@ -155,34 +200,41 @@ impl<F: Float> Item<'_, '_, F> {
                 let block = first..(first + query_step).min(queries.len());
                 let rows = q.part(queries.start + first, columns.start);
                 pack_queries(&rows, [block.len(), head_size], room.panels);
-                self.block(block, [k, v], key_step, &mut room, &mut decisions, &mut ahead);
+                let terms = terms.as_mut();
+                self.block(block, [k, v], key_step, &mut room, terms, &mut decisions, &mut ahead);
             }
         });
     }
 
     /// Outputs and logarithms of one block of queries, counted within the run, which are packed.
+    #[allow(clippy::too_many_arguments, reason = "a block brings all matrices together")]
     fn block(
         &self,
         queries: Range<usize>,
         [k, v]: [&Rows<'_, F>; 2],
         key_step: usize,
         Room { panels, scores, state }: &mut Room<'_, F>,
+        mut terms: Option<&mut Head<'_, F>>,
         decisions: &mut Option<&mut [u16]>,
         ahead: &mut Ahead<'_>,
     ) {
         let (columns, head_size) = (self.shape.columns(self.head), self.shape.head_size);
         let first_row = self.run.queries.start;
         let rows = first_row + queries.start..first_row + queries.end;
-        let key_count = self.run.keys.len();
+        let mut seen = 0..self.run.keys.len();
+        if TERMS && let Some(terms) = &mut terms {
+            seen = terms.keys(queries.clone());
+            terms.begin(queries.clone(), seen.clone(), panels);
+        }
         let mut keep;
         let mut known = false;
-        for first_key in (0..key_count).step_by(key_step) {
+        for first_key in seen.clone().step_by(key_step) {
             let tile = Tile {
                 queries: rows.len(),
-                keys: key_step.min(key_count - first_key),
+                keys: key_step.min(seen.end - first_key),
                 first_query: queries.start,
                 first_key,
-                causal_shift: self.shape.causal_shift(self.run),
+                causal_shift: if TERMS { None } else { self.shape.causal_shift(self.run) },
             }
             .trimmed();
             if tile.keys == 0 {
@@ -192,6 +244,9 @@ impl<F: Float> Item<'_, '_, F> {
             let first = self.run.keys.start + first_key;
             let keys = k.part(first, columns.start);
             scores_of(&tile, scale, &keys, head_size, panels, scores, ahead);
+            if TERMS && let Some(terms) = &terms {
+                terms.add(&tile, scores);
+            }
             let keep = match &self.dropout {
                 None => &[][..],
                 Some(rows) => {

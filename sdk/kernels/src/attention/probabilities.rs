@@ -20,7 +20,7 @@ pub fn attention_probabilities<F: Float>(
     const NAME: &str = "attention_probabilities";
     let queries = AttentionShape::rows_of(shape.query_starts);
     let keys = AttentionShape::rows_of(shape.key_starts);
-    let runs = shape.runs(NAME, queries, keys)?;
+    let runs = shape.runs(NAME, queries, keys, None)?;
     q.check(NAME, "q", queries, shape.width())?;
     k.check(NAME, "k", keys, shape.width())?;
     let mut all = Vec::with_capacity(runs.len());

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::attention::tile::{KEY_TILE, QUERY_TILE, Tile, tile_len};
+use crate::machine::lanes::LANES;
 use crate::philox::Dropout;
 use crate::runs::run_ranges;
 use crate::{KernelError, Result, check_len};
@@ -107,6 +108,7 @@ impl AttentionShape<'_> {
         kernel: &'static str,
         queries: usize,
         keys: usize,
+        window: Option<usize>,
     ) -> Result<Vec<Run>> {
         for (argument, found) in [("heads", self.heads), ("head_size", self.head_size)] {
             if found == 0 {
@@ -132,39 +134,42 @@ impl AttentionShape<'_> {
         let mut next = 0;
         let run = |(queries, keys): (Range<usize>, Range<usize>)| {
             let first = next;
-            next += self.heads * self.decisions_of(queries.len(), keys.len());
+            next += self.heads * self.decisions_of(queries.len(), keys.len(), window);
             Run { queries, keys, decisions: first..next, heads: self.heads }
         };
         Ok(queries.into_iter().zip(keys).map(run).collect())
     }
 
     /// Words of the decisions of one head of a run.
-    fn decisions_of(&self, queries: usize, keys: usize) -> usize {
+    fn decisions_of(&self, queries: usize, keys: usize, window: Option<usize>) -> usize {
         let (query_step, key_step) = (tile_len(queries, QUERY_TILE), tile_len(keys, KEY_TILE));
-        let causal_shift = self.causal_shift_of(queries, keys);
-        let firsts = |len: usize, step: usize| (0..len).step_by(step.max(1));
-        let tiles = firsts(queries, query_step)
-            .flat_map(|first| firsts(keys, key_step).map(move |key| (first, key)));
-        tiles
-            .map(|(first_query, first_key)| {
-                Tile {
-                    queries: query_step.min(queries - first_query),
-                    keys: key_step.min(keys - first_key),
-                    first_query,
-                    first_key,
-                    causal_shift,
-                }
-                .trimmed()
-                .keep_len()
+        let sight = Sight::new(queries, keys, self.causal, window);
+        let blocks = (0..queries).step_by(query_step.max(1));
+        let tiles = blocks.flat_map(|first_query| {
+            let count = query_step.min(queries - first_query);
+            let seen = sight.keys(first_query..first_query + count);
+            seen.clone().step_by(key_step.max(1)).map(move |first_key| Tile {
+                queries: count,
+                keys: key_step.min(seen.end - first_key),
+                first_query,
+                first_key,
+                causal_shift: None,
             })
-            .sum()
+        });
+        tiles.map(|tile| tile.keep_len()).sum()
     }
 
     /// Words of 16 decisions that a forward pass with dropout can leave to the backward pass: one bit for every query, key of its run
     /// and head, up to rounding. Errors: as the passes.
     pub fn decisions_len(&self) -> Result<usize> {
+        self.decisions_len_within(None)
+    }
+
+    /// As [`AttentionShape::decisions_len`], for the passes with a window
+    /// ([`crate::attention::terms::AttentionTerms::window`]).
+    pub fn decisions_len_within(&self, window: Option<usize>) -> Result<usize> {
         let (queries, keys) = (Self::rows_of(self.query_starts), Self::rows_of(self.key_starts));
-        let runs = self.runs("attention", queries, keys)?;
+        let runs = self.runs("attention", queries, keys, window)?;
         Ok(runs.last().map_or(0, |run| run.decisions.end))
     }
 
@@ -174,10 +179,74 @@ impl AttentionShape<'_> {
     }
 
     pub(super) fn causal_shift(&self, run: &Run) -> Option<isize> {
-        self.causal_shift_of(run.queries.len(), run.keys.len())
+        self.causal.then(|| run.keys.len() as isize - run.queries.len() as isize)
+    }
+}
+
+/// Which keys the queries of a run may see by where they stand.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sight {
+    /// Query `i` stands where key `i + shift` does.
+    shift: isize,
+    keys: usize,
+    /// How far before and after itself a query sees.
+    before: isize,
+    after: isize,
+}
+
+impl Sight {
+    pub(super) fn new(queries: usize, keys: usize, causal: bool, window: Option<usize>) -> Self {
+        // Further than any key, so that sums do not overflow.
+        let all = (queries + keys) as isize;
+        let window = window.map_or(all, |window| isize::try_from(window).unwrap_or(all).min(all));
+        let (shift, after) = (keys as isize - queries as isize, if causal { 0 } else { window });
+        Self { shift, keys, before: window, after }
     }
 
-    fn causal_shift_of(&self, queries: usize, keys: usize) -> Option<isize> {
-        self.causal.then(|| keys as isize - queries as isize)
+    /// The keys that some of the queries may see; begins at a multiple of [`LANES`].
+    pub(super) fn keys(&self, queries: Range<usize>) -> Range<usize> {
+        let within = |key: isize| key.clamp(0, self.keys as isize) as usize;
+        let first = within(queries.start as isize + self.shift - self.before);
+        let end = within(queries.end as isize + self.shift + self.after);
+        (first / LANES * LANES).min(end)..end
+    }
+
+    /// The queries that may see a key, among those given.
+    pub(super) fn queries(&self, key: usize, among: Range<usize>) -> Range<usize> {
+        let within = |query: isize| query.clamp(among.start as isize, among.end as isize) as usize;
+        let at = key as isize - self.shift;
+        within(at - self.after)..within(at + self.before + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sight_names_what_each_query_sees() {
+        for (queries, keys) in [(5, 5), (3, 40), (40, 3), (70, 70)] {
+            for (causal, window) in [(true, None), (false, Some(2)), (true, Some(0)), (false, None)]
+            {
+                let sight = Sight::new(queries, keys, causal, window);
+                let sees = |i: usize, j: usize| {
+                    let distance = j as isize - (i as isize + keys as isize - queries as isize);
+                    (!causal || distance <= 0)
+                        && window.is_none_or(|window| distance.unsigned_abs() <= window)
+                };
+                for j in 0..keys {
+                    let expected: Vec<usize> = (1..queries).filter(|&i| sees(i, j)).collect();
+                    assert_eq!(sight.queries(j, 1..queries).collect::<Vec<_>>(), expected);
+                }
+                for first in 0..queries {
+                    let block = first..(first + 3).min(queries);
+                    let seen = sight.keys(block.clone());
+                    let any = |j: &usize| block.clone().any(|i| sees(i, *j));
+                    let outside = (0..keys).filter(|j| !seen.contains(j));
+                    assert!(outside.into_iter().all(|j| !any(&j)));
+                    assert_eq!(seen.end, (0..keys).rfind(any).map_or(seen.end, |j| j + 1));
+                }
+            }
+        }
     }
 }

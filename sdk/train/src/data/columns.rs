@@ -18,6 +18,8 @@ pub struct Role {
     pub defaults: Vec<String>,
     /// Whether a file without such a column is an error.
     pub required: bool,
+    /// Whether a row without it is bad.
+    pub in_every_row: bool,
 }
 
 impl Role {
@@ -28,6 +30,7 @@ impl Role {
             flag: format!("--{}", name.replace('_', "-")),
             defaults: defaults.iter().map(|name| name.to_string()).collect(),
             required,
+            in_every_row: required,
         }
     }
 
@@ -94,13 +97,15 @@ fn find(
             .into());
     }
     let mut columns = Columns::default();
+    // A column that is there twice says more of a file than one that is missing.
+    let mut missing = None;
     // Named columns first, so that no default takes one of them.
     for role in roles {
         let Some(name) = named.get(&role.name) else { continue };
         match header.index(name) {
             Some(place) => place_once(header, role, place, &mut columns)?,
             None if may_come && !role.required => {}
-            None => return Err(missing_named(header, role, name, split).into()),
+            None => drop(missing.get_or_insert_with(|| missing_named(header, role, name, split))),
         }
     }
     for role in roles {
@@ -109,18 +114,21 @@ fn find(
         }
         match usual(header, role, &columns) {
             Some(place) => place_once(header, role, place, &mut columns)?,
-            None if role.required => return Err(missing_usual(header, role, split).into()),
+            None if role.required => {
+                missing.get_or_insert_with(|| missing_usual(header, role, split));
+            }
             None => {}
         }
     }
-    Ok(columns)
+    missing.map_or(Ok(columns), |missing| Err(missing.into()))
 }
 
 /// Gives a column to a role. Errors: there is another one of its name.
 fn place_once(header: &Header, role: &Role, place: usize, columns: &mut Columns) -> Result<()> {
     let name = &header.columns()[place];
     if header.columns()[place + 1..].contains(name) {
-        return Err(DataError::new(header.path())
+        return Err(header
+            .fault()
             .expected(format!("one column `{name}` for `{}`", role.name))
             .found(format!("`{name}` twice"))
             .remedy("give the columns different names")

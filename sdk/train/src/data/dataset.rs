@@ -40,37 +40,31 @@ pub struct DataOptions {
     pub split: Option<&'static str>,
     /// Whether targets must be there.
     pub targets: bool,
+    /// Columns by role of the file that the app was trained on, empty when that is not known: their names count as usual ones; a role
+    /// that is no target must have a column if it had one there, and is not looked for if it had none.
+    pub trained: Map<String, Value>,
 }
 
 /// The roles of an app's columns.
-fn roles<'a>(columns: impl Iterator<Item = &'a Column>, targets: bool) -> Vec<Role> {
+fn roles(columns: &[Column], options: &DataOptions) -> Vec<Role> {
+    let trained = &options.trained;
     columns
-        .map(|column| {
-            let names: Vec<&str> = column.names.iter().map(String::as_str).collect();
-            Role::new(&column.role, &names, column.required && (targets || !column.target))
+        .iter()
+        .filter(|column| {
+            let always = column.required || column.target || trained.is_empty();
+            always || trained.contains_key(&column.role)
         })
-        .collect()
-}
-
-/// The columns of an app that was trained on a file with the columns `trained` (names by role), for another file: the names there count as
-/// usual names; a column that is no target and that the training had must be there too, and one that it had not is not looked for.
-/// `trained` without entries says nothing.
-pub fn as_trained(columns: Vec<Column>, trained: &Map<String, Value>) -> Vec<Column> {
-    if trained.is_empty() {
-        return columns;
-    }
-    columns
-        .into_iter()
-        .filter_map(|mut column| match trained.get(&column.role) {
-            Some(name) => {
-                if let Some(name) = name.as_str() {
-                    column.names.retain(|known| known != name);
-                    column.names.insert(0, name.to_owned());
-                }
-                column.required |= !column.target;
-                Some(column)
+        .map(|column| {
+            let mut names: Vec<&str> = column.names.iter().map(String::as_str).collect();
+            let before = trained.get(&column.role).and_then(Value::as_str);
+            if let Some(name) = before {
+                names.retain(|known| *known != name);
+                names.insert(0, name);
             }
-            None => (column.required || column.target).then_some(column),
+            let required = column.required && (options.targets || !column.target);
+            let mut role = Role::new(&column.role, &names, required);
+            role.required |= before.is_some() && !column.target;
+            role
         })
         .collect()
 }
@@ -96,15 +90,16 @@ impl DatasetReader {
     /// Opens a file and finds the columns. Errors: see [`Reader`] and [`resolve`]; a column named for a role that the app does not have.
     pub fn open(path: &Path, columns: &[Column], options: &DataOptions) -> Result<DatasetReader> {
         let mut reader = Reader::open(path, options.read.clone())?;
-        let mut columns: Vec<&Column> = columns.iter().collect();
-        columns.sort_by(|a, b| a.role.cmp(&b.role));
-        let roles = roles(columns.iter().copied(), options.targets);
+        let mut roles = roles(columns, options);
+        roles.sort_by(|a, b| a.name.cmp(&b.name));
         let names: Vec<String> = roles
             .iter()
             .flat_map(|role| role.defaults.iter().chain(options.named.get(&role.name)).cloned())
             .collect();
         // Texts are alike in all formats; targets keep their types.
-        let texts = columns.iter().map(|column| !column.target).collect();
+        let is_target =
+            |role: &Role| columns.iter().any(|column| column.target && column.role == role.name);
+        let texts = roles.iter().map(|role| !is_target(role)).collect();
         reader.choose(&names, texts, chooser(roles.clone(), options))?;
         Ok(DatasetReader {
             reader,
@@ -140,7 +135,7 @@ impl DatasetReader {
                 .roles
                 .iter()
                 .zip(&row.fields)
-                .position(|(role, cell)| role.required && cell.is_none());
+                .position(|(role, cell)| role.in_every_row && cell.is_none());
             if let Some(missing) = missing {
                 if self.on_bad_row == OnBadRow::Skip {
                     self.incomplete += 1;
@@ -192,11 +187,10 @@ impl DatasetReader {
 /// change the one that it had.
 fn chooser(roles: Vec<Role>, options: &DataOptions) -> Choose {
     let (named, split) = (options.named.clone(), options.split);
+    // Without a column that every row must have the next row is bad; any other may still come.
     let mut so_far = roles.clone();
-    if options.read.on_bad_row == OnBadRow::Skip {
-        // Bad rows are those without a column that must be there, so such a column may still come.
-        so_far.iter_mut().for_each(|role| role.required = false);
-    }
+    let stops = options.read.on_bad_row == OnBadRow::Stop;
+    so_far.iter_mut().for_each(|role| role.required &= role.in_every_row && stops);
     let mut before: Vec<Option<usize>> = vec![None; roles.len()];
     Box::new(move |header, is_whole| {
         let columns = if is_whole {

@@ -190,7 +190,11 @@ impl Reader {
         };
         let columns = reader.read_header()?;
         reader.check_columns(columns.len())?;
-        reader.columns = Arc::new(Header::new(reader.source.path(), columns));
+        let header = Header::new(reader.source.path(), columns);
+        // JSON has none, and was read ahead.
+        let is_on_line = reader.source.line() > 0 && reader.places.is_empty();
+        let line = reader.source.line();
+        reader.columns = Arc::new(if is_on_line { header.on_line(line) } else { header });
         match options.wanted {
             Some(names) => reader.pick_columns(&names)?,
             None => reader.pick_all(),

@@ -96,24 +96,25 @@ fn create_like(path: &Path, old: Option<&Metadata>) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     let Some(old) = old else { return options.open(path) };
+    // Nobody else may look before it has the mode of the old one.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    make_like(&file, old)?;
+    Ok(file)
+}
+
+/// Gives a file owner and mode of the one that it will replace.
+fn make_like(file: &File, old: &Metadata) -> std::io::Result<()> {
     #[cfg(unix)]
     {
-        use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
-        // Nobody else may look before it has the mode of the old one.
-        let file = options.mode(0o600).open(path)?;
+        use std::os::unix::fs::{MetadataExt, fchown};
         // Only root can give a file away; a group is possible for its members.
-        if fchown(&file, Some(old.uid()), Some(old.gid())).is_err() {
-            let _ = fchown(&file, None, Some(old.gid()));
+        if fchown(file, Some(old.uid()), Some(old.gid())).is_err() {
+            let _ = fchown(file, None, Some(old.gid()));
         }
-        file.set_permissions(old.permissions())?;
-        Ok(file)
     }
-    #[cfg(not(unix))]
-    {
-        let file = options.open(path)?;
-        file.set_permissions(old.permissions())?;
-        Ok(file)
-    }
+    file.set_permissions(old.permissions())
 }
 
 impl Write for AtomicFile {
@@ -226,6 +227,15 @@ impl AtomicDir {
             );
         }
         names.sort_by_key(|name| name == last);
+        for name in &names {
+            let old = fs::symlink_metadata(into.join(name)).ok().filter(Metadata::is_file);
+            if let Some(old) = old {
+                let path = self.temporary.join(name);
+                File::open(&path)
+                    .and_then(|file| make_like(&file, &old))
+                    .map_err(|error| Error::io("set the mode of", path, error))?;
+            }
+        }
         pending::undisturbed(|| {
             for path in gone {
                 match fs::remove_file(path) {

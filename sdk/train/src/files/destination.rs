@@ -19,6 +19,9 @@ pub enum Destination {
 /// Finds out what `name` leads to. A pipe is opened, which waits for its reader. Errors: a directory, a file that may
 /// not be written to, a missing folder.
 pub fn find(name: &Path) -> Result<Destination> {
+    if name.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(Error::new(ErrorKind::InvalidInput, "the name of a directory; name a file"));
+    }
     let mut path = name.to_path_buf();
     for _ in 0..LINKS {
         let Some(last) = path.file_name() else {

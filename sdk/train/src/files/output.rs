@@ -271,7 +271,7 @@ mod tests {
                 let scratch = Scratch::new("round");
                 let path = scratch.path().join("p");
                 let columns = vec!["text".to_string()];
-                let mut output = Output::create(&path, format, columns).unwrap();
+                let mut output = OutputPlace::open(&path, format).unwrap().start(columns).unwrap();
                 let row = json!({ "text": text });
                 if let Err(error) = output.write(row.as_object().unwrap()) {
                     assert!(error.to_string().contains("row 1 of the output, column `text`"));

@@ -142,7 +142,7 @@ mod tests {
         // The check value of CRC-32/ISO-HDLC.
         assert_eq!(Checksum::of(b"123456789").crc32, "cbf43926");
         assert_eq!(Checksum::of(b"").crc32, "00000000");
-        let long: Vec<u8> = (0..3 * PART + 7).map(|i| (i * 31 >> 3) as u8).collect();
+        let long: Vec<u8> = (0..3 * PART + 7).map(|i| ((i * 31) >> 3) as u8).collect();
         let mut whole = Hasher::new();
         whole.update(&long);
         assert_eq!(Checksum::of(&long).crc32, format!("{:08x}", whole.finalize()));

@@ -235,12 +235,6 @@ impl TrainConfig {
         self.lr.or(default.filter(|lr| *lr > 0.0)).unwrap_or(5e-5)
     }
 
-    /// The label of rows that the loss leaves out, where it has one: its option `ignore_index`, by default -100 as in PyTorch.
-    pub fn ignored_label(&self) -> i64 {
-        let option = self.loss.as_ref().and_then(|loss| loss.options.get("ignore_index"));
-        option.and_then(Value::as_i64).unwrap_or(-100)
-    }
-
     /// The schedule.
     pub fn schedule(&self) -> Result<Schedule> {
         let warmup = self.schedule.warmup;

@@ -12,7 +12,6 @@ use crate::data::collation::{Sample, batch_options, collate_rows};
 use crate::error::{Error, Result};
 use crate::model::components::Components;
 use crate::model::network::Network;
-use crate::run::figures::mean_over;
 
 /// The metrics that an app asks for.
 pub fn metrics(components: &dyn Components, choices: &[Choice]) -> Result<Vec<LoadedMetric>> {

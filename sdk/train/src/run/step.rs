@@ -25,7 +25,7 @@ pub(crate) struct Micros {
 struct Share {
     /// Of its rows in all rows, which is its part in losses that are means over rows.
     rows: f64,
-    /// Of what its own loss is a mean over, see [`mean_over`].
+    /// Of what its own loss is a mean over, which the loss says.
     own: f64,
 }
 

@@ -7,7 +7,7 @@ use easytransfer_plugin::{
 };
 use serde_json::{Map as Json, Value};
 
-use crate::data::dataset::as_trained;
+use crate::data::dataset::DataOptions;
 use crate::data::store::{RecordStore, Storage};
 use crate::error::{Error, Result};
 use crate::files::lock::FolderLock;
@@ -44,9 +44,9 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         stage.app.observe_json(record)
     })?;
     // What the training data had not, the validation data must not have, or the figures would be of something else.
-    let valid_columns = as_trained(columns, records.columns());
+    let valid_data = DataOptions { trained: records.columns().clone(), ..job.valid_data.clone() };
     let read = |path: &std::path::PathBuf| {
-        RecordStore::read(path, &valid_columns, &job.valid_data, &storage, |_| Ok(()))
+        RecordStore::read(path, &columns, &valid_data, &storage, |_| Ok(()))
     };
     let valid = job.valid.as_ref().map(read).transpose()?;
     stage.app.observed().map_err(|error| in_file(error, &job.train))?;

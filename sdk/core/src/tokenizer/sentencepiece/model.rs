@@ -1,5 +1,5 @@
-//! The model file of SentencePiece: the few fields of its protocol buffer (`sentencepiece_model.proto`) that encoding needs.
-//! `FIELDS` lists them, beside those that change nothing; any other field is warned about by its number.
+//! The model file of SentencePiece: the few fields of its protocol buffer (`sentencepiece_model.proto`) that encoding
+//! needs. `FIELDS` lists them, beside those that change nothing; any other field is warned about by its number.
 
 use crate::error::{Result, fail};
 

@@ -1,7 +1,8 @@
 //! SentencePiece's own normalisation (`normalizer.cc`), byte for byte.
 //!
-//! The crate `tokenizers` applies the compiled rules to grapheme clusters, which differs from the library on decomposed text
-//! (marks, jamo) and on user-defined symbols; here the longest rule at each place wins, wherever clusters begin and end.
+//! The crate `tokenizers` applies the compiled rules to grapheme clusters, which differs from the library on
+//! decomposed text (marks, jamo) and on user-defined symbols; here the longest rule at each place wins, wherever
+//! clusters begin and end.
 
 use super::model::{Kind, Model};
 use super::prefixes::Prefixes;
@@ -157,7 +158,8 @@ impl Progress {
         self.origins.resize(self.bytes.len(), self.consumed);
     }
 
-    /// Takes the beginning of `text`, which is not empty; says how many bytes. `origin` gives the place of a byte of `text`.
+    /// Takes the beginning of `text`, which is not empty; says how many bytes. `origin` gives the place of a byte of
+    /// `text`.
     pub fn step(
         &mut self,
         normalizer: &Normalizer,

@@ -1,5 +1,6 @@
-//! How SentencePiece cuts normalised text into pieces: Unigram as in `unigram_model.cc`, BPE as in `bpe_model.cc`, words and
-//! characters. Where scores are equal, sums are rounded or a piece is unused, these decide as the library does.
+//! How SentencePiece cuts normalised text into pieces: Unigram as in `unigram_model.cc`, BPE as in `bpe_model.cc`,
+//! words and characters. Where scores are equal, sums are rounded or a piece is unused, these decide as the library
+//! does.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
@@ -67,8 +68,8 @@ impl Segmenter {
         self.pieces.get(text).filter(used).unwrap_or(self.unknown)
     }
 
-    /// Appends length and id of the pieces of `text`. `score` is that of all text before; scores are sums, so what is cut in
-    /// parts must be summed on to round alike.
+    /// Appends length and id of the pieces of `text`. `score` is that of all text before; scores are sums, so what is
+    /// cut in parts must be summed on to round alike.
     pub fn cut(
         &self,
         text: &[u8],

@@ -8,8 +8,9 @@ use crate::error::Result;
 use crate::tokenizer::settings::Settings;
 use crate::tokenizer::template::{Part, bert, build};
 
-/// What the model adds around a text. The file does not say; the configuration does (`add_bos_token`, `add_eos_token`), else the
-/// names of the control pieces tell the family: ALBERT "[CLS] A [SEP]", XLNet "A <sep> <cls>", T5 "A </s>" (it has no "<s>").
+/// What the model adds around a text. The file does not say; the configuration does (`add_bos_token`,
+/// `add_eos_token`), else the names of the control pieces tell the family: ALBERT "[CLS] A [SEP]", XLNet "A <sep>
+/// <cls>", T5 "A </s>" (it has no "<s>").
 pub fn template(
     ids: &HashMap<String, u32>,
     settings: &Settings,

@@ -13,12 +13,25 @@ use crate::error::{DataError, Result, excerpt};
 pub struct Header {
     path: PathBuf,
     columns: Vec<String>,
+    line: Option<u64>,
 }
 
 impl Header {
     /// The header of the file at `path`.
     pub fn new(path: &Path, columns: Vec<String>) -> Header {
-        Header { path: path.to_path_buf(), columns }
+        Header { path: path.to_path_buf(), columns, line: None }
+    }
+
+    /// The same, on a line of the file, counted from 1.
+    #[must_use]
+    pub fn on_line(mut self, line: u64) -> Header {
+        self.line = Some(line);
+        self
+    }
+
+    /// The start of an error about the header.
+    pub fn fault(&self) -> DataError {
+        DataError { line: self.line, ..DataError::new(&self.path) }
     }
 
     /// The file; `-` is standard input.
