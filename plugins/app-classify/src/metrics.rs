@@ -193,7 +193,7 @@ impl Metric for Regression {
     }
 
     fn info(&self) -> MetricInfo {
-        MetricInfo { lower_is_better: vec!["mse".to_owned()] }
+        MetricInfo { lower_is_better: vec!["mse".to_owned()], ..MetricInfo::default() }
     }
 }
 

@@ -57,8 +57,8 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     checks.check("a refused record names a column and what was expected and found", || {
         let app = learned(component)?;
         let folder = Folder::new()?;
-        let (tokenizer, mut row) = (folder.tokenizer()?, Row::new()?);
-        let Err(error) = app.features(&tokenizer, &Record::new(), &mut row) else {
+        let tokenizer = folder.tokenizer()?;
+        let Err(error) = app.features(&mut Asked::new(0), &tokenizer, &Record::new()) else {
             return skipped("no record is refused");
         };
         let Some(fault) = error.record_fault() else {

@@ -47,7 +47,7 @@ fn check_form(
     });
     checks.check(&name("says which way is better of figures that it has"), || {
         let metric = LoadedMetric::create(component, &defaults(component)?)?;
-        let unknown = metric.info()?.lower_is_better.into_iter().find(|it| !whole.contains_key(it));
+        let unknown = metric.info().lower_is_better.iter().find(|it| !whole.contains_key(*it));
         match unknown {
             Some(name) => {
                 failed(format!("{name:?} is none of {:?}", whole.keys().collect::<Vec<_>>()))

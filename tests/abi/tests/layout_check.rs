@@ -17,6 +17,8 @@ mod engine;
 mod frozen_0_1;
 #[path = "../../../sdk/abi/src/host.rs"]
 mod host;
+#[path = "../../../sdk/abi/src/net.rs"]
+mod net;
 #[path = "../../../sdk/abi/src/plugin.rs"]
 mod plugin;
 #[path = "../../../sdk/abi/src/session.rs"]
@@ -25,6 +27,7 @@ mod session;
 use data::*;
 use engine::*;
 use host::*;
+use net::*;
 use plugin::*;
 use session::*;
 

@@ -36,7 +36,7 @@ impl Tokenizer {
     fn pieces(&self, ids: &[i64], segment: u32) -> Result<tokenizers::Encoding> {
         let token = |(place, &id): (usize, &i64)| {
             let known = u32::try_from(id).ok();
-            let known = known.and_then(|id| Some((id, self.0.pipeline.id_to_token(id)?)));
+            let known = known.and_then(|id| Some((id, self.0.token_text(id)?)));
             known.ok_or_else(|| {
                 let message = format!(
                     "assemble: id {id} at position {place} is not in the vocabulary of {} tokens",

@@ -150,12 +150,6 @@ impl Measure {
         self.0.iter().any(|metric| metric.info().of == Counts::Answers)
     }
 
-    /// Whether less of a figure is better.
-    pub fn smaller_is_better(&self, figure: &str) -> bool {
-        let mut names = self.0.iter().flat_map(|metric| &metric.info().smaller_is_better);
-        names.any(|name| name == figure)
-    }
-
     /// Takes a batch and what the network said of it.
     pub fn update(&mut self, batch: &Map, outputs: &Map) -> Result<()> {
         let mut metrics = self.0.iter_mut().filter(|metric| metric.info().of == Counts::Outputs);
