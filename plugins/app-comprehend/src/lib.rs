@@ -1,5 +1,5 @@
-//! Extractive reading comprehension: which part of a text answers a question (Rajpurkar et al. 2016; Devlin et al. 2019). Texts of any
-//! length are read in windows that overlap, and the windows' answers compete.
+//! Extractive reading comprehension: which part of a text answers a question (Rajpurkar et al. 2016; Devlin et al.
+//! 2019). Texts of any length are read in windows that overlap, and the windows' answers compete.
 #![forbid(unsafe_code)]
 
 mod loss;
@@ -46,11 +46,11 @@ impl Default for Options {
     }
 }
 
-/// A linear head over each token with the scores of being the first and the last of the answer, in the form of Hugging Face's
-/// question answering ("qa_outputs").
+/// A linear head over each token with the scores of being the first and the last of the answer, in the form of
+/// Hugging Face's question answering ("qa_outputs").
 ///
-/// Predictions: {"answer", "score", "start", "end"}, offsets in characters of the context; with `no_answer` also its score, and an
-/// empty answer where that is the best; with `answers` above 1 the best ones under "answers".
+/// Predictions: {"answer", "score", "start", "end"}, offsets in characters of the context; with `no_answer` also its
+/// score, and an empty answer where that is the best; with `answers` above 1 the best ones under "answers".
 pub struct Comprehend {
     options: Options,
     max_length: usize,

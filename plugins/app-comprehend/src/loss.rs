@@ -4,9 +4,9 @@ use std::ffi::CStr;
 
 use easytransfer_plugin::{Call, DType, Loss, Map, NoOptions, Result, Tensor, nn};
 
-/// Mean of two softmax cross entropies over the tokens of each row: of the first token of the answer and of the last (Devlin et al.
-/// 2019). "span_logits" [T, 2], "starts" [B + 1], "first_token" and "last_token" [B] I64, places in their rows; rows weighted by
-/// "weights".
+/// Mean of two softmax cross entropies over the tokens of each row: of the first token of the answer and of the last
+/// (Devlin et al. 2019). "span_logits" [T, 2], "starts" [B + 1], "first_token" and "last_token" [B] I64, places in
+/// their rows; rows weighted by "weights".
 pub struct SpanLoss;
 
 /// A score that no softmax notices.

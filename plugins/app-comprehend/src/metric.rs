@@ -8,8 +8,8 @@ use serde_json::{Map as Json, Value, json};
 
 use super::record::answers_of;
 
-/// "exact_match" and "f1" in percent: means over the records of the best value among a record's gold answers. A record without an
-/// answer counts as right if nothing was answered (SQuAD 2.0).
+/// "exact_match" and "f1" in percent: means over the records of the best value among a record's gold answers. A
+/// record without an answer counts as right if nothing was answered (SQuAD 2.0).
 pub struct Squad {
     exact: f64,
     f1: f64,

@@ -30,8 +30,8 @@ pub fn text_of<'a>(record: &'a Record, role: &str) -> Result<&'a str> {
 
 /// The gold answers of a record; an empty list says that the text has none. `None` where the record does not say.
 ///
-/// Two forms are read: `{"text": ["..."], "answer_start": [3]}` and `[{"text": "...", "answer_start": 3}]`. `answer_start` counts
-/// characters (Unicode code points), as SQuAD does.
+/// Two forms are read: `{"text": ["..."], "answer_start": [3]}` and `[{"text": "...", "answer_start": 3}]`.
+/// `answer_start` counts characters (Unicode code points), as SQuAD does.
 pub fn answers_of(record: &Record) -> Result<Option<Vec<Answer>>> {
     let pairs: Vec<(&Value, &Value)> = match record.get("answers") {
         None | Some(Value::Null) => return Ok(None),

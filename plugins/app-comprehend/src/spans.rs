@@ -1,7 +1,8 @@
 //! From scores of tokens to spans: the best ones of a window, and the answer over all windows.
 //!
-//! As in the question answering pipeline of transformers 4: probabilities of first and last tokens are a softmax over the window's
-//! text and its first token, a span's score is their product, spans of one text add theirs up, and the windows' spans compete.
+//! As in the question answering pipeline of transformers 4: probabilities of first and last tokens are a softmax over
+//! the window's text and its first token, a span's score is their product, spans of one text add theirs up, and the
+//! windows' spans compete.
 
 use easytransfer_plugin::{Record, Result};
 use serde::{Deserialize, Serialize};
@@ -82,8 +83,8 @@ pub struct Join {
 }
 
 impl Join {
-    /// The prediction of a record: {"answer", "score", "start", "end"} with offsets in characters, "answers" with the best `count`
-    /// where that is more than one, and "no_answer" with its score where there may be none.
+    /// The prediction of a record: {"answer", "score", "start", "end"} with offsets in characters, "answers" with the
+    /// best `count` where that is more than one, and "no_answer" with its score where there may be none.
     pub fn answer(&self, context: &str, parts: &[Part]) -> Result<Record> {
         let text = |span: &Span| context[span.begin..span.end].to_lowercase();
         let mut spans: Vec<Span> = Vec::new();

@@ -25,8 +25,8 @@ impl Pieces {
         Ok(Self { question, context: tokenizer.pieces(context)? })
     }
 
-    /// Windows of the text's pieces that fill `max_length` tokens with the question and the special tokens; neighbours share `stride`
-    /// pieces. Errors: no room for more than `stride` pieces.
+    /// Windows of the text's pieces that fill `max_length` tokens with the question and the special tokens;
+    /// neighbours share `stride` pieces. Errors: no room for more than `stride` pieces.
     pub fn windows(
         &self,
         tokenizer: &Tokenizer,
@@ -53,8 +53,8 @@ impl Pieces {
         }
     }
 
-    /// Fills the row of a window: "ids", "segments", and per token the bytes of the text that it stands for, or with `whole_words`
-    /// those of its word ("begin", "end"; -1 for tokens of the question and special ones).
+    /// Fills the row of a window: "ids", "segments", and per token the bytes of the text that it stands for, or with
+    /// `whole_words` those of its word ("begin", "end"; -1 for tokens of the question and special ones).
     pub fn fill(
         &self,
         tokenizer: &Tokenizer,
@@ -101,7 +101,8 @@ impl Pieces {
         input.words().iter().map(place).collect()
     }
 
-    /// First and last token of an answer in the window's input; token 0, which stands for "no answer", where it lies outside.
+    /// First and last token of an answer in the window's input; token 0, which stands for "no answer", where it lies
+    /// outside.
     pub fn target(
         &self,
         tokenizer: &Tokenizer,

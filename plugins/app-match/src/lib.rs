@@ -1,5 +1,6 @@
-//! Matching by two towers: a text and its pair become vectors by encoders with the same weights or with their own, and texts that
-//! belong together become neighbours (Reimers and Gurevych 2019; Henderson et al. 2017 for negatives from the batch).
+//! Matching by two towers: a text and its pair become vectors by encoders with the same weights or with their own,
+//! and texts that belong together become neighbours (Reimers and Gurevych 2019; Henderson et al. 2017 for negatives
+//! from the batch).
 #![forbid(unsafe_code)]
 
 mod loss;
@@ -43,9 +44,11 @@ impl Default for Options {
 /// The second tower, where it has weights of its own.
 const SECOND: &str = "pair_encoder";
 
-/// Two towers. "vectors" [B, h] and "pair_vectors" [B, h], of Euclidean length 1, so that their inner product is the cosine.
+/// Two towers. "vectors" [B, h] and "pair_vectors" [B, h], of Euclidean length 1, so that their inner product is the
+/// cosine.
 ///
-/// Predictions: {"score"}, the cosine of the pair, where the record has both texts; {"vector"} where it has one of them.
+/// Predictions: {"score"}, the cosine of the pair, where the record has both texts; {"vector"} where it has one of
+/// them.
 pub struct Match {
     options: Options,
     max_length: usize,

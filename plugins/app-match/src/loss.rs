@@ -19,8 +19,9 @@ impl Default for Options {
     }
 }
 
-/// Softmax cross entropy over the scaled cosines of a text with the pairs of all rows, of which its own is right (Henderson et al.
-/// 2017; MultipleNegativesRankingLoss of sentence-transformers, whose scale is 20; InfoNCE with temperature 1 / scale).
+/// Softmax cross entropy over the scaled cosines of a text with the pairs of all rows, of which its own is right
+/// (Henderson et al. 2017; MultipleNegativesRankingLoss of sentence-transformers, whose scale is 20; InfoNCE with
+/// temperature 1 / scale).
 ///
 /// "vectors" and "pair_vectors" [B, h] of length 1. Symmetric: the mean with the loss of each pair over all texts.
 pub struct InBatchNegatives(Options);

@@ -5,9 +5,9 @@ use std::ffi::CStr;
 use easytransfer_plugin::{Map, Metric, NoOptions, Result, Stream};
 use serde_json::{Map as Json, Value, json};
 
-/// "recall@1": the share of texts whose own pair has the highest cosine among the pairs of the batch; "mrr": the mean of the inverse
-/// rank of the own pair. Both depend on the size of the batches, so they compare runs of one setting; search over a whole collection
-/// is another thing.
+/// "recall@1": the share of texts whose own pair has the highest cosine among the pairs of the batch; "mrr": the mean
+/// of the inverse rank of the own pair. Both depend on the size of the batches, so they compare runs of one setting;
+/// search over a whole collection is another thing.
 pub struct InBatchRecall {
     first: u64,
     inverse_ranks: f64,

@@ -1,4 +1,5 @@
-//! The head of masked language modelling: a layer, and scores over the vocabulary by the words' own vectors (Devlin et al. 2019).
+//! The head of masked language modelling: a layer, and scores over the vocabulary by the words' own vectors (Devlin
+//! et al. 2019).
 
 use easytransfer_plugin::{
     Activation, Error, Init, LayerNorm, Linear, LinearConfig, ModelInfo, Param, Result, Scope,

@@ -1,5 +1,5 @@
-//! Pretraining of encoders on plain text: masked language modelling with the head of the family's checkpoints, and masks that are drawn
-//! anew in every epoch (Devlin et al. 2019; Liu et al. 2019 for dynamic masks).
+//! Pretraining of encoders on plain text: masked language modelling with the head of the family's checkpoints, and
+//! masks that are drawn anew in every epoch (Devlin et al. 2019; Liu et al. 2019 for dynamic masks).
 #![forbid(unsafe_code)]
 
 mod head;
@@ -33,11 +33,11 @@ impl Default for Options {
     }
 }
 
-/// Masked language modelling. While training and evaluating tokens are hidden by random numbers that depend on the seed, the epoch
-/// and the record alone.
+/// Masked language modelling. While training and evaluating tokens are hidden by random numbers that depend on the
+/// seed, the epoch and the record alone.
 ///
-/// Predictions for texts that hold the mask token: {"masked": [{"position", "tokens": [...], "probabilities": [...]}]}, the likeliest
-/// tokens first, positions counted in tokens of the input.
+/// Predictions for texts that hold the mask token: {"masked": [{"position", "tokens": [...], "probabilities":
+/// [...]}]}, the likeliest tokens first, positions counted in tokens of the input.
 pub struct MaskedLm {
     options: Options,
     max_length: usize,

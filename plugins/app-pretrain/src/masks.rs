@@ -62,7 +62,8 @@ pub struct Masked {
 }
 
 impl Masking {
-    /// Of the chosen tokens 80 % become the mask token, 10 % another token, and 10 % stay. All numbers come from `rng`.
+    /// Of the chosen tokens 80 % become the mask token, 10 % another token, and 10 % stay. All numbers come from
+    /// `rng`.
     pub fn apply(&self, ids: &Ids, encoding: &Encoding, rng: &Rng) -> Result<Masked> {
         let len = encoding.len();
         // One number per token for each of: whether, how, and by what.

@@ -12,8 +12,8 @@ fn labels(outputs: &Map, batch: &Map) -> Result<Tensor> {
     batch.get("token_labels")?.index_select(0, &outputs.get("masked_places")?)
 }
 
-/// Softmax cross entropy over the vocabulary, mean over the hidden tokens; 0 where a batch has none. "masked_logits" [M, V],
-/// "masked_places" [M], "token_labels" [T].
+/// Softmax cross entropy over the vocabulary, mean over the hidden tokens; 0 where a batch has none. "masked_logits"
+/// [M, V], "masked_places" [M], "token_labels" [T].
 pub struct MaskedTokens;
 
 impl Loss for MaskedTokens {

@@ -4,8 +4,8 @@
 pub const ET_ABI_MAJOR: u32 = 0;
 /// Minor version: grows whenever a slot, an interface or a constant is added.
 pub const ET_ABI_MINOR: u32 = 2;
-/// Oldest minor version of `ET_ABI_MAJOR` whose plugins a host of this version takes: 0.2 gave slots of 0.1 another meaning, which
-/// happens no more from 1.0 on.
+/// Oldest minor version of `ET_ABI_MAJOR` whose plugins a host of this version takes: 0.2 gave slots of 0.1 another
+/// meaning, which happens no more from 1.0 on.
 pub const ET_ABI_MINOR_OLDEST: u32 = 2;
 /// First eight bytes of a plugin record, "ETPLUGIN" in little-endian order.
 pub const ET_PLUGIN_MAGIC: u64 = 0x4e49_4755_4c50_5445;

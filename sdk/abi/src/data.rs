@@ -105,8 +105,8 @@ pub struct et_host_data {
     pub row_new: Option<unsafe extern "C" fn(out: *mut *mut et_row) -> *mut et_error>,
     /// Gives a row back. Accepts NULL. [any-thread] since 0.1
     pub row_release: Option<unsafe extern "C" fn(row: *mut et_row)>,
-    /// Adds a field with one value per token, for instance "ids" or "segments". All token fields of one name space (the
-    /// text before the last '/' of the name) have the same length; the values are copied. Errors: SHAPE,
+    /// Adds a field with one value per token, for instance "ids" or "segments". All token fields of one name space
+    /// (the text before the last '/' of the name) have the same length; the values are copied. Errors: SHAPE,
     /// ALREADY_EXISTS. [one-at-a-time] since 0.1
     pub row_put_tokens: Option<
         unsafe extern "C" fn(
@@ -116,8 +116,8 @@ pub struct et_host_data {
             len: usize,
         ) -> *mut et_error,
     >,
-    /// Adds a field of `len` integers per row, for instance "labels"; the values are copied. Batches have shape [B] when
-    /// `len` is 1, else [B, len]; every row of a batch must agree. [one-at-a-time] since 0.1
+    /// Adds a field of `len` integers per row, for instance "labels"; the values are copied. Batches have shape [B]
+    /// when `len` is 1, else [B, len]; every row of a batch must agree. [one-at-a-time] since 0.1
     pub row_put_i64: Option<
         unsafe extern "C" fn(
             row: *mut et_row,
@@ -137,7 +137,8 @@ pub struct et_host_data {
     >,
     /// Number of tokens of the row: the sum over its name spaces. [one-at-a-time] since 0.2
     pub row_tokens_len: Option<unsafe extern "C" fn(row: *const et_row) -> usize>,
-    /// Copies every field of `source` into `row` under `prefix` + name. Errors: ALREADY_EXISTS. [one-at-a-time] since 0.1
+    /// Copies every field of `source` into `row` under `prefix` + name. Errors: ALREADY_EXISTS. [one-at-a-time] since
+    /// 0.1
     pub row_merge: Option<
         unsafe extern "C" fn(
             row: *mut et_row,
@@ -145,9 +146,10 @@ pub struct et_host_data {
             source: *const et_row,
         ) -> *mut et_error,
     >,
-    /// Collates rows into a batch without padding. Token fields are concatenated to [T]; each name space with token fields also
-    /// gets "starts" [B+1] (cumulative lengths) and "positions" [T] (0, 1, ... within each run) unless a field of that name
-    /// exists. All integers are I64. Errors: SHAPE, naming the field and the row. [any-thread] since 0.1
+    /// Collates rows into a batch without padding. Token fields are concatenated to [T]; each name space with token
+    /// fields also gets "starts" [B+1] (cumulative lengths) and "positions" [T] (0, 1, ... within each run) unless a
+    /// field of that name exists. All integers are I64. Errors: SHAPE, naming the field and the row. [any-thread]
+    /// since 0.1
     pub batch_from_rows: Option<
         unsafe extern "C" fn(
             rows: *const *const et_row,
@@ -229,7 +231,8 @@ pub struct et_host_config {
     pub release: Option<unsafe extern "C" fn(config: *mut et_config)>,
     /// 1 if the key exists and is not null, else 0. [any-thread] since 0.1
     pub has: Option<unsafe extern "C" fn(config: *const et_config, key: et_str) -> i32>,
-    /// A number. Errors: NOT_FOUND, BAD_INPUT naming the key and the type found (so for the next three). [any-thread] since 0.1
+    /// A number. Errors: NOT_FOUND, BAD_INPUT naming the key and the type found (so for the next three). [any-thread]
+    /// since 0.1
     pub f64_at: Option<
         unsafe extern "C" fn(config: *const et_config, key: et_str, out: *mut f64) -> *mut et_error,
     >,
@@ -279,9 +282,9 @@ pub struct et_encode_options {
 pub struct et_host_tokenizer {
     /// Bytes filled by the host.
     pub struct_size: usize,
-    /// Loads from a directory or a file: `tokenizer.json`, `vocab.txt`, SentencePiece `.model`, or `vocab.json` with `merges.txt`.
-    /// Padding and truncation that a file switches on are switched off. Errors: NOT_FOUND naming the files looked for, BAD_INPUT.
-    /// [any-thread] since 0.1
+    /// Loads from a directory or a file: `tokenizer.json`, `vocab.txt`, SentencePiece `.model`, or `vocab.json` with
+    /// `merges.txt`. Padding and truncation that a file switches on are switched off. Errors: NOT_FOUND naming the
+    /// files looked for, BAD_INPUT. [any-thread] since 0.1
     pub load:
         Option<unsafe extern "C" fn(path: et_str, out: *mut *mut et_tokenizer) -> *mut et_error>,
     /// Another reference to the same tokenizer. [any-thread] since 0.1
@@ -322,13 +325,15 @@ pub struct et_host_tokenizer {
             out: *mut *mut et_buffer,
         ) -> *mut et_error,
     >,
-    /// Writes the tokenizer's files into an existing directory, so that `load` and Hugging Face can read them. [any-thread] since 0.1
+    /// Writes the tokenizer's files into an existing directory, so that `load` and Hugging Face can read them.
+    /// [any-thread] since 0.1
     pub save: Option<
         unsafe extern "C" fn(tokenizer: *const et_tokenizer, directory: et_str) -> *mut et_error,
     >,
     /// Number of tokens. [any-thread] since 0.1
     pub encoding_len: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> usize>,
-    /// Token ids, `encoding_len` of them, valid while the encoding lives (so for the next three). [any-thread] since 0.1
+    /// Token ids, `encoding_len` of them, valid while the encoding lives (so for the next three). [any-thread] since
+    /// 0.1
     pub encoding_ids: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> *const i64>,
     /// Segment of each token: 0 for the text, 1 for the pair. [any-thread] since 0.1
     pub encoding_segments: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> *const i64>,
@@ -340,11 +345,13 @@ pub struct et_host_tokenizer {
     pub encoding_truncated: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> i32>,
     /// Gives an encoding back. Accepts NULL. [any-thread] since 0.1
     pub encoding_release: Option<unsafe extern "C" fn(encoding: *mut et_encoding)>,
-    /// Number of the word of its text that each token belongs to, counted from 0 (words as the tokenizer's pre-tokenizer cuts them); -1 for special tokens.
-    /// `encoding_len` values, valid while the encoding lives. [any-thread] since 0.2
+    /// Number of the word of its text that each token belongs to, counted from 0 (words as the tokenizer's
+    /// pre-tokenizer cuts them); -1 for special tokens. `encoding_len` values, valid while the encoding lives.
+    /// [any-thread] since 0.2
     pub encoding_words: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> *const i64>,
-    /// Makes a model's input of one list of ids, or of two when `second` is not NULL: with special tokens and segments, as `encode` of the texts behind them would. Nothing is
-    /// cut, and offsets are 0. `encoding_words` of the result tells the lists' ids from special tokens: places in their list. [any-thread] since 0.2
+    /// Makes a model's input of one list of ids, or of two when `second` is not NULL: with special tokens and
+    /// segments, as `encode` of the texts behind them would. Nothing is cut, and offsets are 0. `encoding_words` of
+    /// the result tells the lists' ids from special tokens: places in their list. [any-thread] since 0.2
     pub assemble: Option<
         unsafe extern "C" fn(
             tokenizer: *const et_tokenizer,

@@ -27,7 +27,8 @@ pub struct et_host_context {
     pub source: Option<unsafe extern "C" fn(context: *const et_context) -> u64>,
     /// Number of the record in its source. since 0.2
     pub record: Option<unsafe extern "C" fn(context: *const et_context) -> u64>,
-    /// Number of records of the source, as far as they can be read by `record_at`: 0 where the source is read as it comes. since 0.2
+    /// Number of records of the source, as far as they can be read by `record_at`: 0 where the source is read as it
+    /// comes. since 0.2
     pub records_len: Option<unsafe extern "C" fn(context: *const et_context) -> u64>,
     /// Another record of the source as a JSON object from role to value. Errors: NOT_FOUND. since 0.2
     pub record_at: Option<
@@ -37,7 +38,8 @@ pub struct et_host_context {
             out: *mut *mut et_buffer,
         ) -> *mut et_error,
     >,
-    /// Random numbers that depend on the run's seed, the source, the epoch and the record alone, borrowed for the call. since 0.2
+    /// Random numbers that depend on the run's seed, the source, the epoch and the record alone, borrowed for the
+    /// call. since 0.2
     pub rng: Option<
         unsafe extern "C" fn(context: *mut et_context, out: *mut *mut et_rng) -> *mut et_error,
     >,
@@ -49,8 +51,8 @@ pub struct et_host_context {
 pub struct et_host_net {
     /// Bytes filled by the host.
     pub struct_size: usize,
-    /// Runs the encoder (module "") or a module that the app declared on a batch; its outputs are added to `outputs`. `call` is that of `forward`, or another.
-    /// Errors: NOT_FOUND, the model's. since 0.2
+    /// Runs the encoder (module "") or a module that the app declared on a batch; its outputs are added to `outputs`.
+    /// `call` is that of `forward`, or another. Errors: NOT_FOUND, the model's. since 0.2
     pub run: Option<
         unsafe extern "C" fn(
             net: *mut et_net,
@@ -60,7 +62,8 @@ pub struct et_host_net {
             outputs: *mut et_map,
         ) -> *mut et_error,
     >,
-    /// The tensor of a parameter of the whole set by its name, on the tape while training: for heads that are tied to the encoder. Errors: NOT_FOUND. since 0.2
+    /// The tensor of a parameter of the whole set by its name, on the tape while training: for heads that are tied to
+    /// the encoder. Errors: NOT_FOUND. since 0.2
     pub param: Option<
         unsafe extern "C" fn(
             net: *mut et_net,

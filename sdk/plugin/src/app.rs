@@ -66,11 +66,11 @@ pub struct AppInfo {
     pub labels: Vec<String>,
     /// Entries for config.json, so that other tools read the saved model.
     pub config: Json<String, Value>,
-    /// The task of the model whose head this is, one of [`ModelInfo::tasks`], so that a saved model is read back by the class that
-    /// other tools have for it; empty for a head of the app's own.
+    /// The task of the model whose head this is, one of [`ModelInfo::tasks`], so that a saved model is read back by
+    /// the class that other tools have for it; empty for a head of the app's own.
     pub task: String,
-    /// Whether parameters of the head start from the checkpoint's values where it has them, as those of pretraining do; otherwise
-    /// they are new.
+    /// Whether parameters of the head start from the checkpoint's values where it has them, as those of pretraining
+    /// do; otherwise they are new.
     pub pretrained_head: bool,
     /// Whether features differ from epoch to epoch (dynamic masking), so that none may be kept.
     pub fresh: bool,
@@ -78,8 +78,9 @@ pub struct AppInfo {
     pub finish: bool,
     /// Networks that [`App::forward`] runs besides the encoder.
     pub modules: Vec<Module>,
-    /// Most tokens that the features of a record have, special ones included, as known after [`App::build`]; 0 when there is no such
-    /// number. With it a run of batches limited by rows needs no pass over the data to count its steps.
+    /// Most tokens that the features of a record have, special ones included, as known after [`App::build`]; 0 when
+    /// there is no such number. With it a run of batches limited by rows needs no pass over the data to count its
+    /// steps.
     pub longest: usize,
 }
 
@@ -106,8 +107,9 @@ pub trait App: Send + Sync + Sized + 'static {
     /// Columns that records need.
     fn columns(&self) -> Vec<Column>;
 
-    /// Sees every training record before training. Refuses what [`App::features`] would refuse: bad rows should be known before the
-    /// first step, and features are made when a row's turn comes. [`Error::record`](crate::Error::record) makes the refusal.
+    /// Sees every training record before training. Refuses what [`App::features`] would refuse: bad rows should be
+    /// known before the first step, and features are made when a row's turn comes.
+    /// [`Error::record`](crate::Error::record) makes the refusal.
     fn observe(&mut self, record: &Record) -> Result<()>;
 
     /// All records were seen.
@@ -131,8 +133,8 @@ pub trait App: Send + Sync + Sized + 'static {
     /// Declares the parameters of the head in `scope`, the root of the set.
     fn build(&mut self, scope: &Scope, model: &ModelInfo) -> Result<()>;
 
-    /// Computes what the loss and [`App::decode`] read. As written it runs the encoder once and then [`App::head`]; apps that want
-    /// more of the net (two towers, a tied head) have one of their own.
+    /// Computes what the loss and [`App::decode`] read. As written it runs the encoder once and then [`App::head`];
+    /// apps that want more of the net (two towers, a tied head) have one of their own.
     fn forward(
         &self,
         call: &Call<'_>,

@@ -24,8 +24,8 @@ pub trait Loss: Send + Sized + 'static {
     /// The loss as a scalar tensor.
     fn forward(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor>;
 
-    /// The loss of each row by itself, [B]; [`Loss::forward`] is their mean, weighted by "weights" where the batch has them. As
-    /// written, rows have none.
+    /// The loss of each row by itself, [B]; [`Loss::forward`] is their mean, weighted by "weights" where the batch
+    /// has them. As written, rows have none.
     #[allow(
         unused_variables,
         reason = "a loss without one per row does nothing with its arguments"
@@ -34,8 +34,8 @@ pub trait Loss: Send + Sized + 'static {
         Err(Error::new(abi::ET_ERR_UNIMPLEMENTED, "this loss has no loss per row"))
     }
 
-    /// What [`Loss::forward`] is a mean over: rows, tokens, or the sum of their weights. Means over several batches weigh each by
-    /// this. As written: the sum of "weights", else the number of rows.
+    /// What [`Loss::forward`] is a mean over: rows, tokens, or the sum of their weights. Means over several batches
+    /// weigh each by this. As written: the sum of "weights", else the number of rows.
     fn weight(&mut self, batch: &Map) -> Result<f64> {
         weight_of_rows(batch)
     }

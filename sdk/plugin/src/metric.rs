@@ -50,7 +50,8 @@ pub trait Metric: Send + Sized + 'static {
         Err(Error::new(abi::ET_ERR_UNIMPLEMENTED, "this metric counts answers, not outputs"))
     }
 
-    /// Counts predictions beside their records; called instead of [`Metric::update`] where [`Metric::info`] asks for answers.
+    /// Counts predictions beside their records; called instead of [`Metric::update`] where [`Metric::info`] asks for
+    /// answers.
     #[allow(unused_variables, reason = "a metric of outputs does nothing with its arguments")]
     fn answers(&mut self, answers: &[Record], records: &[Record]) -> Result<()> {
         Err(Error::new(abi::ET_ERR_UNIMPLEMENTED, "this metric counts outputs, not answers"))

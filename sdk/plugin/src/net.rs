@@ -1,5 +1,5 @@
-//! What an app can ask the host, from both sides: while it makes features ([`Context`], [`ContextHost`]) and while it computes
-//! ([`Net`], [`NetHost`]).
+//! What an app can ask the host, from both sides: while it makes features ([`Context`], [`ContextHost`]) and while it
+//! computes ([`Net`], [`NetHost`]).
 
 use crate::component::{Call, guard, put_text};
 use crate::host::{call, interface, missing, slot};
@@ -194,8 +194,9 @@ impl Net<'_> {
         Ok(Self { raw, table: net_table()?, lifetime: PhantomData })
     }
 
-    /// Runs the encoder (`module` "") or a module that the app declared; the outputs are added to `outputs`. The batch needs the
-    /// model's fields ("ids", "positions", "starts" ...): [`Map::below`] takes those of one name space.
+    /// Runs the encoder (`module` "") or a module that the app declared; the outputs are added to `outputs`. The
+    /// batch needs the model's fields ("ids", "positions", "starts" ...): [`Map::below`] takes those of one name
+    /// space.
     pub fn run(
         &mut self,
         module: &str,
@@ -210,7 +211,8 @@ impl Net<'_> {
         )
     }
 
-    /// The tensor of a parameter of the whole set by its name, on the tape while training: for heads that are tied to the encoder.
+    /// The tensor of a parameter of the whole set by its name, on the tape while training: for heads that are tied to
+    /// the encoder.
     pub fn param(&mut self, name: &str) -> Result<Tensor> {
         let mut out = null_mut();
         call!(self.table, et_host_net.param(self.raw, borrow(name), &mut out))?;

@@ -164,13 +164,14 @@ impl Tokenizer {
         unsafe { Encoding::from_raw(out) }
     }
 
-    /// Encodes a text without special tokens and without a limit, to be cut into windows or aligned with words and then handed to
-    /// [`Tokenizer::assemble`].
+    /// Encodes a text without special tokens and without a limit, to be cut into windows or aligned with words and
+    /// then handed to [`Tokenizer::assemble`].
     pub fn pieces(&self, text: &str) -> Result<Encoding> {
         self.encode_with(text, None, 0, false)
     }
 
-    /// The model's input for pieces: with special tokens and segments as [`Tokenizer::encode`] of the texts behind them has it.
+    /// The model's input for pieces: with special tokens and segments as [`Tokenizer::encode`] of the texts behind
+    /// them has it.
     pub fn assemble(&self, first: &[i64], second: Option<&[i64]>) -> Result<Encoding> {
         let (pair, pair_len) = second.map_or((null(), 0), |second| (second.as_ptr(), second.len()));
         let mut out = null_mut();
@@ -248,7 +249,8 @@ encoding_slices! {
     special = encoding_special * 1,
     /// Begin and end of each token, byte offsets into its text.
     offsets = encoding_offsets * 2,
-    /// Number of the word of its text that each token belongs to, -1 for special tokens; of [`Tokenizer::assemble`], places in the lists.
+    /// Number of the word of its text that each token belongs to, -1 for special tokens; of [`Tokenizer::assemble`],
+    /// places in the lists.
     words = encoding_words * 1,
 }
 
@@ -360,7 +362,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Reads what [`Stream::write_map`] wrote into fresh tensors with the shapes of `map`. Errors when names or sizes differ.
+    /// Reads what [`Stream::write_map`] wrote into fresh tensors with the shapes of `map`. Errors when names or sizes
+    /// differ.
     pub fn read_map(&mut self, map: &mut crate::Map) -> Result<()> {
         let names = map.names();
         let count = self.read_u64()? as usize;

@@ -1,5 +1,5 @@
-//! Apps that make rows of a record, run models as they like and join answers, beside reference implementations. The goldens are
-//! made by `tests/parity/make_apps.py`.
+//! Apps that make rows of a record, run models as they like and join answers, beside reference implementations. The
+//! goldens are made by `tests/parity/make_apps.py`.
 
 use std::collections::HashMap;
 use std::path::Path;

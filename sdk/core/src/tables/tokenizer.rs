@@ -123,7 +123,8 @@ unsafe extern "C" fn encode(
 ) -> *mut et_error {
     let _span = crate::profile::work("encode");
     guard(|| {
-        // SAFETY: the boundary's contract: a live tokenizer, readable texts, options or NULL, and a writable out pointer.
+        // SAFETY: the boundary's contract: a live tokenizer, readable texts, options or NULL, and a writable out
+        // pointer.
         unsafe {
             let pair = if pair.is_null() { None } else { Some(str_from(pair.read())?) };
             let options = options_from(options)?;
@@ -206,7 +207,8 @@ unsafe extern "C" fn assemble(
     result: *mut *mut et_encoding,
 ) -> *mut et_error {
     guard(|| {
-        // SAFETY: the boundary's contract: a live tokenizer, lists of those lengths or NULL, and a writable out pointer.
+        // SAFETY: the boundary's contract: a live tokenizer, lists of those lengths or NULL, and a writable out
+        // pointer.
         unsafe {
             let second =
                 if second.is_null() { None } else { Some(slice_from(second, second_len)?) };

@@ -12,8 +12,8 @@ impl Tokenizer {
         self.0.special.as_ref().map_or(0, |special| special.added_tokens(pair))
     }
 
-    /// The input that `encode` would make of texts whose pieces these are. `words` of the result are places in the lists.
-    /// Errors: `INVALID_ARGUMENT` for an id outside of the vocabulary.
+    /// The input that `encode` would make of texts whose pieces these are. `words` of the result are places in the
+    /// lists. Errors: `INVALID_ARGUMENT` for an id outside of the vocabulary.
     pub fn assemble(&self, first: &[i64], second: Option<&[i64]>) -> Result<Encoding> {
         let first = self.pieces(first, 0)?;
         let joined = match (&self.0.special, second) {

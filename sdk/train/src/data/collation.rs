@@ -7,7 +7,8 @@ use easytransfer_plugin::{Map, Row};
 use crate::data::batching::BatchOptions;
 use crate::error::{Error, Result};
 
-/// The features of one record: its rows, each of which knows the record ("record") and the source ("source") that it came from.
+/// The features of one record: its rows, each of which knows the record ("record") and the source ("source") that it
+/// came from.
 pub struct Sample {
     rows: Vec<Row>,
     tokens: usize,

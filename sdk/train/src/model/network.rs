@@ -209,8 +209,8 @@ fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> R
     Ok(())
 }
 
-/// The networks that an app runs besides the encoder. With `copy` they begin with the values of the parameters that are there, the
-/// encoder's.
+/// The networks that an app runs besides the encoder. With `copy` they begin with the values of the parameters that
+/// are there, the encoder's.
 pub fn modules(
     app: &LoadedApp,
     component: &ComponentRef,
@@ -236,7 +236,8 @@ pub fn modules(
 }
 
 impl Network {
-    /// Builds the network that `config.json` in `directory` describes, but for the options in `replaced`, under the app's head.
+    /// Builds the network that `config.json` in `directory` describes, but for the options in `replaced`, under the
+    /// app's head.
     pub fn new(
         components: &dyn Components,
         mut stage: AppStage,
@@ -274,8 +275,8 @@ impl Network {
         }
         let load = || {
             let mut load_report = LoadReport::default();
-            // An encoder is loaded before the head is declared, so that a head in the checkpoint lands in the new one only where the
-            // app wants it.
+            // An encoder is loaded before the head is declared, so that a head in the checkpoint lands in the new one
+            // only where the app wants it.
             let expect = match start {
                 Start::Encoder => Some(Expect::Encoder),
                 Start::EncoderAllowMissing => Some(Expect::Some),

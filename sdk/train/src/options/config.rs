@@ -42,7 +42,8 @@ pub struct ScheduleOptions {
     pub end: f64,
 }
 
-/// What the backward pass computes again instead of finding it kept. Written as text; read also from true (`Cheap`) and false (`None`).
+/// What the backward pass computes again instead of finding it kept. Written as text; read also from true (`Cheap`)
+/// and false (`None`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", from = "RecomputeOption")]
 pub enum Recompute {
@@ -192,7 +193,8 @@ pub fn schema() -> Value {
 }
 
 impl TrainConfig {
-    /// Checks options against the schema, fills in defaults, and reads them. `origin` names the file or flag in messages.
+    /// Checks options against the schema, fills in defaults, and reads them. `origin` names the file or flag in
+    /// messages.
     pub fn from_value(mut value: Value, origin: &str) -> Result<TrainConfig> {
         options::validate(&schema(), &mut value, origin, "")?;
         let config: TrainConfig = serde_json::from_value(value).map_err(|error| Error::Config {

@@ -25,8 +25,8 @@ pub fn metrics(components: &dyn Components, choices: &[Choice]) -> Result<Vec<Lo
         .collect()
 }
 
-/// Names of the figures of a network of which less is better: the loss, those of which a metric says so, and the app's best one if the app
-/// does. Errors: an app that says neither "max" nor "min".
+/// Names of the figures of a network of which less is better: the loss, those of which a metric says so, and the
+/// app's best one if the app does. Errors: an app that says neither "max" nor "min".
 pub fn lower_is_better(components: &dyn Components, network: &Network) -> Result<Vec<String>> {
     let info = &network.app_info;
     let mut names = vec!["loss".to_owned()];
@@ -46,8 +46,8 @@ pub fn lower_is_better(components: &dyn Components, network: &Network) -> Result
     Ok(names)
 }
 
-/// Runs the network over all rows of the samples without a tape, batch by batch, rows of like length together; `each` gets the
-/// numbers of the rows (counted over all samples), batch and outputs.
+/// Runs the network over all rows of the samples without a tape, batch by batch, rows of like length together; `each`
+/// gets the numbers of the rows (counted over all samples), batch and outputs.
 pub fn run(
     network: &mut Network,
     samples: &[impl Borrow<Sample>],
@@ -94,8 +94,8 @@ impl MeanLoss {
     }
 }
 
-/// Figures of the network on labelled samples, which come in windows, with the mean loss under "loss" when one is given. `record`
-/// gives the record of a sample, which is asked where a metric counts answers.
+/// Figures of the network on labelled samples, which come in windows, with the mean loss under "loss" when one is
+/// given. `record` gives the record of a sample, which is asked where a metric counts answers.
 pub fn evaluate<S: Borrow<Sample>>(
     components: &dyn Components,
     network: &mut Network,

@@ -1,11 +1,12 @@
-//! Numbers of training steps that are perhaps not computed yet. A card computes behind the host, and reading a number waits for it; so
-//! losses and norms stay tensors until somebody asks for them.
+//! Numbers of training steps that are perhaps not computed yet. A card computes behind the host, and reading a number
+//! waits for it; so losses and norms stay tensors until somebody asks for them.
 
 use easytransfer_plugin::Tensor;
 
 use crate::error::Result;
 
-/// Steps after which their numbers are read even if nobody asked: a loss that is no number should not go unnoticed for long.
+/// Steps after which their numbers are read even if nobody asked: a loss that is no number should not go unnoticed
+/// for long.
 pub const MOST_UNREAD: usize = 64;
 
 /// A step whose numbers nobody has read.
