@@ -473,6 +473,11 @@ extern "C" {
 #define ET_POOL_MAX 3
 
 /**
+ * The members of `et_attention` from `window` on, asked for with the family "attention" of `et_host_nn.supports`.
+ */
+#define ET_ATTENTION_TERMS 1
+
+/**
  * All zeros.
  */
 #define ET_INIT_ZEROS 1
@@ -1842,9 +1847,10 @@ typedef struct et_layer_norm {
  *
  * S[i, j] = scale (q_i k_j + p_i K[b] + k_j Q[b] + s[i, differ]) + bias[c].
  *
- * All but the first product are there only if the caller gives them. K and Q are tables of positions, p the queries of positions and s the
- * scores of segments; b and c are the buckets of the distance `j - (i + lk - lq)` between query `i` of the run's `lq` and key `j` of its
- * `lk`: the last query stands where the last key does, as with a cache of keys. A query that sees no key gives zeros.
+ * All but the first product are there only if the caller gives them. K and Q are tables of positions, p the queries
+ * of positions and s the scores of segments; b and c are the buckets of the distance `j - (i + lk - lq)` between
+ * query `i` of the run's `lq` and key `j` of its `lk`: the last query stands where the last key does, as with a cache
+ * of keys. A query that sees no key gives zeros.
  */
 typedef struct et_attention {
   /**
@@ -1924,7 +1930,8 @@ typedef struct et_attention {
    */
   const struct et_tensor *position_buckets;
   /**
-   * Scores [Tq, heads, 2] of keys of the query's own segment and of other segments (Yang et al. 2019), or NULL. Scaled.
+   * Scores [Tq, heads, 2] of keys of the query's own segment and of other segments (Yang et al. 2019), or NULL.
+   * Scaled.
    */
   const struct et_tensor *segment_scores;
   /**
@@ -2155,8 +2162,8 @@ typedef struct et_host_nn {
                                  struct et_map *state,
                                  const struct et_optim_step *step);
   /**
-   * 1 if the opcode of a family ("unary", "binary", "compare", "reduce", "activation", "optim") works for that dtype on the present device, else 0.
-   * [any-thread] since 0.1
+   * 1 if the opcode of a family ("unary", "binary", "compare", "reduce", "activation", "optim", "attention") works
+   * for that dtype on the present device, else 0. [any-thread] since 0.1
    */
   int32_t (*supports)(const char *family, int32_t opcode, int32_t dtype);
 } et_host_nn;

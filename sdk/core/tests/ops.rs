@@ -13,8 +13,8 @@ mod common;
 use std::ptr;
 
 use common::{
-    Answer, Failure, T, assert_close, attention_args, autograd, done, f32s, f64s, i64s, i64s_of,
-    make, nn, noise, one, refuses, rng_table, tensor,
+    Answer, T, assert_close, attention_args, autograd, done, f32s, f64s, i64s, i64s_of, make, nn,
+    noise, one, refuses, rng_table, tensor,
 };
 use easytransfer_abi::*;
 

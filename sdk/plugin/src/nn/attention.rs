@@ -5,7 +5,7 @@ use crate::host::{call, tables};
 use crate::tensor::produce;
 use crate::{Error, Result, Rng, Tensor};
 use easytransfer_abi as abi;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 
 /// Options of [`attention`].
 #[derive(Clone, Copy, Debug)]
