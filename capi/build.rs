@@ -1,6 +1,7 @@
 //! Gives the shared library its name for the dynamic linker.
 //!
-//! Before 1.0 the number is 0; it changes with `ET_ABI_MAJOR`, so a program keeps the library that it was linked against.
+//! Before 1.0 the number is 0; it changes with `ET_ABI_MAJOR`, so a program keeps the library that it was linked
+//! against.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -1,12 +1,12 @@
 // easytransfer.hpp: EasyTransfer for C++17, a wrapper over the two C headers. Header only.
 //
 // Programs link libeasytransfer and begin with easytransfer::Runtime. Plugins link nothing: they derive from
-// easytransfer::LossPlugin and end with ET_EXPORT_PLUGIN. Both use Tensor, Map, Row and Tokenizer, which reach the engine through its
-// tables.
+// easytransfer::LossPlugin and end with ET_EXPORT_PLUGIN. Both use Tensor, Map, Row and Tokenizer, which reach the
+// engine through its tables.
 //
-// Objects own what they hold and give it back when they go; they move and do not copy, except Tensor, whose copy is another
-// reference. What fails throws easytransfer::Error. Objects may move to another thread; one object is used by one thread at a
-// time. Compile plugins with -fvisibility=hidden, so that they export their entry alone.
+// Objects own what they hold and give it back when they go; they move and do not copy, except Tensor, whose copy is
+// another reference. What fails throws easytransfer::Error. Objects may move to another thread; one object is used by
+// one thread at a time. Compile plugins with -fvisibility=hidden, so that they export their entry alone.
 //
 // Licensed under the Apache License, Version 2.0.
 #ifndef EASYTRANSFER_HPP
@@ -139,7 +139,8 @@ private:
   (ET_HAS(::easytransfer::detail::tables.table, slot) ? ::easytransfer::detail::tables.table->slot                     \
                                                       : (::easytransfer::detail::missing(#table "." #slot), nullptr))
 
-/// An immutable value on the tape. Copies are references to the same value. Axes count from 0, negative ones from the end.
+/// An immutable value on the tape. Copies are references to the same value. Axes count from 0, negative ones from the
+/// end.
 class Tensor {
 public:
   /// Takes over a reference.
@@ -728,8 +729,8 @@ public:
     detail::check_library(et_optimizer_new(handle_.get(), name.c_str(), options.c_str(), model.get(), &out));
     return Optimizer(out);
   }
-  /// Trains an app and writes its bundle; `options` is JSON as et_fit says. `progress` may end the run by returning false; what it throws
-  /// ends the run too and comes out of here. Answers with the result as JSON.
+  /// Trains an app and writes its bundle; `options` is JSON as et_fit says. `progress` may end the run by returning
+  /// false; what it throws ends the run too and comes out of here. Answers with the result as JSON.
   std::string fit(const std::string &options, const std::function<bool(const Step &)> &progress = nullptr) const {
     Callback callback{progress, nullptr};
     detail::Text out;
@@ -815,7 +816,8 @@ private:
 ///   explicit Self(const easytransfer::Config &options);
 ///   easytransfer::Tensor forward(const easytransfer::Call &, const easytransfer::Map &outputs, const easytransfer::Map &batch);
 ///
-/// where `outputs` usually holds "logits", `batch` "labels" and, when rows are weighted, "weights" [B]; the result is a scalar.
+/// where `outputs` usually holds "logits", `batch` "labels" and, when rows are weighted, "weights" [B]; the result is
+/// a scalar.
 template <class Self> class LossPlugin {
 public:
   static constexpr const char *schema = "{\"type\":\"object\",\"properties\":{},\"additionalProperties\":false}";

@@ -69,7 +69,8 @@ impl Answer {
     }
 }
 
-/// Loads a trained bundle. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file and what is wrong with it. [any-thread] since 0.1
+/// Loads a trained bundle. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file and what is wrong with
+/// it. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_load(
     runtime: *const et_runtime,
@@ -88,8 +89,9 @@ pub unsafe extern "C" fn et_app_load(
     })
 }
 
-/// Loads a trained bundle that answers in another way than usual. `options` is JSON, or NULL for the defaults: {"precision": "f32" |
-/// "bf16" | "int8"}. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
+/// Loads a trained bundle that answers in another way than usual. `options` is JSON, or NULL for the defaults:
+/// {"precision": "f32" | "bf16" | "int8"}. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file or key.
+/// [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_load_with(
     runtime: *const et_runtime,
@@ -130,8 +132,8 @@ pub unsafe extern "C" fn et_app_label(app: *const et_app, index: usize) -> *cons
     answer(null(), || peek(app, label).unwrap_or(null()))
 }
 
-/// Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not need the app any
-/// more. Errors: BAD_INPUT for text that is not UTF-8, naming its index. [one-at-a-time] since 0.1
+/// Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not
+/// need the app any more. Errors: BAD_INPUT for text that is not UTF-8, naming its index. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_predict(
     app: *mut et_app,
@@ -154,8 +156,8 @@ pub unsafe extern "C" fn et_app_predict(
     })
 }
 
-/// Answers a JSON text: an object like {"text": ".."}, a string, or an array of them; `*out` is one object or an array, for
-/// `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [one-at-a-time] since 0.1
+/// Answers a JSON text: an object like {"text": ".."}, a string, or an array of them; `*out` is one object or an
+/// array, for `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_predict_json(
     app: *mut et_app,
@@ -205,8 +207,8 @@ pub unsafe extern "C" fn et_predictions_class(
     answer(null(), || peek(predictions, class).unwrap_or(null()))
 }
 
-/// The label of a row, valid while the predictions live: the most probable class; with several labels all of them, joined by commas;
-/// empty for numbers. NULL past the end. [any-thread] since 0.1
+/// The label of a row, valid while the predictions live: the most probable class; with several labels all of them,
+/// joined by commas; empty for numbers. NULL past the end. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_predictions_label(
     predictions: *const et_predictions,
@@ -215,7 +217,8 @@ pub unsafe extern "C" fn et_predictions_label(
     answer(null(), || row(predictions, index, |row| Some(row.label.as_ptr())).unwrap_or(null()))
 }
 
-/// Probability of the label of a row, or the predicted number; NaN where there is none and past the end. [any-thread] since 0.1
+/// Probability of the label of a row, or the predicted number; NaN where there is none and past the end. [any-thread]
+/// since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_predictions_score(
     predictions: *const et_predictions,

@@ -2,7 +2,8 @@
 //!
 //! Every function is thin: it checks its pointers, calls the facade and hands the result over. What they share:
 //!
-//! - Text goes in as NUL-terminated UTF-8. Text that comes out is NUL-terminated too and belongs to the object that it came from; an
+//! - Text goes in as NUL-terminated UTF-8. Text that comes out is NUL-terminated too and belongs to the object that
+//!   it came from; an
 //!   [`et_text`] belongs to the caller.
 //! - Functions that can fail return an error for `et_error_release`, or NULL. On error every out is left untouched.
 //! - Panics are caught and become `ET_ERR_PANIC`.
@@ -10,7 +11,8 @@
 //! - A handle is looked up in a list before it is used ([`handle`]), so one that was released, or is of another kind,
 //!   is an error.
 //!
-//! What it deliberately does not do: no logic, and no way to the engine beside the tables that plugins get (`et_runtime_host`).
+//! What it deliberately does not do: no logic, and no way to the engine beside the tables that plugins get
+//! (`et_runtime_host`).
 #![allow(non_camel_case_types, reason = "the names are the C names")]
 #![allow(
     clippy::missing_safety_doc,

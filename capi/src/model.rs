@@ -19,8 +19,9 @@ impl Object for et_model {
     const NAME: &'static str = "a model";
 }
 
-/// Makes a model with random parameters that depend on `seed` and their names alone. `config` is the content of a config.json. `*out`
-/// is for `et_model_release`. Errors: BAD_INPUT for an unknown name or a wrong configuration. [any-thread] since 0.1
+/// Makes a model with random parameters that depend on `seed` and their names alone. `config` is the content of a
+/// config.json. `*out` is for `et_model_release`. Errors: BAD_INPUT for an unknown name or a wrong configuration.
+/// [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_model_new(
     runtime: *const et_runtime,
@@ -42,7 +43,8 @@ pub unsafe extern "C" fn et_model_new(
     })
 }
 
-/// Loads weights from a Hugging Face directory. Errors: BAD_INPUT naming file and tensor; every parameter must be there. [one-at-a-time] since 0.1
+/// Loads weights from a Hugging Face directory. Errors: BAD_INPUT naming file and tensor; every parameter must be
+/// there. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_model_load_weights(
     model: *mut et_model,
@@ -57,16 +59,16 @@ pub unsafe extern "C" fn et_model_load_weights(
     })
 }
 
-/// The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read gradients, declare
-/// a head. NULL for what is no live model. [one-at-a-time] since 0.1
+/// The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read
+/// gradients, declare a head. NULL for what is no live model. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_model_params(model: *mut et_model) -> *mut et_params {
     let params = |model: &et_model| Some(model.model.turn().params().as_raw());
     answer(null_mut(), || peek(model, params).unwrap_or(null_mut()))
 }
 
-/// Runs the model on a batch (made by et.data/1, `batch_from_rows`), with dropout when `training` is not 0. `want` is a set of ET_WANT_
-/// bits. `*out` holds the outputs, for `map_release` of et.data/1. [one-at-a-time] since 0.1
+/// Runs the model on a batch (made by et.data/1, `batch_from_rows`), with dropout when `training` is not 0. `want` is
+/// a set of ET_WANT_ bits. `*out` holds the outputs, for `map_release` of et.data/1. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_model_forward(
     model: *mut et_model,

@@ -28,8 +28,8 @@ pub extern "C" fn et_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// Number of objects of the engine that are alive (tensors, parameters, maps, errors ...); 0 when a program has given everything
-/// back. [any-thread] since 0.1
+/// Number of objects of the engine that are alive (tensors, parameters, maps, errors ...); 0 when a program has given
+/// everything back. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn et_live_handles() -> i64 {
     // SAFETY: the table lives until the process ends, and the slot takes no arguments.
@@ -39,10 +39,11 @@ pub extern "C" fn et_live_handles() -> i64 {
         .map_or(0, |count| unsafe { count() })
 }
 
-/// Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are used.
-/// `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" |
-/// "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16"}; the first runtime of a process decides
-/// on the device for all. `*out` is for `et_runtime_release`. Errors: BAD_INPUT for options. [any-thread] since 0.1
+/// Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are
+/// used. `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" |
+/// "hash-pinned" | "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" |
+/// "bf16" | "f16"}; the first runtime of a process decides on the device for all. `*out` is for `et_runtime_release`.
+/// Errors: BAD_INPUT for options. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_new(
     options: *const c_char,
@@ -74,7 +75,8 @@ pub unsafe extern "C" fn et_runtime_host(runtime: *const et_runtime) -> *const e
     })
 }
 
-/// Loads a plugin by its manifest or its folder. Errors: BAD_INPUT saying what was required and found. [any-thread] since 0.1
+/// Loads a plugin by its manifest or its folder. Errors: BAD_INPUT saying what was required and found. [any-thread]
+/// since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_load_plugin(
     runtime: *const et_runtime,
@@ -88,8 +90,8 @@ pub unsafe extern "C" fn et_runtime_load_plugin(
     })
 }
 
-/// Registers a plugin that is linked into the program; `record` is complete and lives until the process ends. Errors: BAD_INPUT
-/// saying what is wrong with it. [any-thread] since 0.1
+/// Registers a plugin that is linked into the program; `record` is complete and lives until the process ends. Errors:
+/// BAD_INPUT saying what is wrong with it. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_register_plugin(
     runtime: *const et_runtime,
@@ -105,8 +107,8 @@ pub unsafe extern "C" fn et_runtime_register_plugin(
     })
 }
 
-/// All plugins as JSON: [{"id": "loss-basic", "version": "0.1.0", "path": "..", "provides": [{"kind": "loss", "name": "mse"}],
-/// "description": "..", "problem": null}]. `*out` is for `et_text_release`. [any-thread] since 0.1
+/// All plugins as JSON: [{"id": "loss-basic", "version": "0.1.0", "path": "..", "provides": [{"kind": "loss", "name":
+/// "mse"}], "description": "..", "problem": null}]. `*out` is for `et_text_release`. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_plugins_json(
     runtime: *const et_runtime,

@@ -32,8 +32,8 @@ impl Object for et_optimizer {
     const NAME: &'static str = "an optimizer";
 }
 
-/// Makes a loss by name, for instance "cross-entropy". `options` is JSON or NULL. `*out` is for `et_loss_release`. Errors: BAD_INPUT for an
-/// unknown name or a wrong option. [any-thread] since 0.1
+/// Makes a loss by name, for instance "cross-entropy". `options` is JSON or NULL. `*out` is for `et_loss_release`.
+/// Errors: BAD_INPUT for an unknown name or a wrong option. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_loss_new(
     runtime: *const et_runtime,
@@ -53,7 +53,8 @@ pub unsafe extern "C" fn et_loss_new(
     })
 }
 
-/// The loss of `outputs` ("logits") and `batch` ("labels") as a scalar; `*out` is for `release` of et.tensor/1. [one-at-a-time] since 0.1
+/// The loss of `outputs` ("logits") and `batch` ("labels") as a scalar; `*out` is for `release` of et.tensor/1.
+/// [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_loss_forward(
     loss: *mut et_loss,
@@ -82,7 +83,8 @@ pub unsafe extern "C" fn et_loss_release(loss: *mut et_loss) {
 }
 
 /// Makes an optimizer by name, for instance "adamw", for the parameters of a model, which it seals.
-/// `options` is JSON or NULL. `*out` is for `et_optimizer_release`. Errors: BAD_INPUT for an unknown name or a wrong option. [one-at-a-time] since 0.1
+/// `options` is JSON or NULL. `*out` is for `et_optimizer_release`. Errors: BAD_INPUT for an unknown name or a wrong
+/// option. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_optimizer_new(
     runtime: *const et_runtime,
@@ -104,8 +106,8 @@ pub unsafe extern "C" fn et_optimizer_new(
     })
 }
 
-/// One step of learning rate `lr` with the gradients present, which are forgotten then. `model` is the one that the optimizer was made
-/// for. Errors: INVALID_ARGUMENT for another one. [one-at-a-time] since 0.1
+/// One step of learning rate `lr` with the gradients present, which are forgotten then. `model` is the one that the
+/// optimizer was made for. Errors: INVALID_ARGUMENT for another one. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_optimizer_step(
     optimizer: *mut et_optimizer,

@@ -1,4 +1,5 @@
-// Answers the lines of a file with a trained bundle: the label, then the probability of every class, separated by tabs.
+// Answers the lines of a file with a trained bundle: the label, then the probability of every class, separated by
+// tabs.
 #include "common.hpp"
 
 int main(int argc, char **argv) {

@@ -1,5 +1,5 @@
-//! With the feature `cuda`, compiles `kernels/*.cu` to one fat binary each: machine code for sm_80 and sm_90, and PTX for what
-//! comes later. Without the feature it does nothing.
+//! With the feature `cuda`, compiles `kernels/*.cu` to one fat binary each: machine code for sm_80 and sm_90, and PTX
+//! for what comes later. Without the feature it does nothing.
 
 use std::env;
 use std::path::{Path, PathBuf};

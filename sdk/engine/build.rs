@@ -1,5 +1,5 @@
-//! Names the CUDA libraries that the engine needs in its dynamic section, so that the dynamic linker says which one is missing. What
-//! is linked against may be empty stand-ins with the right names, which the linker would leave out.
+//! Names the CUDA libraries that the engine needs in its dynamic section, so that the dynamic linker says which one
+//! is missing. What is linked against may be empty stand-ins with the right names, which the linker would leave out.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

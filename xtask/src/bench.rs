@@ -1,7 +1,7 @@
 //! `bench`: runs benches against their peers and prints their tables.
 //!
-//! The peers are Python packages from `tests/bench/requirements.txt`, in a virtual environment under `target/`, which is made the first
-//! time; `--python` names another interpreter that has them.
+//! The peers are Python packages from `tests/bench/requirements.txt`, in a virtual environment under `target/`, which
+//! is made the first time; `--python` names another interpreter that has them.
 
 use crate::{
     Context, Failure,
@@ -101,7 +101,8 @@ fn choose(context: &Context, names: &[&str]) -> Result<Vec<Chosen>, Failure> {
         .collect()
 }
 
-/// The interpreter of the environment with the peers; made and filled when its packages are not those of the requirements.
+/// The interpreter of the environment with the peers; made and filled when its packages are not those of the
+/// requirements.
 fn environment(context: &Context) -> Result<PathBuf, Failure> {
     let folder = process::release(context)
         .parent()

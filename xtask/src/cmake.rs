@@ -1,4 +1,5 @@
-//! CMake for the test of a program that is built against a distribution: the system's, else the wheel that PyPI has of it.
+//! CMake for the test of a program that is built against a distribution: the system's, else the wheel that PyPI has
+//! of it.
 
 use crate::{
     Context, Failure,

@@ -1,4 +1,5 @@
-//! `demo`: from nothing to predictions on `hosts/demo`: build, stage, train, evaluate, predict from the command line, Rust and C.
+//! `demo`: from nothing to predictions on `hosts/demo`: build, stage, train, evaluate, predict from the command line,
+//! Rust and C.
 
 use crate::{
     Context, Failure,
@@ -7,8 +8,8 @@ use crate::{
 };
 use std::process::Command;
 
-/// Programs of the demo after the build, in order, relative to `target/release`, with their arguments. `{data}` is `hosts/demo`,
-/// `{run}` the folder of the trained app.
+/// Programs of the demo after the build, in order, relative to `target/release`, with their arguments. `{data}` is
+/// `hosts/demo`, `{run}` the folder of the trained app.
 const STEPS: &[(&str, &[&str])] = &[
     ("easytransfer", &["plugin", "list"]),
     (

@@ -1,6 +1,7 @@
 //! A line difference for messages: what a file has and what it should have.
 
-/// Lines that differ, `-` for `old` and `+` for `new`, with the number of the line in its own text. Empty when both are equal.
+/// Lines that differ, `-` for `old` and `+` for `new`, with the number of the line in its own text. Empty when both
+/// are equal.
 pub fn lines(old: &str, new: &str) -> String {
     let old: Vec<&str> = old.lines().collect();
     let new: Vec<&str> = new.lines().collect();

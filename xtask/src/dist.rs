@@ -1,5 +1,6 @@
-//! `dist`: `target/dist/easytransfer-VERSION-PLATFORM.tar.gz` with everything that a user of programs, headers and plugins needs:
-//! `bin`, `lib` (shared and static library, plugins, pkg-config and CMake files), `include` and the licences. It may be unpacked anywhere.
+//! `dist`: `target/dist/easytransfer-VERSION-PLATFORM.tar.gz` with everything that a user of programs, headers and
+//! plugins needs: `bin`, `lib` (shared and static library, plugins, pkg-config and CMake files), `include` and the
+//! licences. It may be unpacked anywhere.
 
 use crate::{
     Context, Failure, licences,
@@ -72,7 +73,8 @@ pub fn collect(context: &Context, release: &Path, folder: &Path) -> Result<(), F
     write(&folder.join("THIRD-PARTY.txt"), &licences::third_party(context, &built)?)
 }
 
-/// The shared library under its version, with the links that the dynamic linker and the linker follow, and the static one.
+/// The shared library under its version, with the links that the dynamic linker and the linker follow, and the static
+/// one.
 fn libraries(release: &Path, folder: &Path) -> Result<(), Failure> {
     let shared = format!("{}easytransfer{}", consts::DLL_PREFIX, consts::DLL_SUFFIX);
     #[cfg(target_os = "linux")]

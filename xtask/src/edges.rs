@@ -56,7 +56,8 @@ const BARE: &[(&str, &[&str])] = &[("sdk/abi", &["abi_stable"]), ("sdk/text", &[
 /// Names of folders, with what each may use.
 type Rules = [(&'static str, &'static [&'static str])];
 
-/// Folders inside a crate with the folders and files of the same crate that they may use (`crate::NAME`). Tests may use anything.
+/// Folders inside a crate with the folders and files of the same crate that they may use (`crate::NAME`). Tests may
+/// use anything.
 const FOLDERS: &[(&str, &Rules)] = &[(
     "sdk/train/src",
     &[

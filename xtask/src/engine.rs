@@ -1,7 +1,8 @@
 //! `engine cuda` and `engine kernels`: the library of the CUDA engine, and its kernels alone.
 //!
-//! Both need an nvcc. It is looked for in CUDA_HOME, CUDA_PATH and CUDA_ROOT, in PATH, in `target/cuda-toolkit` and in /usr/local/cuda; with
-//! `--fetch-toolkit` the compiler's wheels are fetched from PyPI into `target/cuda-toolkit`. No card and no driver are needed.
+//! Both need an nvcc. It is looked for in CUDA_HOME, CUDA_PATH and CUDA_ROOT, in PATH, in `target/cuda-toolkit` and
+//! in /usr/local/cuda; with `--fetch-toolkit` the compiler's wheels are fetched from PyPI into `target/cuda-toolkit`.
+//! No card and no driver are needed.
 
 use crate::{
     Context, Failure,
@@ -26,7 +27,8 @@ const COMPILER: [&str; 5] = [
 /// What candle needs besides.
 const LIBRARIES: [&str; 2] = ["nvidia-cuda-nvrtc==13.0.*", "nvidia-curand==10.4.0.*"];
 
-/// Libraries that are linked against by name and found when the program runs; empty ones stand in where there are none.
+/// Libraries that are linked against by name and found when the program runs; empty ones stand in where there are
+/// none.
 const LINKED: [(&str, &str); 5] = [
     ("libcuda.so", "libcuda.so.1"),
     ("libcublas.so", "libcublas.so.13"),
@@ -237,8 +239,8 @@ pub fn run(context: &Context, fetch: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Compiles the kernels alone for every architecture, and the PTX of the templates, so that they cannot rot where nobody builds the
-/// engine. Skips what has not changed since it last compiled.
+/// Compiles the kernels alone for every architecture, and the PTX of the templates, so that they cannot rot where
+/// nobody builds the engine. Skips what has not changed since it last compiled.
 pub fn kernels(context: &Context, fetch: bool) -> Result<(), Failure> {
     let toolkit = Toolkit::get(context, fetch, &COMPILER)?;
     let folder = context.root.join("sdk/cuda/kernels");

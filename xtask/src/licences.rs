@@ -1,5 +1,5 @@
-//! The licences of everything that is built from: each must be one that `deny.toml` allows, read against `cargo metadata`, so the check runs
-//! wherever cargo does. The same list, with the texts, goes into a distribution.
+//! The licences of everything that is built from: each must be one that `deny.toml` allows, read against `cargo
+//! metadata`, so the check runs wherever cargo does. The same list, with the texts, goes into a distribution.
 
 use crate::{Context, Failure, process};
 use serde_json::Value;
@@ -18,7 +18,8 @@ struct Rules {
     exceptions: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// Checks every package that the workspace depends on. Errors: all packages whose licence is not allowed, one per line.
+/// Checks every package that the workspace depends on. Errors: all packages whose licence is not allowed, one per
+/// line.
 pub fn run(context: &Context) -> Result<(), Failure> {
     let metadata = metadata(context)?;
     let path = context.root.join("deny.toml");
@@ -32,7 +33,8 @@ pub fn run(context: &Context) -> Result<(), Failure> {
     Err(Failure(format!("licences that deny.toml does not allow:\n  {}", refused.join("\n  "))))
 }
 
-/// Name, version, licence and texts of everything that `package` is built from and that is not of this workspace, build tools and tests left out.
+/// Name, version, licence and texts of everything that `package` is built from and that is not of this workspace,
+/// build tools and tests left out.
 pub fn third_party(context: &Context, packages: &[&str]) -> Result<String, Failure> {
     let metadata = metadata(context)?;
     let ids = linked(&metadata, packages);
@@ -113,7 +115,8 @@ fn refused(metadata: &Value, rules: &Rules) -> Vec<String> {
         .collect()
 }
 
-/// Whether an SPDX expression (`A OR B`, `A AND (B OR C)`, `A WITH x`, and the old `A/B`) is satisfied; None when it cannot be read.
+/// Whether an SPDX expression (`A OR B`, `A AND (B OR C)`, `A WITH x`, and the old `A/B`) is satisfied; None when it
+/// cannot be read.
 fn holds(expression: &str, is_allowed: &dyn Fn(&str) -> bool) -> Option<bool> {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();

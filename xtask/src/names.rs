@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Names that several crates have for the same thing: as one side of the boundary and as the other, or as every crate has its own.
+/// Names that several crates have for the same thing: as one side of the boundary and as the other, or as every crate
+/// has its own.
 const SHARED: &[&str] = &[
     // Every crate's own.
     "Error",

@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A kind of plugin with a template: the word, the start of ids, what of the host it needs, how a component is used, and the source.
+/// A kind of plugin with a template: the word, the start of ids, what of the host it needs, how a component is used,
+/// and the source.
 struct Kind {
     word: &'static str,
     prefix: &'static str,
@@ -66,8 +67,8 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
 const CARGO: &str = include_str!("../templates/Cargo.toml.in");
 const MANIFEST: &str = include_str!("../templates/plugin.toml.in");
 
-/// What the workspace would say, so that both share what is compiled in one target directory. The empty table keeps Cargo from looking
-/// for one further up.
+/// What the workspace would say, so that both share what is compiled in one target directory. The empty table keeps
+/// Cargo from looking for one further up.
 const OUTSIDE: &str = "
 [lints.rust]
 unexpected_cfgs = { level = \"warn\", check-cfg = [\"cfg(et_static)\"] }
@@ -141,7 +142,8 @@ pub fn write(
             (path("sdk/plugin"), path("sdk/conformance"), OUTSIDE)
         }
     };
-    // In the tree `cargo xtask stage` makes the manifest complete; outside it must be so from the start, and be called as programs expect.
+    // In the tree `cargo xtask stage` makes the manifest complete; outside it must be so from the start, and be
+    // called as programs expect.
     let (manifest_file, version, library) = match out {
         None => ("plugin.toml".to_owned(), "", String::new()),
         Some(_) => {

@@ -1,4 +1,5 @@
-//! The programs in C and C++ under `hosts/`: one program per source file, built against the headers and `libeasytransfer`.
+//! The programs in C and C++ under `hosts/`: one program per source file, built against the headers and
+//! `libeasytransfer`.
 
 use crate::{Context, Failure, process};
 use std::{

@@ -1,7 +1,8 @@
-//! `stage`: builds every plugin in the profile `plugin` and puts it with its manifest under `target/release/plugins/<id>/`, where
-//! hosts and tests find it.
+//! `stage`: builds every plugin in the profile `plugin` and puts it with its manifest under
+//! `target/release/plugins/<id>/`, where hosts and tests find it.
 //!
-//! `plugins/<id>/plugin.toml` is the manifest without what only a build knows: version, library and SHA-256 are filled in.
+//! `plugins/<id>/plugin.toml` is the manifest without what only a build knows: version, library and SHA-256 are
+//! filled in.
 
 use crate::{
     Context, Failure,
@@ -27,8 +28,8 @@ pub fn run(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Stages all plugins of `plugins/`, in order of their ids. Errors: a missing manifest or library, or a manifest that names
-/// another id.
+/// Stages all plugins of `plugins/`, in order of their ids. Errors: a missing manifest or library, or a manifest that
+/// names another id.
 pub fn stage(context: &Context) -> Result<Vec<Staged>, Failure> {
     link_library(context)?;
     let ids = ids(context)?;

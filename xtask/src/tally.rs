@@ -12,7 +12,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds one line of a test program's output: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Others count nothing.
+    /// Adds one line of a test program's output: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Others count
+    /// nothing.
     pub fn add_line(&mut self, line: &str) {
         // A test that prints without a line break puts its text before ours.
         let Some((_, results)) = line.split_once("test result: ") else {

@@ -1,8 +1,9 @@
-//! `test`: what CI runs. Builds once in the release profile, stages the plugins, builds the C and C++ programs, then runs all tests
-//! (those of the C hosts run under valgrind too). The last line is `N passed, N failed`, over all stages.
+//! `test`: what CI runs. Builds once in the release profile, stages the plugins, builds the C and C++ programs, then
+//! runs all tests (those of the C hosts run under valgrind too). The last line is `N passed, N failed`, over all
+//! stages.
 //!
-//! A stage that cannot run says so. The tests find the built files through `ET_STAGED` (folder of the release build, with
-//! `plugins/`, `hosts/c/` and `hosts/cpp/`) and the shared data through `ET_SHARED`.
+//! A stage that cannot run says so. The tests find the built files through `ET_STAGED` (folder of the release build,
+//! with `plugins/`, `hosts/c/` and `hosts/cpp/`) and the shared data through `ET_SHARED`.
 
 use crate::{
     Context, Failure, cmake, engine, licences, names,
@@ -70,7 +71,8 @@ impl Run<'_> {
         self.tally.skipped += 1;
     }
 
-    /// In CI, as root, installs the compilers, pkg-config and valgrind where they are missing; fetches CMake where there is none.
+    /// In CI, as root, installs the compilers, pkg-config and valgrind where they are missing; fetches CMake where
+    /// there is none.
     fn tools(&mut self) -> Result<(), Failure> {
         self.packages();
         match cmake::fetched(self.context) {
@@ -141,8 +143,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Compiles the kernels of the CUDA engine where there is a toolkit, where ET_CUDA_TOOLKIT=fetch says to get one, and in CI where one can
-    /// be fetched.
+    /// Compiles the kernels of the CUDA engine where there is a toolkit, where ET_CUDA_TOOLKIT=fetch says to get one,
+    /// and in CI where one can be fetched.
     fn kernels(&mut self) -> Result<(), Failure> {
         const WHAT: &str = "CUDA kernels";
         let compiler = engine::Compiler::here(self.context, self.is_ci);

@@ -144,7 +144,8 @@ pub struct Reading {
     /// Column with the second text of a pair
     #[arg(long, value_name = "COLUMN")]
     text_pair: Option<String>,
-    /// Names, types (str, int, float, base64) and lengths of the columns of a file without a header line: content:str:1,label:str:1
+    /// Names, types (str, int, float, base64) and lengths of the columns of a file without a header line:
+    /// content:str:1,label:str:1
     #[arg(long, value_name = "NAME:TYPE:LENGTH,…")]
     schema: Option<String>,
     /// Format of the data

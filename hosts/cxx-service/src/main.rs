@@ -1,8 +1,8 @@
-//! A service in C++ that calls Rust through a `cxx` bridge: reads JSON lines like `{"text": ".."}` on standard input and answers
-//! each with a JSON line.
+//! A service in C++ that calls Rust through a `cxx` bridge: reads JSON lines like `{"text": ".."}` on standard input
+//! and answers each with a JSON line.
 //!
-//! The loop is in `cpp/service.cpp`. Both halves are built together by Cargo, which is what `cxx` is for; a C++ program that is built by
-//! itself uses `easytransfer.hpp` instead.
+//! The loop is in `cpp/service.cpp`. Both halves are built together by Cargo, which is what `cxx` is for; a C++
+//! program that is built by itself uses `easytransfer.hpp` instead.
 
 mod bridge;
 

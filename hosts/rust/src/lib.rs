@@ -23,7 +23,8 @@ pub fn read_file(path: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Nine digits, from which the same single precision number can be read back. All languages write numbers so: as `%.8e` in C.
+/// Nine digits, from which the same single precision number can be read back. All languages write numbers so: as
+/// `%.8e` in C.
 pub fn number(value: f64) -> String {
     let text = format!("{value:.8e}");
     match text.split_once('e') {

@@ -1,5 +1,5 @@
-//! Cells that hold several labels: lists as JSON has them, as Python and NumPy print them into CSV files, or texts with a separator; and
-//! rows of 0 and 1 with a place for every class.
+//! Cells that hold several labels: lists as JSON has them, as Python and NumPy print them into CSV files, or texts
+//! with a separator; and rows of 0 and 1 with a place for every class.
 
 use easytransfer_plugin::{Error, Result};
 use serde_json::Value;
@@ -103,7 +103,8 @@ pub fn repeats(parts: &[String]) -> bool {
     (1..parts.len()).any(|at| parts[..at].contains(&parts[at]))
 }
 
-/// A whole number without the zeros behind its point ("1.0" is "1"); none for anything else, and for one without a point.
+/// A whole number without the zeros behind its point ("1.0" is "1"); none for anything else, and for one without a
+/// point.
 pub fn whole(text: &str) -> Option<&str> {
     let (number, zeros) = text.split_once('.')?;
     let digits = number.strip_prefix('-').unwrap_or(number);

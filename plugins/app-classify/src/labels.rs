@@ -65,8 +65,8 @@ impl Labels {
         Ok(labels)
     }
 
-    /// Classes of a trained app: whether cells are rows of 0 and 1, as [`Labels::is_multi_hot`] said while training, and whether the
-    /// user gave the classes then.
+    /// Classes of a trained app: whether cells are rows of 0 and 1, as [`Labels::is_multi_hot`] said while training,
+    /// and whether the user gave the classes then.
     pub fn trained(mut self, multi_hot: bool, ordered: bool) -> Self {
         (self.multi_hot, self.ordered) = (multi_hot, ordered);
         self

@@ -43,10 +43,11 @@ impl Default for Options {
     }
 }
 
-/// A classification head over an encoder: in the form that Hugging Face's sequence classification has for the encoder's family, or over
-/// the tokens' mean, first or maximum.
+/// A classification head over an encoder: in the form that Hugging Face's sequence classification has for the
+/// encoder's family, or over the tokens' mean, first or maximum.
 ///
-/// Predictions: multi-class {"label", "score", "probabilities"}; multi-label {"labels", "probabilities"}; regression {"value"}.
+/// Predictions: multi-class {"label", "score", "probabilities"}; multi-label {"labels", "probabilities"}; regression
+/// {"value"}.
 pub struct Classify {
     options: Options,
     labels: Labels,

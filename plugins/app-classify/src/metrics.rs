@@ -24,8 +24,8 @@ fn f1(true_positive: f64, predicted: f64, actual: f64) -> f64 {
     ratio(2.0 * true_positive, predicted + actual)
 }
 
-/// Multi-class: accuracy, f1 (of the second of two classes), macro_f1, weighted_f1, matthews (Gorodkin 2004), and the confusion matrix
-/// [actual][predicted].
+/// Multi-class: accuracy, f1 (of the second of two classes), macro_f1, weighted_f1, matthews (Gorodkin 2004), and the
+/// confusion matrix [actual][predicted].
 #[derive(Default)]
 pub struct Classification {
     confusion: Vec<Vec<u64>>,

@@ -42,7 +42,8 @@ pub enum Residual {
 const LAYER_NORM_EPSILON: f64 = 1e-5;
 
 impl Module {
-    /// Declares the parameters; `width` is that of the input, and becomes that of the output. Errors: another width than the module's.
+    /// Declares the parameters; `width` is that of the input, and becomes that of the output. Errors: another width
+    /// than the module's.
     pub fn build(options: &ModuleOptions, scope: &Scope, width: &mut usize) -> Result<Self> {
         let expect = |scope: &str, key: &str, found: usize, width: usize| {
             if found == width {

@@ -36,7 +36,8 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// All tokens of the batch, or those behind each text's first `field "prompt"` tokens. Errors: nothing is left of a text.
+    /// All tokens of the batch, or those behind each text's first `field "prompt"` tokens. Errors: nothing is left of
+    /// a text.
     pub fn of(batch: &Map, values: Tensor) -> Result<Self> {
         let (starts, positions) = (batch.get("starts")?, batch.get("positions")?);
         let Some(prompts) = batch.find("prompt")? else {

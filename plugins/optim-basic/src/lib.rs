@@ -121,7 +121,8 @@ macro_rules! optimizers {
 }
 
 optimizers! {
-    /// AdamW, decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW`. The default for fine-tuning.
+    /// AdamW, decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW`. The default for
+    /// fine-tuning.
     AdamW = c"adamw", ET_OPTIM_ADAMW, decay 0.01, epsilon 1e-8, schema cr#"{"type":"object","default_lr":5e-5,"additionalProperties":false,"properties":{
 "weight_decay":{"type":"number","minimum":0,"default":0.01},
 "beta1":{"type":"number","minimum":0,"exclusiveMaximum":1,"default":0.9},

@@ -39,8 +39,8 @@ fn default_alpha() -> f64 {
 ///
 /// What an app is follows from `problem_type` of its entries for config.json; without it, from the number of logits.
 ///
-/// The teacher is a trained bundle of the same app with the same labels; it reads every text with its own tokenizer, so that teacher and
-/// student may be of different families.
+/// The teacher is a trained bundle of the same app with the same labels; it reads every text with its own tokenizer,
+/// so that teacher and student may be of different families.
 pub struct Distill {
     options: Options,
     targets: Targets,

@@ -41,12 +41,15 @@ impl Default for Options {
 
 /// Trains all parameters, or those that the options leave.
 ///
-/// - `freeze`, `unfreeze`: patterns over parameter names; `*` matches any text, and a pattern without `*` matches a name that starts with
+/// - `freeze`, `unfreeze`: patterns over parameter names; `*` matches any text, and a pattern without `*` matches a
+///   name that starts with
 ///   it. `unfreeze` wins.
 /// - `freeze_layers = n`: the embeddings and the lowest n layers do not train.
-/// - `layer_decay = d`: layer k of N learns at rate d^(N - k), the embeddings at d^(N + 1) (ULMFiT, Howard and Ruder 2018).
+/// - `layer_decay = d`: layer k of N learns at rate d^(N - k), the embeddings at d^(N + 1) (ULMFiT, Howard and Ruder
+///   2018).
 /// - Parameters that several layers share, as in ALBERT, count to the highest of these layers.
-/// - `lora_rank = r`: target weights become W + (alpha / r) B A with only A and B trained (Hu et al. 2021). The bundle holds the merged weights.
+/// - `lora_rank = r`: target weights become W + (alpha / r) B A with only A and B trained (Hu et al. 2021). The
+///   bundle holds the merged weights.
 ///   Everything else of the encoder is frozen; the head trains.
 pub struct Finetune {
     options: Options,

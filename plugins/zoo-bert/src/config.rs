@@ -6,8 +6,8 @@ use easytransfer_plugin::{Activation, Error, LogLevel, Result, log};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// The most passes through a layer. No published encoder has half as many; a number beyond is a mistake, and each layer costs time
-/// and memory before the first weight is read.
+/// The most passes through a layer. No published encoder has half as many; a number beyond is a mistake, and each
+/// layer costs time and memory before the first weight is read.
 const MOST_LAYERS: usize = 1024;
 
 /// How layers share parameters.
@@ -44,7 +44,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Reads config.json. Errors: values of other types, and those that the encoder cannot do, by the names that config.json uses.
+    /// Reads config.json. Errors: values of other types, and those that the encoder cannot do, by the names that
+    /// config.json uses.
     pub fn read(config: &Map<String, Value>, family: &Family) -> Result<Self> {
         let reader = Reader::new(config, family)?;
         reader.check_keys()?;

@@ -185,7 +185,8 @@ impl Encoder {
         if !ids.contains(&pad) {
             return positions.affine(1.0, offset as f64);
         }
-        // Padding that stands in a text is not counted: its place is the padding's own, and the next token takes the next place.
+        // Padding that stands in a text is not counted: its place is the padding's own, and the next token takes the
+        // next place.
         let mut skipped = 0;
         let counted = positions.to_vec::<i64>()?.into_iter().zip(ids).map(|(position, id)| {
             if position == 0 {

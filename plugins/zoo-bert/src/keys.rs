@@ -1,6 +1,6 @@
-//! The keys of config.json, as data: those that are honoured, those that are honoured only as they stand here, and those that
-//! change nothing. The encoder warns of all others by name. A test compares the lists with the configuration classes of transformers
-//! (`tests/parity/config.json`).
+//! The keys of config.json, as data: those that are honoured, those that are honoured only as they stand here, and
+//! those that change nothing. The encoder warns of all others by name. A test compares the lists with the
+//! configuration classes of transformers (`tests/parity/config.json`).
 
 use std::ffi::CStr;
 

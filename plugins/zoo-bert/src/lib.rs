@@ -1,9 +1,9 @@
 //! Encoders of the BERT family that differ by configuration and names: BERT, RoBERTa, DistilBERT, ELECTRA and ALBERT.
 //!
-//! All are post-norm Transformer encoders (Vaswani et al. 2017) over runs of tokens, without padding and without masks:
-//! BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019), ELECTRA's discriminator (Clark et al. 2020),
-//! ALBERT (Lan et al. 2020).
-//! Parameter names are those of Hugging Face checkpoints without the base prefix.
+//! All are post-norm Transformer encoders (Vaswani et al. 2017) over runs of tokens, without padding and without
+//! masks: BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019), ELECTRA's
+//! discriminator (Clark et al. 2020), ALBERT (Lan et al. 2020). Parameter names are those of Hugging Face checkpoints
+//! without the base prefix.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -52,9 +52,9 @@ models! {
     Electra = c"electra", Family::ELECTRA;
     /// DistilBERT: no segments, no pooler, no dropout behind attention.
     DistilBert = c"distilbert", Family::DISTILBERT;
-    /// ALBERT ("A Lite BERT for Self-supervised Learning of Language Representations"): narrow embeddings with a projection, layers that
-    /// share parameters by group, a tanh pooler over the first token. Each pass through a layer counts as a layer: `num_hidden_layers`
-    /// times `inner_group_num`.
+    /// ALBERT ("A Lite BERT for Self-supervised Learning of Language Representations"): narrow embeddings with a
+    /// projection, layers that share parameters by group, a tanh pooler over the first token. Each pass through a
+    /// layer counts as a layer: `num_hidden_layers` times `inner_group_num`.
     Albert = c"albert", Family::ALBERT;
 }
 

@@ -100,8 +100,8 @@ pub struct et_host_data {
     pub row_new: Option<unsafe extern "C" fn(out: *mut *mut et_row) -> *mut et_error>,
     /// Gives a row back. Accepts NULL. [any-thread] since 0.1
     pub row_release: Option<unsafe extern "C" fn(row: *mut et_row)>,
-    /// Adds a field with one value per token, for instance "ids" or "segments". All token fields of one name space (the
-    /// text before the last '/' of the name) have the same length; the values are copied. Errors: SHAPE,
+    /// Adds a field with one value per token, for instance "ids" or "segments". All token fields of one name space
+    /// (the text before the last '/' of the name) have the same length; the values are copied. Errors: SHAPE,
     /// ALREADY_EXISTS. [one-at-a-time] since 0.1
     pub row_put_tokens: Option<
         unsafe extern "C" fn(
@@ -111,8 +111,8 @@ pub struct et_host_data {
             len: usize,
         ) -> *mut et_error,
     >,
-    /// Adds a field of `len` integers per row, for instance "labels"; the values are copied. Batches have shape [B] when
-    /// `len` is 1, else [B, len]; every row of a batch must agree. [one-at-a-time] since 0.1
+    /// Adds a field of `len` integers per row, for instance "labels"; the values are copied. Batches have shape [B]
+    /// when `len` is 1, else [B, len]; every row of a batch must agree. [one-at-a-time] since 0.1
     pub row_put_i64: Option<
         unsafe extern "C" fn(
             row: *mut et_row,
@@ -132,7 +132,8 @@ pub struct et_host_data {
     >,
     /// Number of tokens of the row: the longest name space. [one-at-a-time] since 0.1
     pub row_tokens_len: Option<unsafe extern "C" fn(row: *const et_row) -> usize>,
-    /// Copies every field of `source` into `row` under `prefix` + name. Errors: ALREADY_EXISTS. [one-at-a-time] since 0.1
+    /// Copies every field of `source` into `row` under `prefix` + name. Errors: ALREADY_EXISTS. [one-at-a-time] since
+    /// 0.1
     pub row_merge: Option<
         unsafe extern "C" fn(
             row: *mut et_row,
@@ -140,9 +141,10 @@ pub struct et_host_data {
             source: *const et_row,
         ) -> *mut et_error,
     >,
-    /// Collates rows into a batch without padding. Token fields are concatenated to [T]; each name space with token fields also
-    /// gets "starts" [B+1] (cumulative lengths) and "positions" [T] (0, 1, ... within each run) unless a field of that name
-    /// exists. All integers are I64. Errors: SHAPE, naming the field and the row. [any-thread] since 0.1
+    /// Collates rows into a batch without padding. Token fields are concatenated to [T]; each name space with token
+    /// fields also gets "starts" [B+1] (cumulative lengths) and "positions" [T] (0, 1, ... within each run) unless a
+    /// field of that name exists. All integers are I64. Errors: SHAPE, naming the field and the row. [any-thread]
+    /// since 0.1
     pub batch_from_rows: Option<
         unsafe extern "C" fn(
             rows: *const *const et_row,
@@ -206,7 +208,8 @@ pub struct et_host_config {
     pub release: Option<unsafe extern "C" fn(config: *mut et_config)>,
     /// 1 if the key exists and is not null, else 0. [any-thread] since 0.1
     pub has: Option<unsafe extern "C" fn(config: *const et_config, key: et_str) -> i32>,
-    /// A number. Errors: NOT_FOUND, BAD_INPUT naming the key and the type found (so for the next three). [any-thread] since 0.1
+    /// A number. Errors: NOT_FOUND, BAD_INPUT naming the key and the type found (so for the next three). [any-thread]
+    /// since 0.1
     pub f64_at: Option<
         unsafe extern "C" fn(config: *const et_config, key: et_str, out: *mut f64) -> *mut et_error,
     >,
@@ -256,9 +259,9 @@ pub struct et_encode_options {
 pub struct et_host_tokenizer {
     /// Bytes filled by the host.
     pub struct_size: usize,
-    /// Loads from a directory or a file: `tokenizer.json`, `vocab.txt`, SentencePiece `.model`, or `vocab.json` with `merges.txt`.
-    /// Padding and truncation that a file switches on are switched off. Errors: NOT_FOUND naming the files looked for, BAD_INPUT.
-    /// [any-thread] since 0.1
+    /// Loads from a directory or a file: `tokenizer.json`, `vocab.txt`, SentencePiece `.model`, or `vocab.json` with
+    /// `merges.txt`. Padding and truncation that a file switches on are switched off. Errors: NOT_FOUND naming the
+    /// files looked for, BAD_INPUT. [any-thread] since 0.1
     pub load:
         Option<unsafe extern "C" fn(path: et_str, out: *mut *mut et_tokenizer) -> *mut et_error>,
     /// Another reference to the same tokenizer. [any-thread] since 0.1
@@ -299,13 +302,15 @@ pub struct et_host_tokenizer {
             out: *mut *mut et_buffer,
         ) -> *mut et_error,
     >,
-    /// Writes the tokenizer's files into an existing directory, so that `load` and Hugging Face can read them. [any-thread] since 0.1
+    /// Writes the tokenizer's files into an existing directory, so that `load` and Hugging Face can read them.
+    /// [any-thread] since 0.1
     pub save: Option<
         unsafe extern "C" fn(tokenizer: *const et_tokenizer, directory: et_str) -> *mut et_error,
     >,
     /// Number of tokens. [any-thread] since 0.1
     pub encoding_len: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> usize>,
-    /// Token ids, `encoding_len` of them, valid while the encoding lives (so for the next three). [any-thread] since 0.1
+    /// Token ids, `encoding_len` of them, valid while the encoding lives (so for the next three). [any-thread] since
+    /// 0.1
     pub encoding_ids: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> *const i64>,
     /// Segment of each token: 0 for the text, 1 for the pair. [any-thread] since 0.1
     pub encoding_segments: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> *const i64>,

@@ -29,8 +29,9 @@ pub struct et_rng {
     _opaque: [u8; 0],
 }
 
-/// `et.tensor/1`: fine-grained tensor operations, families by opcode. Every operation that has a gradient records itself on the
-/// tape when an input is tracked and recording is on. Axes count from 0; negative axes count from the end.
+/// `et.tensor/1`: fine-grained tensor operations, families by opcode. Every operation that has a gradient records
+/// itself on the tape when an input is tracked and recording is on. Axes count from 0; negative axes count from the
+/// end.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_tensor {
@@ -54,7 +55,8 @@ pub struct et_host_tensor {
     /// 1 if elements lie row-major without gaps, else 0. [any-thread] since 0.1
     pub is_contiguous: Option<unsafe extern "C" fn(tensor: *const et_tensor) -> i32>,
 
-    /// Copies host memory, row-major, `size` bytes, into a new tensor. Errors: SHAPE when the size does not fit. [any-thread] since 0.1
+    /// Copies host memory, row-major, `size` bytes, into a new tensor. Errors: SHAPE when the size does not fit.
+    /// [any-thread] since 0.1
     pub from_data: Option<
         unsafe extern "C" fn(
             dtype: i32,
@@ -85,7 +87,8 @@ pub struct et_host_tensor {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// Copies all elements, row-major, to host memory of exactly `size` bytes. Waits for the device. [any-thread] since 0.1
+    /// Copies all elements, row-major, to host memory of exactly `size` bytes. Waits for the device. [any-thread]
+    /// since 0.1
     pub read: Option<
         unsafe extern "C" fn(
             tensor: *const et_tensor,
@@ -225,8 +228,8 @@ pub struct et_host_tensor {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// Entries `index` (I64, rank 1) of one axis. Errors: INVALID_ARGUMENT naming an index out of range (so for the next two).
-    /// [any-thread] since 0.1
+    /// Entries `index` (I64, rank 1) of one axis. Errors: INVALID_ARGUMENT naming an index out of range (so for the
+    /// next two). [any-thread] since 0.1
     pub index_select: Option<
         unsafe extern "C" fn(
             x: *const et_tensor,
@@ -271,12 +274,13 @@ pub struct et_host_tensor {
 pub struct et_segment {
     /// Bytes filled by the caller.
     pub struct_size: usize,
-    /// First argument of the functions. It belongs to the host until `release`, and must keep alive whatever `run` uses, such as
-    /// parameters. May be NULL.
+    /// First argument of the functions. It belongs to the host until `release`, and must keep alive whatever `run`
+    /// uses, such as parameters. May be NULL.
     pub state: *mut c_void,
-    /// Computes `outputs_len` owned tensors from borrowed inputs. It depends on its inputs, on parameters and on `rng` alone (NULL when
-    /// `checkpoint` got none), which lives for the call and must be used instead of the generator that `checkpoint` got. Called once, and
-    /// perhaps once more while a backward pass runs. [callback-thread] since 0.1
+    /// Computes `outputs_len` owned tensors from borrowed inputs. It depends on its inputs, on parameters and on
+    /// `rng` alone (NULL when `checkpoint` got none), which lives for the call and must be used instead of the
+    /// generator that `checkpoint` got. Called once, and perhaps once more while a backward pass runs.
+    /// [callback-thread] since 0.1
     pub run: Option<
         unsafe extern "C" fn(
             state: *mut c_void,
@@ -305,13 +309,15 @@ pub struct et_host_autograd {
     pub leaf: Option<
         unsafe extern "C" fn(x: *const et_tensor, out: *mut *mut et_tensor) -> *mut et_error,
     >,
-    /// Gradient of a leaf, summed over the backward passes so far; `*out` becomes NULL when none has reached it. [any-thread] since 0.1
+    /// Gradient of a leaf, summed over the backward passes so far; `*out` becomes NULL when none has reached it.
+    /// [any-thread] since 0.1
     pub leaf_grad: Option<
         unsafe extern "C" fn(leaf: *const et_tensor, out: *mut *mut et_tensor) -> *mut et_error,
     >,
-    /// Runs the tape backwards from `loss` and frees what it saved on the way. `seed` is the gradient of `loss`, NULL for 1, for
-    /// which `loss` must have one element. Gradients of parameters are added to their set's gradient arena. Errors: INVALID_ARGUMENT when
-    /// nothing is tracked, FAILED_PRECONDITION when this part of the tape was freed before. [any-thread] since 0.1
+    /// Runs the tape backwards from `loss` and frees what it saved on the way. `seed` is the gradient of `loss`, NULL
+    /// for 1, for which `loss` must have one element. Gradients of parameters are added to their set's gradient
+    /// arena. Errors: INVALID_ARGUMENT when nothing is tracked, FAILED_PRECONDITION when this part of the tape was
+    /// freed before. [any-thread] since 0.1
     pub backward: Option<
         unsafe extern "C" fn(loss: *const et_tensor, seed: *const et_tensor) -> *mut et_error,
     >,
@@ -321,8 +327,9 @@ pub struct et_host_autograd {
     pub resume: Option<unsafe extern "C" fn()>,
     /// 1 if operations on this thread record themselves, else 0. [any-thread] since 0.1
     pub is_recording: Option<unsafe extern "C" fn() -> i32>,
-    /// Runs a custom operation of a plugin and records it. `state` is the operation's instance, which must live until the process ends or the
-    /// outputs are gone; `outputs` receives `op.outputs_len` owned references. [any-thread] since 0.1
+    /// Runs a custom operation of a plugin and records it. `state` is the operation's instance, which must live until
+    /// the process ends or the outputs are gone; `outputs` receives `op.outputs_len` owned references. [any-thread]
+    /// since 0.1
     pub apply_op: Option<
         unsafe extern "C" fn(
             op: *const crate::et_plugin_op,
@@ -332,11 +339,12 @@ pub struct et_host_autograd {
             outputs: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// Runs `segment` on `inputs` and writes `outputs_len` owned references to `outputs`: gradient checkpointing (Chen et al. 2016) of a layer. With
-    /// ET_RECOMPUTE_LAYER only the inputs are kept, and `backward` runs the segment again with the same random numbers, to the same bits;
-    /// else it is as if the caller had run it. `rng` may be NULL; it moves on by what the segment took. Segments may lie in
-    /// segments. Errors: the segment's; FAILED_PRECONDITION when it used `rng` itself, and from `backward` when its second run differs from the
-    /// first. [any-thread] since 0.1
+    /// Runs `segment` on `inputs` and writes `outputs_len` owned references to `outputs`: gradient checkpointing
+    /// (Chen et al. 2016) of a layer. With ET_RECOMPUTE_LAYER only the inputs are kept, and `backward` runs the
+    /// segment again with the same random numbers, to the same bits; else it is as if the caller had run it. `rng`
+    /// may be NULL; it moves on by what the segment took. Segments may lie in segments. Errors: the segment's;
+    /// FAILED_PRECONDITION when it used `rng` itself, and from `backward` when its second run differs from the first.
+    /// [any-thread] since 0.1
     pub checkpoint: Option<
         unsafe extern "C" fn(
             segment: *const et_segment,
@@ -347,8 +355,8 @@ pub struct et_host_autograd {
             outputs_len: usize,
         ) -> *mut et_error,
     >,
-    /// Chooses what operations of the whole process that are recorded from now on keep, an `ET_RECOMPUTE_` constant; ET_RECOMPUTE_NONE at
-    /// first. For hosts. Errors: INVALID_ARGUMENT for other values. [any-thread] since 0.1
+    /// Chooses what operations of the whole process that are recorded from now on keep, an `ET_RECOMPUTE_` constant;
+    /// ET_RECOMPUTE_NONE at first. For hosts. Errors: INVALID_ARGUMENT for other values. [any-thread] since 0.1
     pub set_recompute: Option<unsafe extern "C" fn(level: i32) -> *mut et_error>,
 }
 
@@ -383,7 +391,8 @@ pub struct et_host_rng {
     pub set_state: Option<unsafe extern "C" fn(rng: *mut et_rng, state: et_rng_state)>,
     /// 64 random bits; moves the offset by 2. [one-at-a-time] since 0.1
     pub bits: Option<unsafe extern "C" fn(rng: *mut et_rng) -> u64>,
-    /// Uniform numbers in `[low, high)`; dtype F32 or F64; moves the offset by the number of elements, rounded up to 4. [one-at-a-time] since 0.1
+    /// Uniform numbers in `[low, high)`; dtype F32 or F64; moves the offset by the number of elements, rounded up to
+    /// 4. [one-at-a-time] since 0.1
     pub uniform: Option<
         unsafe extern "C" fn(
             rng: *mut et_rng,
@@ -395,7 +404,8 @@ pub struct et_host_rng {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// Normal numbers; dtype F32 or F64; moves the offset by the number of elements, rounded up to 4. [one-at-a-time] since 0.1
+    /// Normal numbers; dtype F32 or F64; moves the offset by the number of elements, rounded up to 4. [one-at-a-time]
+    /// since 0.1
     pub normal: Option<
         unsafe extern "C" fn(
             rng: *mut et_rng,
@@ -424,15 +434,17 @@ pub struct et_init {
     pub b: f64,
 }
 
-/// `et.param/1`: named parameters in arenas. A set is built by declaring parameters through scopes; `seal` moves all trainable parameters
-/// into one buffer, with one more for their gradients. Names are dotted paths, as in Hugging Face checkpoints.
+/// `et.param/1`: named parameters in arenas. A set is built by declaring parameters through scopes; `seal` moves all
+/// trainable parameters into one buffer, with one more for their gradients. Names are dotted paths, as in Hugging
+/// Face checkpoints.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_param {
     /// Bytes filled by the host.
     pub struct_size: usize,
 
-    /// Makes an empty set of dtype F32 or F64. Initial values depend on `seed` and the parameter's name alone. [any-thread] since 0.1
+    /// Makes an empty set of dtype F32 or F64. Initial values depend on `seed` and the parameter's name alone.
+    /// [any-thread] since 0.1
     pub params_new: Option<
         unsafe extern "C" fn(seed: u64, dtype: i32, out: *mut *mut et_params) -> *mut et_error,
     >,
@@ -453,8 +465,8 @@ pub struct et_host_param {
             out: *mut *mut et_param,
         ) -> *mut et_error,
     >,
-    /// Moves trainable parameters into the arena, in declaration order. Afterwards no parameter may be declared, and one that was frozen
-    /// before stays frozen. Calling it again does nothing. [one-at-a-time] since 0.1
+    /// Moves trainable parameters into the arena, in declaration order. Afterwards no parameter may be declared, and
+    /// one that was frozen before stays frozen. Calling it again does nothing. [one-at-a-time] since 0.1
     pub params_seal: Option<unsafe extern "C" fn(params: *mut et_params) -> *mut et_error>,
     /// Number of elements in the arena; 0 before `seal`. [one-at-a-time] since 0.1
     pub params_arena_len: Option<unsafe extern "C" fn(params: *const et_params) -> usize>,
@@ -485,8 +497,8 @@ pub struct et_host_param {
     >,
     /// Dotted path of a scope, valid while it lives; empty for the root. [any-thread] since 0.1
     pub scope_path: Option<unsafe extern "C" fn(scope: *const et_scope) -> et_str>,
-    /// Declares a trainable parameter, owned by the caller as well as by the set. Errors: ALREADY_EXISTS, FAILED_PRECONDITION after `seal`.
-    /// [one-at-a-time] since 0.1
+    /// Declares a trainable parameter, owned by the caller as well as by the set. Errors: ALREADY_EXISTS,
+    /// FAILED_PRECONDITION after `seal`. [one-at-a-time] since 0.1
     pub scope_param: Option<
         unsafe extern "C" fn(
             scope: *const et_scope,
@@ -510,8 +522,8 @@ pub struct et_host_param {
     pub rank: Option<unsafe extern "C" fn(param: *const et_param) -> usize>,
     /// Extents, valid while the parameter lives. [any-thread] since 0.1
     pub shape: Option<unsafe extern "C" fn(param: *const et_param) -> *const usize>,
-    /// The present value as a tensor; tracked when the parameter is trainable. It is a view: an optimizer step changes it.
-    /// [one-at-a-time] since 0.1
+    /// The present value as a tensor; tracked when the parameter is trainable. It is a view: an optimizer step
+    /// changes it. [one-at-a-time] since 0.1
     pub tensor: Option<
         unsafe extern "C" fn(param: *const et_param, out: *mut *mut et_tensor) -> *mut et_error,
     >,
@@ -521,16 +533,17 @@ pub struct et_host_param {
     >,
     /// 1 if a gradient has reached the parameter since `params_zero_grads`, else 0. [one-at-a-time] since 0.1
     pub has_grad: Option<unsafe extern "C" fn(param: *const et_param) -> i32>,
-    /// Replaces the gradient. Errors: SHAPE, DTYPE, FAILED_PRECONDITION when frozen or not sealed. [one-at-a-time] since 0.1
+    /// Replaces the gradient. Errors: SHAPE, DTYPE, FAILED_PRECONDITION when frozen or not sealed. [one-at-a-time]
+    /// since 0.1
     pub set_grad:
         Option<unsafe extern "C" fn(param: *mut et_param, grad: *const et_tensor) -> *mut et_error>,
     /// Copies a tensor's values into the parameter. Errors: SHAPE, DTYPE. [one-at-a-time] since 0.1
     pub assign: Option<
         unsafe extern "C" fn(param: *mut et_param, value: *const et_tensor) -> *mut et_error,
     >,
-    /// Takes the value from a buffer at a byte offset, elements of `dtype` (F32, F16, BF16 or F64), row-major. Where type and alignment
-    /// allow, the parameter refers to the buffer's memory and keeps it alive instead of copying. Errors: SHAPE when the buffer is too short.
-    /// [one-at-a-time] since 0.1
+    /// Takes the value from a buffer at a byte offset, elements of `dtype` (F32, F16, BF16 or F64), row-major. Where
+    /// type and alignment allow, the parameter refers to the buffer's memory and keeps it alive instead of copying.
+    /// Errors: SHAPE when the buffer is too short. [one-at-a-time] since 0.1
     pub assign_buffer: Option<
         unsafe extern "C" fn(
             param: *mut et_param,
@@ -541,7 +554,8 @@ pub struct et_host_param {
     >,
     /// 1 if optimizers change the parameter, else 0. [one-at-a-time] since 0.1
     pub is_trainable: Option<unsafe extern "C" fn(param: *const et_param) -> i32>,
-    /// Freezes (0) or unfreezes (1). Errors: FAILED_PRECONDITION when it was frozen at `seal`. [one-at-a-time] since 0.1
+    /// Freezes (0) or unfreezes (1). Errors: FAILED_PRECONDITION when it was frozen at `seal`. [one-at-a-time] since
+    /// 0.1
     pub set_trainable:
         Option<unsafe extern "C" fn(param: *mut et_param, trainable: i32) -> *mut et_error>,
     /// Factor on the learning rate, 1 by default. [one-at-a-time] since 0.1
@@ -549,12 +563,13 @@ pub struct et_host_param {
     /// Sets the factor on the learning rate; not negative. [one-at-a-time] since 0.1
     pub set_lr_scale:
         Option<unsafe extern "C" fn(param: *mut et_param, scale: f64) -> *mut et_error>,
-    /// 1 if weight decay applies, else 0. By default it applies to parameters with two axes or more. [one-at-a-time] since 0.1
+    /// 1 if weight decay applies, else 0. By default it applies to parameters with two axes or more. [one-at-a-time]
+    /// since 0.1
     pub has_decay: Option<unsafe extern "C" fn(param: *const et_param) -> i32>,
     /// Switches weight decay. [one-at-a-time] since 0.1
     pub set_decay: Option<unsafe extern "C" fn(param: *mut et_param, decay: i32)>,
-    /// Adds a low-rank update: `tensor` becomes W + scale * B A (Hu et al. 2021, LoRA) for W [o, i], A [r, i], B [o, r], while W itself is frozen.
-    /// Errors: SHAPE, FAILED_PRECONDITION after `seal`. [one-at-a-time] since 0.1
+    /// Adds a low-rank update: `tensor` becomes W + scale * B A (Hu et al. 2021, LoRA) for W [o, i], A [r, i], B [o,
+    /// r], while W itself is frozen. Errors: SHAPE, FAILED_PRECONDITION after `seal`. [one-at-a-time] since 0.1
     pub set_low_rank: Option<
         unsafe extern "C" fn(
             param: *mut et_param,
@@ -569,8 +584,8 @@ pub struct et_host_param {
     >,
 }
 
-/// Arguments of `layer_norm`: y = gamma * (h - mean) / sqrt(var + epsilon) + beta with h = residual + dropout(x), over the last axis
-/// (Ba et al. 2016).
+/// Arguments of `layer_norm`: y = gamma * (h - mean) / sqrt(var + epsilon) + beta with h = residual + dropout(x),
+/// over the last axis (Ba et al. 2016).
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_layer_norm {
@@ -685,14 +700,15 @@ pub struct et_optim_step {
     pub step: u64,
 }
 
-/// `et.nn/1`: fused differentiable operations, written once per device in the engine. "Runs" are the rows of a batch laid end to end; `starts`
-/// [B + 1] holds their cumulative lengths.
+/// `et.nn/1`: fused differentiable operations, written once per device in the engine. "Runs" are the rows of a batch
+/// laid end to end; `starts` [B + 1] holds their cumulative lengths.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_nn {
     /// Bytes filled by the host.
     pub struct_size: usize,
-    /// activation(x W^T + b) for x [.., i], W [o, i], b [o] or NULL, with an `ET_ACTIVATION_` constant. [any-thread] since 0.1
+    /// activation(x W^T + b) for x [.., i], W [o, i], b [o] or NULL, with an `ET_ACTIVATION_` constant. [any-thread]
+    /// since 0.1
     pub linear: Option<
         unsafe extern "C" fn(
             x: *const et_tensor,
@@ -715,7 +731,8 @@ pub struct et_host_nn {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// Sum of `len` table look-ups: tables [rows_k, h] at ids_k [T] I64. Errors: INVALID_ARGUMENT naming position, id and rows. [any-thread] since 0.1
+    /// Sum of `len` table look-ups: tables [rows_k, h] at ids_k [T] I64. Errors: INVALID_ARGUMENT naming position, id
+    /// and rows. [any-thread] since 0.1
     pub embedding_sum: Option<
         unsafe extern "C" fn(
             tables: *const *const et_tensor,
@@ -736,8 +753,9 @@ pub struct et_host_nn {
     pub log_softmax: Option<
         unsafe extern "C" fn(x: *const et_tensor, out: *mut *mut et_tensor) -> *mut et_error,
     >,
-    /// Mean cross entropy of logits [N, C] and labels [N] I64, rows weighted by `weights` [N] or NULL; rows with `ignore_index` do not count; `smoothing` in
-    /// [0, 1) spreads that mass over all classes. The result is a scalar, 0 when no row counts. [any-thread] since 0.1
+    /// Mean cross entropy of logits [N, C] and labels [N] I64, rows weighted by `weights` [N] or NULL; rows with
+    /// `ignore_index` do not count; `smoothing` in [0, 1) spreads that mass over all classes. The result is a scalar,
+    /// 0 when no row counts. [any-thread] since 0.1
     pub cross_entropy: Option<
         unsafe extern "C" fn(
             logits: *const et_tensor,
@@ -748,7 +766,8 @@ pub struct et_host_nn {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// Mean binary cross entropy of logits and targets of one shape [N, C] or [N], rows weighted by `weights` [N] or NULL. [any-thread] since 0.1
+    /// Mean binary cross entropy of logits and targets of one shape [N, C] or [N], rows weighted by `weights` [N] or
+    /// NULL. [any-thread] since 0.1
     pub binary_cross_entropy: Option<
         unsafe extern "C" fn(
             logits: *const et_tensor,
@@ -757,7 +776,8 @@ pub struct et_host_nn {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// Each element dropped with probability p and the rest divided by 1 - p; the identity when `rng` is NULL. [any-thread] since 0.1
+    /// Each element dropped with probability p and the rest divided by 1 - p; the identity when `rng` is NULL.
+    /// [any-thread] since 0.1
     pub dropout: Option<
         unsafe extern "C" fn(
             x: *const et_tensor,
@@ -766,7 +786,8 @@ pub struct et_host_nn {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// One vector per run, x [T, h] -> [B, h], by an `ET_POOL_` constant; an empty run gives zeros. [any-thread] since 0.1
+    /// One vector per run, x [T, h] -> [B, h], by an `ET_POOL_` constant; an empty run gives zeros. [any-thread]
+    /// since 0.1
     pub pool: Option<
         unsafe extern "C" fn(
             x: *const et_tensor,
@@ -792,8 +813,8 @@ pub struct et_host_nn {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// 1-D convolution within each run with zero padding that keeps lengths: x [T, i], weight [o, i, k], bias [o] or NULL -> [T, o].
-    /// [any-thread] since 0.1
+    /// 1-D convolution within each run with zero padding that keeps lengths: x [T, i], weight [o, i, k], bias [o] or
+    /// NULL -> [T, o]. [any-thread] since 0.1
     pub conv1d: Option<
         unsafe extern "C" fn(
             x: *const et_tensor,
@@ -804,8 +825,8 @@ pub struct et_host_nn {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// LSTM over runs (Hochreiter and Schmidhuber 1997; gates i, f, g, o): x [T, i], w_ih [4h, i], w_hh [4h, h], biases [4h] -> [T, h]; `reverse` 1 reads
-    /// each run from its end. [any-thread] since 0.1
+    /// LSTM over runs (Hochreiter and Schmidhuber 1997; gates i, f, g, o): x [T, i], w_ih [4h, i], w_hh [4h, h],
+    /// biases [4h] -> [T, h]; `reverse` 1 reads each run from its end. [any-thread] since 0.1
     pub lstm: Option<
         unsafe extern "C" fn(
             x: *const et_tensor,
@@ -831,8 +852,8 @@ pub struct et_host_nn {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// Mean over runs of the negative log likelihood of a linear-chain CRF (Lafferty et al. 2001): emissions [T, C], tags [T] I64, transitions [C, C]
-    /// (from, to), first [C], last [C]. [any-thread] since 0.1
+    /// Mean over runs of the negative log likelihood of a linear-chain CRF (Lafferty et al. 2001): emissions [T, C],
+    /// tags [T] I64, transitions [C, C] (from, to), first [C], last [C]. [any-thread] since 0.1
     pub crf_loss: Option<
         unsafe extern "C" fn(
             emissions: *const et_tensor,
@@ -855,7 +876,8 @@ pub struct et_host_nn {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
-    /// Fresh state of an optimizer kind for a sealed set, as named tensors that `optim_step` changes in place. [one-at-a-time] since 0.1
+    /// Fresh state of an optimizer kind for a sealed set, as named tensors that `optim_step` changes in place.
+    /// [one-at-a-time] since 0.1
     pub optim_state: Option<
         unsafe extern "C" fn(
             params: *const et_params,
@@ -863,8 +885,8 @@ pub struct et_host_nn {
             out: *mut *mut et_map,
         ) -> *mut et_error,
     >,
-    /// One step over the whole arena; parameters without a gradient are left alone. Errors: FAILED_PRECONDITION when not sealed, SHAPE when the state belongs to
-    /// another set or kind. [one-at-a-time] since 0.1
+    /// One step over the whole arena; parameters without a gradient are left alone. Errors: FAILED_PRECONDITION when
+    /// not sealed, SHAPE when the state belongs to another set or kind. [one-at-a-time] since 0.1
     pub optim_step: Option<
         unsafe extern "C" fn(
             params: *mut et_params,

@@ -45,13 +45,16 @@ pub struct et_host {
     pub error_message: Option<unsafe extern "C" fn(error: *const et_error) -> et_str>,
     /// Gives an error back. Accepts NULL. [any-thread] since 0.1
     pub error_release: Option<unsafe extern "C" fn(error: *mut et_error)>,
-    /// Number of handles (tensors, parameters, maps, errors ...) that are alive; for leak tests. [any-thread] since 0.1
+    /// Number of handles (tensors, parameters, maps, errors ...) that are alive; for leak tests. [any-thread] since
+    /// 0.1
     pub live_handles: Option<unsafe extern "C" fn() -> i64>,
-    /// As `error_new`, with details for the one who gets the error: a JSON object, which is copied. Never NULL. What details there are is
-    /// said by the slot that returns the error; whoever does not know them has the message. [any-thread] since 0.1
+    /// As `error_new`, with details for the one who gets the error: a JSON object, which is copied. Never NULL. What
+    /// details there are is said by the slot that returns the error; whoever does not know them has the message.
+    /// [any-thread] since 0.1
     pub error_new_detailed:
         Option<unsafe extern "C" fn(code: i32, message: et_str, details: et_str) -> *mut et_error>,
-    /// Details of an error, valid until the error is released; empty for NULL and for an error that has none. [any-thread] since 0.1
+    /// Details of an error, valid until the error is released; empty for NULL and for an error that has none.
+    /// [any-thread] since 0.1
     pub error_details: Option<unsafe extern "C" fn(error: *const et_error) -> et_str>,
 }
 

@@ -3,8 +3,8 @@
 use crate::{et_buffer, et_error, et_host, et_str};
 use core::ffi::{c_char, c_void};
 
-/// The record that the one exported symbol of an engine library, `const et_engine_record *et_engine_entry(void)`, returns. The fields up to `version`
-/// are frozen for all time: the loader reads them before anything else.
+/// The record that the one exported symbol of an engine library, `const et_engine_record *et_engine_entry(void)`,
+/// returns. The fields up to `version` are frozen for all time: the loader reads them before anything else.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_engine_record {
@@ -22,11 +22,15 @@ pub struct et_engine_record {
     pub version: *const c_char,
     /// The host table of the engine, there before `open`; lives until the process ends.
     pub host: *const et_host,
-    /// Starts the engine on device number `device`. `options` is JSON: {"precision": "f32" | "tf32" | "bf16" | "f16", "deterministic": false}. Called once, before
-    /// any tensor is made. Errors: UNIMPLEMENTED for what the device cannot do, FAILED_PRECONDITION when it is open already. [one-at-a-time] since 0.1
+    /// Starts the engine on device number `device`. `options` is JSON: {"precision": "f32" | "tf32" | "bf16" | "f16",
+    /// "deterministic": false}. Called once, before any tensor is made. Errors: UNIMPLEMENTED for what the device
+    /// cannot do, FAILED_PRECONDITION when it is open already. [one-at-a-time] since 0.1
     pub open: Option<unsafe extern "C" fn(device: i32, options: et_str) -> *mut et_error>,
-    /// Adds a table to those that `get_interface` of the engine's host finds; it lives until the process ends. [any-thread] since 0.1
+    /// Adds a table to those that `get_interface` of the engine's host finds; it lives until the process ends.
+    /// [any-thread] since 0.1
     pub provide: Option<unsafe extern "C" fn(id: *const c_char, table: *const c_void)>,
-    /// What the engine did so far, as JSON: {"device": "..", "launches": 0, "allocations": 0, "host_fallbacks": {"op": 0}, "waits": {"for what": 0}, "bytes_in_use": 0, "bytes_peak": 0, "held": {"parameters": 0, ..}}. [any-thread] since 0.1
+    /// What the engine did so far, as JSON: {"device": "..", "launches": 0, "allocations": 0, "host_fallbacks":
+    /// {"op": 0}, "waits": {"for what": 0}, "bytes_in_use": 0, "bytes_peak": 0, "held": {"parameters": 0, ..}}.
+    /// [any-thread] since 0.1
     pub report: Option<unsafe extern "C" fn(out: *mut *mut et_buffer) -> *mut et_error>,
 }

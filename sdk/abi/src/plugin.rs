@@ -6,8 +6,8 @@ use crate::{
 };
 use core::ffi::{c_char, c_void};
 
-/// The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The fields up to `version`
-/// are frozen for all time: the host reads them before it calls anything.
+/// The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The
+/// fields up to `version` are frozen for all time: the host reads them before it calls anything.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_plugin_record {
@@ -27,12 +27,14 @@ pub struct et_plugin_record {
     pub id: *const c_char,
     /// Version of the plugin, for instance "0.1.0".
     pub version: *const c_char,
-    /// Called before any component is made; keeps `host` and fetches the interfaces it needs. May be called more than once. [one-at-a-time] since 0.1
+    /// Called before any component is made; keeps `host` and fetches the interfaces it needs. May be called more than
+    /// once. [one-at-a-time] since 0.1
     pub init: Option<unsafe extern "C" fn(host: *const et_host) -> *mut et_error>,
     /// Called when the host is done; logical only, the library stays loaded. May be NULL. [one-at-a-time] since 0.1
     pub shutdown: Option<unsafe extern "C" fn()>,
-    /// Component `index` of a kind ("et.model/1", "et.loss/1", "et.optimizer/1", "et.strategy/1", "et.app/1", "et.op/1", "et.metric/1") as a pointer to its
-    /// table, which lives until the process ends; NULL past the last one and for unknown kinds. [any-thread] since 0.1
+    /// Component `index` of a kind ("et.model/1", "et.loss/1", "et.optimizer/1", "et.strategy/1", "et.app/1",
+    /// "et.op/1", "et.metric/1") as a pointer to its table, which lives until the process ends; NULL past the last
+    /// one and for unknown kinds. [any-thread] since 0.1
     pub component: Option<unsafe extern "C" fn(kind: *const c_char, index: usize) -> *const c_void>,
 }
 
@@ -61,7 +63,8 @@ pub struct et_plugin_model {
     pub name: *const c_char,
     /// JSON Schema of the configuration.
     pub schema: *const c_char,
-    /// Declares the parameters in `scope` and makes an instance. `config` is the content of config.json. [one-at-a-time] since 0.1
+    /// Declares the parameters in `scope` and makes an instance. `config` is the content of config.json.
+    /// [one-at-a-time] since 0.1
     pub create: Option<
         unsafe extern "C" fn(
             config: et_str,
@@ -69,13 +72,13 @@ pub struct et_plugin_model {
             out: *mut *mut c_void,
         ) -> *mut et_error,
     >,
-    /// What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions": 512, "base_prefix": "bert",
-    /// "head": "bert", "pooled": true, "ignore": ["cls."]}. [one-at-a-time] since 0.1
+    /// What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions":
+    /// 512, "base_prefix": "bert", "head": "bert", "pooled": true, "ignore": ["cls."]}. [one-at-a-time] since 0.1
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
-    /// Reads "ids", "positions", "starts" and, where it has them, "segments" from `batch`; writes "last" [T, h], and "pooled" [B, h] and "hidden_states/k" when
-    /// wanted, to `outputs`. [one-at-a-time] since 0.1
+    /// Reads "ids", "positions", "starts" and, where it has them, "segments" from `batch`; writes "last" [T, h], and
+    /// "pooled" [B, h] and "hidden_states/k" when wanted, to `outputs`. [one-at-a-time] since 0.1
     pub forward: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -101,7 +104,8 @@ pub struct et_plugin_loss {
     /// Makes an instance from options as JSON. [one-at-a-time] since 0.1
     pub create:
         Option<unsafe extern "C" fn(options: et_str, out: *mut *mut c_void) -> *mut et_error>,
-    /// `outputs` usually holds "logits"; `batch` holds "labels" and, when rows are weighted, "weights" [B]. The result is a scalar. [one-at-a-time] since 0.1
+    /// `outputs` usually holds "logits"; `batch` holds "labels" and, when rows are weighted, "weights" [B]. The
+    /// result is a scalar. [one-at-a-time] since 0.1
     pub forward: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -133,7 +137,8 @@ pub struct et_plugin_optimizer {
             out: *mut *mut c_void,
         ) -> *mut et_error,
     >,
-    /// Changes the parameters by their gradients. `lr` is this step's learning rate, `step` counts from 1. [one-at-a-time] since 0.1
+    /// Changes the parameters by their gradients. `lr` is this step's learning rate, `step` counts from 1.
+    /// [one-at-a-time] since 0.1
     pub step: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -169,7 +174,8 @@ pub struct et_plugin_strategy {
         Option<unsafe extern "C" fn(options: et_str, out: *mut *mut c_void) -> *mut et_error>,
     /// Set of `ET_PHASE_` bits: the hooks that are used. [one-at-a-time] since 0.1
     pub phases: Option<unsafe extern "C" fn(instance: *mut c_void) -> u32>,
-    /// Weights are loaded and nothing is sealed yet: freeze, scale rates, add low-rank updates, load other models. [one-at-a-time] since 0.1
+    /// Weights are loaded and nothing is sealed yet: freeze, scale rates, add low-rank updates, load other models.
+    /// [one-at-a-time] since 0.1
     pub on_setup: Option<
         unsafe extern "C" fn(instance: *mut c_void, session: *mut et_session) -> *mut et_error,
     >,
@@ -203,7 +209,8 @@ pub struct et_plugin_strategy {
     pub on_gradients: Option<
         unsafe extern "C" fn(instance: *mut c_void, session: *mut et_session) -> *mut et_error,
     >,
-    /// After epoch `epoch` (from 1); `metrics` is a JSON object, empty without validation data. [one-at-a-time] since 0.1
+    /// After epoch `epoch` (from 1); `metrics` is a JSON object, empty without validation data. [one-at-a-time] since
+    /// 0.1
     pub on_epoch: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -238,7 +245,8 @@ pub struct et_plugin_app {
     pub name: *const c_char,
     /// JSON Schema of the options.
     pub schema: *const c_char,
-    /// Makes an instance. `state` is what `state` of an earlier instance returned, or empty for a new app. [one-at-a-time] since 0.1
+    /// Makes an instance. `state` is what `state` of an earlier instance returned, or empty for a new app.
+    /// [one-at-a-time] since 0.1
     pub create: Option<
         unsafe extern "C" fn(
             options: et_str,
@@ -246,14 +254,15 @@ pub struct et_plugin_app {
             out: *mut *mut c_void,
         ) -> *mut et_error,
     >,
-    /// Columns that records need, as JSON: [{"role": "text", "names": ["text", "sentence"], "required": true, "target": false}, ...]. Targets may be missing when
-    /// predicting. [one-at-a-time] since 0.1
+    /// Columns that records need, as JSON: [{"role": "text", "names": ["text", "sentence"], "required": true,
+    /// "target": false}, ...]. Targets may be missing when predicting. [one-at-a-time] since 0.1
     pub columns: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
-    /// Sees every training record before training, to learn the labels and to refuse what `features` would refuse. `record` is a JSON object from role to value.
-    /// Errors: BAD_INPUT, with the details {"role": ..., "expected": ..., "found": ...} for a value that cannot be used (`et_host.error_new_detailed`);
-    /// the host adds file, line and the column's name. [one-at-a-time] since 0.1
+    /// Sees every training record before training, to learn the labels and to refuse what `features` would refuse.
+    /// `record` is a JSON object from role to value. Errors: BAD_INPUT, with the details {"role": ..., "expected":
+    /// ..., "found": ...} for a value that cannot be used (`et_host.error_new_detailed`); the host adds file, line
+    /// and the column's name. [one-at-a-time] since 0.1
     pub observe:
         Option<unsafe extern "C" fn(instance: *mut c_void, record: et_str) -> *mut et_error>,
     /// All records were seen; decides what follows from them. [one-at-a-time] since 0.1
@@ -262,9 +271,10 @@ pub struct et_plugin_app {
     pub state: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
-    /// What the host must know, as JSON: {"loss": {"name": ..., "options": {}} or null, "metrics": [{"name": ..., "options": {}}], "best": "accuracy", "best_is": "max",
-    /// "want": 2, "labels": [...], "config": {entries for config.json}, "longest": most tokens of a record's features after `build`, 0 if not known}.
-    /// [one-at-a-time] since 0.1
+    /// What the host must know, as JSON: {"loss": {"name": ..., "options": {}} or null, "metrics": [{"name": ...,
+    /// "options": {}}], "best": "accuracy", "best_is": "max", "want": 2, "labels": [...], "config": {entries for
+    /// config.json}, "longest": most tokens of a record's features after `build`, 0 if not known}. [one-at-a-time]
+    /// since 0.1
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
@@ -278,7 +288,8 @@ pub struct et_plugin_app {
             row: *mut et_row,
         ) -> *mut et_error,
     >,
-    /// Declares the parameters of the head in `scope`, the root of the set; `model` is the model's description as JSON. [one-at-a-time] since 0.1
+    /// Declares the parameters of the head in `scope`, the root of the set; `model` is the model's description as
+    /// JSON. [one-at-a-time] since 0.1
     pub build: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -329,20 +340,22 @@ pub struct et_plugin_metric {
             batch: *const et_map,
         ) -> *mut et_error,
     >,
-    /// The figures so far as a JSON object from name to number (or nested arrays for a confusion matrix). [one-at-a-time] since 0.1
+    /// The figures so far as a JSON object from name to number (or nested arrays for a confusion matrix).
+    /// [one-at-a-time] since 0.1
     pub compute: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
     /// Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
-    /// What the host must know of the figures, as JSON: {"lower_is_better": ["mse"]}. More is better of every figure that is not named, and of all of them where
-    /// the slot is missing. [one-at-a-time] since 0.1
+    /// What the host must know of the figures, as JSON: {"lower_is_better": ["mse"]}. More is better of every figure
+    /// that is not named, and of all of them where the slot is missing. [one-at-a-time] since 0.1
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
 }
 
-/// A borrowed view of a tensor's memory for the time of one call. Fields mean what DLPack's DLTensor fields mean; strides count elements.
+/// A borrowed view of a tensor's memory for the time of one call. Fields mean what DLPack's DLTensor fields mean;
+/// strides count elements.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_view {
@@ -402,8 +415,8 @@ pub struct et_plugin_op {
     pub outputs_len: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// Sets `dtype`, `rank` (at most 8) and the extents of each output from the inputs (whose `data` is NULL here). `shapes[i]` has room for 8 extents.
-    /// [callback-thread] since 0.1
+    /// Sets `dtype`, `rank` (at most 8) and the extents of each output from the inputs (whose `data` is NULL here).
+    /// `shapes[i]` has room for 8 extents. [callback-thread] since 0.1
     pub infer: Option<
         unsafe extern "C" fn(
             state: *mut c_void,
@@ -415,8 +428,9 @@ pub struct et_plugin_op {
     >,
     /// Computes the outputs. [callback-thread] since 0.1
     pub forward: Option<unsafe extern "C" fn(call: *const et_op_call) -> *mut et_error>,
-    /// Gradients of the inputs from those of the outputs, by host operations: `input_grads[i]` receives an owned reference, or stays NULL where no gradient flows; an entry of
-    /// `output_grads` is NULL where none arrived. NULL without `ET_OP_HAS_BACKWARD`. [callback-thread] since 0.1
+    /// Gradients of the inputs from those of the outputs, by host operations: `input_grads[i]` receives an owned
+    /// reference, or stays NULL where no gradient flows; an entry of `output_grads` is NULL where none arrived. NULL
+    /// without `ET_OP_HAS_BACKWARD`. [callback-thread] since 0.1
     pub backward: Option<
         unsafe extern "C" fn(
             state: *mut c_void,

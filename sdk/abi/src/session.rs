@@ -13,8 +13,8 @@ pub struct et_session_optimizer {
     _opaque: [u8; 0],
 }
 
-/// `et.session/1`. The model under training is called "model"; models loaded by a strategy have the name it gave. All slots are
-/// [one-at-a-time], called from inside the strategy's hooks.
+/// `et.session/1`. The model under training is called "model"; models loaded by a strategy have the name it gave. All
+/// slots are [one-at-a-time], called from inside the strategy's hooks.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_session {
@@ -28,8 +28,9 @@ pub struct et_host_session {
             out: *mut *mut et_params,
         ) -> *mut et_error,
     >,
-    /// Loads a trained bundle as a frozen model under `name`; only in `on_setup`. From then on every batch also carries that model's
-    /// own features, made by its own tokenizer, under "name/". Errors: NOT_FOUND, BAD_INPUT, ALREADY_EXISTS. since 0.1
+    /// Loads a trained bundle as a frozen model under `name`; only in `on_setup`. From then on every batch also
+    /// carries that model's own features, made by its own tokenizer, under "name/". Errors: NOT_FOUND, BAD_INPUT,
+    /// ALREADY_EXISTS. since 0.1
     pub load_model: Option<
         unsafe extern "C" fn(session: *mut et_session, name: et_str, path: et_str) -> *mut et_error,
     >,
@@ -41,8 +42,8 @@ pub struct et_host_session {
             out: *mut *mut et_buffer,
         ) -> *mut et_error,
     >,
-    /// Outputs of a model with its app's head on a batch. `training` 1 switches dropout on; `want` is a set of `ET_WANT_` bits. Models that
-    /// were loaded record nothing on the tape. since 0.1
+    /// Outputs of a model with its app's head on a batch. `training` 1 switches dropout on; `want` is a set of
+    /// `ET_WANT_` bits. Models that were loaded record nothing on the tape. since 0.1
     pub forward: Option<
         unsafe extern "C" fn(
             session: *mut et_session,
@@ -71,12 +72,14 @@ pub struct et_host_session {
             weight: f64,
         ) -> *mut et_error,
     >,
-    /// Sets the weight of the run's own loss (named "loss") for this step, 1 by default; only in `on_outputs`. since 0.1
+    /// Sets the weight of the run's own loss (named "loss") for this step, 1 by default; only in `on_outputs`. since
+    /// 0.1
     pub set_loss_weight:
         Option<unsafe extern "C" fn(session: *mut et_session, weight: f64) -> *mut et_error>,
     /// Asks models for more outputs in every step, a set of `ET_WANT_` bits; only in `on_setup`. since 0.1
     pub want: Option<unsafe extern "C" fn(session: *mut et_session, want: u32) -> *mut et_error>,
-    /// The next batch of a named data source: "train" (endless, reshuffled every epoch) or a source opened with `open_source`. since 0.1
+    /// The next batch of a named data source: "train" (endless, reshuffled every epoch) or a source opened with
+    /// `open_source`. since 0.1
     pub next_batch: Option<
         unsafe extern "C" fn(
             session: *mut et_session,
@@ -84,11 +87,13 @@ pub struct et_host_session {
             out: *mut *mut et_map,
         ) -> *mut et_error,
     >,
-    /// Opens one more labelled file as an endless source under `name`, read as the training file is; only in `on_setup`. since 0.1
+    /// Opens one more labelled file as an endless source under `name`, read as the training file is; only in
+    /// `on_setup`. since 0.1
     pub open_source: Option<
         unsafe extern "C" fn(session: *mut et_session, name: et_str, path: et_str) -> *mut et_error,
     >,
-    /// Opens an optimizer of the registry over a parameter set; `options` is JSON. Lives as long as the session. since 0.1
+    /// Opens an optimizer of the registry over a parameter set; `options` is JSON. Lives as long as the session.
+    /// since 0.1
     pub optimizer: Option<
         unsafe extern "C" fn(
             session: *mut et_session,

@@ -1,9 +1,11 @@
-//! The suite that any plugin must pass: each component is made, used on small inputs of its kind, and held to what the boundary promises of it.
+//! The suite that any plugin must pass: each component is made, used on small inputs of its kind, and held to what
+//! the boundary promises of it.
 //!
-//! A plugin's own tests call [`check_record`]; `easytransfer plugin check` calls [`check_file`]. A check that a component gives no hold for (a loss
-//! that wants other inputs than usual) is told as not run, and is no failure.
+//! A plugin's own tests call [`check_record`]; `easytransfer plugin check` calls [`check_file`]. A check that a
+//! component gives no hold for (a loss that wants other inputs than usual) is told as not run, and is no failure.
 //!
-//! What it deliberately does not do: it does not judge whether a method is good, only whether it computes what it says it does.
+//! What it deliberately does not do: it does not judge whether a method is good, only whether it computes what it
+//! says it does.
 
 mod app;
 mod inputs;
@@ -26,8 +28,8 @@ use serde_json::{Value, json};
 pub use report::{CheckReport, Line, Verdict};
 use report::{Checks, Stop, failed, skipped};
 
-/// Loads the plugin of a manifest or folder into a runtime of its own and checks it. Errors: it cannot be loaded; the message says what was
-/// required, what was found and what to do.
+/// Loads the plugin of a manifest or folder into a runtime of its own and checks it. Errors: it cannot be loaded; the
+/// message says what was required, what was found and what to do.
 pub fn check_file(path: &Path) -> Result<CheckReport> {
     // Nothing else is searched, so that no other plugin of the same id answers.
     let runtime = Runtime::new(RuntimeOptions { only_these: true, ..RuntimeOptions::default() })?;

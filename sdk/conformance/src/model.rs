@@ -14,7 +14,8 @@ use crate::report::{Checks, Outcome, Stop, failed, skipped};
 const VOCABULARY: usize = 40;
 const LENGTHS: [usize; 3] = [5, 1, 7];
 
-/// Sizes under the names that configurations of Hugging Face use: small, and all different where a mix-up would hide otherwise.
+/// Sizes under the names that configurations of Hugging Face use: small, and all different where a mix-up would hide
+/// otherwise.
 const SIZES: [(&str, usize); 17] = [
     ("vocab_size", VOCABULARY),
     ("hidden_size", 16),

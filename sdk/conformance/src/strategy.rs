@@ -1,4 +1,5 @@
-//! Strategies: they can be made, name hooks that exist, and keep their state. Their hooks need a run, so they are not called here.
+//! Strategies: they can be made, name hooks that exist, and keep their state. Their hooks need a run, so they are not
+//! called here.
 
 use easytransfer::plugin::{ComponentRef, LoadedStrategy, Phases, Stream};
 

@@ -26,8 +26,8 @@ pub struct ParamRange {
     pub len: usize,
 }
 
-/// The rows of a table's gradient that hold something; all others are zero, whatever their memory says. A batch touches a few
-/// hundred rows of a table of words, so nobody fills, reads or scales the rest.
+/// The rows of a table's gradient that hold something; all others are zero, whatever their memory says. A batch
+/// touches a few hundred rows of a table of words, so nobody fills, reads or scales the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Touched {
     /// Elements of a row.
@@ -73,8 +73,8 @@ const ROWS_PER_SUM: usize = 32;
 pub struct Arena {
     /// All values [len].
     pub values: Raw,
-    /// All gradients [len] as they were written; what they mean is said by `has_grad`, `touched` and `pending_scale`. Others get
-    /// them from [`Arena::settled_grads`].
+    /// All gradients [len] as they were written; what they mean is said by `has_grad`, `touched` and `pending_scale`.
+    /// Others get them from [`Arena::settled_grads`].
     grads: Raw,
     /// The parameters, in declaration order.
     pub spans: Vec<ParamRange>,
@@ -183,8 +183,8 @@ impl Arena {
         self.pending_scale.store(1f64.to_bits(), Ordering::Release);
     }
 
-    /// Calls `f(slice, first)` with the gradient of parameter `index`; it counts as present afterwards. `F` must be the arena's
-    /// type.
+    /// Calls `f(slice, first)` with the gradient of parameter `index`; it counts as present afterwards. `F` must be
+    /// the arena's type.
     pub fn write_grad<F: Real, R>(
         &self,
         index: usize,
@@ -207,7 +207,8 @@ impl Arena {
         device::of(&self.grads)
     }
 
-    /// [`Arena::write_grad`] on a device: `f(view, first)` puts the work that writes the view of `shape` on the stream.
+    /// [`Arena::write_grad`] on a device: `f(view, first)` puts the work that writes the view of `shape` on the
+    /// stream.
     pub fn write_view(
         &self,
         index: usize,
@@ -227,8 +228,8 @@ impl Arena {
         present.map(|(_, span)| (span.start, span.len)).collect()
     }
 
-    /// Calls `f(slice)` to add to `rows` (ascending, each once) of `width` elements of the gradient of parameter `index`, and to no
-    /// others. `F` must be the arena's type.
+    /// Calls `f(slice)` to add to `rows` (ascending, each once) of `width` elements of the gradient of parameter
+    /// `index`, and to no others. `F` must be the arena's type.
     pub fn add_to_rows<F: Real, R>(
         &self,
         index: usize,
@@ -371,7 +372,8 @@ impl Arena {
         })
     }
 
-    /// Clips the norm of all present gradients to `limit` and gives the norm before that, a scalar F64. On a device neither is waited for.
+    /// Clips the norm of all present gradients to `limit` and gives the norm before that, a scalar F64. On a device
+    /// neither is waited for.
     pub fn clip(&self, limit: f64) -> Result<Raw> {
         if let Some(device) = self.device()
             && let Some(norm) =

@@ -28,8 +28,8 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The value at a dotted key. A part that is a number selects an element of an array; an object's own key may contain dots, and
-/// the shortest matching key is tried first.
+/// The value at a dotted key. A part that is a number selects an element of an array; an object's own key may contain
+/// dots, and the shortest matching key is tried first.
 fn lookup<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     if key.is_empty() {
         return Some(value);

@@ -105,12 +105,13 @@ impl Table {
     }
 }
 
-/// The instance of an operation; the plugin says that it lives long enough and may be used from the thread that runs backward.
+/// The instance of an operation; the plugin says that it lives long enough and may be used from the thread that runs
+/// backward.
 #[derive(Clone, Copy)]
 struct State(*mut c_void);
 
-// SAFETY: the pointer is only handed back to the plugin, whose contract ([callback-thread]) is to be called on whichever thread
-// runs forward or backward.
+// SAFETY: the pointer is only handed back to the plugin, whose contract ([callback-thread]) is to be called on
+// whichever thread runs forward or backward.
 unsafe impl Send for State {}
 
 impl State {
@@ -161,8 +162,8 @@ unsafe fn answer(name: &str, step: &str, error: *mut et_error) -> Result<()> {
     Err(error.context(format!("op \"{name}\": {step}")))
 }
 
-/// Runs an expression with `$element` standing for the element type that `$dtype` names. Errors: `DTYPE` for types that do not cross the
-/// boundary.
+/// Runs an expression with `$element` standing for the element type that `$dtype` names. Errors: `DTYPE` for types
+/// that do not cross the boundary.
 macro_rules! with_element {
     ($dtype:expr, $element:ident => $body:expr) => {
         with_element!($dtype, $element => $body;
@@ -183,8 +184,8 @@ macro_rules! with_element {
     };
 }
 
-/// Address of the first element of a CPU tensor. The memory stays as long as the tensor does; nobody writes to it meanwhile, since
-/// values are immutable.
+/// Address of the first element of a CPU tensor. The memory stays as long as the tensor does; nobody writes to it
+/// meanwhile, since values are immutable.
 fn address(tensor: &Raw) -> Result<*mut c_void> {
     fn of<T: Element>(tensor: &Raw) -> Result<*mut c_void> {
         let (guard, layout) = tensor.storage_and_layout();
@@ -305,8 +306,8 @@ fn forward_on_host(table: &Table, state: State, values: &[Value]) -> Result<Vec<
 /// Calls the plugin's forward function. Errors: the plugin's.
 ///
 /// # Safety
-/// The views describe memory that the plugin may read (inputs) and write (outputs): that of the host when `stream` is NULL, else that of
-/// the stream's card.
+/// The views describe memory that the plugin may read (inputs) and write (outputs): that of the host when `stream` is
+/// NULL, else that of the stream's card.
 unsafe fn call_forward(
     table: &Table,
     state: State,
@@ -331,8 +332,8 @@ unsafe fn call_forward(
     unsafe { answer(&table.name, "forward", error) }
 }
 
-/// Calls the plugin's code on the device's memory, with the stream on which it must put its work. What lives in host memory, such as integers,
-/// is copied to the device for it.
+/// Calls the plugin's code on the device's memory, with the stream on which it must put its work. What lives in host
+/// memory, such as integers, is copied to the device for it.
 fn forward_on_device(
     device: &dyn Device,
     table: &Table,
@@ -369,8 +370,8 @@ fn forward_on_device(
 /// Runs a custom operation and records it.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` when the table lacks a slot, the number of inputs is wrong or `infer` answers nonsense; whatever the plugin's
-/// functions return.
+/// `INVALID_ARGUMENT` when the table lacks a slot, the number of inputs is wrong or `infer` answers nonsense;
+/// whatever the plugin's functions return.
 ///
 /// # Safety
 /// `op` is NULL or a plugin's table, whose functions fulfil their contract for `state`; `state` outlives the outputs.

@@ -23,7 +23,8 @@ pub struct Failure {
     pub code: i32,
     /// What was being done, to what, what was expected and what was found.
     pub message: String,
-    /// The same as data, a JSON object; empty for most errors. The engine only carries it from one plugin or program to another.
+    /// The same as data, a JSON object; empty for most errors. The engine only carries it from one plugin or program
+    /// to another.
     pub details: String,
 }
 
@@ -130,8 +131,8 @@ fn candle_code(error: &candle_core::Error) -> i32 {
     }
 }
 
-/// Returns early with an error: `fail!(ET_ERR_SHAPE, "expected {} found {}", a, b)`. The code is the name of a constant of
-/// `easytransfer_abi`, which need not be imported.
+/// Returns early with an error: `fail!(ET_ERR_SHAPE, "expected {} found {}", a, b)`. The code is the name of a
+/// constant of `easytransfer_abi`, which need not be imported.
 #[macro_export]
 macro_rules! fail {
     ($code:ident, $($message:tt)+) => {

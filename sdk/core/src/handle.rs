@@ -1,10 +1,11 @@
 //! Handles: how objects of the engine cross the boundary as opaque pointers.
 //!
-//! Every handle is the address of a counted `Tagged<T>` (see [`block`]); a tensor's is also what the tensor itself is ([`Shared`]).
-//! The first word of `Tagged` says which kind of object it is; it is compared on every use and overwritten when the object goes. The
-//! second counts the references that callers own, because the engine may keep a tensor on the tape whose handle was given back. So a
-//! pointer to another kind, or one that was given back before, is refused as `ET_ERR_BAD_HANDLE` as long as its memory has not been
-//! reused. That is a net for bugs, not a proof: the caller's contract is still to pass live handles only.
+//! Every handle is the address of a counted `Tagged<T>` (see [`block`]); a tensor's is also what the tensor itself is
+//! ([`Shared`]). The first word of `Tagged` says which kind of object it is; it is compared on every use and
+//! overwritten when the object goes. The second counts the references that callers own, because the engine may keep a
+//! tensor on the tape whose handle was given back. So a pointer to another kind, or one that was given back before,
+//! is refused as `ET_ERR_BAD_HANDLE` as long as its memory has not been reused. That is a net for bugs, not a proof:
+//! the caller's contract is still to pass live handles only.
 
 mod block;
 mod shared;
@@ -77,8 +78,8 @@ impl<T> Tagged<T> {
 
 impl<T> Drop for Tagged<T> {
     fn drop(&mut self) {
-        // SAFETY: `self.tag` is a live field. The volatile write keeps the compiler from dropping a store to memory that is
-        // about to be freed; stale handles are recognised by it.
+        // SAFETY: `self.tag` is a live field. The volatile write keeps the compiler from dropping a store to memory
+        // that is about to be freed; stale handles are recognised by it.
         unsafe { ptr::write_volatile(&mut self.tag, DEAD) }
     }
 }
@@ -209,7 +210,8 @@ pub unsafe fn retain<T: Handle>(ptr: *const T::Abi) -> *mut T::Abi {
     }
 }
 
-/// Gives one reference back. NULL does nothing; a bad handle is logged and left alone; a panic while the object goes is logged.
+/// Gives one reference back. NULL does nothing; a bad handle is logged and left alone; a panic while the object goes
+/// is logged.
 ///
 /// # Safety
 /// `ptr` is NULL or a handle of which the caller owns a reference, which is gone afterwards.
@@ -229,7 +231,8 @@ pub unsafe fn release<T: Handle>(ptr: *mut T::Abi) {
                     (*tagged).lent.fetch_sub(1, Ordering::Relaxed);
                 }
             }
-            // SAFETY: the tag says that this pointer came from `into_raw` and is alive; the caller gives up its reference.
+            // SAFETY: the tag says that this pointer came from `into_raw` and is alive; the caller gives up its
+            // reference.
             let drop = AssertUnwindSafe(|| unsafe { T::release_block(tagged.cast_mut()) });
             if let Err(panic) = catch_unwind(drop) {
                 complain(&format!("releasing a {}: {}", T::NAME, panic_text(&*panic)));
@@ -372,8 +375,8 @@ pub fn str_to(text: &str) -> et_str {
     et_str { ptr: text.as_ptr().cast::<c_char>(), len: text.len() }
 }
 
-/// A borrowed array; empty when `len` is 0, even if `ptr` is NULL. Errors: `INVALID_ARGUMENT` for NULL with a length or a
-/// misaligned pointer.
+/// A borrowed array; empty when `len` is 0, even if `ptr` is NULL. Errors: `INVALID_ARGUMENT` for NULL with a length
+/// or a misaligned pointer.
 ///
 /// # Safety
 /// `ptr` points to `len` readable values that outlive `'a`.

@@ -16,8 +16,8 @@ struct Provided {
     table: *const c_void,
 }
 
-// SAFETY: the address is only handed out, never followed here; `provide` asks for tables that live for ever and may be read
-// from any thread.
+// SAFETY: the address is only handed out, never followed here; `provide` asks for tables that live for ever and may
+// be read from any thread.
 unsafe impl Send for Provided {}
 // SAFETY: as above.
 unsafe impl Sync for Provided {}
@@ -44,9 +44,9 @@ pub fn host() -> *const et_host {
     &HOST
 }
 
-/// Adds a table to those that `get_interface` finds (an id such as "et.session/1") or `get_experimental` (a name such as
-/// "tensor.fft@0"). `table` must be a C table that begins with its size, lives until the process ends and may be read from any
-/// thread. The first table of an id stays; another one is refused with a message in the log.
+/// Adds a table to those that `get_interface` finds (an id such as "et.session/1") or `get_experimental` (a name such
+/// as "tensor.fft@0"). `table` must be a C table that begins with its size, lives until the process ends and may be
+/// read from any thread. The first table of an id stays; another one is refused with a message in the log.
 pub fn provide(id: &str, table: *const c_void) {
     if built_in(id).is_some() {
         log::error(&format!("interface {id:?} belongs to the engine and cannot be replaced"));

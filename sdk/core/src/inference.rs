@@ -1,12 +1,13 @@
 //! How the engine computes where nothing is recorded: in which precision, with weights packed once.
 //!
-//! A [`PredictionScope`] belongs to the thread that makes it. While it lives, linear layers that are not recorded and whose weight is the
-//! value of a parameter use a packed copy of that weight, made when it is first wanted and shared by all threads. The copy knows
-//! the version of the values that it was made of: an optimizer step, a load or any other write makes it stale, and the next use packs
-//! anew. Models, heads and plugins do not notice.
+//! A [`PredictionScope`] belongs to the thread that makes it. While it lives, linear layers that are not recorded and
+//! whose weight is the value of a parameter use a packed copy of that weight, made when it is first wanted and shared
+//! by all threads. The copy knows the version of the values that it was made of: an optimizer step, a load or any
+//! other write makes it stale, and the next use packs anew. Models, heads and plugins do not notice.
 //!
-//! bf16 and int8 concern linear layers of at least [`SMALLEST_OUTPUTS`] outputs and [`SMALLEST_INPUTS`] inputs: the layers of encoders
-//! and poolers. Embeddings, layer norms, attention, and narrow layers such as the last one of a classifier stay in f32.
+//! bf16 and int8 concern linear layers of at least [`SMALLEST_OUTPUTS`] outputs and [`SMALLEST_INPUTS`] inputs: the
+//! layers of encoders and poolers. Embeddings, layer norms, attention, and narrow layers such as the last one of a
+//! classifier stay in f32.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,8 +101,8 @@ impl Packs {
         *lock(&self.slot) = Some((arena, index));
     }
 
-    /// The copy of the value, contiguous f32 on a device, in bf16 or f16: made with [`Device::narrow`] once per version of the value, or
-    /// written by optimizer steps. Errors: no memory.
+    /// The copy of the value, contiguous f32 on a device, in bf16 or f16: made with [`Device::narrow`] once per
+    /// version of the value, or written by optimizer steps. Errors: no memory.
     pub fn narrow(
         &self,
         value: &candle_core::Tensor,

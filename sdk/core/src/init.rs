@@ -1,5 +1,5 @@
-//! Initial values of parameters: functions of the set's seed and the parameter's name, so that the order of declarations and
-//! the number of threads do not matter.
+//! Initial values of parameters: functions of the set's seed and the parameter's name, so that the order of
+//! declarations and the number of threads do not matter.
 
 use easytransfer_abi::{
     ET_INIT_CONSTANT, ET_INIT_KAIMING_UNIFORM, ET_INIT_NORMAL, ET_INIT_TRUNCATED_NORMAL,
@@ -40,7 +40,8 @@ pub fn check(init: &et_init) -> Result<()> {
     Ok(())
 }
 
-/// Numbers of inputs and outputs of one unit: for a weight [o, i, k ..] i * k and o * k, for a vector its length twice.
+/// Numbers of inputs and outputs of one unit: for a weight [o, i, k ..] i * k and o * k, for a vector its length
+/// twice.
 fn fans(shape: &[usize]) -> (f64, f64) {
     match shape {
         [] => (1.0, 1.0),

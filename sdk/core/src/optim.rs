@@ -1,4 +1,5 @@
-//! Optimizer steps over the arena of a set. The arithmetic is in `kernels::optim::adam`, `kernels::optim::sgd` and `kernels::optim::adafactor`.
+//! Optimizer steps over the arena of a set. The arithmetic is in `kernels::optim::adam`, `kernels::optim::sgd` and
+//! `kernels::optim::adafactor`.
 
 use candle_core::StorageRef;
 use candle_core::Tensor as Raw;
@@ -44,8 +45,8 @@ fn sealed(params: &Params) -> Result<Sealed> {
     }
 }
 
-/// The parameters as segments of the arena; those without a gradient or frozen are not active. Tensors of two axes and more
-/// are matrices for Adafactor: rows are all axes but the last.
+/// The parameters as segments of the arena; those without a gradient or frozen are not active. Tensors of two axes
+/// and more are matrices for Adafactor: rows are all axes but the last.
 fn segments(sealed: &Sealed, weight_decay: f64) -> Vec<Segment> {
     let each = sealed.arena.spans.iter().zip(sealed.params.iter()).enumerate();
     each.map(|(index, (span, param))| {
@@ -74,9 +75,9 @@ fn state_len(kind: i32, sealed: &Sealed) -> usize {
     }
 }
 
-/// Fresh state of an optimizer kind for a sealed set: "exp_avg" and "exp_avg_sq" for the Adam kinds, "momentum" for SGD, "row_col"
-/// for Adafactor (for each parameter its row sums then its column sums, or all squares of a vector). Errors:
-/// `FAILED_PRECONDITION`, `INVALID_ARGUMENT`.
+/// Fresh state of an optimizer kind for a sealed set: "exp_avg" and "exp_avg_sq" for the Adam kinds, "momentum" for
+/// SGD, "row_col" for Adafactor (for each parameter its row sums then its column sums, or all squares of a vector).
+/// Errors: `FAILED_PRECONDITION`, `INVALID_ARGUMENT`.
 pub fn state(params: &Params, kind: i32) -> Result<Map> {
     let names = state_names(kind)?;
     let sealed = sealed(params)?;
@@ -93,8 +94,8 @@ pub fn state(params: &Params, kind: i32) -> Result<Map> {
 }
 
 /// One step over the whole arena; parameters without a gradient are left alone, and so is their state. Errors:
-/// `FAILED_PRECONDITION` when not sealed, `SHAPE` when the state belongs to another set or kind, `INVALID_ARGUMENT` for rates
-/// out of range.
+/// `FAILED_PRECONDITION` when not sealed, `SHAPE` when the state belongs to another set or kind, `INVALID_ARGUMENT`
+/// for rates out of range.
 pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
     let names = state_names(step.kind)?;
     let sealed = sealed(params)?;

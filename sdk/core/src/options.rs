@@ -52,8 +52,9 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// From a JSON object, `{"precision": "f32" | "tf32" | "bf16" | "f16"}`; an empty text stands for `{}`. Errors: `INVALID_ARGUMENT` for
-    /// what is no object, for a key that is not known and for a value that a key does not take, each by its name.
+    /// From a JSON object, `{"precision": "f32" | "tf32" | "bf16" | "f16"}`; an empty text stands for `{}`. Errors:
+    /// `INVALID_ARGUMENT` for what is no object, for a key that is not known and for a value that a key does not
+    /// take, each by its name.
     pub fn from_json(text: &str) -> Result<Self> {
         Self::read(text).map_err(|error| error.context("options of the engine"))
     }

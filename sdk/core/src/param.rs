@@ -351,8 +351,8 @@ impl Param {
         with_real!(self.0.dtype, F => self.0.store::<F>(&mut state, flat.to_vec1::<F>()?))
     }
 
-    /// Takes the value from a buffer at a byte offset; see `assign_buffer` of the boundary. Errors: `SHAPE` when the buffer is
-    /// too short, `DTYPE` for other element types.
+    /// Takes the value from a buffer at a byte offset; see `assign_buffer` of the boundary. Errors: `SHAPE` when the
+    /// buffer is too short, `DTYPE` for other element types.
     pub fn assign_buffer(&self, dtype: i32, buffer: &Buffer, offset: usize) -> Result<()> {
         let size = match dtype {
             ET_DTYPE_F32 => 4,
@@ -385,8 +385,8 @@ impl Param {
             && len > 0
             && state.slot().is_none()
         {
-            // SAFETY: `bytes` are `len` aligned f32 of a buffer that never changes and that the owner keeps in place; mapped
-            // values are never written through (`store` replaces them, `seal` copies them).
+            // SAFETY: `bytes` are `len` aligned f32 of a buffer that never changes and that the owner keeps in place;
+            // mapped values are never written through (`store` replaces them, `seal` copies them).
             let mapped = unsafe { storage::map_f32(ptr, len, &self.0.shape, buffer.owner()) }?;
             state.value = Value::Mapped(mapped);
             self.0.packs.invalidate();

@@ -190,8 +190,9 @@ impl Params {
         self.sealed().map_or(Ok(0.0), |sealed| Ok(sealed.arena.grad_square_sum()?.sqrt()))
     }
 
-    /// Multiplies all gradients by limit / (norm + 1e-6) if their norm is above `limit` (Pascanu et al. 2013); gives the norm before that, a
-    /// scalar F64 that nobody has waited for. Errors: `INVALID_ARGUMENT` for a limit that is not positive.
+    /// Multiplies all gradients by limit / (norm + 1e-6) if their norm is above `limit` (Pascanu et al. 2013); gives
+    /// the norm before that, a scalar F64 that nobody has waited for. Errors: `INVALID_ARGUMENT` for a limit that is
+    /// not positive.
     pub fn clip_grads(&self, limit: f64) -> Result<Tensor> {
         if limit.is_nan() || limit <= 0.0 {
             fail!(ET_ERR_INVALID_ARGUMENT, "clip_grads: the limit must be positive, found {limit}");
@@ -230,8 +231,8 @@ impl Params {
         Ok(bytes)
     }
 
-    /// Sets all values from a snapshot of the same set. Errors: `SHAPE` when it belongs to another set or is damaged; then
-    /// nothing changes.
+    /// Sets all values from a snapshot of the same set. Errors: `SHAPE` when it belongs to another set or is damaged;
+    /// then nothing changes.
     pub fn restore(&self, snapshot: &[u8]) -> Result<()> {
         let params = self.all();
         let size = self.0.dtype.size_in_bytes();
@@ -301,7 +302,8 @@ impl Scope {
         Ok(Scope { set: self.set.clone(), path: self.join(name)? })
     }
 
-    /// Declares a trainable parameter. Errors: `ALREADY_EXISTS`, `FAILED_PRECONDITION` after `seal`, `INVALID_ARGUMENT`.
+    /// Declares a trainable parameter. Errors: `ALREADY_EXISTS`, `FAILED_PRECONDITION` after `seal`,
+    /// `INVALID_ARGUMENT`.
     pub fn param(&self, name: &str, shape: &[usize], init: et_init) -> Result<Param> {
         self.set.declare(self.join(name)?, shape, init)
     }

@@ -28,8 +28,8 @@ pub struct PluginSegment {
     outputs_len: usize,
 }
 
-// SAFETY: the pointer is only handed back to the plugin, whose contract ([callback-thread]) is to be called on whichever thread
-// runs forward or backward.
+// SAFETY: the pointer is only handed back to the plugin, whose contract ([callback-thread]) is to be called on
+// whichever thread runs forward or backward.
 unsafe impl Send for PluginSegment {}
 
 /// A generator that a plugin has for the time of a call.
@@ -43,12 +43,12 @@ impl Drop for LentRng {
 }
 
 impl PluginSegment {
-    /// Takes over a segment's state. Errors: `INVALID_ARGUMENT` when the structure lacks something; then the state is released if
-    /// the structure says how.
+    /// Takes over a segment's state. Errors: `INVALID_ARGUMENT` when the structure lacks something; then the state is
+    /// released if the structure says how.
     ///
     /// # Safety
-    /// `segment` is NULL or points to a structure whose first `struct_size` bytes are initialised; its functions fulfil their
-    /// contract, and make `outputs_len` tensors.
+    /// `segment` is NULL or points to a structure whose first `struct_size` bytes are initialised; its functions
+    /// fulfil their contract, and make `outputs_len` tensors.
     pub unsafe fn read(segment: *const et_segment, outputs_len: usize) -> Result<Self> {
         let needed = offset_of!(et_segment, release) + size_of::<usize>();
         // SAFETY: every structure begins with its size.
@@ -70,9 +70,9 @@ impl PluginSegment {
         Ok(Self { state, run, release, outputs_len })
     }
 
-    /// Calls the plugin with a generator that stands where `rng` does, and moves `rng` on to where that one stands afterwards.
-    /// Errors: the plugin's; `INVALID_ARGUMENT` when an output is missing; `FAILED_PRECONDITION` when the plugin used `rng` itself, whose
-    /// numbers a second run would not get.
+    /// Calls the plugin with a generator that stands where `rng` does, and moves `rng` on to where that one stands
+    /// afterwards. Errors: the plugin's; `INVALID_ARGUMENT` when an output is missing; `FAILED_PRECONDITION` when the
+    /// plugin used `rng` itself, whose numbers a second run would not get.
     pub fn run(&self, inputs: &[&Tensor], rng: Option<&Rng>) -> Result<Vec<Tensor>> {
         let inputs = Handles::of(inputs.iter().map(|&input| Some(input.clone())));
         let lent_inputs = inputs.lent();

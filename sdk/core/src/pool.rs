@@ -1,9 +1,11 @@
-//! A bounded pool of memory that keeps close to what is in use at the same time: of f32 vectors, and of a card's memory.
+//! A bounded pool of memory that keeps close to what is in use at the same time: of f32 vectors, and of a card's
+//! memory.
 //!
-//! Batches are runs of tokens, so every step asks for other lengths. A request takes the smallest free block that is long enough
-//! and not absurdly longer; so the blocks of a long batch serve all shorter ones. When none fits, free blocks that the present
-//! step has not used go back to the allocator until as many bytes are free as the new one needs: the pool grows only when there
-//! are none. Blocks that nobody used for many steps go, too. A step of a shape that was seen before allocates nothing.
+//! Batches are runs of tokens, so every step asks for other lengths. A request takes the smallest free block that is
+//! long enough and not absurdly longer; so the blocks of a long batch serve all shorter ones. When none fits, free
+//! blocks that the present step has not used go back to the allocator until as many bytes are free as the new one
+//! needs: the pool grows only when there are none. Blocks that nobody used for many steps go, too. A step of a shape
+//! that was seen before allocates nothing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
@@ -49,8 +51,8 @@ struct Free<B> {
 pub struct Pool<B> {
     /// By bytes, then by a running number, so that what is picked depends on the sequence of calls only.
     free: BTreeMap<(usize, u64), Free<B>>,
-    /// Addresses of blocks that were taken. Others are not accepted: memory that candle took itself comes here too when its tensors
-    /// go, and since candle never takes any from here, it would pile up.
+    /// Addresses of blocks that were taken. Others are not accepted: memory that candle took itself comes here too
+    /// when its tensors go, and since candle never takes any from here, it would pile up.
     taken: Option<HashSet<usize>>,
     stretch: usize,
     bytes: usize,
@@ -67,7 +69,8 @@ fn lock() -> std::sync::MutexGuard<'static, Pool<Vec<f32>>> {
     POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The length of a new block for `len` elements or bytes: an eighth of a power of two apart, so that nearly equal lengths share blocks.
+/// The length of a new block for `len` elements or bytes: an eighth of a power of two apart, so that nearly equal
+/// lengths share blocks.
 pub fn rounded(len: usize) -> usize {
     len.next_multiple_of((len.next_power_of_two() / 16).max(1))
 }
@@ -78,8 +81,8 @@ impl<B: Block> Pool<B> {
         Self { free: BTreeMap::new(), taken: None, stretch, bytes: 0, step: 0, takes: 0, serial: 0 }
     }
 
-    /// A free block of at least `bytes`; or `None` where a new one of `fresh` bytes is to be made. And blocks to drop outside the
-    /// lock, before that.
+    /// A free block of at least `bytes`; or `None` where a new one of `fresh` bytes is to be made. And blocks to drop
+    /// outside the lock, before that.
     pub fn take(&mut self, bytes: usize, fresh: usize) -> (Option<B>, Vec<B>) {
         self.takes += 1;
         let mut dropped = Vec::new();
@@ -172,7 +175,8 @@ pub fn take_f32(len: usize) -> Vec<f32> {
     data
 }
 
-/// Gives a vector that [`take_f32`] made to the pool, or to the allocator when the pool is full. Other vectors go to the allocator.
+/// Gives a vector that [`take_f32`] made to the pool, or to the allocator when the pool is full. Other vectors go to
+/// the allocator.
 pub fn give_f32(data: Vec<f32>) {
     if data.capacity() >= SMALLEST {
         let refused = lock().give(data, LIMIT.load(Ordering::Relaxed));
@@ -195,9 +199,9 @@ pub fn trim_pool() {
     drop(free);
 }
 
-/// Tells the allocator of glibc to keep freed pages for the rest of the process instead of giving them back to the system, which
-/// pays where candle allocates the temporaries of fine-grained operations. It concerns the whole process, so only the program
-/// that owns it should decide on it. False where the allocator cannot be told.
+/// Tells the allocator of glibc to keep freed pages for the rest of the process instead of giving them back to the
+/// system, which pays where candle allocates the temporaries of fine-grained operations. It concerns the whole
+/// process, so only the program that owns it should decide on it. False where the allocator cannot be told.
 pub fn keep_pages() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

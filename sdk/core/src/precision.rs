@@ -1,10 +1,10 @@
 //! What the CPU engine rounds while it trains: one choice for the process, made before anything computes.
 //!
-//! In `bf16` the three products of a linear layer, forward and backward, round their operands to bfloat16 and sum in f32; values,
-//! gradients, parameters and everything else stay f32, but for the derivative of the layer's activation, which is kept for the backward pass in
-//! bfloat16. It concerns the layers that prediction in bf16 concerns
-//! ([`inference::precision_of_layer`]). The gain is that of processors with AVX512_BF16, twice the multiplications; others compute
-//! the same with rounded f32, at the speed of f32.
+//! In `bf16` the three products of a linear layer, forward and backward, round their operands to bfloat16 and sum in
+//! f32; values, gradients, parameters and everything else stay f32, but for the derivative of the layer's activation,
+//! which is kept for the backward pass in bfloat16. It concerns the layers that prediction in bf16 concerns
+//! ([`inference::precision_of_layer`]). The gain is that of processors with AVX512_BF16, twice the multiplications;
+//! others compute the same with rounded f32, at the speed of f32.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,8 +1,9 @@
 //! The profiler: which operation took how long, with shapes and arithmetic, forward and backward.
 //!
-//! Every operation passes a slot of [`crate::tables`] on its way in and the loop of [`crate::tape::backward`] on its way back;
-//! those places open a [`Span`]. While nothing is profiled a span costs one relaxed load. While profiling, each thread writes to a
-//! buffer of its own; the number of kept events is bounded, and what does not fit is counted, not lost from the summary.
+//! Every operation passes a slot of [`crate::tables`] on its way in and the loop of [`crate::tape::backward`] on its
+//! way back; those places open a [`Span`]. While nothing is profiled a span costs one relaxed load. While profiling,
+//! each thread writes to a buffer of its own; the number of kept events is bounded, and what does not fit is counted,
+//! not lost from the summary.
 
 mod card;
 mod flops;
@@ -330,8 +331,8 @@ fn input_dims(dims: &[usize]) {
     });
 }
 
-/// Gives the innermost span of this thread the name of one operation of many that its slot has; an operation without a name changes
-/// nothing.
+/// Gives the innermost span of this thread the name of one operation of many that its slot has; an operation without
+/// a name changes nothing.
 pub fn rename(op: i32, name: fn(i32) -> Result<&'static str>) {
     let Ok(name) = name(op) else { return };
     LOCAL.with_borrow_mut(|local| {
@@ -373,7 +374,8 @@ impl Open {
     }
 }
 
-/// What the operation that runs on this thread is, for the node that it puts on the tape; `None` while nothing is profiled.
+/// What the operation that runs on this thread is, for the node that it puts on the tape; `None` while nothing is
+/// profiled.
 #[inline]
 pub fn current() -> Option<Arc<OpCall>> {
     if !is_on() {

@@ -1,9 +1,10 @@
 //! What is computed again in the backward pass instead of being kept.
 //!
-//! [`Recompute::Cheap`] concerns values that backward needs and that are cheap to compute again from others that it needs anyhow: the
-//! output of a linear layer with an activation is computed again from the value before it, and the output of a layer norm from
-//! its normalised input; who saves such an output for its own backward saves the way to it instead. It costs one pass over memory
-//! each time. [`Recompute::Layer`] drops whole segments, which a model marks; see [`crate::checkpoint`]. Both give the same bits.
+//! [`Recompute::Cheap`] concerns values that backward needs and that are cheap to compute again from others that it
+//! needs anyhow: the output of a linear layer with an activation is computed again from the value before it, and the
+//! output of a layer norm from its normalised input; who saves such an output for its own backward saves the way to
+//! it instead. It costs one pass over memory each time. [`Recompute::Layer`] drops whole segments, which a model
+//! marks; see [`crate::checkpoint`]. Both give the same bits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -57,7 +58,8 @@ pub fn found_segment() {
     IS_IDLE.store(false, Ordering::Relaxed);
 }
 
-/// Warns once if the first backward pass since recomputation by layer was chosen meets no segment: then it saves nothing.
+/// Warns once if the first backward pass since recomputation by layer was chosen meets no segment: then it saves
+/// nothing.
 pub fn check_use() {
     if IS_IDLE.load(Ordering::Relaxed) && IS_IDLE.swap(false, Ordering::Relaxed) {
         crate::log::warn(

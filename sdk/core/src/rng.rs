@@ -84,7 +84,8 @@ impl Rng {
         *lock(&self.0) = Counter::new(state.seed, state.stream, state.offset);
     }
 
-    /// A tensor of random numbers, dtype F32 or F64. Errors: `DTYPE`, `INVALID_ARGUMENT` for bounds that make no sense.
+    /// A tensor of random numbers, dtype F32 or F64. Errors: `DTYPE`, `INVALID_ARGUMENT` for bounds that make no
+    /// sense.
     pub fn tensor(&self, dtype: i32, shape: &[usize], spread: Spread) -> Result<Tensor> {
         match spread {
             Spread::Uniform { low, high } if !(low <= high && (high - low).is_finite()) => {

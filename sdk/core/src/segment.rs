@@ -1,10 +1,11 @@
 //! Gradient checkpointing: a segment of a model that keeps its inputs only, and runs again in the backward pass.
 //!
-//! Chen et al. (2016), "Training Deep Nets with Sublinear Memory Cost". The first run goes the way of recorded operations, so that
-//! its values have the same bits, but nothing is kept of it ([`tape::dropping`]). The backward pass runs the segment once more with the
-//! random numbers of the first run and the edges of the original inputs. What it records has later numbers than all that is still to
-//! be visited, so the pass visits it next, in the order that it would have had in the first run: sums of gradients are
-//! formed in the same order and have the same bits. Segments may lie in segments.
+//! Chen et al. (2016), "Training Deep Nets with Sublinear Memory Cost". The first run goes the way of recorded
+//! operations, so that its values have the same bits, but nothing is kept of it ([`tape::dropping`]). The backward
+//! pass runs the segment once more with the random numbers of the first run and the edges of the original inputs.
+//! What it records has later numbers than all that is still to be visited, so the pass visits it next, in the order
+//! that it would have had in the first run: sums of gradients are formed in the same order and have the same bits.
+//! Segments may lie in segments.
 
 use candle_core::DType;
 use easytransfer_abi::et_rng_state;
@@ -16,8 +17,8 @@ use crate::storage::Value;
 use crate::tape::{self, Edge, Node, Pass};
 use crate::tensor::Tensor;
 
-/// Computes a segment's outputs from its inputs, with random numbers from the generator alone. It is called once or twice, perhaps on
-/// another thread.
+/// Computes a segment's outputs from its inputs, with random numbers from the generator alone. It is called once or
+/// twice, perhaps on another thread.
 pub type SegmentFn = Box<dyn Fn(&[&Tensor], Option<&Rng>) -> Result<Vec<Tensor>> + Send>;
 
 /// What the second run must repeat.
@@ -28,13 +29,13 @@ struct First {
     rng: Option<(et_rng_state, et_rng_state)>,
 }
 
-/// Runs a segment. Its operations are recorded as usual, unless recomputation by layer is on ([`recompute::Recompute::Layer`]): then
-/// only `inputs` are kept, and the backward pass runs the segment again. Gradients also reach what the segment uses without its
-/// being an input, such as parameters.
+/// Runs a segment. Its operations are recorded as usual, unless recomputation by layer is on
+/// ([`recompute::Recompute::Layer`]): then only `inputs` are kept, and the backward pass runs the segment again.
+/// Gradients also reach what the segment uses without its being an input, such as parameters.
 ///
 /// # Errors
-/// The segment's. In the backward pass also: `FAILED_PRECONDITION` when the second run gives other outputs or takes other random
-/// numbers than the first.
+/// The segment's. In the backward pass also: `FAILED_PRECONDITION` when the second run gives other outputs or takes
+/// other random numbers than the first.
 pub fn run_segment(
     inputs: &[&Tensor],
     rng: Option<&Rng>,

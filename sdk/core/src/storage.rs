@@ -1,8 +1,8 @@
 //! Memory of tensors: reading and writing it as slices, using it again, and mapping it from files.
 //!
-//! Candle keeps the elements of a tensor in a `Vec` behind a lock that all views of the tensor share. Fresh pages for every
-//! temporary cost more than the arithmetic of a training step, so [`Value`] gives the `Vec` of a tensor that nobody else holds
-//! to a bounded pool, and [`take`] serves the outputs of fused operations from there.
+//! Candle keeps the elements of a tensor in a `Vec` behind a lock that all views of the tensor share. Fresh pages for
+//! every temporary cost more than the arithmetic of a training step, so [`Value`] gives the `Vec` of a tensor that
+//! nobody else holds to a bounded pool, and [`take`] serves the outputs of fused operations from there.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -181,8 +181,8 @@ fn not_cpu() -> Error {
     Error::new(easytransfer_abi::ET_ERR_UNIMPLEMENTED, "this operation works on CPU tensors only")
 }
 
-/// Reads a contiguous tensor: without copying in host memory, as a copy from a device. Errors: `DTYPE`, `INVALID_ARGUMENT` when not
-/// contiguous.
+/// Reads a contiguous tensor: without copying in host memory, as a copy from a device. Errors: `DTYPE`,
+/// `INVALID_ARGUMENT` when not contiguous.
 #[track_caller]
 pub fn read<T: Element>(tensor: &candle_core::Tensor) -> Result<Slice<'_, T>> {
     if let Some(device) = device::of(tensor) {
@@ -210,8 +210,9 @@ fn read_device<'a, T: Element>(
     Ok(Slice { guard, range: 0..0, copy: Some(copy) })
 }
 
-/// As [`read`], for a matrix whose rows lie without gaps but may begin further apart than they are long, such as a third of the
-/// columns of a wider matrix. Also gives the number of elements from one row to the next. `Ok(None)` for other layouts.
+/// As [`read`], for a matrix whose rows lie without gaps but may begin further apart than they are long, such as a
+/// third of the columns of a wider matrix. Also gives the number of elements from one row to the next. `Ok(None)` for
+/// other layouts.
 pub fn read_rows<T: Element>(
     tensor: &candle_core::Tensor,
 ) -> Result<Option<(Slice<'_, T>, usize)>> {
@@ -299,8 +300,8 @@ fn visit<R>(
     result.unwrap_or_else(|| Err(not_cpu()))
 }
 
-/// Calls `f` with the elements of a contiguous tensor for writing: in host memory, or between two copies. All tensors that share the memory see the change; `f`
-/// must not touch any of them (their lock is held). Errors as for [`read`].
+/// Calls `f` with the elements of a contiguous tensor for writing: in host memory, or between two copies. All tensors
+/// that share the memory see the change; `f` must not touch any of them (their lock is held). Errors as for [`read`].
 #[track_caller]
 pub fn with_mut<T: Element, R>(
     tensor: &candle_core::Tensor,
@@ -354,8 +355,8 @@ unsafe fn strong_count<T>(content: &T) -> usize {
 /// True if no other tensor, view or clone shares the memory of `tensor`, so that it may be changed or taken.
 pub fn is_unique(tensor: &candle_core::Tensor) -> bool {
     let inner: &<candle_core::Tensor as Deref>::Target = tensor;
-    // SAFETY: candle 0.11.1, which the workspace pins, defines `Tensor(Arc<Tensor_>)` and derefs to that `Tensor_`. A test
-    // below fails if that changes.
+    // SAFETY: candle 0.11.1, which the workspace pins, defines `Tensor(Arc<Tensor_>)` and derefs to that `Tensor_`. A
+    // test below fails if that changes.
     if unsafe { strong_count(inner) } != 1 {
         return false;
     }
@@ -437,8 +438,8 @@ pub fn recycle(tensor: candle_core::Tensor) {
 
 /// An f32 tensor over memory that somebody else owns, for instance a mapped file.
 ///
-/// While this lives, `tensor` and all its views read that memory directly. When it goes while tensors still share the memory,
-/// they get a copy first, so the owner is never outlived.
+/// While this lives, `tensor` and all its views read that memory directly. When it goes while tensors still share the
+/// memory, they get a copy first, so the owner is never outlived.
 pub struct MappedTensor {
     tensor: candle_core::Tensor,
     // Dropped after `drop` has taken the memory out of the tensor.
@@ -468,12 +469,13 @@ impl Drop for MappedTensor {
     }
 }
 
-/// Makes a tensor of memory at `ptr`, `len` f32 long, which `owner` keeps alive. Errors: `INVALID_ARGUMENT` when `ptr` is NULL or
-/// misaligned or there are no elements, `SHAPE` when `shape` does not have `len` elements.
+/// Makes a tensor of memory at `ptr`, `len` f32 long, which `owner` keeps alive. Errors: `INVALID_ARGUMENT` when
+/// `ptr` is NULL or misaligned or there are no elements, `SHAPE` when `shape` does not have `len` elements.
 ///
 /// # Safety
 /// - `ptr..ptr + len` is initialised, readable, and stays so and at that place as long as `owner` lives.
-/// - Nobody writes to it meanwhile, except through this tensor; and it is written through this tensor only if it is writable
+/// - Nobody writes to it meanwhile, except through this tensor; and it is written through this tensor only if it is
+///   writable
 ///   (a private mapping, for instance).
 pub unsafe fn map_f32(
     ptr: *const f32,
@@ -487,9 +489,9 @@ pub unsafe fn map_f32(
     if shape.iter().product::<usize>() != len {
         fail!(ET_ERR_SHAPE, "{len} mapped values do not fill the shape {shape:?}");
     }
-    // SAFETY: the memory is initialised for `len` elements by the contract. The vector is never grown (candle does not grow
-    // storages), and never freed: `MappedTensor` holds one reference to the storage and takes the vector out with
-    // `mem::forget` before it gives that reference up; `Value` recycles only storages with a single reference.
+    // SAFETY: the memory is initialised for `len` elements by the contract. The vector is never grown (candle does
+    // not grow storages), and never freed: `MappedTensor` holds one reference to the storage and takes the vector out
+    // with `mem::forget` before it gives that reference up; `Value` recycles only storages with a single reference.
     let data = unsafe { Vec::from_raw_parts(ptr.cast_mut(), len, len) };
     let storage = Storage::Cpu(f32::wrap(data));
     let tensor =

@@ -49,8 +49,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Fills `data`. Errors: `BAD_INPUT` when fewer bytes are left (nothing is read then), `FAILED_PRECONDITION` on a stream
-    /// for writing.
+    /// Fills `data`. Errors: `BAD_INPUT` when fewer bytes are left (nothing is read then), `FAILED_PRECONDITION` on a
+    /// stream for writing.
     pub fn read(&self, data: &mut [u8]) -> Result<()> {
         if data.is_empty() {
             return Ok(());

@@ -1,8 +1,9 @@
 //! The tape: what was computed from what, and the pass backwards over it.
 //!
 //! A [`Node`] is one recorded operation with any number of inputs and outputs. Nodes get increasing numbers, and an
-//! operation's inputs exist before it does, so visiting nodes by falling number visits every consumer before its producers;
-//! the pass needs no recursion. A node gives up its backward function, and with it all that it saved, when it is visited.
+//! operation's inputs exist before it does, so visiting nodes by falling number visits every consumer before its
+//! producers; the pass needs no recursion. A node gives up its backward function, and with it all that it saved, when
+//! it is visited.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -26,16 +27,18 @@ pub trait Leaf: Send + Sync {
     }
     /// Adds a gradient; it has the shape and type of the leaf's value.
     fn accumulate(&self, grad: &Raw) -> Result<()>;
-    /// Lets an operation write into the gradient's memory itself: calls `f(slice, first)`, where `first` means that the slice
-    /// holds nothing yet and must be overwritten instead of added to. `Ok(false)` when there is no such memory; then `f` was
-    /// not called.
+    /// Lets an operation write into the gradient's memory itself: calls `f(slice, first)`, where `first` means that
+    /// the slice holds nothing yet and must be overwritten instead of added to. `Ok(false)` when there is no such
+    /// memory; then `f` was not called.
     fn accumulate_f32(&self, f: &mut dyn FnMut(&mut [f32], bool)) -> Result<bool>;
-    /// The same for memory on a device: `f(view, first)` puts the work that writes the contiguous `view` on the stream.
+    /// The same for memory on a device: `f(view, first)` puts the work that writes the contiguous `view` on the
+    /// stream.
     fn accumulate_view(&self, _f: &mut dyn FnMut(&Raw, bool) -> Result<()>) -> Result<bool> {
         Ok(false)
     }
-    /// Lets an operation add to some rows (ascending, each once) of `width` elements: calls `f(slice)`, in which those rows may be
-    /// added to and others must be left alone. `Ok(false)` when the leaf cannot; then `f` was not called.
+    /// Lets an operation add to some rows (ascending, each once) of `width` elements: calls `f(slice)`, in which
+    /// those rows may be added to and others must be left alone. `Ok(false)` when the leaf cannot; then `f` was not
+    /// called.
     fn accumulate_rows_f32(
         &self,
         _width: usize,
@@ -58,8 +61,8 @@ pub enum Edge {
     },
     /// A leaf.
     Leaf(Arc<dyn Leaf>),
-    /// A value of a segment's first run, in which nothing was kept; see [`crate::checkpoint`]. It says that the value depends on
-    /// something tracked, and no gradient can go there.
+    /// A value of a segment's first run, in which nothing was kept; see [`crate::checkpoint`]. It says that the value
+    /// depends on something tracked, and no gradient can go there.
     Dropped,
 }
 
@@ -187,7 +190,8 @@ impl<T: Copy + 'static> Drop for Switched<T> {
     }
 }
 
-/// While the result lives, operations on this thread go the way of recorded ones, and what they would keep is dropped at once.
+/// While the result lives, operations on this thread go the way of recorded ones, and what they would keep is dropped
+/// at once.
 pub fn dropping() -> Switched<bool> {
     Switched::new(&DROPPING, true)
 }
@@ -207,7 +211,8 @@ pub fn records(inputs: &[&Tensor]) -> bool {
     is_recording() && inputs.iter().any(|input| input.is_tracked())
 }
 
-/// True if an operation on these inputs should keep what its backward pass needs; else [`record`] drops that function, if it is given one.
+/// True if an operation on these inputs should keep what its backward pass needs; else [`record`] drops that
+/// function, if it is given one.
 pub fn keeps(inputs: &[&Tensor]) -> bool {
     records(inputs) && !is_dropping()
 }
@@ -269,7 +274,8 @@ pub fn record1(
     record(op, inputs, vec![output.into()], backward).swap_remove(0)
 }
 
-/// [`record1`] for an output of f32 that may be kept in bf16 or f16, and a backward function that reads gradients kept so too.
+/// [`record1`] for an output of f32 that may be kept in bf16 or f16, and a backward function that reads gradients
+/// kept so too.
 pub fn record_narrow(
     op: &'static str,
     inputs: &[&Tensor],
@@ -321,8 +327,8 @@ impl Pass<'_> {
         self.inputs.get(index)?.as_ref()
     }
 
-    /// Gives a gradient to a value that is no input of this operation. Operations that were recorded after those still to be
-    /// visited, such as ones recorded in this pass, are visited next.
+    /// Gives a gradient to a value that is no input of this operation. Operations that were recorded after those
+    /// still to be visited, such as ones recorded in this pass, are visited next.
     pub fn give_to(&mut self, edge: &Edge, grad: Value) -> Result<()> {
         give(edge, grad, self.queue)
     }
@@ -335,7 +341,8 @@ impl Pass<'_> {
         }
     }
 
-    /// If input `index` is a leaf with memory for its gradient on a device, lets `f(view, first)` write there and returns true.
+    /// If input `index` is a leaf with memory for its gradient on a device, lets `f(view, first)` write there and
+    /// returns true.
     pub fn leaf_view(
         &mut self,
         index: usize,
@@ -361,8 +368,8 @@ impl Pass<'_> {
         }
     }
 
-    /// A gradient of input `index` that came before and that may be added to in its place: contiguous, of this type and shape, and
-    /// held by nobody else.
+    /// A gradient of input `index` that came before and that may be added to in its place: contiguous, of this type
+    /// and shape, and held by nobody else.
     pub(crate) fn pending(&self, index: usize, dtype: DType, shape: &[usize]) -> Option<&Value> {
         self.waiting(index, dtype, shape).filter(|grad| device::is_host(grad))
     }
@@ -469,8 +476,8 @@ pub(crate) fn add(a: Value, b: Value) -> Result<Value> {
     Ok(Value::new((&*a + &*b)?))
 }
 
-/// Runs the tape backwards from `loss`, whose gradient is `seed` (1 if `None`, for a loss of one element), and frees what it
-/// passes.
+/// Runs the tape backwards from `loss`, whose gradient is `seed` (1 if `None`, for a loss of one element), and frees
+/// what it passes.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when nothing is tracked or a seed is missing, `SHAPE` or `DTYPE` when the seed does not fit,

@@ -14,9 +14,9 @@ use crate::tape::{Edge, Leaf};
 
 /// An immutable value, cheap to clone. Its memory goes back to the pool with the last user.
 ///
-/// A tensor of f32 may be kept in bfloat16 or half precision ([`Tensor::is_narrow`]): fused operations on a device that compute in mixed
-/// precision make such tensors and read them as they are ([`Tensor::stored`]); everybody else, plugins and the host included, sees f32,
-/// made on first use ([`Tensor::value`]) and kept.
+/// A tensor of f32 may be kept in bfloat16 or half precision ([`Tensor::is_narrow`]): fused operations on a device
+/// that compute in mixed precision make such tensors and read them as they are ([`Tensor::stored`]); everybody else,
+/// plugins and the host included, sees f32, made on first use ([`Tensor::value`]) and kept.
 #[derive(Clone)]
 #[repr(transparent)]
 pub struct Tensor(Shared<Inner>);
@@ -68,7 +68,8 @@ impl Tensor {
         Self(Shared::new::<Self>(Inner { memory, edge, grad: None, recipe: None, packs: None }))
     }
 
-    /// A tensor of f32 whose elements are kept as they are in `half`, of type bf16 or f16; in any other type, [`Tensor::new`] of it.
+    /// A tensor of f32 whose elements are kept as they are in `half`, of type bf16 or f16; in any other type,
+    /// [`Tensor::new`] of it.
     pub fn narrow(half: Raw) -> Self {
         Self::kept(half, None)
     }
@@ -115,8 +116,8 @@ impl Tensor {
         }))
     }
 
-    /// The gradient of a leaf made by [`Tensor::leaf`]; `Ok(None)` when none has arrived. Errors: `INVALID_ARGUMENT` for any other
-    /// tensor.
+    /// The gradient of a leaf made by [`Tensor::leaf`]; `Ok(None)` when none has arrived. Errors: `INVALID_ARGUMENT`
+    /// for any other tensor.
     pub fn leaf_grad(&self) -> Result<Option<Self>> {
         match &self.0.grad {
             Some(leaf) => {

@@ -2,11 +2,13 @@
 
 use crate::error::{Result, fail};
 
-/// Makes the calling thread one of the workers, `threads` in all (as many as the machine has for `None`). Without this, the thread
-/// that computes hands every kernel to the workers and sleeps until they are done, a thousand times a step.
+/// Makes the calling thread one of the workers, `threads` in all (as many as the machine has for `None`). Without
+/// this, the thread that computes hands every kernel to the workers and sleeps until they are done, a thousand times
+/// a step.
 ///
-/// It concerns the whole process, so only the program that owns it should decide on it, before anything was computed. The thread
-/// must be the one that computes; what others compute runs on the remaining workers, so with one thread nothing changes.
+/// It concerns the whole process, so only the program that owns it should decide on it, before anything was computed.
+/// The thread must be the one that computes; what others compute runs on the remaining workers, so with one thread
+/// nothing changes.
 ///
 /// # Errors
 /// `FAILED_PRECONDITION` when the workers run already.

@@ -53,7 +53,8 @@ fn live_handles_return_to_where_they_were() {
     std::thread::spawn(move || drop(kept)).join().unwrap();
     assert_eq!(live(), before);
 
-    // A second release is refused and changes nothing. The block is still this thread's, so reading its tag is defined.
+    // A second release is refused and changes nothing. The block is still this thread's, so reading its tag is
+    // defined.
     let other = f32s(&[1], &[2.0]);
     let twice = f32s(&[1], &[1.0]).0; // the first release, at the end of this line
     assert_eq!(live(), before + 1);

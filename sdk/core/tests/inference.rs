@@ -1,4 +1,5 @@
-//! Prediction: packed weights in each precision through the tables, and when copies of a parameter's value are made anew.
+//! Prediction: packed weights in each precision through the tables, and when copies of a parameter's value are made
+//! anew.
 
 mod boundary;
 

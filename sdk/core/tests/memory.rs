@@ -1,5 +1,5 @@
-//! Memory of a training step: what a steady state allocates, and what recomputation changes. A binary of its own, because it
-//! counts all allocations of the process; and one test, because tests run side by side.
+//! Memory of a training step: what a steady state allocates, and what recomputation changes. A binary of its own,
+//! because it counts all allocations of the process; and one test, because tests run side by side.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;

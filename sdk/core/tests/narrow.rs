@@ -1,5 +1,5 @@
-//! Tensors of f32 whose elements are kept in bfloat16 or half precision, as a card's fused operations make them in mixed precision. Whoever
-//! does not know sees f32: here on the CPU, where nobody knows.
+//! Tensors of f32 whose elements are kept in bfloat16 or half precision, as a card's fused operations make them in
+//! mixed precision. Whoever does not know sees f32: here on the CPU, where nobody knows.
 
 use candle_core::{DType, Device, Tensor as Raw};
 use easytransfer_abi::{ET_BINARY_ADD, ET_BINARY_MUL, ET_BINARY_SUB, ET_DTYPE_F32, ET_REDUCE_SUM};

@@ -1,5 +1,5 @@
-//! The profiler through its table: what is recorded, that events nest, and that it is off unless started. One recording per process, so
-//! all of it is one test.
+//! The profiler through its table: what is recorded, that events nest, and that it is off unless started. One
+//! recording per process, so all of it is one test.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     reason = "every block calls a slot of the engine's table with live handles"
@@ -104,7 +104,8 @@ fn recordings_hold_operations_with_shapes_and_nothing_while_off() {
     assert_eq!(find(&all, "test", "outer")["args"]["rows"], 5.0);
     find(&all, "test", "left open");
 
-    // Two threads, and on each events lie inside one another or apart; times are whole nanoseconds in decimal microseconds.
+    // Two threads, and on each events lie inside one another or apart; times are whole nanoseconds in decimal
+    // microseconds.
     let half = 5e-4;
     let threads: std::collections::BTreeSet<u64> =
         all.iter().map(|event| event["tid"].as_u64().expect("tid")).collect();

@@ -1,8 +1,8 @@
-//! The engine's fused operations against candle-nn, which somebody else wrote: values and, where candle-nn's own backward pass gives
-//! them, gradients. Both compute in f64 and differ by rounding only.
+//! The engine's fused operations against candle-nn, which somebody else wrote: values and, where candle-nn's own
+//! backward pass gives them, gradients. Both compute in f64 and differ by rounding only.
 //!
-//! candle-nn's fused layer norm and softmax record nothing, so that gradients vanish without a word; those made of small operations are
-//! used here (`layer_norm_slow`, `softmax`), and every gradient that is compared must be there.
+//! candle-nn's fused layer norm and softmax record nothing, so that gradients vanish without a word; those made of
+//! small operations are used here (`layer_norm_slow`, `softmax`), and every gradient that is compared must be there.
 #![allow(
     clippy::macro_metavars_in_unsafe,
     reason = "the macro calls a slot of a table with arguments that each test vouches for"

@@ -1,5 +1,5 @@
-//! Segments that run again in the backward pass, written as a C plugin would, and what becomes of their mistakes. One test, because the
-//! level of recomputation belongs to the process.
+//! Segments that run again in the backward pass, written as a C plugin would, and what becomes of their mistakes. One
+//! test, because the level of recomputation belongs to the process.
 #![allow(
     clippy::macro_metavars_in_unsafe,
     reason = "the macro calls a slot of a table with arguments that each test vouches for"

@@ -165,7 +165,8 @@ fn vocabularies_alone_give_what_tokenizer_json_gives() {
         ("tokenizer-roberta-base", "vocab.json"),
     ] {
         let json = Tokenizer::model(name);
-        // The Chinese vocabulary was made from lower-case text, but its tokenizer.json keeps capitals: the configuration says so.
+        // The Chinese vocabulary was made from lower-case text, but its tokenizer.json keeps capitals: the
+        // configuration says so.
         let directory = scratch("bare");
         if name.ends_with("chinese") {
             let from = shared(&format!("models/{name}/{bare}"));

@@ -1,8 +1,10 @@
-// Adafactor (Shazeer and Stern 2018) over an arena, in four passes: moments, factors of the columns, squares of the updates, the step. The
-// meaning is that of kernels/adafactor.rs. A task is a piece of one parameter, whole rows of a matrix; sums go over tasks in their order.
+// Adafactor (Shazeer and Stern 2018) over an arena, in four passes: moments, factors of the columns, squares of the
+// updates, the step. The meaning is that of kernels/adafactor.rs. A task is a piece of one parameter, whole rows of a
+// matrix; sums go over tasks in their order.
 #include "optim.cuh"
 
-// One parameter; the same fields as `Factored` of cuda/adafactor.rs. A vector has `cols` 0 and a second moment per element.
+// One parameter; the same fields as `Factored` of cuda/adafactor.rs. A vector has `cols` 0 and a second moment per
+// element.
 struct EtFactored {
     uint64_t start;
     // First element of its state: means of rows, then of columns; or of all squares.

@@ -1,8 +1,10 @@
-// Attention over runs in f32, tile by tile with a running maximum and sum (Dao, "FlashAttention-2", 2023). No atomics: the gradients of
-// queries and those of keys and values come from two kernels that each own what they write, so results do not depend on timing.
+// Attention over runs in f32, tile by tile with a running maximum and sum (Dao, "FlashAttention-2", 2023). No
+// atomics: the gradients of queries and those of keys and values come from two kernels that each own what they write,
+// so results do not depend on timing.
 //
-// A block of 16 x 16 threads owns a tile of 64 queries (or keys) of one head. Thread (tx, ty) holds scores of rows 4 ty .. 4 ty + 3 and
-// columns 4 tx .. 4 tx + 3, and of the sums rows 4 ty .. and columns tx + 16 c. Operands lie transposed in shared memory, [column][row].
+// A block of 16 x 16 threads owns a tile of 64 queries (or keys) of one head. Thread (tx, ty) holds scores of rows 4
+// ty .. 4 ty + 3 and columns 4 tx .. 4 tx + 3, and of the sums rows 4 ty .. and columns tx + 16 c. Operands lie
+// transposed in shared memory, [column][row].
 #include "attention.cuh"
 
 // Copies rows first..first + count of one head to out[column][row]; missing rows and columns are zeros.

@@ -50,8 +50,8 @@ __device__ __forceinline__ uint64_t random_element(const EtAttention& a, const E
     return ((uint64_t)(run.query + query) * a.heads + head) * a.row_len + key;
 }
 
-// From scores and do v^T of a tile: p becomes the dropped probabilities, ds the gradients of q k^T. `query` and `key` are those of element (0, 0)
-// of the thread.
+// From scores and do v^T of a tile: p becomes the dropped probabilities, ds the gradients of q k^T. `query` and `key`
+// are those of element (0, 0) of the thread.
 __device__ __forceinline__ void gradients(const EtAttention& a, const EtRun& run, int head, int query, int key, int last_query,
                                           const float* lse, const float* delta, float (&p)[4][4], float (&ds)[4][4]) {
 #pragma unroll

@@ -1,9 +1,11 @@
-// Attention over runs with products on tensor cores: operands and results in bfloat16 or half precision, sums and softmax in f32. Gradients
-// are bfloat16, and so are the operands of their products; what half precision kept is converted on the way.
+// Attention over runs with products on tensor cores: operands and results in bfloat16 or half precision, sums and
+// softmax in f32. Gradients are bfloat16, and so are the operands of their products; what half precision kept is
+// converted on the way.
 //
-// The tiles are those of attention.cu. A block has four warps, each with 16 of its rows: queries forward and for their gradient, keys for
-// theirs. Scores stay in registers, where what one product gives lies as the next one wants it (Dao, "FlashAttention-2", 2023); the next tile
-// is copied while one is computed. Forward leaves dropout's decisions, a bit each, so that backward need not draw them again.
+// The tiles are those of attention.cu. A block has four warps, each with 16 of its rows: queries forward and for
+// their gradient, keys for theirs. Scores stay in registers, where what one product gives lies as the next one wants
+// it (Dao, "FlashAttention-2", 2023); the next tile is copied while one is computed. Forward leaves dropout's
+// decisions, a bit each, so that backward need not draw them again.
 #include "attention.cuh"
 #include "tensor_cores.cuh"
 
@@ -17,7 +19,8 @@
 // Elements of a tile [TILE][D + 8]; eight more a row keep the rows of a matrix in different banks.
 #define OPERAND(D) (TILE * ((D) + 8))
 
-// Columns of scores that the gradients work on at once: as few as a product has, which leaves registers for more blocks.
+// Columns of scores that the gradients work on at once: as few as a product has, which leaves registers for more
+// blocks.
 #define PART 16
 
 // Whether the left sides of a gradient's products stay in registers; large heads need those for their results.
@@ -42,14 +45,14 @@ __device__ __forceinline__ void eight(const S* from, T* to, bool inside) {
     *(EtGroup<T, 8>*)to = out;
 }
 
-// Where forward keeps a key of a tile: 16 keys lie so that what a lane has of their scores are four keys in a row, which one draw of random
-// numbers serves.
+// Where forward keeps a key of a tile: 16 keys lie so that what a lane has of their scores are four keys in a row,
+// which one draw of random numbers serves.
 __device__ __forceinline__ int place_of(int key) { return key / 16 * 16 + key % 4 / 2 * 8 + key % 16 / 4 * 2 + key % 2; }
 // The key of element e of the scores c[j] of a lane with l % 4 = t.
 __device__ __forceinline__ int key_of(int j, int t, int e) { return j / 2 * 16 + 4 * t + j % 2 * 2 + e % 2; }
 
-// Begins to copy rows first..first + count of one head, stored as S, to out[row][column]; missing rows and columns are zeros. PLACED: rows
-// are keys that go to their places.
+// Begins to copy rows first..first + count of one head, stored as S, to out[row][column]; missing rows and columns
+// are zeros. PLACED: rows are keys that go to their places.
 template <typename T, int D, bool PLACED = false, typename S>
 __device__ __forceinline__ void load(const S* x, uint64_t step, uint32_t head_size, uint64_t first, int count, T* out) {
     if ((((uintptr_t)x & 15) | (step & 7) | (head_size & 7)) == 0) {
@@ -69,8 +72,8 @@ __device__ __forceinline__ void load(const S* x, uint64_t step, uint32_t head_si
     }
 }
 
-// Copies that are made while the tile before them is computed, or after it where memory holds one tile. A block has begun with that of the
-// first step; all its threads call both.
+// Copies that are made while the tile before them is computed, or after it where memory holds one tile. A block has
+// begun with that of the first step; all its threads call both.
 template <int D, typename F>
 __device__ __forceinline__ void copy_ahead(int step, int steps, const F& fetch) {
     if (STAGES(D) == 2) {
@@ -117,7 +120,8 @@ struct Left {
     }
 };
 
-// c [16][8 N] = a b^T: 8 N rows of b. All of them, though a run may be shorter: branches between the instructions would let each wait alone.
+// c [16][8 N] = a b^T: 8 N rows of b. All of them, though a run may be shorter: branches between the instructions
+// would let each wait alone.
 template <typename T, int D, int N>
 __device__ __forceinline__ void product(const Left<T, D>& a, const T* b, float (&c)[N][4]) {
     int lane = threadIdx.x % 32;
@@ -155,7 +159,8 @@ __device__ __forceinline__ void accumulate(const float (&weights)[N][4], const T
     }
 }
 
-// Writes a warp's [16][D] times a factor for its rows g and for its rows g + 8; rows past `rows` and columns past the head's are left out.
+// Writes a warp's [16][D] times a factor for its rows g and for its rows g + 8; rows past `rows` and columns past the
+// head's are left out.
 template <typename T, int D>
 __device__ __forceinline__ void write(const float (&c)[D / 8][4], const float (&factor)[2], T* to, uint64_t width, uint32_t head_size,
                                       int rows) {
@@ -199,8 +204,9 @@ __device__ __forceinline__ uint64_t mask_start(const EtAttention& a, const EtRun
     return ((uint64_t)(run.query + query) * a.heads + head) * a.mask_words;
 }
 
-// Draws dropout's decisions for a warp's scores [16][64] from element (query, key) on, of which rows below `rows` and keys below `limit` matter,
-// and keeps them in `mask`. Bit 2 j + e % 2 of out[e / 2] is that of element e of c[j]: 1 if it stays.
+// Draws dropout's decisions for a warp's scores [16][64] from element (query, key) on, of which rows below `rows` and
+// keys below `limit` matter, and keeps them in `mask`. Bit 2 j + e % 2 of out[e / 2] is that of element e of c[j]: 1
+// if it stays.
 __device__ __forceinline__ void draw(const EtAttention& a, const EtRun& run, int head, int query, int key, int rows, int limit,
                                      uint64_t* mask, uint32_t (&out)[2]) {
     int lane = threadIdx.x % 32, t = lane % 4;

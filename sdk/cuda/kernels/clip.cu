@@ -1,7 +1,8 @@
 // Clipping of gradients by their norm. The factor stays on the card, so that nobody waits for the norm.
 #include "optim.cuh"
 
-// From the sum of squares of gradients that still lack the factor `pending`: their norm, and what clips it to `limit`. One thread.
+// From the sum of squares of gradients that still lack the factor `pending`: their norm, and what clips it to
+// `limit`. One thread.
 extern "C" __global__ void et_clip_factor(double pending, double limit, const double* sum, double* norm, float* factor) {
     double found = sqrt(*sum * pending * pending);
     *norm = found;

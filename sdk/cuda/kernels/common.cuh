@@ -1,5 +1,5 @@
-// What all kernels share. The kernels also compile with the host's C++ compiler, where tests/cuda_emulator.hpp stands in for a card, so that
-// they are tested without one.
+// What all kernels share. The kernels also compile with the host's C++ compiler, where tests/cuda_emulator.hpp stands
+// in for a card, so that they are tested without one.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@
 #endif
 #endif
 
-// A place in the stream of random numbers and what dropout does with it; the same fields as `Dropout` of cuda/launch.rs.
+// A place in the stream of random numbers and what dropout does with it; the same fields as `Dropout` of
+// cuda/launch.rs.
 struct EtDropout {
     uint64_t seed;
     uint64_t stream;
@@ -78,8 +79,8 @@ ET_HD float et_dropout1(const EtDropout& d, uint64_t index) {
     return et_factor(d, et_block(d.seed, d.stream, element >> 2).w[element & 3]);
 }
 
-// a * b, rounded before anything is added to it. Where a difference of two equal products must be 0, as in the gradient of a norm over one
-// column, a fused multiply-add would leave the rounding of one of them.
+// a * b, rounded before anything is added to it. Where a difference of two equal products must be 0, as in the
+// gradient of a norm over one column, a fused multiply-add would leave the rounding of one of them.
 ET_HD float et_product(float a, float b) {
 #ifdef __CUDA_ARCH__
     return __fmul_rn(a, b);
@@ -188,8 +189,8 @@ struct EtPoint {
     float slope;
 };
 
-// For values that are kept in 16 bits, whose rounding hides what is lost here. tanh stays exact: made of the fast sigmoid it would lose
-// what is near 0.
+// For values that are kept in 16 bits, whose rounding hides what is lost here. tanh stays exact: made of the fast
+// sigmoid it would lose what is near 0.
 template <int KIND>
 ET_HD EtPoint et_fast_point(float x) {
     EtPoint out;
@@ -225,8 +226,8 @@ ET_HD EtSoftmax et_softmax_join(EtSoftmax a, EtSoftmax b) {
     return out;
 }
 
-// Rates of one parameter in one step; the same fields as `Rates` of cuda/optim.rs. The meaning is that of `Coefficients` in
-// kernels/optim.rs.
+// Rates of one parameter in one step; the same fields as `Rates` of cuda/optim.rs. The meaning is that of
+// `Coefficients` in kernels/optim.rs.
 struct EtRates {
     float keep;
     float l2;

@@ -1,8 +1,9 @@
-// A convolution over runs of rows as one product: the taps of every row side by side, and the sums that lead back. Rows outside of a run are
-// zeros. One block per run and slice of its rows.
+// A convolution over runs of rows as one product: the taps of every row side by side, and the sums that lead back.
+// Rows outside of a run are zeros. One block per run and slice of its rows.
 #include "storage.cuh"
 
-// y [T, width * taps]: element i * taps + k of row t is x[t + k * dilation - before][i]. Elements are moved as they are stored.
+// y [T, width * taps]: element i * taps + k of row t is x[t + k * dilation - before][i]. Elements are moved as they
+// are stored.
 template <typename E>
 __device__ __forceinline__ void unfold(uint64_t width, uint64_t taps, int64_t dilation, int64_t before, const int64_t* starts, const E* x,
                                        E* y) {

@@ -1,5 +1,6 @@
-// The linear-chain conditional random field (Lafferty, McCallum, Pereira 2001) by the forward and the backward algorithm, in double precision as
-// on the CPU. One block per run; its threads share the tags of a token, and meet after every token.
+// The linear-chain conditional random field (Lafferty, McCallum, Pereira 2001) by the forward and the backward
+// algorithm, in double precision as on the CPU. One block per run; its threads share the tags of a token, and meet
+// after every token.
 #include "common.cuh"
 
 // log(exp(a) + ..) over `count` terms.
@@ -19,7 +20,8 @@ __device__ __forceinline__ double log_sum_exp(uint64_t count, Term term) {
     return largest + log(sum);
 }
 
-// alpha [T, classes]: logarithms of the summed scores of all beginnings; totals [runs]: of all paths; nll [runs], 0 for an empty run.
+// alpha [T, classes]: logarithms of the summed scores of all beginnings; totals [runs]: of all paths; nll [runs], 0
+// for an empty run.
 extern "C" __global__ void et_crf_forward(uint64_t classes, const int64_t* starts, const float* emissions, const int64_t* tags,
                                           const float* transitions, const float* first, const float* last, double* alpha, double* totals,
                                           float* nll) {
@@ -55,8 +57,8 @@ extern "C" __global__ void et_crf_forward(uint64_t classes, const int64_t* start
     }
 }
 
-// Gradients of dloss * inverse times the sum of all nll: of the emissions, and those of the scores for each run: dtransitions
-// [runs, classes * classes], dfirst and dlast [runs, classes]. room [runs, 2 classes] is scratch.
+// Gradients of dloss * inverse times the sum of all nll: of the emissions, and those of the scores for each run:
+// dtransitions [runs, classes * classes], dfirst and dlast [runs, classes]. room [runs, 2 classes] is scratch.
 extern "C" __global__ void et_crf_backward(uint64_t classes, const int64_t* starts, const float* emissions, const int64_t* tags,
                                            const float* transitions, const float* last, const double* alpha, const double* totals,
                                            const float* dloss, const float* inverse, double* room, float* demissions, float* dtransitions,

@@ -28,7 +28,8 @@ extern "C" __global__ void et_dropout(EtDropout d, uint64_t n, const float* x, f
     }
 }
 
-// Sums of the columns of x [rows, cols] over blocks of `chunk` rows: partial [gridDim.y, cols]. Blocks of 32 x 8 threads.
+// Sums of the columns of x [rows, cols] over blocks of `chunk` rows: partial [gridDim.y, cols]. Blocks of 32 x 8
+// threads.
 extern "C" __global__ void et_column_partial(uint64_t rows, uint64_t cols, uint64_t chunk, const float* x, float* partial) {
     __shared__ float part[8][33];
     uint64_t col = blockIdx.x * 32ull + threadIdx.x;
@@ -50,8 +51,8 @@ extern "C" __global__ void et_column_partial(uint64_t rows, uint64_t cols, uint6
     }
 }
 
-// out = (add ? out : 0) + the sums of `partial` [parts, cols], in an order that only `parts` sets. Blocks of 32 x 32 threads for 32
-// columns: every warp adds some of the parts, then adds up one column.
+// out = (add ? out : 0) + the sums of `partial` [parts, cols], in an order that only `parts` sets. Blocks of 32 x 32
+// threads for 32 columns: every warp adds some of the parts, then adds up one column.
 extern "C" __global__ void et_column_finish(uint64_t parts, uint64_t cols, int add, const float* partial, float* out) {
     __shared__ double sums[32][33];
     uint64_t first = blockIdx.x * 32ull, col = first + threadIdx.x, own = first + threadIdx.y;

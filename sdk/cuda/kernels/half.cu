@@ -1,5 +1,5 @@
-// Elementwise operations on values that are stored in bfloat16 or half precision: activations, dropout, sums of columns, conversions.
-// Gradients are bfloat16 for both, whose range is that of f32.
+// Elementwise operations on values that are stored in bfloat16 or half precision: activations, dropout, sums of
+// columns, conversions. Gradients are bfloat16 for both, whose range is that of f32.
 #include <type_traits>
 
 #include "storage.cuh"
@@ -81,7 +81,8 @@ __device__ __forceinline__ void dropout(const EtDropout& d, uint64_t n, const T*
     }
 }
 
-// dz = dy act'(x) in eight columns from `col` on of every eighth row of first .. last - 1, and on the way the sums of these columns.
+// dz = dy act'(x) in eight columns from `col` on of every eighth row of first .. last - 1, and on the way the sums of
+// these columns.
 template <int KIND, bool WHOLE, typename T, typename G>
 __device__ __forceinline__ void slope_rows(uint64_t first, uint64_t last, uint64_t col, uint64_t cols, const T* x, const G* dy, G* dz,
                                            float (&sum)[2][4]) {
@@ -118,8 +119,8 @@ __device__ __forceinline__ void slope_rows(uint64_t first, uint64_t last, uint64
     }
 }
 
-// dz = dy act'(x), and the sums of its columns over blocks of `chunk` rows: partial [gridDim.y, cols]. Without `dz` or `partial` there are
-// only the others; ET_NONE needs no x. Blocks of 32 x 8 threads, eight columns each.
+// dz = dy act'(x), and the sums of its columns over blocks of `chunk` rows: partial [gridDim.y, cols]. Without `dz`
+// or `partial` there are only the others; ET_NONE needs no x. Blocks of 32 x 8 threads, eight columns each.
 template <typename T, typename G>
 __device__ __forceinline__ void slopes(int kind, uint64_t rows, uint64_t cols, uint64_t chunk, const T* x, const G* dy, G* dz,
                                        float* partial) {

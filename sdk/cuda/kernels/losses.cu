@@ -18,7 +18,8 @@ extern "C" __global__ void et_binary_rows(uint64_t rows, uint64_t cols, const fl
     }
 }
 
-// loss = sum(losses) / sum(weights), inverse = 1 / sum(weights), both 0 when the weights sum to 0. One block of 256 threads.
+// loss = sum(losses) / sum(weights), inverse = 1 / sum(weights), both 0 when the weights sum to 0. One block of 256
+// threads.
 extern "C" __global__ void et_binary_mean(uint64_t rows, const float* weights, const float* losses, float* loss, float* inverse) {
     double total = 0.0, weight = 0.0;
     for (uint64_t row = threadIdx.x; row < rows; row += blockDim.x) {

@@ -1,8 +1,8 @@
 // Layer norm with residual and dropout, RMS norm. One warp per row; rows are read again from the first-level cache.
 #include "common.cuh"
 
-// s = residual + dropout(x); y = gamma (s - mean) rstd + beta. `summed` is written where there is a residual or dropout (else NULL: s is x).
-// With `rms`, the mean is 0 and there is no beta. Blocks of 256 threads, 8 rows each.
+// s = residual + dropout(x); y = gamma (s - mean) rstd + beta. `summed` is written where there is a residual or
+// dropout (else NULL: s is x). With `rms`, the mean is 0 and there is no beta. Blocks of 256 threads, 8 rows each.
 extern "C" __global__ void et_norm_forward(uint64_t rows, uint64_t cols, int has_dropout, int rms, EtDropout d, float eps,
                                            const float* x, const float* residual, const float* gamma, const float* beta, float* y,
                                            float* summed, float* mean, float* rstd) {
@@ -64,7 +64,8 @@ extern "C" __global__ void et_norm_forward(uint64_t rows, uint64_t cols, int has
     }
 }
 
-// dresidual = gradient of s; dx = that times the dropout factors. Either may be NULL; without dropout dx equals dresidual.
+// dresidual = gradient of s; dx = that times the dropout factors. Either may be NULL; without dropout dx equals
+// dresidual.
 extern "C" __global__ void et_norm_backward(uint64_t rows, uint64_t cols, int has_dropout, int rms, EtDropout d, const float* dy,
                                             const float* summed, const float* mean, const float* rstd, const float* gamma, float* dx,
                                             float* dresidual) {

@@ -1,13 +1,14 @@
-// Layer norm with residual and dropout, and RMS norm, on values that are stored in bfloat16 or half precision. Sums, means and deviations
-// are f32; s is rounded before anything is computed from it, so that backward sees what forward saw. One warp per row. Rows of up to MOST
-// columns that can be read eight at once are held in registers; of others a lane takes four elements at once and reads them again from the
-// first-level cache.
+// Layer norm with residual and dropout, and RMS norm, on values that are stored in bfloat16 or half precision. Sums,
+// means and deviations are f32; s is rounded before anything is computed from it, so that backward sees what forward
+// saw. One warp per row. Rows of up to MOST columns that can be read eight at once are held in registers; of others a
+// lane takes four elements at once and reads them again from the first-level cache.
 #include "storage.cuh"
 
 // Columns of the widest row that is held, and its groups of eight per lane.
 #define MOST 1024
 #define GROUPS (MOST / 256)
-// Warps of a block of et_norm_gradients: with more, two blocks of a multiprocessor would not have the registers for the sums of columns.
+// Warps of a block of et_norm_gradients: with more, two blocks of a multiprocessor would not have the registers for
+// the sums of columns.
 #define WARPS 6
 
 template <int N>
@@ -15,7 +16,8 @@ struct Count {
     static constexpr int value = N;
 };
 
-// Calls f with the number of groups of eight that each lane of a warp holds of a row, as a type: arrays in registers have a fixed length.
+// Calls f with the number of groups of eight that each lane of a warp holds of a row, as a type: arrays in registers
+// have a fixed length.
 template <typename F>
 __device__ __forceinline__ void by_width(uint32_t cols, const F& f) {
     if (cols <= 256) {
@@ -49,8 +51,8 @@ __device__ __forceinline__ void load_row(const T* row, uint32_t cols, EtEight (&
     }
 }
 
-// Makes the compiler compute again what it knows of a row, and read again what lies beside it: kept, that would take more registers than
-// there are.
+// Makes the compiler compute again what it knows of a row, and read again what lies beside it: kept, that would take
+// more registers than there are.
 template <int N>
 __device__ __forceinline__ void forget(EtEight (&row)[N]) {
 #ifdef __CUDACC__
@@ -104,7 +106,8 @@ __device__ __forceinline__ void normalise(float centre, float inverse, float (&s
     }
 }
 
-// v = gamma (v - mean) rstd + beta. The sum is written as one instruction, lest the compiler chooses another one where y is computed again.
+// v = gamma (v - mean) rstd + beta. The sum is written as one instruction, lest the compiler chooses another one
+// where y is computed again.
 __device__ __forceinline__ void scale(const float (&gamma)[4], const float (&beta)[4], bool has_beta, float centre, float inverse,
                                       float (&v)[4]) {
     normalise(centre, inverse, v);
@@ -317,7 +320,8 @@ __device__ __forceinline__ void again(uint64_t rows, uint64_t cols, const T* sum
     }
 }
 
-// What the gradient of s needs of its row: sums of the gradients of the normalised values, and of those times the values.
+// What the gradient of s needs of its row: sums of the gradients of the normalised values, and of those times the
+// values.
 struct Slope {
     float level, along;
 };
@@ -346,7 +350,8 @@ __device__ __forceinline__ void apply_slope(float inverse, const float (&normal)
     }
 }
 
-// dresidual = gradient of s; dx = that times the dropout factors. Either may be NULL; without dropout dx equals dresidual.
+// dresidual = gradient of s; dx = that times the dropout factors. Either may be NULL; without dropout dx equals
+// dresidual.
 template <typename T, typename G>
 __device__ __forceinline__ void backward(uint64_t rows, uint64_t cols, int has_dropout, int rms, const EtDropout& d, const G* dy,
                                          const T* summed, const float* mean, const float* rstd, const float* gamma, G* dx, G* dresidual) {
@@ -386,7 +391,8 @@ __device__ __forceinline__ void backward(uint64_t rows, uint64_t cols, int has_d
     }
 }
 
-// Partial sums over blocks of `chunk` rows for dgamma and dbeta: [gridDim.y, cols] each. Blocks of 32 x 8 threads, four columns each.
+// Partial sums over blocks of `chunk` rows for dgamma and dbeta: [gridDim.y, cols] each. Blocks of 32 x 8 threads,
+// four columns each.
 template <typename T, typename G>
 __device__ __forceinline__ void columns(uint64_t rows, uint64_t cols, uint64_t chunk, int rms, const G* dy, const T* summed,
                                         const float* mean, const float* rstd, float* gammas, float* betas) {
@@ -437,7 +443,8 @@ __device__ __forceinline__ void fold_warps(const float (&sum)[2 * N][4], uint32_
     }
 }
 
-// `backward` and `columns` in one pass over rows that are held. Each block takes `chunk` rows and writes one row of the partial sums.
+// `backward` and `columns` in one pass over rows that are held. Each block takes `chunk` rows and writes one row of
+// the partial sums.
 template <int N, typename T, typename G>
 __device__ __forceinline__ void gradients(uint64_t rows, uint32_t cols, uint64_t chunk, int has_dropout, int rms, const EtDropout& d,
                                           const G* dy, const T* summed, const float* mean, const float* rstd, const float* gamma, G* dx,

@@ -1,4 +1,5 @@
-// Optimizer steps, norms and scaling over arenas. A task is a piece of one parameter; sums go over tasks in their order.
+// Optimizer steps, norms and scaling over arenas. A task is a piece of one parameter; sums go over tasks in their
+// order.
 #include "optim.cuh"
 
 // Squares of the gradients of each task.
@@ -79,7 +80,8 @@ extern "C" __global__ void et_lamb_moments(const EtTask* tasks, const EtRates* r
     }
 }
 
-// p -= rate trust u, with the trust ratio of the task's parameter from the norms of its tasks `first[param]..first[param + 1]`.
+// p -= rate trust u, with the trust ratio of the task's parameter from the norms of its tasks
+// `first[param]..first[param + 1]`.
 extern "C" __global__ void et_lamb_apply(const EtTask* tasks, const EtRates* rates, const uint32_t* first, const double* norms, float* p,
                                          const float* m, const float* v, EtCopies copies) {
     EtTask task = tasks[blockIdx.x];
@@ -98,7 +100,8 @@ extern "C" __global__ void et_lamb_apply(const EtTask* tasks, const EtRates* rat
     }
 }
 
-// Stochastic gradient descent; with momentum m (else NULL), `fresh` is the share of the gradient that enters it and `first` empties it.
+// Stochastic gradient descent; with momentum m (else NULL), `fresh` is the share of the gradient that enters it and
+// `first` empties it.
 extern "C" __global__ void et_sgd_step(const EtTask* tasks, const EtRates* rates, float momentum, float fresh, int nesterov, int first,
                                        float* p, const float* g, float* m, EtCopies copies) {
     EtTask task = tasks[blockIdx.x];

@@ -1,4 +1,5 @@
-// Runs of rows to a padded block and back. Elements are moved as they are stored, so one kernel serves all types of one size.
+// Runs of rows to a padded block and back. Elements are moved as they are stored, so one kernel serves all types of
+// one size.
 #include "common.cuh"
 
 // y [runs, len, width] = the rows of x [T, width], zeros behind short runs; long runs are cut. One block per row of y.
@@ -12,7 +13,8 @@ __device__ __forceinline__ void to_padded(uint64_t width, uint64_t len, const in
     }
 }
 
-// y [T, width] = the rows of x [runs, len, width]; rows of y past `len` of their run are zeros. One block per run and slice of its rows.
+// y [T, width] = the rows of x [runs, len, width]; rows of y past `len` of their run are zeros. One block per run and
+// slice of its rows.
 template <typename E>
 __device__ __forceinline__ void from_padded(uint64_t width, uint64_t len, const int64_t* starts, const E* x, E* y) {
     uint64_t run = blockIdx.x, first = (uint64_t)starts[run], count = (uint64_t)starts[run + 1] - first;

@@ -1,11 +1,12 @@
-// One step of recurrent layers over many runs at once. The products with the state come from elsewhere; here is what follows them, forward and
-// backward. Row k of `state`, `product` and their gradients belongs to the k-th longest run, which reads token rows[k] at this step.
+// One step of recurrent layers over many runs at once. The products with the state come from elsewhere; here is what
+// follows them, forward and backward. Row k of `state`, `product` and their gradients belongs to the k-th longest
+// run, which reads token rows[k] at this step.
 #include "common.cuh"
 
 #define EACH(i, n) for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < n; i += (uint64_t)gridDim.x * blockDim.x)
 
-// gates [T, 4 h] hold the input's side and become i, f, g, o; product [count, 4 h] is W_hh h, NULL at the first step. cell and state
-// [count, h] are stepped; cells and y [T, h] keep them.
+// gates [T, 4 h] hold the input's side and become i, f, g, o; product [count, 4 h] is W_hh h, NULL at the first step.
+// cell and state [count, h] are stepped; cells and y [T, h] keep them.
 extern "C" __global__ void et_lstm_forward(uint64_t count, uint64_t h, const uint32_t* rows, const float* product, const float* bias,
                                            float* gates, float* cell, float* state, float* cells, float* y) {
     EACH(at, count * h) {
@@ -26,9 +27,9 @@ extern "C" __global__ void et_lstm_forward(uint64_t count, uint64_t h, const uin
     }
 }
 
-// From the gradients of the output, of the state that the next step met (dstate) and of the cell (dcell, which is stepped back) to those of the
-// gates before their functions: dgates [count, 4 h] and their place in all [T, 4 h]. `before` [T, h] becomes the state that each token met.
-// rows_before is NULL at the first step.
+// From the gradients of the output, of the state that the next step met (dstate) and of the cell (dcell, which is
+// stepped back) to those of the gates before their functions: dgates [count, 4 h] and their place in all [T, 4 h].
+// `before` [T, h] becomes the state that each token met. rows_before is NULL at the first step.
 extern "C" __global__ void et_lstm_backward(uint64_t count, uint64_t h, const uint32_t* rows, const uint32_t* rows_before,
                                             const float* gates, const float* cells, const float* y, const float* dy, const float* dstate,
                                             float* dcell, float* dgates, float* all, float* before) {
@@ -49,8 +50,8 @@ extern "C" __global__ void et_lstm_backward(uint64_t count, uint64_t h, const ui
     }
 }
 
-// gates [T, 3 h] hold the input's side and become r, z, n; product [count, 3 h] is W_hh h, NULL at the first step. inner [T, h] becomes
-// W_hn h + b_hn; state [count, h] is stepped and kept in y [T, h].
+// gates [T, 3 h] hold the input's side and become r, z, n; product [count, 3 h] is W_hh h, NULL at the first step.
+// inner [T, h] becomes W_hn h + b_hn; state [count, h] is stepped and kept in y [T, h].
 extern "C" __global__ void et_gru_forward(uint64_t count, uint64_t h, const uint32_t* rows, const float* product, const float* bias,
                                           float* gates, float* state, float* inner, float* y) {
     EACH(at, count * h) {
@@ -70,8 +71,9 @@ extern "C" __global__ void et_gru_forward(uint64_t count, uint64_t h, const uint
     }
 }
 
-// From the gradients of the output and of the state (dstate, which becomes the part that does not pass W_hh) to those of both sides of the
-// gates: on the state's side dgates [count, 3 h] and its place in all_hidden [T, 3 h], on the input's all_input. `before` as above.
+// From the gradients of the output and of the state (dstate, which becomes the part that does not pass W_hh) to those
+// of both sides of the gates: on the state's side dgates [count, 3 h] and its place in all_hidden [T, 3 h], on the
+// input's all_input. `before` as above.
 extern "C" __global__ void et_gru_backward(uint64_t count, uint64_t h, const uint32_t* rows, const uint32_t* rows_before,
                                            const float* gates, const float* inner, const float* y, const float* dy, float* dstate,
                                            float* dgates, float* all_input, float* all_hidden, float* before) {

@@ -73,7 +73,8 @@ __device__ __forceinline__ void cross_entropy_rows(uint64_t rows, uint64_t cols,
     }
 }
 
-// loss = sum(losses) / sum(weights), inverse = 1 / sum(weights), both 0 when the weights sum to 0. One block of 256 threads.
+// loss = sum(losses) / sum(weights), inverse = 1 / sum(weights), both 0 when the weights sum to 0. One block of 256
+// threads.
 extern "C" __global__ void et_cross_entropy_mean(uint64_t rows, int64_t ignore, const int64_t* labels, const float* weights,
                                                  const float* losses, float* loss, float* inverse) {
     double total = 0.0, weight = 0.0;

@@ -79,8 +79,8 @@ __device__ __forceinline__ void et_store4(T* p, uint64_t at, uint64_t end, const
     }
 }
 
-// Elements at .. at + 7 as two fours. With WHOLE all lie before `end` and p + at is the address of a group of eight: one access without a
-// branch, so that several can be under way.
+// Elements at .. at + 7 as two fours. With WHOLE all lie before `end` and p + at is the address of a group of eight:
+// one access without a branch, so that several can be under way.
 template <bool WHOLE, typename T>
 __device__ __forceinline__ void et_load8(const T* p, uint64_t at, uint64_t end, float (&out)[2][4]) {
     if constexpr (WHOLE) {
@@ -142,11 +142,12 @@ __device__ __forceinline__ float et_rounded(float x) {
     return et_wide(et_narrow<T>(x));
 }
 
-// Floats of a row of the shared memory of et_fold_columns: four columns for each of 32 threads, and room against bank conflicts.
+// Floats of a row of the shared memory of et_fold_columns: four columns for each of 32 threads, and room against bank
+// conflicts.
 #define ET_FOLD 132
 
-// out [cols] = the sums of four columns of each thread over the eight rows of a block of 32 x 8 threads, in the order of the rows. Columns
-// begin at `col`. Called by all threads of the block.
+// out [cols] = the sums of four columns of each thread over the eight rows of a block of 32 x 8 threads, in the order
+// of the rows. Columns begin at `col`. Called by all threads of the block.
 __device__ __forceinline__ void et_fold_columns(float (&part)[8][ET_FOLD], float (&sum)[4], uint64_t col, uint64_t cols, float* out) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {

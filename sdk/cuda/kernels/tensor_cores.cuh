@@ -1,8 +1,8 @@
-// Instructions of tensor cores and copies to shared memory that go on while a block computes (PTX: mma, ldmatrix and cp.async, from sm_80 on).
-// cuda_emulator.hpp has their twins.
+// Instructions of tensor cores and copies to shared memory that go on while a block computes (PTX: mma, ldmatrix and
+// cp.async, from sm_80 on). cuda_emulator.hpp has their twins.
 //
-// Where lane l = 4 g + t of a warp has its elements: of a result [16][8] rows g (0, 1) and g + 8 (2, 3), columns 2 t and 2 t + 1; of a matrix
-// [8][8] row g, columns 2 t and 2 t + 1, the first in the low half of the word.
+// Where lane l = 4 g + t of a warp has its elements: of a result [16][8] rows g (0, 1) and g + 8 (2, 3), columns 2 t
+// and 2 t + 1; of a matrix [8][8] row g, columns 2 t and 2 t + 1, the first in the low half of the word.
 #pragma once
 
 #include "storage.cuh"
@@ -29,7 +29,8 @@ __device__ __forceinline__ float et_exp2(float x) {
     return y;
 }
 
-// c [16][8] += a [16][16] b [16][8]; a is made of the matrices (rows 0, 8) x (columns 0, 8) in that order, columns slowest, b^T of two.
+// c [16][8] += a [16][16] b [16][8]; a is made of the matrices (rows 0, 8) x (columns 0, 8) in that order, columns
+// slowest, b^T of two.
 template <typename T>
 __device__ __forceinline__ void et_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 template <>
@@ -45,7 +46,8 @@ __device__ __forceinline__ void et_mma<__half>(float (&c)[4], const uint32_t (&a
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Four matrices [8][8] from shared memory, or their transposes; lane 8 i + r says where the 16 bytes of row r of matrix i are.
+// Four matrices [8][8] from shared memory, or their transposes; lane 8 i + r says where the 16 bytes of row r of
+// matrix i are.
 template <bool transposed, typename T>
 __device__ __forceinline__ void et_matrices(uint32_t (&out)[4], const T* row) {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(row);

@@ -71,7 +71,8 @@ fn matrix_of(x: &Raw) -> (usize, usize) {
 /// Sums of columns that are not finished: [parts, cols].
 pub(super) type Partial = Option<(Value, usize)>;
 
-/// dy activation'(x) in bf16 for x [rows, cols] that is kept in fewer bits, and on the way the sums of its columns, if they are wanted.
+/// dy activation'(x) in bf16 for x [rows, cols] that is kept in fewer bits, and on the way the sums of its columns,
+/// if they are wanted.
 pub(super) fn slopes(
     activation: Activation,
     x: &Raw,
@@ -140,8 +141,9 @@ pub(crate) fn dropout(x: &Tensor, dropout: philox::Dropout) -> Result<Tensor> {
     }))
 }
 
-/// Rows that one block of a column sum adds, a multiple of the eight that it adds at once: depends on the shape only, so the order of sums
-/// does too. Blocks of 256 columns are then at most 528, which are at work at once where 132 multiprocessors hold four each.
+/// Rows that one block of a column sum adds, a multiple of the eight that it adds at once: depends on the shape only,
+/// so the order of sums does too. Blocks of 256 columns are then at most 528, which are at work at once where 132
+/// multiprocessors hold four each.
 pub(super) fn chunk_rows(rows: usize, cols: usize) -> usize {
     let parts = (528 / cols.div_ceil(256).max(1)).max(1);
     rows.div_ceil(parts).max(1).next_multiple_of(8)

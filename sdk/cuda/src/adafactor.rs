@@ -82,8 +82,8 @@ impl Plan {
     }
 }
 
-/// One step with the gradients times `grad_scale`, which also writes the copies of the values. Errors: `INVALID_ARGUMENT` for a clipping
-/// threshold out of range.
+/// One step with the gradients times `grad_scale`, which also writes the copies of the values. Errors:
+/// `INVALID_ARGUMENT` for a clipping threshold out of range.
 pub(super) fn step(
     step: &et_optim_step,
     grad_scale: f64,

@@ -1,8 +1,8 @@
 //! The arrays of the next batches, brought to the card while it computes the present one.
 //!
-//! Integers of a batch (ids, positions, starts, labels) live in host memory, because the engine checks them there; operations bring them
-//! to the card. [`prefetch`] does that earlier, on a stream of its own, and [`find`] gives what it brought: the stream of the computation
-//! waits for the copy by an event, not the host.
+//! Integers of a batch (ids, positions, starts, labels) live in host memory, because the engine checks them there;
+//! operations bring them to the card. [`prefetch`] does that earlier, on a stream of its own, and [`find`] gives what
+//! it brought: the stream of the computation waits for the copy by an event, not the host.
 
 use std::sync::{Arc, Mutex};
 

@@ -124,8 +124,8 @@ impl Plan {
     }
 }
 
-/// The elements in `kept`, in place if that is how they are kept and if rows are gapless in themselves (a third of a wider matrix is), else
-/// a copy; and the elements from one row to the next.
+/// The elements in `kept`, in place if that is how they are kept and if rows are gapless in themselves (a third of a
+/// wider matrix is), else a copy; and the elements from one row to the next.
 fn rows_of(x: &Tensor, kept: DType) -> Result<(Value, usize)> {
     if x.stored().dtype() != kept {
         return Ok((elements(x, kept)?, x.dims()[1]));
@@ -139,7 +139,8 @@ fn rows_of(x: &Tensor, kept: DType) -> Result<(Value, usize)> {
     Ok((dense(x)?, dims[1]))
 }
 
-/// Kernel names for heads of up to 32, 64, 96 and 128 columns: forward, gradient of the queries, gradients of keys and values.
+/// Kernel names for heads of up to 32, 64, 96 and 128 columns: forward, gradient of the queries, gradients of keys
+/// and values.
 type Names = [[&'static str; 3]; 4];
 
 const SINGLE: Names = [
@@ -229,7 +230,8 @@ impl Call {
     }
 }
 
-/// q [Tq, H], k and v [Tk, H], f32; the shape and its starts were checked and heads have at most [`LARGEST_HEAD`] columns.
+/// q [Tq, H], k and v [Tk, H], f32; the shape and its starts were checked and heads have at most [`LARGEST_HEAD`]
+/// columns.
 pub(crate) fn attention(
     q: &Tensor,
     k: &Tensor,
@@ -274,8 +276,8 @@ pub(crate) fn attention(
     let lse = floats((queries, heads))?;
     let launch = call.launch(Which::Forward).tensor(&vq).tensor(&vk).tensor(&vv);
     let launch = call.with_mask(launch.tensor(&o).tensor(&lse), mask.as_deref());
-    // SAFETY: the tiles cover the queries of runs that lie within q, k and v; o has a row and lse a number per query and head, and the
-    // mask a word for every tile of the keys of the longest run.
+    // SAFETY: the tiles cover the queries of runs that lie within q, k and v; o has a row and lse a number per query
+    // and head, and the mask a word for every tile of the keys of the longest run.
     unsafe { launch.run() }?;
     let saved_o = o.clone();
     Ok(record_narrow("attention", &[q, k, v], o, move |pass| {

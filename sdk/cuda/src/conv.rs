@@ -14,8 +14,8 @@ use easytransfer_kernels::activation::Activation;
 /// Slices of the rows of one run.
 const SLICES: usize = 64;
 
-/// x [T, i] f32, weight [o, i, k], bias [o] -> [T, o], zeros around each run that keep its length; `starts` are in host memory and shapes
-/// were checked.
+/// x [T, i] f32, weight [o, i, k], bias [o] -> [T, o], zeros around each run that keep its length; `starts` are in
+/// host memory and shapes were checked.
 pub(crate) fn conv1d(
     x: &Tensor,
     weight: &Tensor,
@@ -45,7 +45,8 @@ fn unfold(x: &Tensor, starts: &Value, kernel: usize, dilation: usize) -> Result<
         launch.i64(dilation as i64).i64(before)
     };
     let name = if is_half(kept) { "et_unfold_16" } else { "et_unfold_32" };
-    // SAFETY: the starts cover the rows of x [rows, width] and y [rows, width * kernel], whose elements have the kernel's size.
+    // SAFETY: the starts cover the rows of x [rows, width] and y [rows, width * kernel], whose elements have the
+    // kernel's size.
     unsafe { launch(name).tensor(&starts).tensor(&vx).tensor(&y).run() }?;
     Ok(record_narrow("unfold", &[x], y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };

@@ -12,8 +12,8 @@ use easytransfer_core::storage::{self, Value};
 use easytransfer_core::tape::record1;
 use easytransfer_core::tensor::Tensor;
 
-/// The mean over runs for `tensors` emissions [T, classes], transitions, first and last; `tags` [T] and `starts` are in host memory and were
-/// checked.
+/// The mean over runs for `tensors` emissions [T, classes], transitions, first and last; `tags` [T] and `starts` are
+/// in host memory and were checked.
 pub(crate) fn loss(
     tensors: [&Tensor; 4],
     tags: &Value,
@@ -30,7 +30,8 @@ pub(crate) fn loss(
     let launch = Launch::new(Crf, "et_crf_forward").grid(runs, 1).block(128, 1).u64(classes);
     let launch = launch.tensor(&starts).tensor(&values[0]).tensor(&tags);
     let launch = launch.tensor(&values[1]).tensor(&values[2]).tensor(&values[3]);
-    // SAFETY: the starts cover the rows of emissions, tags and alpha; tags are classes; totals and nll have an element per run.
+    // SAFETY: the starts cover the rows of emissions, tags and alpha; tags are classes; totals and nll have an
+    // element per run.
     unsafe { launch.tensor(&alpha).tensor(&totals).tensor(&nll).run() }?;
     let mean = Launch::new(Losses, "et_binary_mean").u64(runs).maybe(None).tensor(&nll);
     // SAFETY: nll has an element per run, the results one; the grid is one block.

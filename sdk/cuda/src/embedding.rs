@@ -1,5 +1,5 @@
-//! Sums of table look-ups. Gradients are summed in the order of the positions, without atomics: positions are sorted by id, long lists
-//! are cut into pieces, and the sums of the pieces are added in order.
+//! Sums of table look-ups. Gradients are summed in the order of the positions, without atomics: positions are sorted
+//! by id, long lists are cut into pieces, and the sums of the pieces are added in order.
 
 use candle_core::{DType, Tensor as Raw};
 

@@ -27,8 +27,8 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// From what the driver's pool has in use and in all and had in use, how much of that is `kept` for the next tensor, what the
-    /// card has free and in all, and the `arenas`.
+    /// From what the driver's pool has in use and in all and had in use, how much of that is `kept` for the next
+    /// tensor, what the card has free and in all, and the `arenas`.
     fn new(
         [used, reserved, peak]: [usize; 3],
         kept: usize,

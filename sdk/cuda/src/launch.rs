@@ -80,7 +80,8 @@ pub(super) struct Loaded(pub sys::CUmodule);
 // SAFETY: as above.
 unsafe impl Send for Loaded {}
 
-/// Lets a kernel use `bytes` of dynamic shared memory, of which every kernel has 48 KiB. Errors: more than the card has.
+/// Lets a kernel use `bytes` of dynamic shared memory, of which every kernel has 48 KiB. Errors: more than the card
+/// has.
 pub(super) fn allow_shared(
     function: Function,
     bytes: usize,
@@ -276,7 +277,8 @@ impl Launch {
     /// Puts the kernel on the stream.
     ///
     /// # Safety
-    /// The arguments are those of the kernel, and every address has as many elements as the kernel touches with this grid.
+    /// The arguments are those of the kernel, and every address has as many elements as the kernel touches with this
+    /// grid.
     pub unsafe fn run(self) -> Result<()> {
         if let Some(error) = self.error {
             return Err(error.context(self.name.to_owned()));

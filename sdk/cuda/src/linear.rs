@@ -1,7 +1,8 @@
 //! Linear layers: products by cuBLASLt with the bias in their epilogue, gradients of weights straight into the arena.
 //!
-//! In mixed precision, operands and results are kept in bf16 or f16, weights are copies that are made once per version, and one pass over
-//! a layer's gradient takes it through the activation and sums it for the bias. Layers of few outputs, such as a head's last, give f32.
+//! In mixed precision, operands and results are kept in bf16 or f16, weights are copies that are made once per
+//! version, and one pass over a layer's gradient takes it through the activation and sums it for the bias. Layers of
+//! few outputs, such as a head's last, give f32.
 
 use std::sync::Arc;
 
@@ -19,7 +20,8 @@ use easytransfer_core::tape::{Pass, record_narrow, records};
 use easytransfer_core::tensor::Tensor;
 use easytransfer_kernels::activation::Activation;
 
-/// Gives the gradient of input `index` as `f(out, add)` writes it: straight into a leaf's memory, else into a new tensor.
+/// Gives the gradient of input `index` as `f(out, add)` writes it: straight into a leaf's memory, else into a new
+/// tensor.
 pub(super) fn give_written(
     pass: &mut Pass<'_>,
     index: usize,

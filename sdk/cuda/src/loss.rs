@@ -11,8 +11,8 @@ use easytransfer_core::tape::record1;
 use easytransfer_core::tensor::Tensor;
 use easytransfer_kernels::cross_entropy::CrossEntropy;
 
-/// Weighted mean cross entropy of logits [N, C] f32; `labels` [N] I64 are in host memory. The gradient flows to the logits: row
-/// weights that are tracked take another way. Errors: `INVALID_ARGUMENT` for a label that is no class.
+/// Weighted mean cross entropy of logits [N, C] f32; `labels` [N] I64 are in host memory. The gradient flows to the
+/// logits: row weights that are tracked take another way. Errors: `INVALID_ARGUMENT` for a label that is no class.
 pub(crate) fn cross_entropy(
     logits: &Tensor,
     labels: &Value,
@@ -113,7 +113,8 @@ impl Saved {
             .tensor(dloss)
             .tensor(&self.inverse)
             .tensor(&dx);
-        // SAFETY: the logits and their gradient have rows * cols elements, labels, weights and sums rows, the rest one.
+        // SAFETY: the logits and their gradient have rows * cols elements, labels, weights and sums rows, the rest
+        // one.
         unsafe { launch.run() }?;
         Ok(dx)
     }
@@ -124,8 +125,8 @@ fn weights_of(weights: &Tensor) -> Result<Value> {
     Ok(Value::new(on_card(&elements(weights, DType::F32)?.contiguous()?)?))
 }
 
-/// Weighted mean binary cross entropy of logits [rows, cols] f32 (or [rows]) and targets of their shape. The gradient flows to the logits:
-/// row weights that are tracked take another way.
+/// Weighted mean binary cross entropy of logits [rows, cols] f32 (or [rows]) and targets of their shape. The gradient
+/// flows to the logits: row weights that are tracked take another way.
 pub(crate) fn binary_cross_entropy(
     logits: &Tensor,
     targets: &Tensor,

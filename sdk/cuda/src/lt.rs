@@ -228,8 +228,8 @@ impl Products {
         }
         let (alpha, beta) = (1f32, if product.add { 1f32 } else { 0f32 });
         let workspace = self.workspace.device_ptr(&engine.stream).0;
-        // SAFETY: the addresses are those of tensors that live until the work is on the stream and have as many elements as the
-        // extents say, which the callers see to; alpha and beta are read before the call returns.
+        // SAFETY: the addresses are those of tensors that live until the work is on the stream and have as many
+        // elements as the extents say, which the callers see to; alpha and beta are read before the call returns.
         unsafe {
             result::matmul(
                 self.handle,

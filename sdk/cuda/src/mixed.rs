@@ -1,9 +1,10 @@
 //! Mixed precision: in which type values between operations are kept, conversions, and kernels by type.
 //!
-//! With `bf16` and `f16` the outputs of fused operations are narrow tensors ([`Tensor::is_narrow`]): bfloat16 or half precision in memory,
-//! f32 to whoever asks. Parameters, their gradients, optimizer states, losses and every sum are f32. Gradients between operations are
-//! bfloat16 in both: its range is that of f32, so the small gradients of a mean do not vanish (half precision ends at 2^-24) and no loss is
-//! scaled; backward products of `f16` therefore read bfloat16 copies of weights and inputs.
+//! With `bf16` and `f16` the outputs of fused operations are narrow tensors ([`Tensor::is_narrow`]): bfloat16 or half
+//! precision in memory, f32 to whoever asks. Parameters, their gradients, optimizer states, losses and every sum are
+//! f32. Gradients between operations are bfloat16 in both: its range is that of f32, so the small gradients of a mean
+//! do not vanish (half precision ends at 2^-24) and no loss is scaled; backward products of `f16` therefore read
+//! bfloat16 copies of weights and inputs.
 
 use candle_core::{DType, Tensor as Raw};
 

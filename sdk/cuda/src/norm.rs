@@ -212,7 +212,8 @@ impl Saved {
         dx: Option<&Raw>,
         dresidual: Option<&Raw>,
     ) -> Result<(Value, Value, usize)> {
-        // Two blocks for each multiprocessor of an H100, each of six warps. It depends on the shape only, so the order of sums does too.
+        // Two blocks for each multiprocessor of an H100, each of six warps. It depends on the shape only, so the
+        // order of sums does too.
         let chunk = self.rows.div_ceil(264).max(6);
         let (gammas, betas, parts) = self.room(chunk)?;
         let names = ["", "et_norm_gradients_bf16", "et_norm_gradients_f16"];
@@ -223,8 +224,9 @@ impl Saved {
             .u64(self.cols)
             .u64(chunk);
         let launch = self.with_rows(launch, dy, dx, dresidual).tensor(&gammas).tensor(&betas);
-        // SAFETY: dy, summed, dx and dresidual have rows * cols elements, gamma cols, mean and rstd rows, and the partial sums one row per
-        // block. `is_held` checked the addresses of what is read; new tensors begin at multiples of 256 bytes.
+        // SAFETY: dy, summed, dx and dresidual have rows * cols elements, gamma cols, mean and rstd rows, and the
+        // partial sums one row per block. `is_held` checked the addresses of what is read; new tensors begin at
+        // multiples of 256 bytes.
         unsafe { launch.run() }?;
         Ok((gammas, betas, parts))
     }
@@ -248,7 +250,8 @@ impl Saved {
             .tensor(&self.rstd)
             .tensor(&gammas)
             .tensor(&betas);
-        // SAFETY: dy and summed have rows * cols elements, mean and rstd rows; the partial sums have one row per row of blocks.
+        // SAFETY: dy and summed have rows * cols elements, mean and rstd rows; the partial sums have one row per row
+        // of blocks.
         unsafe { launch.run() }?;
         Ok((gammas, betas, parts))
     }

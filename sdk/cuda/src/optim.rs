@@ -1,4 +1,5 @@
-//! Optimizer steps, norms and scaling over arenas on the card, each one pass, which also writes the copies that products read.
+//! Optimizer steps, norms and scaling over arenas on the card, each one pass, which also writes the copies that
+//! products read.
 
 use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi::{
@@ -78,7 +79,8 @@ pub(super) fn tasks(parts: impl Iterator<Item = (usize, usize)>) -> (Vec<Task>, 
     (tasks, first)
 }
 
-/// Sum of the squares of the parts (start, len) of an f32 arena, in their order. Waits for the card: the caller wants the number.
+/// Sum of the squares of the parts (start, len) of an f32 arena, in their order. Waits for the card: the caller wants
+/// the number.
 pub(crate) fn square_sum(grads: &Raw, parts: Parts<'_>) -> Result<f64> {
     let (tasks, _) = tasks(parts.iter().copied());
     if tasks.is_empty() {
@@ -118,7 +120,8 @@ pub(crate) fn has(kind: i32) -> bool {
     )
 }
 
-/// One step; the formulas are those of `easytransfer_kernels::optim`. Errors: `INVALID_ARGUMENT` for rates out of range.
+/// One step; the formulas are those of `easytransfer_kernels::optim`. Errors: `INVALID_ARGUMENT` for rates out of
+/// range.
 pub(crate) fn step(step: &Step<'_>) -> Result<()> {
     let Step { options: step, grad_scale, segments, values, grads, states, copies } = *step;
     let adam = !matches!(step.kind, ET_OPTIM_SGD | ET_OPTIM_ADAFACTOR);

@@ -53,7 +53,8 @@ impl Plan {
         let y = empty(x.dtype(), shape)?;
         let launch = Launch::new(Padding, name).grid(grid[0], grid[1]);
         let launch = launch.u64(self.cols).u64(self.len).tensor(&self.starts);
-        // SAFETY: the starts cover the rows of one side, and the other has batch * len rows; elements have the kernel's size.
+        // SAFETY: the starts cover the rows of one side, and the other has batch * len rows; elements have the
+        // kernel's size.
         unsafe { launch.tensor(&x).tensor(&y).run() }?;
         Ok(y)
     }

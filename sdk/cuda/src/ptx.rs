@@ -133,8 +133,8 @@ impl Launch<'_> {
     /// Puts the kernel on the stream. Errors: `INVALID_ARGUMENT`, `DEVICE`.
     ///
     /// # Safety
-    /// The arguments point to values of the kernel's types, and the kernel touches only memory that is the caller's until the stream
-    /// has passed it.
+    /// The arguments point to values of the kernel's types, and the kernel touches only memory that is the caller's
+    /// until the stream has passed it.
     pub unsafe fn run(&self) -> Result<()> {
         let engine: &Engine = engine()?;
         let error = |error| failed(&format!("launch {}", self.kernel), error);

@@ -1,5 +1,5 @@
-//! LSTM and GRU over runs, step by step: one product with the state of all runs that still go on, and one kernel behind it. The input's side
-//! of all gates is one product over all tokens. Everything is f32.
+//! LSTM and GRU over runs, step by step: one product with the state of all runs that still go on, and one kernel
+//! behind it. The input's side of all gates is one product over all tokens. Everything is f32.
 
 use candle_core::{DType, Tensor as Raw};
 
@@ -61,8 +61,8 @@ impl Steps {
     }
 }
 
-/// The layer's output [T, h] for `tensors` x, w_ih, w_hh, b_ih, b_hh; `starts` are in host memory and shapes were checked, none of the extents
-/// is 0.
+/// The layer's output [T, h] for `tensors` x, w_ih, w_hh, b_ih, b_hh; `starts` are in host memory and shapes were
+/// checked, none of the extents is 0.
 pub(crate) fn recurrent(tensors: [&Tensor; 5], starts: &Value, layer: Layer) -> Result<Tensor> {
     let Layer { gates: count, rows, inputs, hidden, .. } = layer;
     let lstm = count == 4;
@@ -129,7 +129,8 @@ struct Saved {
 }
 
 impl Saved {
-    /// Gradients of the gates on the input's side and on the state's, [T, gates h], and the state that each token met, [T, h].
+    /// Gradients of the gates on the input's side and on the state's, [T, gates h], and the state that each token
+    /// met, [T, h].
     fn gates(&self, dy: &Raw) -> Result<(Value, Value, Value)> {
         let Layer { gates: count, rows, hidden, .. } = self.layer;
         let lstm = count == 4;

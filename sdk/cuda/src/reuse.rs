@@ -1,8 +1,9 @@
-//! The card's memory, kept for the next tensor: a call of the driver for every tensor costs the host more than the launch of its
-//! kernel does, and short batches wait for the host.
+//! The card's memory, kept for the next tensor: a call of the driver for every tensor costs the host more than the
+//! launch of its kernel does, and short batches wait for the host.
 //!
-//! All work goes to one stream, so memory that a tensor gives up may be another's at once: what still uses it comes before what will.
-//! `ET_CARD_POOL=0` in the environment gives every tensor memory of its own, for tools that look for accesses outside of it.
+//! All work goes to one stream, so memory that a tensor gives up may be another's at once: what still uses it comes
+//! before what will. `ET_CARD_POOL=0` in the environment gives every tensor memory of its own, for tools that look
+//! for accesses outside of it.
 
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! Copies to the card that nobody waits for: values go into page-locked memory, from where the card fetches them in the order of a stream.
+//! Copies to the card that nobody waits for: values go into page-locked memory, from where the card fetches them in
+//! the order of a stream.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;

@@ -24,7 +24,8 @@ struct Kernels {
 template <typename S, typename G>
 static void attention(const char *name, Kernels<S, G> kernels, uint32_t size, bool causal, bool dropout, double tolerance) {
     const uint32_t heads = 2, width = heads * size;
-    // Queries and keys of each run; the last has queries without keys. Two have three tiles, so that memory for two is used again.
+    // Queries and keys of each run; the last has queries without keys. Two have three tiles, so that memory for two
+    // is used again.
     const uint32_t lens[][2] = {{5, 5}, {70, 67}, {9, 139}, {133, 12}, {0, 3}, {1, 1}, {2, 0}};
     std::vector<EtRun> runs;
     std::vector<EtTile> query_tiles, key_tiles;

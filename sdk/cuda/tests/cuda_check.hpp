@@ -1,5 +1,5 @@
-// What the programs that run CUDA kernels on the emulator share. They print one line per check; the exit code is the number of checks that
-// failed. Included behind the kernels.
+// What the programs that run CUDA kernels on the emulator share. They print one line per check; the exit code is the
+// number of checks that failed. Included behind the kernels.
 #pragma once
 
 #include <cmath>
@@ -66,8 +66,8 @@ static Floats values(const std::vector<T> &x) {
     return out;
 }
 
-// Layer norm of the rows of `summed` [rows, cols], RMS norm with `rms`, and its gradients. `kept` is what x was multiplied by before it came
-// into the sum.
+// Layer norm of the rows of `summed` [rows, cols], RMS norm with `rms`, and its gradients. `kept` is what x was
+// multiplied by before it came into the sum.
 struct NormReference {
     Doubles y, dx, dresidual, dgamma, dbeta;
 

@@ -1,4 +1,5 @@
-// The clipping kernels on the emulator, against plain loops. Prints one line per check; the exit code is the number of those that failed.
+// The clipping kernels on the emulator, against plain loops. Prints one line per check; the exit code is the number
+// of those that failed.
 #define ET_EMULATE "../tests/cuda_emulator.hpp"
 
 #include <cmath>

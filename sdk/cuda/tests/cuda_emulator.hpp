@@ -1,5 +1,5 @@
-// Stands in for a card: runs a kernel's blocks one after the other, and the threads of a block as fibers that take turns at barriers and
-// shuffles. Slow, and exact in everything but the rounding of tensor cores' sums.
+// Stands in for a card: runs a kernel's blocks one after the other, and the threads of a block as fibers that take
+// turns at barriers and shuffles. Slow, and exact in everything but the rounding of tensor cores' sums.
 #pragma once
 
 #include <ucontext.h>
@@ -188,7 +188,8 @@ static inline float et_wide(__half x) {
 }
 static inline float et_wide(float x) { return x; }
 
-// Tensor cores and copies, as in kernels/tensor_cores.cuh: lanes tell each other where their rows are and what they hold.
+// Tensor cores and copies, as in kernels/tensor_cores.cuh: lanes tell each other where their rows are and what they
+// hold.
 template <typename T>
 static T et_narrow(float x);
 struct EtLane {

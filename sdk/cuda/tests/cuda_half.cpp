@@ -1,5 +1,5 @@
-// Runs the kernels on values that are stored in bfloat16 and half precision on the emulator, against plain loops in double precision over the
-// same stored values. Half precision's gradients are bfloat16.
+// Runs the kernels on values that are stored in bfloat16 and half precision on the emulator, against plain loops in
+// double precision over the same stored values. Half precision's gradients are bfloat16.
 #define ET_EMULATE "../tests/cuda_emulator.hpp"
 
 #include "../kernels/elementwise.cu"
@@ -132,7 +132,8 @@ static void elementwise(Elementwise<T> kernels, size_t cols, size_t shift) {
 template <typename T>
 static void elementwise(const char *name, Elementwise<T> kernels) {
     std::printf("%s\n", name);
-    // Eight elements at once, in more than one block; four, of an address that does not allow eight or a width that does not; one.
+    // Eight elements at once, in more than one block; four, of an address that does not allow eight or a width that
+    // does not; one.
     elementwise(kernels, 264, 0);
     elementwise(kernels, 136, 4);
     elementwise(kernels, 132, 0);
@@ -185,7 +186,8 @@ static void compare_bits(const char *name, const Floats &found, const Floats &ex
 template <typename T>
 static void norms(const char *name, Norm<T> kernels) {
     std::printf("%s\n", name);
-    // Rows that are held in registers, of whole warps and not, and rows that are not: of no whole eights, and too wide.
+    // Rows that are held in registers, of whole warps and not, and rows that are not: of no whole eights, and too
+    // wide.
     for (size_t cols : {4, 21, 40, 132, 256, 384, 768, 1024, 1032}) {
         for (int variant = 0; variant < 4; ++variant) {
             bool rms = variant == 3, has_residual = variant == 1 || variant == 2, has_dropout = variant == 2;
@@ -366,8 +368,9 @@ static void rows(const char *name, Rows<T> kernels) {
     }
 }
 
-// Why half precision's gradients are bfloat16: those of a loss that is a mean over many rows are small. Sums over rows of gradients near
-// 2^-27 come out right from bfloat16 and are nothing in half precision, whose smallest number is 2^-24.
+// Why half precision's gradients are bfloat16: those of a loss that is a mean over many rows are small. Sums over
+// rows of gradients near 2^-27 come out right from bfloat16 and are nothing in half precision, whose smallest number
+// is 2^-24.
 static void small_gradients() {
     size_t rows = 4096, cols = 4, n = rows * cols, chunk = 64, parts = 64;
     Floats dy = numbers(n, 1);

@@ -1,5 +1,5 @@
-// Runs the CUDA kernels on the emulator and compares them with plain loops in double precision. Prints one line per check; the exit code
-// is the number of those that failed.
+// Runs the CUDA kernels on the emulator and compares them with plain loops in double precision. Prints one line per
+// check; the exit code is the number of those that failed.
 #define ET_EMULATE "../tests/cuda_emulator.hpp"
 
 #include "../kernels/adafactor.cu"

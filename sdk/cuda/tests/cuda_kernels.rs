@@ -1,8 +1,9 @@
-//! The CUDA kernels without a card: their sources also compile for the host, where `cuda_emulator.hpp` runs their threads as fibers.
+//! The CUDA kernels without a card: their sources also compile for the host, where `cuda_emulator.hpp` runs their
+//! threads as fibers.
 //!
-//! Two things are tested: the kernels against plain loops in double precision (`cuda_kernels.cpp`, `cuda_half.cpp`, `cuda_attention.cpp`, `cuda_recurrent.cpp`),
-//! and their arithmetic against the CPU engine's. There random numbers must agree to the last bit, elementary functions (CUDA's own on the card, the C library's
-//! here) to a few ulp.
+//! Two things are tested: the kernels against plain loops in double precision (`cuda_kernels.cpp`, `cuda_half.cpp`,
+//! `cuda_attention.cpp`, `cuda_recurrent.cpp`), and their arithmetic against the CPU engine's. There random numbers
+//! must agree to the last bit, elementary functions (CUDA's own on the card, the C library's here) to a few ulp.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,6 @@
-// Runs the kernels of recurrent layers and of the conditional random field on the emulator, the former with the products between them as plain loops, and compares outputs with double
-// precision and gradients with its finite differences.
+// Runs the kernels of recurrent layers and of the conditional random field on the emulator, the former with the
+// products between them as plain loops, and compares outputs with double precision and gradients with its finite
+// differences.
 #define ET_EMULATE "../tests/cuda_emulator.hpp"
 
 #include "../kernels/crf.cu"

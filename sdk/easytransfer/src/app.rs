@@ -21,8 +21,8 @@ use serde_json::{Map as Json, Value};
 use crate::Runtime;
 use crate::inputs::Inputs;
 
-/// Tokens that the engine works on at a time: enough to fill its kernels, few enough that what one layer hands to the next stays in
-/// the last-level cache.
+/// Tokens that the engine works on at a time: enough to fill its kernels, few enough that what one layer hands to the
+/// next stays in the last-level cache.
 pub(crate) const BATCH_TOKENS: u32 = 1024;
 /// Mistakes that a report shows.
 const MISTAKES: usize = 100;
@@ -112,8 +112,8 @@ impl App {
         self.predict_records(&records)
     }
 
-    /// One prediction per record; a record maps roles ("text", "text_pair") to values. Records are batched by length. Errors: a record
-    /// without a second text where the app was trained on pairs.
+    /// One prediction per record; a record maps roles ("text", "text_pair") to values. Records are batched by length.
+    /// Errors: a record without a second text where the app was trained on pairs.
     pub fn predict_records(&mut self, records: &[Record]) -> Result<Vec<Record>> {
         let lacks = |record: &Record| {
             self.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
@@ -138,7 +138,8 @@ impl App {
         Ok(answers)
     }
 
-    /// Predictions for a JSON text: an object, or an array of objects and strings; answers with one object or an array.
+    /// Predictions for a JSON text: an object, or an array of objects and strings; answers with one object or an
+    /// array.
     pub fn predict_json(&mut self, json: &str) -> Result<String> {
         let value: Value = serde_json::from_str(json)
             .map_err(|error| Error::user(format!("predict: the request is not JSON: {error}")))?;
@@ -230,9 +231,9 @@ impl App {
         Ok(Evaluation { rows: count.rows, skipped: count.skipped, metrics })
     }
 
-    /// Predictions for a file, written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output; other endings need a
-    /// `format`) while the file is
-    /// read. The output has the columns that were read, then the prediction. Answers with the number of rows.
+    /// Predictions for a file, written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output;
+    /// other endings need a `format`) while the file is read. The output has the columns that were read, then the
+    /// prediction. Answers with the number of rows.
     pub fn predict_file(
         &mut self,
         data: &DataFile,

@@ -23,7 +23,8 @@ use crate::inputs::Inputs;
 use crate::sentence::Recipe;
 use crate::{DataFile, Runtime};
 
-/// How vectors are made. What is not set comes from the directory's sentence-transformers files, then from the app's defaults.
+/// How vectors are made. What is not set comes from the directory's sentence-transformers files, then from the app's
+/// defaults.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EmbedOptions {
     /// "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken" or "pooled".
@@ -122,9 +123,9 @@ impl Embedder {
         Ok(all)
     }
 
-    /// Vectors of a file's texts, written to `output`: a NumPy array of float32 [texts, width] if its name ends in `.npy`,
-    /// otherwise JSON Lines with `text` and `vector` (`-` is standard output). Answers with the number of texts. Errors: as
-    /// [`DatasetReader`]; nothing of an output file remains.
+    /// Vectors of a file's texts, written to `output`: a NumPy array of float32 [texts, width] if its name ends in
+    /// `.npy`, otherwise JSON Lines with `text` and `vector` (`-` is standard output). Answers with the number of
+    /// texts. Errors: as [`DatasetReader`]; nothing of an output file remains.
     pub fn embed_file(&mut self, data: &DataFile, output: &Path) -> Result<usize> {
         let columns = self.network.app.columns()?;
         let options = DataOptions {

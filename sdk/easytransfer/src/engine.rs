@@ -27,8 +27,8 @@ fn refused(device: &Device, error: &EngineError) -> Error {
     Error::user(format!("--device {device}: {error}"))
 }
 
-/// Starts the engine for a device, attaches this library to it, and returns its host table. A second call for another device
-/// fails; `Auto` agrees with whatever runs.
+/// Starts the engine for a device, attaches this library to it, and returns its host table. A second call for another
+/// device fails; `Auto` agrees with whatever runs.
 pub(crate) fn start(device: &Device, precision: EnginePrecision) -> Result<*const et_host> {
     let mut slot = started();
     let mut passed_over = None;

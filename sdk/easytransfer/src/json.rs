@@ -1,7 +1,7 @@
 //! The facade's options and results as JSON, for programs in other languages.
 //!
-//! Every text is checked against a schema, so a misspelt key is an error that names the nearest known one; an empty text stands
-//! for `{}`.
+//! Every text is checked against a schema, so a misspelt key is an error that names the nearest known one; an empty
+//! text stands for `{}`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -45,8 +45,8 @@ fn is_true(value: &Value, key: &str) -> bool {
     value[key].as_bool().unwrap_or(false)
 }
 
-/// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto",
-/// "precision": "f32" | "tf32" | "bf16" | "f16"}`
+/// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required", "device": "cpu" |
+/// "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16"}`
 pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
     let schema = json!({"type": "object", "properties": {
         "plugins": {"type": "array", "items": {"type": "string"}, "default": [], "description": "where to look first"},
@@ -95,8 +95,9 @@ pub fn app_options(options: &str) -> Result<AppOptions> {
     Ok(AppOptions { precision: precision(&value) })
 }
 
-/// `{"pooling": "mean" | "cls" | "max" | "mean_sqrt_len_tokens" | "weightedmean" | "lasttoken" | "pooled", "normalize": true,
-/// "max_length": 128, "prompt": "query: ", "prompt_name": "query", "precision": "f32" | "bf16" | "int8"}`, all optional.
+/// `{"pooling": "mean" | "cls" | "max" | "mean_sqrt_len_tokens" | "weightedmean" | "lasttoken" | "pooled",
+/// "normalize": true, "max_length": 128, "prompt": "query: ", "prompt_name": "query", "precision": "f32" | "bf16" |
+/// "int8"}`, all optional.
 pub fn embed_options(options: &str) -> Result<EmbedOptions> {
     let schema = json!({"type": "object", "properties": {
         "pooling": {"type": ["string", "null"], "enum": [
@@ -198,7 +199,8 @@ pub fn train_result(result: &TrainResult) -> String {
     .to_string()
 }
 
-/// `[{"id": "loss-basic", "version": "0.1.0", "path": "..", "provides": [{"kind": "loss", "name": "mse"}], "description": "..", "problem": null}]`
+/// `[{"id": "loss-basic", "version": "0.1.0", "path": "..", "provides": [{"kind": "loss", "name": "mse"}],
+/// "description": "..", "problem": null}]`
 pub fn plugins(plugins: &[PluginInfo]) -> String {
     let one = |plugin: &PluginInfo| {
         let provides: Vec<Value> = plugin

@@ -1,8 +1,9 @@
 //! The facade: what a Rust program writes `use easytransfer::…` for.
 //!
-//! A [`Runtime`] starts the engine and finds plugins. From it come an [`App`] (a trained bundle that answers texts), an [`Embedder`]
-//! (vectors from an encoder), [`Runtime::train`] (the whole way from a file of labelled texts to a bundle), and the single parts for
-//! a loop written by hand: [`Runtime::model`], [`Runtime::loss`], [`Runtime::optimizer`].
+//! A [`Runtime`] starts the engine and finds plugins. From it come an [`App`] (a trained bundle that answers texts),
+//! an [`Embedder`] (vectors from an encoder), [`Runtime::train`] (the whole way from a file of labelled texts to a
+//! bundle), and the single parts for a loop written by hand: [`Runtime::model`], [`Runtime::loss`],
+//! [`Runtime::optimizer`].
 //!
 //! ```no_run
 //! use easytransfer::{Runtime, RuntimeOptions};
@@ -15,7 +16,8 @@
 //! # Ok::<(), easytransfer::Error>(())
 //! ```
 //!
-//! What it deliberately does not do: no kernels, no parsing and no training loop live here; it binds the crates that have them.
+//! What it deliberately does not do: no kernels, no parsing and no training loop live here; it binds the crates that
+//! have them.
 
 mod app;
 mod embed;
@@ -50,9 +52,9 @@ pub use easytransfer_train::{Error, Result};
 /// Version of the SDK.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Makes the calling thread one of the engine's workers, `threads` in all (as many as the machine has for `None`), so that kernels
-/// need not be handed to others. For programs that compute on one thread; before anything was computed. Errors: the workers run
-/// already.
+/// Makes the calling thread one of the engine's workers, `threads` in all (as many as the machine has for `None`), so
+/// that kernels need not be handed to others. For programs that compute on one thread; before anything was computed.
+/// Errors: the workers run already.
 pub fn include_this_thread(threads: Option<usize>) -> Result<()> {
     easytransfer_core::workers::include_this_thread(threads)
         .map_err(|error| Error::other(error.message.as_str()))

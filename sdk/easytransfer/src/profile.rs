@@ -91,8 +91,8 @@ impl ProfileSummary {
 }
 
 impl fmt::Display for ProfileSummary {
-    /// The 25 operations with the most own time, on the card where one computes. The share is of the wall clock; threads that work at
-    /// the same time add up.
+    /// The 25 operations with the most own time, on the card where one computes. The share is of the wall clock;
+    /// threads that work at the same time add up.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         writeln!(f, "profile: {:.2} s, {} events: {path}", self.seconds, self.events)?;

@@ -84,9 +84,9 @@ impl Components for Registered {
 }
 
 impl Runtime {
-    /// Starts the engine of the device that was asked for and reads the manifests of all plugins that can be found; libraries are
-    /// opened when they are used. Errors: the device is not there (the text says what is missing), or an earlier runtime of
-    /// this process took another one.
+    /// Starts the engine of the device that was asked for and reads the manifests of all plugins that can be found;
+    /// libraries are opened when they are used. Errors: the device is not there (the text says what is missing), or
+    /// an earlier runtime of this process took another one.
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
         let host = crate::engine::start(&options.device, options.precision)?;
         // SAFETY: the engine's table lives until the process ends.
@@ -171,9 +171,9 @@ impl Runtime {
         Ok(self.registry.find(&format!("et.{kind}/1"), name)?.schema)
     }
 
-    /// Records what the engine does from now on, for a Chrome trace (chrome://tracing, Perfetto) at `path`, which appears when
-    /// [`crate::Profile::finish`] is called. At most `capacity` events are kept (0: half a million). A second recording ends the
-    /// first.
+    /// Records what the engine does from now on, for a Chrome trace (chrome://tracing, Perfetto) at `path`, which
+    /// appears when [`crate::Profile::finish`] is called. At most `capacity` events are kept (0: half a million). A
+    /// second recording ends the first.
     pub fn profile(&self, path: &Path, capacity: usize) -> Result<Profile> {
         Profile::start(path, capacity)
     }

@@ -1,5 +1,5 @@
-//! Directories of sentence-transformers: `modules.json` names the modules that make a vector, each in a folder with a configuration
-//! of its own. They are read exactly, or refused by module and key.
+//! Directories of sentence-transformers: `modules.json` names the modules that make a vector, each in a folder with a
+//! configuration of its own. They are read exactly, or refused by module and key.
 
 mod config;
 mod modules;
@@ -54,8 +54,8 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Reads `config_sentence_transformers.json`. Of its keys these change vectors; the others are books, and the similarity, which
-    /// is somebody else's business.
+    /// Reads `config_sentence_transformers.json`. Of its keys these change vectors; the others are books, and the
+    /// similarity, which is somebody else's business.
     fn model(&mut self, path: &Path) -> Result<()> {
         if !path.exists() {
             return Ok(());

@@ -1,7 +1,7 @@
 //! The engine as a library of its own: the record behind `et_engine_entry`, nothing else.
 //!
-//! With the feature `cuda` this is `libeasytransfer_engine_cuda.so`, which the loader opens when a CUDA device is asked for. Without
-//! it, it is the CPU engine once more, which proves on any machine that an engine can be loaded.
+//! With the feature `cuda` this is `libeasytransfer_engine_cuda.so`, which the loader opens when a CUDA device is
+//! asked for. Without it, it is the CPU engine once more, which proves on any machine that an engine can be loaded.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;

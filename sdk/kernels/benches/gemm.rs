@@ -1,6 +1,7 @@
-//! `cargo bench -p easytransfer-kernels --bench gemm -- [--threads N] [--rows M,M,…] [--only KxN|attention] [--precision f32|bf16]`:
-//! GFLOP/s of matrix products on BERT's shapes, one line per shape, in the columns that `peer_gemm.py` prints for PyTorch.
-//! `peer_gemm.py --engine BINARY` runs both and prints ratios; the binary is the one that `cargo bench … --no-run` names.
+//! `cargo bench -p easytransfer-kernels --bench gemm -- [--threads N] [--rows M,M,…] [--only KxN|attention]
+//! [--precision f32|bf16]`: GFLOP/s of matrix products on BERT's shapes, one line per shape, in the columns that
+//! `peer_gemm.py` prints for PyTorch. `peer_gemm.py --engine BINARY` runs both and prints ratios; the binary is the
+//! one that `cargo bench … --no-run` names.
 
 use std::time::Instant;
 

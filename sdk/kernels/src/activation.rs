@@ -300,8 +300,8 @@ impl Activation {
         }
     }
 
-    /// Multiplies every gradient by the derivative, on the calling thread; for use inside a task. With `rounded`, a derivative that
-    /// must be computed is rounded to bfloat16, so that it has the bits of [`Kept::RoundedSlope`].
+    /// Multiplies every gradient by the derivative, on the calling thread; for use inside a task. With `rounded`, a
+    /// derivative that must be computed is rounded to bfloat16, so that it has the bits of [`Kept::RoundedSlope`].
     ///
     /// # Panics
     /// If the lengths differ.

@@ -1,5 +1,5 @@
-//! One-dimensional convolution within runs of tokens: the taps of each output are gathered into a row, a part of the rows at a
-//! time, and multiplied by the weight as one matrix.
+//! One-dimensional convolution within runs of tokens: the taps of each output are gathered into a row, a part of the
+//! rows at a time, and multiplied by the weight as one matrix.
 
 use std::ops::Range;
 
@@ -12,7 +12,8 @@ use crate::{BLOCK_LEN, Float, KernelError, Result, check_len, for_each_task};
 /// What a convolution does at the borders of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Border {
-    /// Zeros around the run, so that lengths stay: `dilation * (kernel - 1)` in all, half of them (rounded down) before.
+    /// Zeros around the run, so that lengths stay: `dilation * (kernel - 1)` in all, half of them (rounded down)
+    /// before.
     Same,
     /// Only outputs whose taps all lie within the run: `dilation * (kernel - 1)` fewer, none for shorter runs.
     Valid,
@@ -201,8 +202,8 @@ pub fn conv1d_forward<F: Float>(
     })
 }
 
-/// Gradients of [`conv1d_forward`] from `dy` [T', outputs]: of x [T, inputs], of the weight [outputs, inputs, kernel] and of the
-/// bias [outputs], those that `gradients` asks for.
+/// Gradients of [`conv1d_forward`] from `dy` [T', outputs]: of x [T, inputs], of the weight [outputs, inputs, kernel]
+/// and of the bias [outputs], those that `gradients` asks for.
 ///
 /// # Errors
 /// As [`conv1d_forward`].

@@ -1,5 +1,5 @@
-//! The linear-chain conditional random field (Lafferty, McCallum, Pereira, 2001): negative log likelihood by the forward
-//! algorithm, its gradients by forward and backward, decoding by Viterbi. Everything is computed in `f64`.
+//! The linear-chain conditional random field (Lafferty, McCallum, Pereira, 2001): negative log likelihood by the
+//! forward algorithm, its gradients by forward and backward, decoding by Viterbi. Everything is computed in `f64`.
 
 use std::ops::Range;
 
@@ -75,8 +75,8 @@ impl Scores {
         self.transitions[from * self.classes + to]
     }
 
-    /// out[j] = log sum_i exp(from[i] + transition(i, j)), or with `reversed` transition(j, i). One exponential per tag unless
-    /// the sum vanishes (forbidden transitions), in which case that tag is done term by term.
+    /// out[j] = log sum_i exp(from[i] + transition(i, j)), or with `reversed` transition(j, i). One exponential per
+    /// tag unless the sum vanishes (forbidden transitions), in which case that tag is done term by term.
     fn step(&self, from: &[f64], reversed: bool, out: &mut [f64]) {
         let c = self.classes;
         let largest = from.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -139,7 +139,8 @@ struct Sums {
 }
 
 impl Scores {
-    /// Adds the gradients of `factor` times the negative log likelihood of one run; writes those of the emissions if wanted.
+    /// Adds the gradients of `factor` times the negative log likelihood of one run; writes those of the emissions if
+    /// wanted.
     fn gradients<F: Float>(
         &self,
         emissions: &[F],
@@ -346,8 +347,8 @@ fn store<F: Float>(
     Ok(())
 }
 
-/// Writes the most probable tags of each run to `tags` [T] (Viterbi, 1967); of equal paths, the one with the smaller tags at the
-/// end of the run.
+/// Writes the most probable tags of each run to `tags` [T] (Viterbi, 1967); of equal paths, the one with the smaller
+/// tags at the end of the run.
 ///
 /// # Errors
 /// If a slice does not fit `shape` or `starts` are no cumulative lengths.

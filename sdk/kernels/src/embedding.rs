@@ -111,8 +111,8 @@ impl SortedIds {
         groups.map(|group| (group[0] >> 32) as u32).collect()
     }
 
-    /// dtable[id] += the sum of `dout` [positions, width] over the positions with that id, in their order. Other rows are not
-    /// touched.
+    /// dtable[id] += the sum of `dout` [positions, width] over the positions with that id, in their order. Other rows
+    /// are not touched.
     ///
     /// # Errors
     /// If a slice does not fit.

@@ -13,12 +13,14 @@
 //! | [`machine`] | instruction sets, vectors, scratch memory, the team of threads |
 //! | [`error`], [`tasks`] | what kernels refuse; how work is cut |
 //!
-//! All kernels are generic over [`Float`]: `f32` is the fast path, and `f64` is there so that tests by finite differences run
-//! the same code. Work is split into blocks of constant size, and partial results are reduced in the order of the blocks, so
-//! a result does not depend on the number of threads. Inputs of one block stay on the calling thread.
+//! All kernels are generic over [`Float`]: `f32` is the fast path, and `f64` is there so that tests by finite
+//! differences run the same code. Work is split into blocks of constant size, and partial results are reduced in the
+//! order of the blocks, so a result does not depend on the number of threads. Inputs of one block stay on the calling
+//! thread.
 //!
-//! Every kernel checks the lengths of its slices and the range of its numbers, and refuses with a [`KernelError`] that names
-//! the kernel, the argument, what was expected and what was found; it never reads or writes outside of a slice.
+//! Every kernel checks the lengths of its slices and the range of its numbers, and refuses with a [`KernelError`]
+//! that names the kernel, the argument, what was expected and what was found; it never reads or writes outside of a
+//! slice.
 
 pub mod activation;
 pub mod attention;

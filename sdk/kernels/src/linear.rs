@@ -14,11 +14,13 @@ pub struct LinearShape {
     pub inputs: usize,
     /// Columns of y, rows of the weight.
     pub outputs: usize,
-    /// Whether the operands of the three products and the derivative of the activation are rounded to bfloat16; the sums stay f32.
+    /// Whether the operands of the three products and the derivative of the activation are rounded to bfloat16; the
+    /// sums stay f32.
     pub bf16: bool,
 }
 
-/// y = activation(x weight^T + bias) in one pass. `keep`, if given, receives what the backward pass of the activation needs.
+/// y = activation(x weight^T + bias) in one pass. `keep`, if given, receives what the backward pass of the activation
+/// needs.
 ///
 /// # Errors
 /// If a slice does not fit `shape` (`bias` has `outputs` elements, `keep` is like y).
@@ -78,8 +80,8 @@ pub fn linear_backward_products<F: Float>(
     Ok(())
 }
 
-/// Backward of the activation and of the bias of [`linear_forward`], in one pass over `dy` [rows, outputs]: dy *= activation', and
-/// `dbias` [outputs] receives the sums of the columns of the result.
+/// Backward of the activation and of the bias of [`linear_forward`], in one pass over `dy` [rows, outputs]: dy *=
+/// activation', and `dbias` [outputs] receives the sums of the columns of the result.
 ///
 /// # Errors
 /// If a slice does not fit `shape`.

@@ -22,8 +22,8 @@ fn runs_of(
     Ok(runs)
 }
 
-/// Runs `x` [T, cols] padded with zeros to `out` [B, len, cols]; what is longer than `len` is cut. The backward pass is
-/// [`from_padded`] of the gradient.
+/// Runs `x` [T, cols] padded with zeros to `out` [B, len, cols]; what is longer than `len` is cut. The backward pass
+/// is [`from_padded`] of the gradient.
 ///
 /// # Errors
 /// If `starts` [B + 1] are not the cumulative lengths of T rows or `out` has another size.
@@ -51,8 +51,8 @@ pub fn to_padded<F: Float>(
     Ok(())
 }
 
-/// The tokens of `x` [B, len, cols] without the padding, `out` [T, cols]; tokens past `len` are zeros. The backward pass is
-/// [`to_padded`] of the gradient.
+/// The tokens of `x` [B, len, cols] without the padding, `out` [T, cols]; tokens past `len` are zeros. The backward
+/// pass is [`to_padded`] of the gradient.
 ///
 /// # Errors
 /// If `starts` [B + 1] are not the cumulative lengths of T rows or `x` has another size.

@@ -12,7 +12,8 @@ const SERIAL_WORK: usize = 1 << 19;
 /// The rows of each run from the cumulative lengths `starts` [B + 1]. Runs may be empty; B may be 0.
 ///
 /// # Errors
-/// If `starts` is empty, does not begin with 0, falls, or does not end with `rows`; the error names `kernel` and `argument`.
+/// If `starts` is empty, does not begin with 0, falls, or does not end with `rows`; the error names `kernel` and
+/// `argument`.
 pub fn run_ranges(
     kernel: &'static str,
     argument: &'static str,
@@ -46,8 +47,9 @@ pub(crate) fn for_each_run_task<T: Send>(work: usize, tasks: Vec<T>, f: impl Fn(
 /// Multiply-adds of one task of [`for_each_weighed`]: some ten microseconds.
 const TASK_WORK: usize = 1 << 19;
 
-/// Calls `f` for every item, whose multiply-adds `work` tells, and the item that follows on the same thread, if one is known:
-/// neighbours share tasks until these are worth a thread's while, and little work altogether stays on the calling thread.
+/// Calls `f` for every item, whose multiply-adds `work` tells, and the item that follows on the same thread, if one
+/// is known: neighbours share tasks until these are worth a thread's while, and little work altogether stays on the
+/// calling thread.
 pub(crate) fn for_each_weighed<T: Sync>(
     items: &[T],
     work: impl Fn(&T) -> usize,
@@ -82,8 +84,8 @@ pub(crate) fn split_runs<'a, F>(
     runs.iter().map(|run| take(&mut rest, run.len() * cols)).collect()
 }
 
-/// A matrix that is read, whose rows begin `stride` elements apart: a part of the columns of a wider row-major matrix, such
-/// as the keys in a fused [T, 3 H] buffer.
+/// A matrix that is read, whose rows begin `stride` elements apart: a part of the columns of a wider row-major
+/// matrix, such as the keys in a fused [T, 3 H] buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a, F> {
     data: &'a [F],
@@ -171,8 +173,8 @@ impl<'a, F> SharedRows<'a, F> {
         self.stride
     }
 
-    /// The first element of `rows` x `cols`. Reading and writing these elements through it is sound as long as no other reference
-    /// to one of them is used.
+    /// The first element of `rows` x `cols`. Reading and writing these elements through it is sound as long as no
+    /// other reference to one of them is used.
     ///
     /// # Panics
     /// If there is no element or one lies outside the matrix.

@@ -11,8 +11,8 @@ pub(crate) struct BadElf {
 const REBUILD: &str = "give the path of the plugin's shared library in [library]";
 const COPY_AGAIN: &str = "copy or install the library again";
 
-/// Checks header, processor, kind and that every part the header speaks of lies inside the file. Layout: "ELF-64 Object
-/// File Format", version 1.5, sections "ELF Header" and "Program Header".
+/// Checks header, processor, kind and that every part the header speaks of lies inside the file. Layout: "ELF-64
+/// Object File Format", version 1.5, sections "ELF Header" and "Program Header".
 pub(crate) fn check(bytes: &[u8]) -> Result<(), BadElf> {
     let bad = |required, found: String, remedy| Err(BadElf { required, found, remedy });
     if !bytes.starts_with(b"\x7fELF") {

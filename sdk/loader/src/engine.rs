@@ -1,8 +1,8 @@
 //! Engines: which device was asked for, what stands in the way of it, and opening the library that computes on it.
 //!
-//! The CPU engine is linked into the program. The CUDA engine is a library of its own, opened when a CUDA device is asked for, so
-//! that one set of binaries runs with and without a card. Three things can be missing, and a refusal says which: the driver,
-//! a card, the engine's library (or a library of the CUDA toolkit that it needs).
+//! The CPU engine is linked into the program. The CUDA engine is a library of its own, opened when a CUDA device is
+//! asked for, so that one set of binaries runs with and without a card. Three things can be missing, and a refusal
+//! says which: the driver, a card, the engine's library (or a library of the CUDA toolkit that it needs).
 
 mod driver;
 mod library;
@@ -128,7 +128,8 @@ pub fn open_cuda(device: u32, precision: EnginePrecision) -> Result<Engine, Engi
     Ok(engine)
 }
 
-/// Opens an engine library by its path, without asking for a card. Errors as for [`open_cuda`], except about driver and card.
+/// Opens an engine library by its path, without asking for a card. Errors as for [`open_cuda`], except about driver
+/// and card.
 pub fn open_library(
     path: &std::path::Path,
     precision: EnginePrecision,

@@ -146,8 +146,8 @@ impl EntryRecord {
     /// Reads a record, field by field in the order that makes the next one trustworthy. Errors: `Abi`, `Identity`.
     ///
     /// # Safety
-    /// `record` is not NULL and points to what a plugin gave as its record: at least 8 readable bytes, and a true record
-    /// if these hold the magic number and the version fits.
+    /// `record` is not NULL and points to what a plugin gave as its record: at least 8 readable bytes, and a true
+    /// record if these hold the magic number and the version fits.
     pub unsafe fn read(
         host: &Host,
         record: *const et_plugin_record,

@@ -1,16 +1,18 @@
-//! Finds, checks, opens and registers plugins, and opens engines ([`engine`]). The only crate that opens shared libraries.
+//! Finds, checks, opens and registers plugins, and opens engines ([`engine`]). The only crate that opens shared
+//! libraries.
 //!
 //! The way of a plugin into the program:
 //! 1. [`SearchPath`] says where manifests are looked for, [`Registry::discover`] reads them. No library is opened.
-//! 2. [`Registry::load`] checks the manifest against the host, applies the [`Policy`], checks the file, opens it, reads the
+//! 2. [`Registry::load`] checks the manifest against the host, applies the [`Policy`], checks the file, opens it,
+//!    reads the
 //!    entry record, calls `init` and looks at every component. Nothing is registered until all of that has succeeded.
 //! 3. [`Registry::lookup`] finds a component by kind and name; a plugin that was discovered but not loaded is loaded
 //!    when one of its components is asked for.
 //!
 //! Libraries are never unloaded, so a pointer into a plugin stays valid until the process ends.
 //!
-//! **Trust.** Loading a plugin runs its code with all rights of the process. The policy decides *which* code runs; it is
-//! not a sandbox.
+//! **Trust.** Loading a plugin runs its code with all rights of the process. The policy decides *which* code runs; it
+//! is not a sandbox.
 //!
 //! What it deliberately does not do: it knows nothing of what a component computes, and holds no instance of one.
 

@@ -87,10 +87,11 @@ pub(crate) fn open(
 
 /// What tells a file from another one, and from itself after it was written to.
 ///
-/// The dynamic linker opens the file by its path once more, because a library that is opened through a descriptor finds nothing beside
-/// itself (`$ORIGIN`) and has no name in a debugger. So a file that took the checked one's place in between is noticed before its entry
-/// function is called, but after its constructors ran. Who can do that can write the manifest with the hash just as well: hashes guard
-/// against damage and mixed-up files, not against somebody with the right to write there.
+/// The dynamic linker opens the file by its path once more, because a library that is opened through a descriptor
+/// finds nothing beside itself (`$ORIGIN`) and has no name in a debugger. So a file that took the checked one's place
+/// in between is noticed before its entry function is called, but after its constructors ran. Who can do that can
+/// write the manifest with the hash just as well: hashes guard against damage and mixed-up files, not against
+/// somebody with the right to write there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     len: u64,

@@ -19,7 +19,8 @@ pub fn current_platform() -> &'static str {
 }
 
 /// File name of the shared library of a crate on a platform: "loss-basic" is `libloss_basic.so` on Linux,
-/// `libloss_basic.dylib` on macOS and `loss_basic.dll` on Windows. `platform` is a tuple; one that is not known is treated as Linux.
+/// `libloss_basic.dylib` on macOS and `loss_basic.dll` on Windows. `platform` is a tuple; one that is not known is
+/// treated as Linux.
 pub fn library_file_name(platform: &str, stem: &str) -> String {
     let stem = stem.replace('-', "_");
     if platform.starts_with("windows") {

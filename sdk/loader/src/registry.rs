@@ -293,8 +293,9 @@ impl Registry {
         Ok(())
     }
 
-    /// The component of that kind and name. If no loaded plugin has it but one that was discovered does, that plugin is
-    /// loaded. Errors: `NoSuchComponent`, naming the nearest name and the loaded plugins; those of [`Registry::load`].
+    /// The component of that kind and name. If no loaded plugin has it but one that was discovered does, that plugin
+    /// is loaded. Errors: `NoSuchComponent`, naming the nearest name and the loaded plugins; those of
+    /// [`Registry::load`].
     pub fn lookup(&self, kind: ComponentKind, name: &str) -> Result<Component, LoadError> {
         if let Some(component) = self.registered(kind, name) {
             return Ok(component);

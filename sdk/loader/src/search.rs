@@ -70,7 +70,8 @@ impl SearchPath {
         }
     }
 
-    /// The standard order from given parts: the value of `ET_PLUGIN_PATH`, the executable's folder, the user's data folder.
+    /// The standard order from given parts: the value of `ET_PLUGIN_PATH`, the executable's folder, the user's data
+    /// folder.
     pub fn from_parts(
         explicit: &[PathBuf],
         environment: Option<&OsStr>,

@@ -65,8 +65,9 @@ pub struct AppInfo {
     pub config: Json<String, Value>,
     /// Whether the head is that of Hugging Face's sequence classification, so that a saved model is read back by it.
     pub sequence_classification: bool,
-    /// Most tokens that the features of a record have, special ones included, as known after [`App::build`]; 0 when there is no such
-    /// number. With it a run of batches limited by rows needs no pass over the data to count its steps.
+    /// Most tokens that the features of a record have, special ones included, as known after [`App::build`]; 0 when
+    /// there is no such number. With it a run of batches limited by rows needs no pass over the data to count its
+    /// steps.
     pub longest: usize,
 }
 
@@ -85,8 +86,9 @@ pub trait App: Send + Sync + Sized + 'static {
     /// Columns that records need.
     fn columns(&self) -> Vec<Column>;
 
-    /// Sees every training record before training. Refuses what [`App::features`] would refuse: bad rows should be known before the
-    /// first step, and features are made when a row's turn comes. [`Error::record`](crate::Error::record) makes the refusal.
+    /// Sees every training record before training. Refuses what [`App::features`] would refuse: bad rows should be
+    /// known before the first step, and features are made when a row's turn comes.
+    /// [`Error::record`](crate::Error::record) makes the refusal.
     fn observe(&mut self, record: &Record) -> Result<()>;
 
     /// All records were seen.

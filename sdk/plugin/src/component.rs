@@ -1,4 +1,5 @@
-//! What all kinds of components share: instances behind an opaque pointer, caught panics, and the host's handle of a table.
+//! What all kinds of components share: instances behind an opaque pointer, caught panics, and the host's handle of a
+//! table.
 
 use crate::{Buffer, Error, Lent, LogLevel, Result, Rng};
 use easytransfer_abi as abi;
@@ -15,7 +16,8 @@ pub(crate) struct Instance<T> {
     poisoned: AtomicBool,
 }
 
-/// Writes to the host's log what a slot that answers without an error cannot say. The type's path begins with the plugin's crate.
+/// Writes to the host's log what a slot that answers without an error cannot say. The type's path begins with the
+/// plugin's crate.
 pub(crate) fn log_panic<T>(slot: &str, text: &str) {
     let target = std::any::type_name::<T>();
     // A log that fails leaves nothing that could be told.
@@ -226,7 +228,8 @@ impl ComponentRef {
     /// Describes a component.
     ///
     /// # Safety
-    /// `table` is a table of the kind, checked by a registry (required slots are there), and lives until the process ends.
+    /// `table` is a table of the kind, checked by a registry (required slots are there), and lives until the process
+    /// ends.
     pub unsafe fn new(
         kind: &'static str,
         name: String,
@@ -238,7 +241,8 @@ impl ComponentRef {
         Self { kind, name, schema, plugin_id, plugin_version, table }
     }
 
-    /// Calls `release` with NULL, which every component with instances must accept. Errors: a kind without instances, no `release`.
+    /// Calls `release` with NULL, which every component with instances must accept. Errors: a kind without instances,
+    /// no `release`.
     pub fn release_null(&self) -> Result<()> {
         macro_rules! release {
             ($($kind:literal => $ty:ident),*) => {

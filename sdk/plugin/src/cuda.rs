@@ -1,4 +1,5 @@
-//! Kernels of one's own on the card of the engine, shipped as PTX text: a plugin neither links CUDA nor needs it to be built.
+//! Kernels of one's own on the card of the engine, shipped as PTX text: a plugin neither links CUDA nor needs it to
+//! be built.
 //!
 //! ```ignore
 //! if let Some(cuda) = Cuda::find() {
@@ -73,8 +74,8 @@ impl Argument {
 }
 
 impl<'a> Kernel<'a> {
-    /// One thread for each of `len` elements, in blocks of `threads`. Kernels check that their thread is below `len`; 2^31 blocks are
-    /// the most that a card takes.
+    /// One thread for each of `len` elements, in blocks of `threads`. Kernels check that their thread is below `len`;
+    /// 2^31 blocks are the most that a card takes.
     pub fn over(ptx: &'a str, name: &'a str, len: usize, threads: u32) -> Self {
         let blocks = u32::try_from(len.div_ceil(threads.max(1) as usize)).unwrap_or(u32::MAX);
         Self { ptx, name, grid: [blocks, 1, 1], block: [threads, 1, 1], shared: 0 }
@@ -92,19 +93,20 @@ impl Cuda {
         ask!(self.0, et_host_cuda.device() or 0)
     }
 
-    /// The stream (a `CUstream`) on which the engine's work runs, with the card's context current on this thread; for code that
-    /// calls CUDA itself. It must be neither destroyed nor captured.
+    /// The stream (a `CUstream`) on which the engine's work runs, with the card's context current on this thread; for
+    /// code that calls CUDA itself. It must be neither destroyed nor captured.
     pub fn stream(&self) -> Result<*mut c_void> {
         let mut out = null_mut();
         call!(self.0, et_host_cuda.stream(&mut out))?;
         Ok(out)
     }
 
-    /// Puts a kernel on the stream; it has not run yet when this returns. Errors: text that does not compile, a kernel that it does
-    /// not have, another number of arguments than the kernel has, extents that the card refuses.
+    /// Puts a kernel on the stream; it has not run yet when this returns. Errors: text that does not compile, a
+    /// kernel that it does not have, another number of arguments than the kernel has, extents that the card refuses.
     ///
     /// # Safety
-    /// The arguments have the kernel's types, and the kernel touches no memory but that of this call's inputs (reading) and outputs.
+    /// The arguments have the kernel's types, and the kernel touches no memory but that of this call's inputs
+    /// (reading) and outputs.
     pub unsafe fn launch(&self, kernel: &Kernel<'_>, arguments: &[Argument]) -> Result<()> {
         let words: Vec<u64> = arguments.iter().map(|argument| argument.word()).collect();
         let places: Vec<*const c_void> =

@@ -40,8 +40,8 @@ impl Error {
         Self(Box::new(Failure { code, message: message.into(), details: String::new() }))
     }
 
-    /// The value of a record under `role` cannot be used. An app says so of a record that it refuses; the host adds file, line and the
-    /// column's name.
+    /// The value of a record under `role` cannot be used. An app says so of a record that it refuses; the host adds
+    /// file, line and the column's name.
     pub fn record(
         role: impl Into<String>,
         expected: impl Into<String>,
@@ -55,7 +55,8 @@ impl Error {
         error
     }
 
-    /// The parts of an error that [`Error::record`] made, on whichever side of the boundary, or an app in another language.
+    /// The parts of an error that [`Error::record`] made, on whichever side of the boundary, or an app in another
+    /// language.
     pub fn record_fault(&self) -> Option<RecordFault> {
         serde_json::from_str(&self.0.details).ok()
     }

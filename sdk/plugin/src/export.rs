@@ -66,7 +66,8 @@ pub unsafe extern "C" fn init(host: *const abi::et_host) -> *mut abi::et_error {
     }
 }
 
-/// Exports components as a plugin: the one symbol that the host looks for, and `plugin_record()` for static registration.
+/// Exports components as a plugin: the one symbol that the host looks for, and `plugin_record()` for static
+/// registration.
 ///
 /// ```ignore
 /// easytransfer_plugin::export! {
@@ -74,8 +75,9 @@ pub unsafe extern "C" fn init(host: *const abi::et_host) -> *mut abi::et_error {
 ///     losses: [MyLoss],
 /// }
 /// ```
-/// Kinds: `models`, `losses`, `optimizers`, `strategies`, `apps`, `metrics`, `ops`, in this order, all optional. A program that registers plugins statically
-/// compiles with `--cfg et_static`, so that several of them can be linked into it.
+/// Kinds: `models`, `losses`, `optimizers`, `strategies`, `apps`, `metrics`, `ops`, in this order, all optional. A
+/// program that registers plugins statically compiles with `--cfg et_static`, so that several of them can be linked
+/// into it.
 #[macro_export]
 macro_rules! export {
     (

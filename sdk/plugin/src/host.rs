@@ -1,7 +1,7 @@
 //! The host that this library is attached to, and the way to its tables.
 //!
-//! One library has one host for the life of the process: a plugin gets it in `init`, a host program attaches the engine
-//! it starts.
+//! One library has one host for the life of the process: a plugin gets it in `init`, a host program attaches the
+//! engine it starts.
 
 use crate::{Error, Result};
 use easytransfer_abi as abi;
@@ -73,7 +73,8 @@ pub unsafe fn attach(host: *const abi::et_host) -> Result<()> {
             step: interface(host, c"et.step/1"),
         }
     };
-    // A second thread may have attached meanwhile; it attached the same host or one of them would have been refused above.
+    // A second thread may have attached meanwhile; it attached the same host or one of them would have been refused
+    // above.
     let _ = TABLES.set(tables);
     Ok(())
 }
@@ -102,7 +103,8 @@ unsafe fn required<T>(host: &abi::et_host, id: &CStr) -> Result<&'static T> {
     })
 }
 
-/// The tables; panics when nothing is attached, which a plugin cannot experience: its components exist only after `init`.
+/// The tables; panics when nothing is attached, which a plugin cannot experience: its components exist only after
+/// `init`.
 #[inline]
 pub(crate) fn tables() -> &'static Tables {
     match TABLES.get() {
@@ -156,7 +158,8 @@ macro_rules! slot {
 }
 pub(crate) use slot;
 
-/// Calls a fallible slot: `call!(tables().tensor, et_host_tensor.unary(op, x, &mut out))?`. The caller vouches for the arguments.
+/// Calls a fallible slot: `call!(tables().tensor, et_host_tensor.unary(op, x, &mut out))?`. The caller vouches for
+/// the arguments.
 macro_rules! call {
     ($table:expr, $ty:ident . $name:ident ( $($arg:expr),* $(,)? )) => {
         match $crate::host::slot!($table, $ty.$name) {
@@ -186,8 +189,8 @@ macro_rules! handle {
         $(#[$meta])*
         pub struct $name(::std::ptr::NonNull<::easytransfer_abi::$raw>);
 
-        // SAFETY: the host's handles are atomically reference counted, and slots tagged [one-at-a-time] are reached only through `&mut` or
-        // through objects whose host side locks.
+        // SAFETY: the host's handles are atomically reference counted, and slots tagged [one-at-a-time] are reached
+        // only through `&mut` or through objects whose host side locks.
         unsafe impl Send for $name {}
         // SAFETY: as above.
         unsafe impl Sync for $name {}

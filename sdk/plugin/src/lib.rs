@@ -1,9 +1,9 @@
 //! Writing plugins for EasyTransfer in safe Rust.
 //!
-//! A plugin implements one of the traits [`Model`], [`Loss`], [`Optimizer`], [`Strategy`], [`App`], [`Metric`] or [`Op`] over the host's
-//! [`Tensor`]s, and names it in [`export!`]. It is compiled as a `cdylib`, needs nothing of the engine at build time, and may
-//! `forbid(unsafe_code)`. The same tables are callable from the other side: [`LoadedLoss`] and its siblings are what a host program
-//! holds when a registry gave it a component.
+//! A plugin implements one of the traits [`Model`], [`Loss`], [`Optimizer`], [`Strategy`], [`App`], [`Metric`] or
+//! [`Op`] over the host's [`Tensor`]s, and names it in [`export!`]. It is compiled as a `cdylib`, needs nothing of
+//! the engine at build time, and may `forbid(unsafe_code)`. The same tables are callable from the other side:
+//! [`LoadedLoss`] and its siblings are what a host program holds when a registry gave it a component.
 //!
 //! ```ignore
 //! use easytransfer_plugin::{Call, Loss, Map, NoOptions, Result, Tensor};

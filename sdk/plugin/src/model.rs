@@ -38,11 +38,11 @@ pub struct ModelInfo {
     pub pooled: bool,
     /// Beginnings of names in checkpoints that this model legitimately does not use, for instance "cls.".
     pub ignore: Vec<String>,
-    /// Name of each layer's scope in order, lowest first, the embeddings at index 0: for layer-wise rates and freezing. A scope whose
-    /// parameters several layers share stands at each of them and counts to the highest.
+    /// Name of each layer's scope in order, lowest first, the embeddings at index 0: for layer-wise rates and
+    /// freezing. A scope whose parameters several layers share stands at each of them and counts to the highest.
     pub depth: Vec<String>,
-    /// Scopes of the model besides those of `depth`, each with the depth to which it counts: a projection behind the embeddings at 0, a
-    /// pooler above the last of N layers at N + 1.
+    /// Scopes of the model besides those of `depth`, each with the depth to which it counts: a projection behind the
+    /// embeddings at 0, a pooler above the last of N layers at N + 1.
     pub beside: Vec<(String, usize)>,
     /// Scope of the parameters that only "pooled" needs; empty when there are none.
     pub pooler: String,
@@ -55,8 +55,9 @@ impl ModelInfo {
             && name.strip_prefix(&*self.pooler).is_some_and(|rest| rest.starts_with('.'))
     }
 
-    /// Depth of a parameter of the model: 0 for the embeddings, k for layer k of N from 1, N + 1 for what lies above. Nothing for a parameter
-    /// that is not the model's, which is the head's. Whoever must tell the model from its head asks here.
+    /// Depth of a parameter of the model: 0 for the embeddings, k for layer k of N from 1, N + 1 for what lies above.
+    /// Nothing for a parameter that is not the model's, which is the head's. Whoever must tell the model from its
+    /// head asks here.
     pub fn depth_of(&self, name: &str) -> Option<usize> {
         let is_in =
             |scope: &str| name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('.'));
@@ -82,8 +83,8 @@ pub trait Model: Send + Sized + 'static {
     /// What others must know about it.
     fn info(&self) -> ModelInfo;
 
-    /// Reads "ids", "positions", "starts" and, where it has them, "segments"; writes "last" [T, h], and "pooled" [B, h] and
-    /// "hidden_states/k" [T, h] when wanted.
+    /// Reads "ids", "positions", "starts" and, where it has them, "segments"; writes "last" [T, h], and "pooled" [B,
+    /// h] and "hidden_states/k" [T, h] when wanted.
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
 }
 

@@ -1,5 +1,5 @@
-//! Fused differentiable operations of the engine (`et.nn/1`). "Runs" are the rows of a batch laid end to end; `starts` [B + 1] holds
-//! their cumulative lengths.
+//! Fused differentiable operations of the engine (`et.nn/1`). "Runs" are the rows of a batch laid end to end;
+//! `starts` [B + 1] holds their cumulative lengths.
 
 mod attention;
 mod sequence;
@@ -80,7 +80,8 @@ pub fn linear(
     produce!(et_host_nn.linear(x.as_raw(), weight.as_raw(), raw(bias), activation as i32))
 }
 
-/// Layer normalisation of residual + dropout(x) over the last axis (Ba et al. 2016). `dropout` counts only with an `rng`.
+/// Layer normalisation of residual + dropout(x) over the last axis (Ba et al. 2016). `dropout` counts only with an
+/// `rng`.
 pub fn layer_norm(
     x: &Tensor,
     residual: Option<&Tensor>,

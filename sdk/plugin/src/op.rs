@@ -118,7 +118,8 @@ pub trait Op: Send + Sync + 'static {
     /// Computes the outputs.
     fn forward(&self, inputs: &[InputView<'_>], outputs: &mut [OutputView<'_>]) -> Result<()>;
 
-    /// Computes the outputs on a card: puts kernels on its stream and does not wait for them. Inputs of integer types are brought there.
+    /// Computes the outputs on a card: puts kernels on its stream and does not wait for them. Inputs of integer types
+    /// are brought there.
     fn forward_cuda(
         &self,
         _cuda: &Cuda,
@@ -232,7 +233,8 @@ impl<T: Op> OpTable<T> {
         input_grads: *mut *mut abi::et_tensor,
     ) -> *mut abi::et_error {
         guard(|| {
-            // SAFETY: the host passes the op's state, INPUTS inputs, OUTPUTS outputs and gradients, and room for INPUTS results.
+            // SAFETY: the host passes the op's state, INPUTS inputs, OUTPUTS outputs and gradients, and room for
+            // INPUTS results.
             unsafe {
                 let op = &*state.cast::<T>();
                 let inputs = lend(inputs, T::INPUTS);
@@ -288,7 +290,8 @@ impl LoadedOp {
         self.table.flags & abi::ET_OP_HAS_BACKWARD != 0
     }
 
-    /// Computes the outputs and records the operation on the tape. Errors: another number of inputs than the operation has; its own.
+    /// Computes the outputs and records the operation on the tape. Errors: another number of inputs than the
+    /// operation has; its own.
     pub fn apply(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (inputs_len, outputs_len) = self.arity();
         if inputs.len() != inputs_len {

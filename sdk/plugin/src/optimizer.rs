@@ -11,8 +11,8 @@ use std::ffi::{CStr, c_void};
 pub trait Optimizer: Send + Sized + 'static {
     /// Name users write, for instance `c"adamw"`.
     const NAME: &'static CStr;
-    /// JSON Schema of the options. Beside "type" and "properties" it may have "default_lr", the peak learning rate of runs that set none
-    /// (5e-5 without it).
+    /// JSON Schema of the options. Beside "type" and "properties" it may have "default_lr", the peak learning rate of
+    /// runs that set none (5e-5 without it).
     const SCHEMA: &'static CStr = crate::NO_OPTIONS;
     /// The options.
     type Options: DeserializeOwned;

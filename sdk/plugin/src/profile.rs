@@ -67,8 +67,8 @@ impl Drop for Span {
     }
 }
 
-/// Starts a recording that keeps at most `capacity` events (0 for the host's default); an earlier one is forgotten. Errors:
-/// `UNIMPLEMENTED` when the host has no profiler.
+/// Starts a recording that keeps at most `capacity` events (0 for the host's default); an earlier one is forgotten.
+/// Errors: `UNIMPLEMENTED` when the host has no profiler.
 pub fn start(capacity: usize) -> Result<()> {
     ask!(required()?, et_host_profile.start(capacity) or ());
     Ok(())

@@ -1,4 +1,5 @@
-//! Recomputation (gradient checkpointing): layers that run again in the backward pass instead of keeping what they computed.
+//! Recomputation (gradient checkpointing): layers that run again in the backward pass instead of keeping what they
+//! computed.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -9,16 +10,17 @@ use crate::{Error, Lent, Result, Rng, Tensor};
 use easytransfer_abi as abi;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `segment` on `inputs` (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). When the user asked for
-/// `recompute = "layer"`, only the inputs are kept, and the backward pass runs the segment again with the same random numbers, to the
-/// same bits; else it is as if the caller had run it. Models mark each of their layers by it.
+/// Runs `segment` on `inputs` (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). When the user
+/// asked for `recompute = "layer"`, only the inputs are kept, and the backward pass runs the segment again with the
+/// same random numbers, to the same bits; else it is as if the caller had run it. Models mark each of their layers by
+/// it.
 ///
-/// The segment depends on its inputs, on parameters, and on the generator that it is given alone. Gradients also reach the parameters
-/// and other tracked tensors that it owns. Segments may lie in segments.
+/// The segment depends on its inputs, on parameters, and on the generator that it is given alone. Gradients also
+/// reach the parameters and other tracked tensors that it owns. Segments may lie in segments.
 ///
 /// # Errors
-/// The segment's. From the backward pass: a panic or an error of the second run, or one that gives other outputs or takes other random
-/// numbers than the first.
+/// The segment's. From the backward pass: a panic or an error of the second run, or one that gives other outputs or
+/// takes other random numbers than the first.
 pub fn recomputed<const N: usize, F>(
     inputs: &[&Tensor],
     rng: Option<&Rng>,
@@ -110,8 +112,8 @@ pub enum Recompute {
     Layer = abi::ET_RECOMPUTE_LAYER,
 }
 
-/// Chooses for the whole process what operations that are recorded from now on keep. For hosts; an engine without the choice refuses all
-/// but `None`.
+/// Chooses for the whole process what operations that are recorded from now on keep. For hosts; an engine without the
+/// choice refuses all but `None`.
 pub fn set_recompute(level: Recompute) -> Result<()> {
     if level == Recompute::None
         && slot!(tables().autograd, et_host_autograd.set_recompute).is_none()

@@ -317,7 +317,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Reads what [`Stream::write_map`] wrote into fresh tensors with the shapes of `map`. Errors when names or sizes differ.
+    /// Reads what [`Stream::write_map`] wrote into fresh tensors with the shapes of `map`. Errors when names or sizes
+    /// differ.
     pub fn read_map(&mut self, map: &mut crate::Map) -> Result<()> {
         let names = map.names();
         let count = self.read_u64()? as usize;

@@ -1,4 +1,5 @@
-//! What a training loop asks of the engine so that a card never waits for the host. A host without `et.step/1` computes everything at once.
+//! What a training loop asks of the engine so that a card never waits for the host. A host without `et.step/1`
+//! computes everything at once.
 
 use crate::host::{ask, call, slot, tables, try_host};
 use crate::{Map, Params, Result, Tensor};
@@ -24,8 +25,8 @@ pub fn prefetch(batch: &Map) -> Result<()> {
     }
 }
 
-/// Multiplies all gradients by limit / (norm + 1e-6) if their Euclidean norm is above `limit`. The norm before that, a scalar F64, is not
-/// waited for. Errors: a limit that is not positive.
+/// Multiplies all gradients by limit / (norm + 1e-6) if their Euclidean norm is above `limit`. The norm before that,
+/// a scalar F64, is not waited for. Errors: a limit that is not positive.
 pub fn clip_grads(params: &mut Params, limit: f64) -> Result<Tensor> {
     let table = table().filter(|table| slot!(table, et_host_step.clip_grads).is_some());
     let Some(table) = table else {

@@ -123,7 +123,8 @@ macro_rules! hooks {
             session: *mut abi::et_session
             $(, $arg: $ty)*
         ) -> *mut abi::et_error {
-            // SAFETY: the host passes its instance, one call at a time, a session for the hook, live maps and valid outs.
+            // SAFETY: the host passes its instance, one call at a time, a session for the hook, live maps and valid
+            // outs.
             unsafe {
                 Instance::<T>::with_mut(instance, |$strategy| {
                     let $session = &mut Session::new(session)?;
@@ -168,7 +169,8 @@ impl<T: Strategy> StrategyTable<T> {
                 Ok(())
             })
         };
-        // SAFETY: the error is owned here. The host refuses a strategy that names no hook, and the log says why it did not.
+        // SAFETY: the error is owned here. The host refuses a strategy that names no hook, and the log says why it
+        // did not.
         if let Err(error) = unsafe { Error::from_raw(error) } {
             log_panic::<T>("phases", error.message());
         }

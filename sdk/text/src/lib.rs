@@ -1,5 +1,5 @@
-//! Words for messages: the known name that a mistyped one probably meant, lists of names, excerpts of somebody's data, and what a panic
-//! said. One of each for all crates.
+//! Words for messages: the known name that a mistyped one probably meant, lists of names, excerpts of somebody's
+//! data, and what a panic said. One of each for all crates.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -34,8 +34,8 @@ fn folded(name: &str) -> String {
     name.to_lowercase().replace('-', "_")
 }
 
-/// The name among `known` that is nearest to `name`, without regard to case, however far it is; none only where nothing is known. Ties go to
-/// the earlier one.
+/// The name among `known` that is nearest to `name`, without regard to case, however far it is; none only where
+/// nothing is known. Ties go to the earlier one.
 pub fn closest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = folded(name);
     known.into_iter().min_by_key(|other| edit_distance(&name, &folded(other)))

@@ -1,4 +1,5 @@
-//! Reads the tables from the source of `sdk/abi`: names, signatures and documentation, which the compiled crate no longer has.
+//! Reads the tables from the source of `sdk/abi`: names, signatures and documentation, which the compiled crate no
+//! longer has.
 //!
 //! The source is formatted by rustfmt, and this relies on it: an item starts and ends in column 0, a field starts with
 //! four spaces and `pub`, and ends with a comma outside all brackets.

@@ -1,6 +1,8 @@
-//! The tables of today against frozen copies of every release, compared by `abi_stable`, which prints a readable difference.
+//! The tables of today against frozen copies of every release, compared by `abi_stable`, which prints a readable
+//! difference.
 //!
-//! `abi_stable` compares package names as well, so the source of `sdk/abi` is compiled into this program a second time.
+//! `abi_stable` compares package names as well, so the source of `sdk/abi` is compiled into this program a second
+//! time.
 #![allow(non_camel_case_types, reason = "the names are the C names")]
 #![allow(missing_docs, reason = "frozen copies carry no documentation")]
 
@@ -28,8 +30,8 @@ use host::*;
 use plugin::*;
 use session::*;
 
-/// Ok if `today` is `frozen`, or `frozen` with fields appended; else the difference. Two tables that point at a table that grew
-/// differ for `abi_stable`, so a difference counts only if a field of the frozen table itself changed.
+/// Ok if `today` is `frozen`, or `frozen` with fields appended; else the difference. Two tables that point at a table
+/// that grew differ for `abi_stable`, so a difference counts only if a field of the frozen table itself changed.
 fn check(frozen: &'static TypeLayout, today: &'static TypeLayout) -> Result<(), String> {
     let Err(difference) = compare(frozen, today) else {
         return Ok(());

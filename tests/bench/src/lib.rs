@@ -32,8 +32,9 @@ fn deeper<R>(n: usize, f: &mut dyn FnMut() -> R) -> R {
     result
 }
 
-/// Times two functions in rounds of `calls` calls each; the one that begins changes from round to round. So does the place of the stack:
-/// where its lines fall against those of the data is worth some nanoseconds a call, and a program that is started once sees one place.
+/// Times two functions in rounds of `calls` calls each; the one that begins changes from round to round. So does the
+/// place of the stack: where its lines fall against those of the data is worth some nanoseconds a call, and a program
+/// that is started once sees one place.
 pub fn alternate(rounds: usize, calls: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> Pair {
     let time = |f: &mut dyn FnMut()| {
         let start = Instant::now();

@@ -35,8 +35,8 @@ fn together(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
     times.into_iter().fold(0.0, f64::max)
 }
 
-/// The most single precision operations per second on so many threads, in GFLOP/s: fused multiply-adds on registers, with the widest
-/// vectors that the processor has; `None` for processors without AVX2.
+/// The most single precision operations per second on so many threads, in GFLOP/s: fused multiply-adds on registers,
+/// with the widest vectors that the processor has; `None` for processors without AVX2.
 pub fn peak_gflops(threads: usize) -> Option<f64> {
     const ROUNDS: usize = 4_000_000;
     let (kernel, lanes) = widest()?;
@@ -107,8 +107,8 @@ unsafe fn fma_256(rounds: usize, x: f32) -> f32 {
     sums.into_iter().map(|sum| _mm256_cvtss_f32(sum)).sum()
 }
 
-/// Bytes per second that so many threads move between memory and processor, in GB/s: the better of `a[i] = s a[i]` (a read and a write)
-/// and `a[i] = b[i] + s c[i]` (two reads and a write) over arrays that no cache holds.
+/// Bytes per second that so many threads move between memory and processor, in GB/s: the better of `a[i] = s a[i]` (a
+/// read and a write) and `a[i] = b[i] + s c[i]` (two reads and a write) over arrays that no cache holds.
 pub fn memory_gbps(threads: usize) -> f64 {
     const LEN: usize = 1 << 24;
     let array = || vec![1.0f32; LEN];

@@ -1,9 +1,9 @@
 //! Processes that are measured in turn: ours and its peers, all alive at the same time, one at work.
 //!
-//! The protocol has lines. A process loads and warms up, then writes one JSON object: `{"ready": …}`, or `{"error": "why"}` and
-//! ends. Then it reads requests, one per line (`round 5` is five units of work), and answers each with one JSON object, which has
-//! `seconds` for a round. It ends when its standard input does. A process that has nothing to do waits in a read, so it takes no
-//! time from the other side.
+//! The protocol has lines. A process loads and warms up, then writes one JSON object: `{"ready": …}`, or `{"error":
+//! "why"}` and ends. Then it reads requests, one per line (`round 5` is five units of work), and answers each with
+//! one JSON object, which has `seconds` for a round. It ends when its standard input does. A process that has nothing
+//! to do waits in a read, so it takes no time from the other side.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -169,8 +169,8 @@ pub fn own_sides(precisions: &str, more: impl Fn(&mut Command, &str)) -> Vec<Pee
     precisions.split(',').map(start).collect()
 }
 
-/// Begins a side that [`own_sides`] started, as the command begins: memory is kept, and the thread that computes is one of the engine's.
-/// The answer is the side's precision.
+/// Begins a side that [`own_sides`] started, as the command begins: memory is kept, and the thread that computes is
+/// one of the engine's. The answer is the side's precision.
 ///
 /// # Panics
 /// If it is neither f32 nor bf16, or something was computed before.

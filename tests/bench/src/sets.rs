@@ -1,5 +1,5 @@
-//! Real lines for the benches, each set as one file that both sides read: a header, then label, text and, for pairs, the second text,
-//! separated by tabs.
+//! Real lines for the benches, each set as one file that both sides read: a header, then label, text and, for pairs,
+//! the second text, separated by tabs.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ pub struct Set {
     pub max_length: usize,
 }
 
-/// Writes `lines` training lines of a set, and up to `valid` others, into `folder`. A set with fewer lines is repeated from its
-/// begin.
+/// Writes `lines` training lines of a set, and up to `valid` others, into `folder`. A set with fewer lines is
+/// repeated from its begin.
 ///
-/// SST-2: single short texts. MRPC: pairs of sentences. SQuAD: a question and its paragraph, cut to 384 tokens, with a label that
-/// only says whether the question is long; the text is what matters here.
+/// SST-2: single short texts. MRPC: pairs of sentences. SQuAD: a question and its paragraph, cut to 384 tokens, with
+/// a label that only says whether the question is long; the text is what matters here.
 pub fn prepare(name: &str, folder: &Path, lines: usize, valid: usize) -> Set {
     let data = places::shared().join("data");
     let (name, rows, others, max_length) = match name {

@@ -1,4 +1,5 @@
-//! What the fault tests need: a host that offers errors and one interface, and a way to build small plugins in C and C++.
+//! What the fault tests need: a host that offers errors and one interface, and a way to build small plugins in C and
+//! C++.
 //!
 //! What it deliberately does not do: there is no engine behind the host, so nothing here computes.
 

@@ -55,8 +55,8 @@ impl Workshop {
         &self.folder
     }
 
-    /// Compiles `plugins/<source>` to `<file>` in the folder, with the compiler in CC or CXX (default cc and c++) and the
-    /// header in ET_INCLUDE_DIR (default: the workspace's).
+    /// Compiles `plugins/<source>` to `<file>` in the folder, with the compiler in CC or CXX (default cc and c++) and
+    /// the header in ET_INCLUDE_DIR (default: the workspace's).
     ///
     /// # Panics
     /// If the compiler is missing or complains.

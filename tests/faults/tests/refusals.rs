@@ -1,5 +1,5 @@
-//! Every broken plugin is refused with a message that names plugin, file, what was required, what was found and what to
-//! do; nothing of it gets into the registry; and the next plugin loads as if nothing had happened.
+//! Every broken plugin is refused with a message that names plugin, file, what was required, what was found and what
+//! to do; nothing of it gets into the registry; and the next plugin loads as if nothing had happened.
 //!
 //! The tests count the live errors of the process, so each takes the lock in [`refusal`] around its load.
 

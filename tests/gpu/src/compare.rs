@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use easytransfer::Tensor;
 use easytransfer::plugin::{DType, Result};
 
-/// Whether [`numbers`] are those of bfloat16. Where products round their operands, others would be compared with the product of other
-/// operands: at the kink of a ReLU a rounded sum may even have another sign.
+/// Whether [`numbers`] are those of bfloat16. Where products round their operands, others would be compared with the
+/// product of other operands: at the kink of a ReLU a rounded sum may even have another sign.
 pub static COARSE: AtomicBool = AtomicBool::new(false);
 
-/// Numbers in [-1, 1) that an f32 holds exactly, and with [`COARSE`] a bfloat16: a multiplicative congruential generator (Park and
-/// Miller 1988).
+/// Numbers in [-1, 1) that an f32 holds exactly, and with [`COARSE`] a bfloat16: a multiplicative congruential
+/// generator (Park and Miller 1988).
 pub fn numbers(len: usize, seed: u64) -> Vec<f64> {
     let step = if COARSE.load(Ordering::Relaxed) { 1 << 11 } else { 1 };
     let mut state = (seed * 2_654_435_761 + 12_345) % 2_147_483_647;

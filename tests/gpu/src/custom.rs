@@ -1,4 +1,5 @@
-//! An operation with code of its own, for the CPU and as PTX for a card: the one that `cargo xtask new-plugin op` starts with.
+//! An operation with code of its own, for the CPU and as PTX for a card: the one that `cargo xtask new-plugin op`
+//! starts with.
 
 use std::ffi::CStr;
 

@@ -7,8 +7,8 @@
 //!                                                 training steps and forward passes, tokens per second, where the time goes
 //! ```
 //!
-//! An engine keeps f64 in host memory and computes it with the CPU's kernels, so one process holds both sides. With `--device cpu` the same
-//! program checks itself.
+//! An engine keeps f64 in host memory and computes it with the CPU's kernels, so one process holds both sides. With
+//! `--device cpu` the same program checks itself.
 
 mod compare;
 mod custom;

@@ -1,5 +1,5 @@
-//! Training steps and forward passes of an encoder with random weights over the batches of a file, which `peer.py` runs too. One line of
-//! JSON per workload, and for training where the time of a step goes.
+//! Training steps and forward passes of an encoder with random weights over the batches of a file, which `peer.py`
+//! runs too. One line of JSON per workload, and for training where the time of a step goes.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -51,8 +51,8 @@ impl Size {
         })
     }
 
-    /// Floating point operations of the products of one pass forward: per layer and token four of h x h and two of h x i, per layer
-    /// and pair of tokens 2 h multiply-adds.
+    /// Floating point operations of the products of one pass forward: per layer and token four of h x h and two of h
+    /// x i, per layer and pair of tokens 2 h multiply-adds.
     fn flops(&self, batch: &[usize]) -> f64 {
         let tokens: usize = batch.iter().sum();
         let pairs: usize = batch.iter().map(|len| len * len).sum();

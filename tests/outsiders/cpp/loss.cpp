@@ -1,5 +1,5 @@
-// The loss of the outsiders in C++17, against the headers alone: mean over all logits of squared difference to the one-hot label, written
-// with the same operations in the same order as its siblings in Rust and C.
+// The loss of the outsiders in C++17, against the headers alone: mean over all logits of squared difference to the
+// one-hot label, written with the same operations in the same order as its siblings in Rust and C.
 #include "easytransfer.hpp"
 
 using easytransfer::Map;

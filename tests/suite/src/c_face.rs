@@ -189,7 +189,8 @@ impl Face for CFace {
         let texts: Vec<CString> = texts.iter().map(|text| c(text)).collect::<Result<_, _>>()?;
         let pointers: Vec<*const c_char> = texts.iter().map(|text| text.as_ptr()).collect();
         let mut embedder = null_mut();
-        // SAFETY: the runtime is live, texts are NUL-terminated, the buffer has the length that is said, and the embedder is released once.
+        // SAFETY: the runtime is live, texts are NUL-terminated, the buffer has the length that is said, and the
+        // embedder is released once.
         unsafe {
             self.check(load(self.runtime, encoder.as_ptr(), null(), &mut embedder))?;
             let mut vectors = vec![0f32; texts.len() * width(embedder)];

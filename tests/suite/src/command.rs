@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::hosts::{Outcome, Scratch, run};
 use crate::places;
 
-/// A scratch folder with `encoder/` (one layer of width 32 without weights), `train.tsv` and `dev.tsv`, in which the command runs, so
-/// that relative names in messages are short.
+/// A scratch folder with `encoder/` (one layer of width 32 without weights), `train.tsv` and `dev.tsv`, in which the
+/// command runs, so that relative names in messages are short.
 pub struct Place(Scratch);
 
 impl Place {

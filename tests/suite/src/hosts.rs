@@ -17,7 +17,8 @@ impl Scratch {
         Scratch::within(&std::env::temp_dir(), &own)
     }
 
-    /// An empty folder in `place`, for instance `env!("CARGO_TARGET_TMPDIR")`: where a static one, which is never dropped, may stay.
+    /// An empty folder in `place`, for instance `env!("CARGO_TARGET_TMPDIR")`: where a static one, which is never
+    /// dropped, may stay.
     pub fn within(place: &Path, name: &str) -> Scratch {
         let path = place.join(name);
         let _ = fs::remove_dir_all(&path);
@@ -163,8 +164,8 @@ pub fn demo(name: &str) -> String {
     path.expect("the demo data is there").to_str().expect("the tree's path is UTF-8").to_owned()
 }
 
-/// Puts a library that offers one loss, called as the plugin is, under a manifest of its own: `folder/id/id.toml`. Answers with `folder`,
-/// which can stand in a search path.
+/// Puts a library that offers one loss, called as the plugin is, under a manifest of its own: `folder/id/id.toml`.
+/// Answers with `folder`, which can stand in a search path.
 pub fn install_loss(folder: &Path, id: &str, requires: &[&str], library: &Path) -> PathBuf {
     let place = folder.join(id);
     fs::create_dir_all(&place).expect("make the plugin's folder");

@@ -7,7 +7,8 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The shared data: `ET_SHARED`, else `../shared` beside the workspace. Panics when it is not there: without it nothing real is tested.
+/// The shared data: `ET_SHARED`, else `../shared` beside the workspace. Panics when it is not there: without it
+/// nothing real is tested.
 pub fn shared() -> PathBuf {
     let path = match std::env::var_os("ET_SHARED") {
         Some(path) => root().join(path),
@@ -22,7 +23,8 @@ pub fn parity() -> PathBuf {
     root().join("tests/parity")
 }
 
-/// The folder of the release build with the staged plugins: `ET_STAGED`, else `target/release`. Panics when nothing is staged there.
+/// The folder of the release build with the staged plugins: `ET_STAGED`, else `target/release`. Panics when nothing
+/// is staged there.
 pub fn staged() -> PathBuf {
     let path = match std::env::var_os("ET_STAGED") {
         Some(path) => root().join(path),

@@ -1,5 +1,5 @@
-//! The behaviour suite with loaded plugins on a loaded engine: the CPU engine as a library of its own, or the engine that
-//! `ET_TEST_ENGINE` names. Plugins and trainer must not notice.
+//! The behaviour suite with loaded plugins on a loaded engine: the CPU engine as a library of its own, or the engine
+//! that `ET_TEST_ENGINE` names. Plugins and trainer must not notice.
 
 use easytransfer::{Device, Runtime, RuntimeOptions};
 use easytransfer_tests::face::RustFace;

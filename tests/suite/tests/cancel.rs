@@ -1,5 +1,5 @@
-//! A run that is ended from the progress callback, in C and in C++, leaves a checkpoint and nothing half-written, and goes on from there
-//! to the same bytes as a run that nobody ended.
+//! A run that is ended from the progress callback, in C and in C++, leaves a checkpoint and nothing half-written, and
+//! goes on from there to the same bytes as a run that nobody ended.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The command line: training data that stay in memory or not, counted or not, give the same bytes; more data than memory train.
+//! The command line: training data that stay in memory or not, counted or not, give the same bytes; more data than
+//! memory train.
 
 use easytransfer_tests::command::Place;
 

@@ -1,4 +1,5 @@
-//! What the command says about devices, with drivers that are made up for it: which of driver, card and engine is missing.
+//! What the command says about devices, with drivers that are made up for it: which of driver, card and engine is
+//! missing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

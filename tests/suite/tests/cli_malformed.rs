@@ -5,7 +5,8 @@ use std::fs;
 use easytransfer_tests::command::Place;
 use easytransfer_tests::hosts::Outcome;
 
-/// Checks an outcome: exit code 2, one error line that has all `needles`, and nothing in the folder that was not there before.
+/// Checks an outcome: exit code 2, one error line that has all `needles`, and nothing in the folder that was not
+/// there before.
 fn refused(place: &Place, before: &[String], what: &str, outcome: &Outcome, needles: &[&str]) {
     assert_eq!(outcome.code, 2, "{what}: {}", outcome.stderr);
     let lines: Vec<&str> =

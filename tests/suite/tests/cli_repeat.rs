@@ -106,7 +106,8 @@ fn killed_at_any_time_the_run_resumes_to_the_same_bytes() {
         std::thread::sleep(Duration::from_millis(120 + delay));
         kill(&mut child);
         let is_finished = place.at("killed/easytransfer.json").exists();
-        // Killed between the two renames of a save, the checkpoint waits under its old name until the next run puts it back.
+        // Killed between the two renames of a save, the checkpoint waits under its old name until the next run puts
+        // it back.
         if place.at("killed/checkpoint").exists() {
             let step = checkpoint_step(&place, "killed", params);
             assert!(step >= last, "the checkpoint went back from step {last} to {step}");

@@ -1,4 +1,5 @@
-//! What a plugin in C++ throws is an error in the host that names plugin and callback; the process lives and nothing stays behind.
+//! What a plugin in C++ throws is an error in the host that names plugin and callback; the process lives and nothing
+//! stays behind.
 
 use std::fs;
 

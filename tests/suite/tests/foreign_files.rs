@@ -1,5 +1,5 @@
-//! Directories as other tools write them: the vectors are theirs, or an error names the file, the module and the key. Goldens and the
-//! script that makes them: `tests/parity/sentences`, `make_sentences.py`.
+//! Directories as other tools write them: the vectors are theirs, or an error names the file, the module and the key.
+//! Goldens and the script that makes them: `tests/parity/sentences`, `make_sentences.py`.
 
 use std::fs;
 use std::path::Path;

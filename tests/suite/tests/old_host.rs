@@ -1,5 +1,5 @@
-//! A plugin of today on an older host: every table of the engine is cut after each of its slots in turn, and behind the cut lies
-//! memory that cannot be read. The plugin works with what is there or says what it lacks.
+//! A plugin of today on an older host: every table of the engine is cut after each of its slots in turn, and behind
+//! the cut lies memory that cannot be read. The plugin works with what is there or says what it lacks.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::fs;
@@ -65,7 +65,8 @@ fn old_host() -> &'static et_host {
     }))
 }
 
-/// The first `size` bytes of a table, which then states that size, at the end of a page behind which nothing can be read.
+/// The first `size` bytes of a table, which then states that size, at the end of a page behind which nothing can be
+/// read.
 fn cut_table(table: *const c_void, size: usize) -> usize {
     // SAFETY: the memory is new; the copy ends where the second page, which nobody may touch, begins.
     unsafe {
@@ -98,7 +99,8 @@ fn taken(error: *mut et_error) -> Result<(), (i32, String)> {
     }
 }
 
-/// Loads the plugin of a folder on `host` and computes its loss. Errors: code and message, the code 0 when the loader refused.
+/// Loads the plugin of a folder on `host` and computes its loss. Errors: code and message, the code 0 when the loader
+/// refused.
 fn loss(
     host: &et_host,
     folder: &Path,
@@ -140,7 +142,8 @@ fn plugins(scratch: &Scratch) -> Vec<(&'static str, PathBuf)> {
     plugins
 }
 
-/// A copy of a plugin's folder: another file is another library with statics of its own, so it meets its host for the first time.
+/// A copy of a plugin's folder: another file is another library with statics of its own, so it meets its host for the
+/// first time.
 fn fresh(scratch: &Scratch, folder: &Path, index: usize) -> PathBuf {
     let copy = scratch.path().join(format!("copy-{index}"));
     fs::create_dir_all(&copy).unwrap();

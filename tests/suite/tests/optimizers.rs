@@ -1,4 +1,5 @@
-//! The optimizers of `plugins/optim-basic` make the steps of PyTorch's and transformers'; `tests/parity/make_optimizers.py` makes the golden.
+//! The optimizers of `plugins/optim-basic` make the steps of PyTorch's and transformers';
+//! `tests/parity/make_optimizers.py` makes the golden.
 
 use easytransfer::plugin::{Init, LoadedOptimizer, Params, Tensor};
 use easytransfer_tests::{linked, places};

@@ -1,5 +1,5 @@
-//! A panic in any callback of any kind of component is an error that names plugin and callback; the process lives, the instance is
-//! refused afterwards, and nothing that it held stays behind.
+//! A panic in any callback of any kind of component is an error that names plugin and callback; the process lives,
+//! the instance is refused afterwards, and nothing that it held stays behind.
 
 use easytransfer::plugin::abi::{ET_ERR_FAILED_PRECONDITION, ET_ERR_PANIC};
 use easytransfer::plugin::{
@@ -309,8 +309,8 @@ fn runtime() -> Runtime {
     runtime
 }
 
-/// Makes an instance that panics in `at`, runs `call`, and checks what came out of it; then again, which must be refused without
-/// running anything.
+/// Makes an instance that panics in `at`, runs `call`, and checks what came out of it; then again, which must be
+/// refused without running anything.
 fn expect_panic<T>(
     runtime: &Runtime,
     kind: &str,

@@ -1,5 +1,5 @@
-//! The CUDA engine on a card of paper (`paper/card.cpp`): its kernels run on the emulator, the driver and cuBLAS are stand-ins in host memory. Runs
-//! where `cargo xtask engine cuda` has built the engine; says so where it has not.
+//! The CUDA engine on a card of paper (`paper/card.cpp`): its kernels run on the emulator, the driver and cuBLAS are
+//! stand-ins in host memory. Runs where `cargo xtask engine cuda` has built the engine; says so where it has not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -143,7 +143,8 @@ fn report(text: &str) -> Value {
 #[test]
 fn operations_and_optimizers_compute_what_the_host_computes() {
     let Some(card) = Card::new("paper-ops") else { return };
-    // With memory of its own for every tensor, which the card fills with NaN first, and with memory that is used again.
+    // With memory of its own for every tensor, which the card fills with NaN first, and with memory that is used
+    // again.
     for (pool, arguments) in [
         ("1", &["optim"][..]),
         ("0", &["ops", "--precision", "f32"]),
@@ -219,7 +220,8 @@ fn a_full_card_says_who_holds_its_memory() {
     }
 }
 
-/// Not a check: how long the host takes to give a card a step of BERT-base. A card that needs less time for the step waits for the host.
+/// Not a check: how long the host takes to give a card a step of BERT-base. A card that needs less time for the step
+/// waits for the host.
 #[test]
 #[ignore = "a measurement"]
 fn time_of_the_host_for_a_step() {

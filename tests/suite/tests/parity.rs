@@ -266,8 +266,8 @@ fn gradients_and_adamw_steps_equal_transformers() {
                 loaded.params.find(own).unwrap().tensor().unwrap().to_vec::<f32>().unwrap();
             for (i, v) in integers(&expected["at"]).iter().zip(numbers(&expected[key])) {
                 let difference = (f64::from(values[*i as usize]) - v).abs();
-                // After the first step Adam divides a gradient by itself, so only entries whose sign is certain can be compared at 1e-6;
-                // the goldens sample entries well above rounding.
+                // After the first step Adam divides a gradient by itself, so only entries whose sign is certain can
+                // be compared at 1e-6; the goldens sample entries well above rounding.
                 assert!(
                     difference < 1e-6,
                     "{name}[{i}] {key}: {} expected {v}",

@@ -1,5 +1,5 @@
-//! Prediction in f32, bf16 and int8, from Rust and from the command line: near to each other, not the same, and independent of batches,
-//! windows and threads.
+//! Prediction in f32, bf16 and int8, from Rust and from the command line: near to each other, not the same, and
+//! independent of batches, windows and threads.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! A strategy that draws batches of its own and opens an optimizer: a run that was stopped and resumed ends with the same bytes.
+//! A strategy that draws batches of its own and opens an optimizer: a run that was stopped and resumed ends with the
+//! same bytes.
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! `cargo xtask new-plugin`: what it writes builds outside the workspace, passes its own tests, and is a plugin that `plugin check` accepts.
+//! `cargo xtask new-plugin`: what it writes builds outside the workspace, passes its own tests, and is a plugin that
+//! `plugin check` accepts.
 
 use std::fs;
 use std::path::{Path, PathBuf};

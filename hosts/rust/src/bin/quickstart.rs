@@ -1,5 +1,5 @@
-//! A training loop by hand, one line per step: plugins, model, batch, loss, gradients, freezing, optimizer. The encoder directory gives
-//! configuration and tokenizer; weights are random, so the numbers depend on the seed alone.
+//! A training loop by hand, one line per step: plugins, model, batch, loss, gradients, freezing, optimizer. The
+//! encoder directory gives configuration and tokenizer; weights are random, so the numbers depend on the seed alone.
 
 use std::process::ExitCode;
 

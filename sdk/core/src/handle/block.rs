@@ -1,6 +1,6 @@
-//! Memory and count of handles. A call that makes a tensor makes a handle, so both must cost a few nanoseconds: every thread
-//! keeps a short list of free blocks and a count of its own, and only the last of several references pays for an atomic
-//! operation on memory that others see.
+//! Memory and count of handles. A call that makes a tensor makes a handle, so both must cost a few nanoseconds: every
+//! thread keeps a short list of free blocks and a count of its own, and only the last of several references pays for
+//! an atomic operation on memory that others see.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -24,7 +24,8 @@ const KEPT_LEN: usize = 256;
 struct Header {
     /// References of all owners; 1 in a free block too, so that taking one writes nothing here.
     references: AtomicUsize,
-    /// While the block is free: the next free one. It lies before the object, whose tag therefore stays as it was left.
+    /// While the block is free: the next free one. It lies before the object, whose tag therefore stays as it was
+    /// left.
     next: Cell<*mut Header>,
 }
 
@@ -45,8 +46,8 @@ pub const fn is_small<T>() -> bool {
 
 /// What a thread keeps. Without a destructor, so that reaching it is one addition.
 struct Local {
-    /// References that callers took minus those that they gave back on this thread. Only this thread writes it, so plain loads and
-    /// stores do; any thread may read it.
+    /// References that callers took minus those that they gave back on this thread. Only this thread writes it, so
+    /// plain loads and stores do; any thread may read it.
     live: AtomicI64,
     free: Cell<*mut Header>,
     free_len: Cell<usize>,
@@ -56,8 +57,8 @@ struct Local {
 /// A thread's [`Local`] in the list of all.
 struct Listed(*const Local);
 
-// SAFETY: other threads read nothing but the atomic `live`, under the list's lock, and a thread leaves the list while its `Local`
-// still exists.
+// SAFETY: other threads read nothing but the atomic `live`, under the list's lock, and a thread leaves the list while
+// its `Local` still exists.
 unsafe impl Send for Listed {}
 
 static THREADS: Mutex<Vec<Listed>> = Mutex::new(Vec::new());
@@ -212,7 +213,8 @@ pub unsafe fn is_unique<T>(object: *const T) -> bool {
     unsafe { &(*block_of(object)).header.references }.load(Ordering::Acquire) == 1
 }
 
-/// One reference less; the last one drops the object in place and recycles the block. When the drop panics, the block is lost.
+/// One reference less; the last one drops the object in place and recycles the block. When the drop panics, the block
+/// is lost.
 ///
 /// # Safety
 /// `object` came from [`make`], as this type, and is alive, and the caller gives up its reference.
@@ -230,7 +232,8 @@ pub unsafe fn release<T>(object: *mut T) {
         fence(Ordering::Acquire);
         references.store(1, Ordering::Relaxed);
     }
-    // SAFETY: this was the last reference. The object may run code of its own, so nothing of this thread is borrowed meanwhile.
+    // SAFETY: this was the last reference. The object may run code of its own, so nothing of this thread is borrowed
+    // meanwhile.
     unsafe { ptr::drop_in_place(object) };
     with_local(|local| match local {
         Some(local) if Block::<T>::IS_SMALL && local.free_len.get() < KEPT_LEN => {

@@ -6,12 +6,13 @@ use std::ptr::NonNull;
 
 use super::{Handle, Tagged, block};
 
-/// A counted pointer, like `Arc`, to a value that lies in the block of a handle. Handing it to a caller as a handle of the type `H`, a
-/// transparent wrapper of it, moves and allocates nothing.
+/// A counted pointer, like `Arc`, to a value that lies in the block of a handle. Handing it to a caller as a handle
+/// of the type `H`, a transparent wrapper of it, moves and allocates nothing.
 #[repr(transparent)]
 pub(crate) struct Shared<T>(NonNull<Tagged<Owned<T>>>);
 
-/// What the block holds. It begins with a pointer to itself, so that a handle can be borrowed as the wrapper that it is.
+/// What the block holds. It begins with a pointer to itself, so that a handle can be borrowed as the wrapper that it
+/// is.
 #[repr(C)]
 struct Owned<T> {
     own: ManuallyDrop<Option<Shared<T>>>,

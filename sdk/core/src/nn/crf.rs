@@ -40,8 +40,8 @@ fn check(op: &'static str, emissions: &Tensor, scores: Scores<'_>) -> Result<(us
     Ok((rows, classes))
 }
 
-/// Mean over runs of the negative log likelihood (Lafferty et al. 2001) of tags [T] I64; 0 without runs. Errors: `SHAPE`, `DTYPE`,
-/// `INVALID_ARGUMENT` for a tag that is no class or bad starts.
+/// Mean over runs of the negative log likelihood (Lafferty et al. 2001) of tags [T] I64; 0 without runs. Errors:
+/// `SHAPE`, `DTYPE`, `INVALID_ARGUMENT` for a tag that is no class or bad starts.
 pub fn loss(
     emissions: &Tensor,
     tags: &Tensor,

@@ -61,8 +61,8 @@ pub fn linear(
     })
 }
 
-/// The layer of prediction: within an [`inference::PredictionScope`], unrecorded, with the value of a parameter as weight. `None` where it does
-/// not apply, and for shapes that do not fit, which the general way refuses.
+/// The layer of prediction: within an [`inference::PredictionScope`], unrecorded, with the value of a parameter as
+/// weight. `None` where it does not apply, and for shapes that do not fit, which the general way refuses.
 fn packed(
     x: &Tensor,
     weight: &Tensor,
@@ -217,8 +217,8 @@ fn typed<F: Direct>(
     })
 }
 
-/// Memory for what the activation of a layer keeps: its input where outputs are computed again from it, else its derivative, in
-/// half of the bits where the products of the backward pass round the gradient anyhow.
+/// Memory for what the activation of a layer keeps: its input where outputs are computed again from it, else its
+/// derivative, in half of the bits where the products of the backward pass round the gradient anyhow.
 fn take_kept<F: Direct>(shape: LinearShape) -> Kept<Vec<F>, Vec<f32>> {
     let len = shape.rows * shape.outputs;
     if recompute::is_cheap() {

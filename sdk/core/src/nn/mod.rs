@@ -1,7 +1,7 @@
 //! Fused operations with their gradients, over the kernels.
 //!
-//! The kernels know f32 and f64; f16 and bf16 are computed in f32 and cast back. Gradients of weights go straight into the memory of
-//! a parameter's gradient where there is one.
+//! The kernels know f32 and f64; f16 and bf16 are computed in f32 and cast back. Gradients of weights go straight
+//! into the memory of a parameter's gradient where there is one.
 
 pub mod attention;
 pub mod crf;
@@ -70,8 +70,9 @@ impl Direct for f32 {
 
 impl Direct for f64 {}
 
-/// Gives the gradient of input `index` as `f` writes it: straight into a leaf's memory, on top of a gradient that came before from
-/// another consumer, or into a new tensor of `shape`. `f` is called once, or not at all where no gradient is wanted.
+/// Gives the gradient of input `index` as `f` writes it: straight into a leaf's memory, on top of a gradient that
+/// came before from another consumer, or into a new tensor of `shape`. `f` is called once, or not at all where no
+/// gradient is wanted.
 pub(crate) fn give_written<F: Direct>(
     pass: &mut Pass<'_>,
     index: usize,
@@ -140,8 +141,8 @@ pub(crate) fn owned<F: Real>(grad: Value) -> Result<Value> {
     Ok(Value::new(storage::tensor_from_vec(copy, grad.dims().to_vec())?))
 }
 
-/// Runs `f` on inputs of one type that the kernels know; `f` is told whether that is f64. Other floating point types go through
-/// f32. Errors: `DTYPE` for integers and when types differ.
+/// Runs `f` on inputs of one type that the kernels know; `f` is told whether that is f64. Other floating point types
+/// go through f32. Errors: `DTYPE` for integers and when types differ.
 pub(crate) fn by_dtype(
     op: &str,
     inputs: &[Option<&Tensor>],

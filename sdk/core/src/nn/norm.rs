@@ -44,8 +44,8 @@ fn check_epsilon(op: &str, epsilon: f64) -> Result<()> {
     Ok(())
 }
 
-/// gamma (h - mean) / sqrt(var + epsilon) + beta with h = residual + dropout(x) (Ba et al. 2016). Errors: `SHAPE`, `DTYPE`,
-/// `INVALID_ARGUMENT`.
+/// gamma (h - mean) / sqrt(var + epsilon) + beta with h = residual + dropout(x) (Ba et al. 2016). Errors: `SHAPE`,
+/// `DTYPE`, `INVALID_ARGUMENT`.
 pub fn layer_norm(args: LayerNorm<'_>) -> Result<Tensor> {
     const OP: &str = "layer_norm";
     check_epsilon(OP, args.epsilon)?;
@@ -228,8 +228,8 @@ fn typed_rms_norm<F: Direct>(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result
     }))
 }
 
-/// Each element dropped with probability `p`, the rest divided by 1 - p; the identity without `rng`. Errors: `INVALID_ARGUMENT`
-/// when `p` is outside [0, 1), `DTYPE`.
+/// Each element dropped with probability `p`, the rest divided by 1 - p; the identity without `rng`. Errors:
+/// `INVALID_ARGUMENT` when `p` is outside [0, 1), `DTYPE`.
 pub fn dropout(x: &Tensor, p: f64, rng: Option<&Rng>) -> Result<Tensor> {
     by_dtype("dropout", &[Some(x)], |inputs, double| {
         let x = given(inputs, 0)?;

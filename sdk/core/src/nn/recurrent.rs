@@ -34,8 +34,9 @@ impl Kind {
     }
 }
 
-/// LSTM over runs (Hochreiter and Schmidhuber 1997; gates i, f, g, o): x [T, i] and the weights w_ih [4 h, i], w_hh [4 h, h], b_ih
-/// [4 h], b_hh [4 h] -> [T, h]; `reverse` reads each run from its end. Errors: `SHAPE`, `DTYPE`, `INVALID_ARGUMENT` for bad starts.
+/// LSTM over runs (Hochreiter and Schmidhuber 1997; gates i, f, g, o): x [T, i] and the weights w_ih [4 h, i], w_hh
+/// [4 h, h], b_ih [4 h], b_hh [4 h] -> [T, h]; `reverse` reads each run from its end. Errors: `SHAPE`, `DTYPE`,
+/// `INVALID_ARGUMENT` for bad starts.
 pub fn lstm(x: &Tensor, weights: [&Tensor; 4], starts: &Tensor, reverse: bool) -> Result<Tensor> {
     layer(Kind::Lstm, x, weights, starts, reverse)
 }

@@ -34,7 +34,8 @@ fn matrix(op: &str, x: &Tensor) -> Result<(usize, usize)> {
     }
 }
 
-/// One vector per run, x [T, h] -> [B, h]; an empty run gives zeros. Errors: `SHAPE`, `DTYPE`, `INVALID_ARGUMENT` for bad starts.
+/// One vector per run, x [T, h] -> [B, h]; an empty run gives zeros. Errors: `SHAPE`, `DTYPE`, `INVALID_ARGUMENT` for
+/// bad starts.
 pub fn pool(x: &Tensor, starts: &Tensor, kind: Pool) -> Result<Tensor> {
     let (rows, _) = matrix("pool", x)?;
     let starts = run_starts("pool", "starts", starts, rows)?;
@@ -153,8 +154,8 @@ impl Move {
     }
 }
 
-/// 1-D convolution within each run, zero padding that keeps lengths: x [T, i], weight [o, i, k], bias [o] -> [T, o]. Errors as for
-/// [`pool`].
+/// 1-D convolution within each run, zero padding that keeps lengths: x [T, i], weight [o, i, k], bias [o] -> [T, o].
+/// Errors as for [`pool`].
 pub fn conv1d(
     x: &Tensor,
     weight: &Tensor,

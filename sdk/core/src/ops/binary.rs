@@ -40,8 +40,8 @@ fn has_zero(x: &Raw) -> Result<bool> {
     })
 }
 
-/// Sum or difference of two tensors of one shape that are kept in the same fewer bits, as residual connections make them; it is kept so too,
-/// rounded once. `None` for anything else.
+/// Sum or difference of two tensors of one shape that are kept in the same fewer bits, as residual connections make
+/// them; it is kept so too, rounded once. `None` for anything else.
 fn narrow_sum(op: i32, name: &'static str, a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
     let (va, vb) = (a.stored(), b.stored());
     let fits = a.is_narrow() && b.is_narrow() && va.dtype() == vb.dtype() && a.dims() == b.dims();

@@ -32,7 +32,8 @@ fn from_bytes<T: Plain>(bytes: &[u8], shape: &[usize], len: usize) -> Result<Raw
     storage::tensor_from_vec(data, shape.to_vec())
 }
 
-/// A tensor made of row-major bytes in this machine's order. Errors: `SHAPE` when there are more or fewer than `shape` needs.
+/// A tensor made of row-major bytes in this machine's order. Errors: `SHAPE` when there are more or fewer than
+/// `shape` needs.
 pub fn from_data(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Tensor> {
     let len = shape_len("from_data", shape)?;
     let expected = len * dtype.size_in_bytes();

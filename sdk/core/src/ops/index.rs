@@ -102,7 +102,8 @@ pub fn gather(x: &Tensor, axis: i64, index: &Tensor) -> Result<Tensor> {
     }))
 }
 
-/// `x` with entry `i` of `source` added at `index[i]` (I64, rank 1) on one axis. Errors as for [`index_select`], `SHAPE`, `DTYPE`.
+/// `x` with entry `i` of `source` added at `index[i]` (I64, rank 1) on one axis. Errors as for [`index_select`],
+/// `SHAPE`, `DTYPE`.
 pub fn index_add(x: &Tensor, axis: i64, index: &Tensor, source: &Tensor) -> Result<Tensor> {
     const OP: &str = "index_add";
     let rank = x.dims().len();

@@ -1,7 +1,7 @@
 //! Fine-grained operations, each with its gradient.
 //!
-//! Values come from candle where candle is right, and from the kernels or from here where it is not. Every function takes and
-//! returns [`Tensor`](crate::tensor::Tensor)s and records itself when an input is tracked.
+//! Values come from candle where candle is right, and from the kernels or from here where it is not. Every function
+//! takes and returns [`Tensor`](crate::tensor::Tensor)s and records itself when an input is tracked.
 
 pub mod binary;
 pub mod create;

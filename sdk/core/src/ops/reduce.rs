@@ -26,8 +26,8 @@ pub fn name(op: i32) -> Result<&'static str> {
     })
 }
 
-/// Applies an `ET_REDUCE_` operation over `axes`, over all when there are none. Errors: `INVALID_ARGUMENT` for an unknown or
-/// repeated axis or no elements to choose from, `DTYPE` for the mean of integers.
+/// Applies an `ET_REDUCE_` operation over `axes`, over all when there are none. Errors: `INVALID_ARGUMENT` for an
+/// unknown or repeated axis or no elements to choose from, `DTYPE` for the mean of integers.
 pub fn reduce(op: i32, x: &Tensor, axes: &[i64], keep_axes: bool) -> Result<Tensor> {
     let name = name(op)?;
     let rank = x.dims().len();

@@ -67,7 +67,8 @@ fn activation_of(op: i32) -> Option<Activation> {
     })
 }
 
-/// Applies an `ET_UNARY_` operation. Integers know neg (I64), abs, sign, sqr and relu. Errors: `INVALID_ARGUMENT`, `DTYPE`.
+/// Applies an `ET_UNARY_` operation. Integers know neg (I64), abs, sign, sqr and relu. Errors: `INVALID_ARGUMENT`,
+/// `DTYPE`.
 pub fn unary(op: i32, x: &Tensor) -> Result<Tensor> {
     let name = name(op)?;
     if x.dtype().is_int() {

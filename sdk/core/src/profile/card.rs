@@ -1,5 +1,6 @@
-//! Times of a card in a recording. A card computes behind the host, so the host's clock says when work was put on the stream; two marks on
-//! the stream around a span say how long the card took, gaps in which it had nothing to do included.
+//! Times of a card in a recording. A card computes behind the host, so the host's clock says when work was put on the
+//! stream; two marks on the stream around a span say how long the card took, gaps in which it had nothing to do
+//! included.
 
 use super::Key;
 use crate::device::{self, Mark};

@@ -1,7 +1,8 @@
 //! Arithmetic of the operations, from their shapes.
 //!
-//! Products count two operations per multiplication and addition. What is no product counts nominal operations per element, so
-//! that its rate can be compared with itself, not with the machine's peak. What a backward pass computes again is not counted.
+//! Products count two operations per multiplication and addition. What is no product counts nominal operations per
+//! element, so that its rate can be compared with itself, not with the machine's peak. What a backward pass computes
+//! again is not counted.
 
 /// Splits shapes that lie one after the other, each as its number of axes and its extents.
 pub fn shapes(mut dims: &[u32]) -> Vec<&[u32]> {
@@ -44,8 +45,8 @@ pub fn forward(op: &str, shapes: &[&[u32]]) -> f64 {
     }
 }
 
-/// Operations of the backward computation of one whose forward computation has `forward`; products only where a gradient is
-/// wanted.
+/// Operations of the backward computation of one whose forward computation has `forward`; products only where a
+/// gradient is wanted.
 pub fn backward(op: &str, forward: f64, first: bool, second: bool) -> f64 {
     match op {
         "linear" | "matmul" => forward * f64::from(u8::from(first) + u8::from(second)),

@@ -53,8 +53,9 @@ fn rate(flop: f64, nanos: u64) -> f64 {
     (flop / nanos as f64 * 100.0).round() / 100.0
 }
 
-/// The recording as the JSON array of the Trace Event Format, which chrome://tracing and Perfetto read: complete events in the
-/// order of their begin with `args` shapes, flop, gflops and on a card `card_us`, and a name for each thread.
+/// The recording as the JSON array of the Trace Event Format, which chrome://tracing and Perfetto read: complete
+/// events in the order of their begin with `args` shapes, flop, gflops and on a card `card_us`, and a name for each
+/// thread.
 pub fn trace() -> Vec<u8> {
     let threads = lock(&THREADS);
     let began = BEGAN.load(Ordering::SeqCst);
@@ -86,9 +87,9 @@ pub fn trace() -> Vec<u8> {
     out
 }
 
-/// The recording in sums, as JSON: `seconds`, `events` (kept), `dropped`, and `ops`, an array by falling own time of `name`,
-/// `category`, `calls`, `self_ms` (without what ran inside), `total_ms` and `flop`, and where a card computes its own time `card_ms`. Sums
-/// hold what the trace had to drop too.
+/// The recording in sums, as JSON: `seconds`, `events` (kept), `dropped`, and `ops`, an array by falling own time of
+/// `name`, `category`, `calls`, `self_ms` (without what ran inside), `total_ms` and `flop`, and where a card computes
+/// its own time `card_ms`. Sums hold what the trace had to drop too.
 pub fn summary() -> Value {
     let mut sums: BTreeMap<Key, Total> = BTreeMap::new();
     for thread in lock(&THREADS).iter() {

@@ -55,8 +55,8 @@ pub fn table() -> &'static et_host_nn {
 macro_rules! slot {
     ($name:ident ($($all:ident: $type:ty),*) [$($tensor:ident),*] [$($optional:ident),*] $body:expr) => {
         unsafe extern "C" fn $name($($all: $type,)* result: *mut *mut et_tensor) -> *mut et_error {
-            // SAFETY: the boundary's contract: live handles or NULL where allowed, arrays as long as the slot says, a writable
-            // out pointer.
+            // SAFETY: the boundary's contract: live handles or NULL where allowed, arrays as long as the slot says, a
+            // writable out pointer.
             guard(|| unsafe {
                 $(let $tensor = borrow::<Tensor>($tensor)
                     .map_err(|error| error.context(concat!(stringify!($name), ": ", stringify!($tensor))))?;)*

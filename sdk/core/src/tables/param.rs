@@ -181,8 +181,8 @@ unsafe extern "C" fn scope_param(
         if init.is_null() || result.is_null() {
             fail!(ET_ERR_INVALID_ARGUMENT, "scope_param: the start or the out pointer is NULL");
         }
-        // SAFETY: the boundary's contract: a live scope, readable text, `rank` extents, a readable start and a writable out
-        // pointer.
+        // SAFETY: the boundary's contract: a live scope, readable text, `rank` extents, a readable start and a
+        // writable out pointer.
         unsafe {
             let shape = slice_from(shape, rank)?;
             out(result, borrow::<Scope>(scope)?.param(str_from(name)?, shape, init.read())?)

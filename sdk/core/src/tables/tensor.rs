@@ -69,8 +69,8 @@ pub(super) unsafe fn tensors<'a>(
 
 type T = *const et_tensor;
 
-/// Defines a slot that makes one tensor. Arguments of the first list are tensors whose elements the operation reads as they are kept, of
-/// the second tensors that it reads in their own type. `named f(op)` says what an opcode means.
+/// Defines a slot that makes one tensor. Arguments of the first list are tensors whose elements the operation reads
+/// as they are kept, of the second tensors that it reads in their own type. `named f(op)` says what an opcode means.
 macro_rules! slot {
     ($name:ident ($($all:ident: $type:ty),*) [$($stored:ident),*] [$($wide:ident),*] $(named $naming:ident :: $of:ident ($op:ident))?, $body:expr) => {
         unsafe extern "C" fn $name($($all: $type,)* result: *mut *mut et_tensor) -> *mut et_error {

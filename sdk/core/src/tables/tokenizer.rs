@@ -120,7 +120,8 @@ unsafe extern "C" fn encode(
 ) -> *mut et_error {
     let _span = crate::profile::work("encode");
     guard(|| {
-        // SAFETY: the boundary's contract: a live tokenizer, readable texts, options or NULL, and a writable out pointer.
+        // SAFETY: the boundary's contract: a live tokenizer, readable texts, options or NULL, and a writable out
+        // pointer.
         unsafe {
             let pair = if pair.is_null() { None } else { Some(str_from(pair.read())?) };
             let options = options_from(options)?;

@@ -246,7 +246,8 @@ fn weigh(y: &[f64]) -> f64 {
     y.iter().zip(noise(y.len(), 77)).map(|(y, w)| y * w).sum()
 }
 
-/// Compares gradients with central differences in f64, for contiguous and for strided inputs, and the f32 result with the f64 one.
+/// Compares gradients with central differences in f64, for contiguous and for strided inputs, and the f32 result with
+/// the f64 one.
 pub fn check_gradients(name: &str, inputs: &[(&[usize], Vec<f64>)], f: impl Fn(&[&T]) -> Answer) {
     let value = |data: &[Vec<f64>]| {
         let tensors: Vec<T> =

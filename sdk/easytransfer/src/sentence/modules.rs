@@ -209,7 +209,8 @@ pub fn transformer(folder: &Path, recipe: &mut Recipe, listed: bool) -> Result<(
     Ok(())
 }
 
-/// Most tokens of a text, as far as the files say: those of the call, of the module, of the tokenizer. The model has a limit of its own.
+/// Most tokens of a text, as far as the files say: those of the call, of the module, of the tokenizer. The model has
+/// a limit of its own.
 fn max_length(config: &Config, folder: &Path, listed: bool) -> Result<Option<u64>> {
     let positive = |key: &str, value: &Value| -> Result<Option<u64>> {
         match value {

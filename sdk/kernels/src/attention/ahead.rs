@@ -1,7 +1,8 @@
 //! Asking for the next head's rows while this one's are multiplied.
 //!
-//! A head's rows are short pieces, far apart, of matrices that are larger than the caches: the processor foresees none of them, and
-//! waiting for them costs up to a third of the time. So every product asks for some after each of its tiles.
+//! A head's rows are short pieces, far apart, of matrices that are larger than the caches: the processor foresees
+//! none of them, and waiting for them costs up to a third of the time. So every product asks for some after each of
+//! its tiles.
 
 use std::marker::PhantomData;
 use std::ops::Range;

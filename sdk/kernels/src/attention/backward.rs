@@ -1,5 +1,6 @@
-//! Attention over runs, backward: the probabilities are made again, tile by tile, from the saved logarithms of their sums (Dao,
-//! "FlashAttention-2", 2023, algorithm 2), and dropout's decisions from their counters unless the forward pass kept them.
+//! Attention over runs, backward: the probabilities are made again, tile by tile, from the saved logarithms of their
+//! sums (Dao, "FlashAttention-2", 2023, algorithm 2), and dropout's decisions from their counters unless the forward
+//! pass kept them.
 
 #[cfg(test)]
 mod tests;
@@ -350,8 +351,8 @@ impl<'a, F: Float, const TERMS: bool> Item<'a, F, TERMS> {
         let (stride, panel) = (tile.stride(), panel_cols::<F>());
         let start = |add| if add { F::ONE } else { F::ZERO };
         let mut gradient = |factor, weights: &[F], x: &Rows<'_, F>, out: &SharedRows<'_, F>| {
-            // SAFETY: the tile has a row of `stride` numbers for every key; the blocks were checked to lie within their matrices,
-            // and nobody else uses this head's part of the gradients.
+            // SAFETY: the tile has a row of `stride` numbers for every key; the blocks were checked to lie within
+            // their matrices, and nobody else uses this head's part of the gradients.
             unsafe {
                 product(
                     [tile.keys, head_size, tile.queries],

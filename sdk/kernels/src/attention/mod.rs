@@ -1,8 +1,9 @@
-//! Multi-head scaled dot product attention over runs of tokens, forward (Vaswani et al., "Attention is all you need", 2017).
+//! Multi-head scaled dot product attention over runs of tokens, forward (Vaswani et al., "Attention is all you need",
+//! 2017).
 //!
-//! Computed tile by tile with a running maximum and sum (Dao, "FlashAttention-2", 2023): no matrix of all scores exists, and a
-//! run that fits one tile is never rescaled.
-//! The size of a tile and the order of all sums depend on the lengths of the run only, never on the threads.
+//! Computed tile by tile with a running maximum and sum (Dao, "FlashAttention-2", 2023): no matrix of all scores
+//! exists, and a run that fits one tile is never rescaled. The size of a tile and the order of all sums depend on the
+//! lengths of the run only, never on the threads.
 
 mod ahead;
 pub mod backward;
@@ -41,14 +42,16 @@ pub struct AttentionOutputs<'a, F> {
     pub o: &'a mut [F],
     /// Logarithms [Tq, heads] of the sums of the exponentials of a row's scores, which the backward pass needs.
     pub lse: &'a mut [F],
-    /// Room for dropout's decisions, [`AttentionShape::decisions_len`] words, of which the backward pass then need not make them again.
+    /// Room for dropout's decisions, [`AttentionShape::decisions_len`] words, of which the backward pass then need
+    /// not make them again.
     pub decisions: Option<&'a mut [u16]>,
 }
 
 /// Attention: for each head, `o = dropout(softmax(scale q k^T)) v` within each run.
 ///
-/// `q` is [Tq, H], `k` and `v` are [Tk, H], each with its own row stride, so they may be thirds of one [T, 3 H] buffer. A query
-/// without keys gives zeros (and -infinity in `lse`). For the random numbers of dropout see [`AttentionShape::dropout_elements`].
+/// `q` is [Tq, H], `k` and `v` are [Tk, H], each with its own row stride, so they may be thirds of one [T, 3 H]
+/// buffer. A query without keys gives zeros (and -infinity in `lse`). For the random numbers of dropout see
+/// [`AttentionShape::dropout_elements`].
 ///
 /// # Errors
 /// If the slices do not fit the shape, or the shape is not sound (no heads, bad starts, scale not finite).
@@ -266,8 +269,8 @@ impl<F: Float, const TERMS: bool> Item<'_, '_, F, TERMS> {
                 let corrections = &state.correction[..rows.len()];
                 multiply_rows(self.o, rows.start, columns.clone(), corrections);
             }
-            // SAFETY: the tile has a row of `stride` scores for every key; the other blocks are checked to lie within their
-            // matrices, and nobody else uses this head's part of `o`.
+            // SAFETY: the tile has a row of `stride` scores for every key; the other blocks are checked to lie within
+            // their matrices, and nobody else uses this head's part of `o`.
             unsafe {
                 product(
                     [rows.len(), head_size, tile.keys],
@@ -309,8 +312,8 @@ fn pack_queries<F: Float>(x: &Rows<'_, F>, [rows, cols]: [usize; 2], out: &mut [
     pack_panels(matrix.expect("the rows were checked"), out);
 }
 
-/// Writes `factor` times the inner products of a tile: a row for every key, whose `cols` numbers are in `x`, and a column for every
-/// packed query.
+/// Writes `factor` times the inner products of a tile: a row for every key, whose `cols` numbers are in `x`, and a
+/// column for every packed query.
 fn scores_of<F: Float>(
     tile: &Tile,
     factor: F,

@@ -1,5 +1,5 @@
-//! Attention and its gradients by plain loops in `f64`, and the kernels compared with them at every instruction set, over lengths
-//! around the edges of vectors and tiles.
+//! Attention and its gradients by plain loops in `f64`, and the kernels compared with them at every instruction set,
+//! over lengths around the edges of vectors and tiles.
 
 use crate::attention::backward::{AttentionGradients, AttentionSaved, attention_backward};
 use crate::attention::{AttentionOutputs, AttentionShape, attention_forward};

@@ -8,7 +8,8 @@ use crate::philox::Dropout;
 use crate::runs::run_ranges;
 use crate::{KernelError, Result, check_len};
 
-/// What attention computes: H = `heads * head_size` columns, of which head `h` has `h * head_size..(h + 1) * head_size`.
+/// What attention computes: H = `heads * head_size` columns, of which head `h` has `h * head_size..(h + 1) *
+/// head_size`.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionShape<'a> {
     /// Number of heads, at least 1.
@@ -17,7 +18,8 @@ pub struct AttentionShape<'a> {
     pub head_size: usize,
     /// Cumulative lengths [B + 1] of the runs of queries; ends with Tq.
     pub query_starts: &'a [i64],
-    /// Cumulative lengths [B + 1] of the runs of keys and values; ends with Tk. Queries of run `b` see the keys of run `b`.
+    /// Cumulative lengths [B + 1] of the runs of keys and values; ends with Tk. Queries of run `b` see the keys of
+    /// run `b`.
     pub key_starts: &'a [i64],
     /// Whether query `i` of a run with `lq` queries and `lk` keys sees only the keys `j <= i + lk - lq`.
     pub causal: bool,
@@ -72,16 +74,16 @@ impl AttentionShape<'_> {
         head * self.head_size..(head + 1) * self.head_size
     }
 
-    /// Elements between two rows of probabilities in the stream of random numbers: the length of the longest run of keys,
-    /// rounded up to a multiple of 4, so that every row begins with a block of Philox.
+    /// Elements between two rows of probabilities in the stream of random numbers: the length of the longest run of
+    /// keys, rounded up to a multiple of 4, so that every row begins with a block of Philox.
     fn dropout_row_len(&self) -> usize {
         let lengths = self.key_starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
         (lengths.max().unwrap_or(0).max(0) as usize).next_multiple_of(4)
     }
 
-    /// Elements of the stream that dropout uses: the caller's next offset is this much further on. The probability of head
-    /// `h`, query row `t` (of all Tq) and key `j` (of its run) uses element `(t * heads + h) * m + j`, where `m` is the length of the
-    /// longest run of keys, rounded up to a multiple of 4.
+    /// Elements of the stream that dropout uses: the caller's next offset is this much further on. The probability of
+    /// head `h`, query row `t` (of all Tq) and key `j` (of its run) uses element `(t * heads + h) * m + j`, where `m`
+    /// is the length of the longest run of keys, rounded up to a multiple of 4.
     pub fn dropout_elements(&self) -> u64 {
         let rows = self.query_starts.last().copied().unwrap_or(0).max(0) as u64;
         rows * self.heads as u64 * self.dropout_row_len() as u64
@@ -159,8 +161,8 @@ impl AttentionShape<'_> {
         tiles.map(|tile| tile.keep_len()).sum()
     }
 
-    /// Words of 16 decisions that a forward pass with dropout can leave to the backward pass: one bit for every query, key of its run
-    /// and head, up to rounding. Errors: as the passes.
+    /// Words of 16 decisions that a forward pass with dropout can leave to the backward pass: one bit for every
+    /// query, key of its run and head, up to rounding. Errors: as the passes.
     pub fn decisions_len(&self) -> Result<usize> {
         self.decisions_len_within(None)
     }

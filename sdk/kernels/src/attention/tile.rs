@@ -1,7 +1,8 @@
 //! What attention does with a tile of scores between its products: the running softmax and its gradient.
 //!
-//! A tile lies transposed, a row per key and a column per query: sixteen neighbouring queries are one vector, so maxima and sums
-//! over keys need no step across lanes. Columns beyond the last query hold anything and are nobody's input.
+//! A tile lies transposed, a row per key and a column per query: sixteen neighbouring queries are one vector, so
+//! maxima and sums over keys need no step across lanes. Columns beyond the last query hold anything and are nobody's
+//! input.
 
 use std::ops::Range;
 
@@ -88,8 +89,8 @@ pub(super) struct Softmax<'a, F> {
 }
 
 by_level! {
-    /// Replaces the scores of a tile by exp(score - largest), or zero where a decision (if there are any) drops them. `first` says
-    /// that the softmax knows nothing yet.
+    /// Replaces the scores of a tile by exp(score - largest), or zero where a decision (if there are any) drops them.
+    /// `first` says that the softmax knows nothing yet.
     pub(super) fn softmax_tile<F, L>(
         tile: &Tile, scores: &mut [F], keep: &[u16], state: &mut Softmax<'_, F>, first: bool,
     ) {
@@ -106,7 +107,8 @@ by_level! {
                 let place = scores.as_mut_ptr().add(column);
                 let lowest = L::splat(F::NEG_INFINITY);
                 let before = if first { lowest } else { L::load(largest) };
-                // Four chains, because one would wait for each maximum. A NaN is passed over here and makes the sum NaN.
+                // Four chains, because one would wait for each maximum. A NaN is passed over here and makes the sum
+                // NaN.
                 let mut tops = [before, lowest, lowest, lowest];
                 if tile.causal_shift.is_some() {
                     for key in 0..keys {
@@ -126,7 +128,8 @@ by_level! {
                     }
                 }
                 let top = tops[0].max(tops[1]).max(tops[2].max(tops[3]));
-                // Queries that have seen no key have the largest score minus infinity, from which nothing can be subtracted.
+                // Queries that have seen no key have the largest score minus infinity, from which nothing can be
+                // subtracted.
                 let shift = top.max(L::splat(F::from_f64(-1e30)));
                 let mut total = L::splat(F::ZERO);
                 for key in 0..keys {
@@ -152,8 +155,8 @@ by_level! {
         }
     }
 
-    /// From scores and from the gradients of the weights: `scores` becomes the probabilities that no decision drops, `dscores` the
-    /// gradient of the scores, `p (dweight - delta)`, with `dweight` zero where dropped.
+    /// From scores and from the gradients of the weights: `scores` becomes the probabilities that no decision drops,
+    /// `dscores` the gradient of the scores, `p (dweight - delta)`, with `dweight` zero where dropped.
     pub(super) fn gradient_tile<F, L>(
         tile: &Tile, scores: &mut [F], dscores: &mut [F], keep: &[u16], lse: &[F], delta: &[F],
     ) {
@@ -207,8 +210,9 @@ by_level! {
 }
 
 multiversion! {
-    /// From what the softmax of some queries found, the factors (dropout's `scale` over the sum) of their weighted values, written
-    /// to `sum`, and the logarithms of the sums of exp(score), written to `largest`. A query without keys gets zero and -infinity.
+    /// From what the softmax of some queries found, the factors (dropout's `scale` over the sum) of their weighted
+    /// values, written to `sum`, and the logarithms of the sums of exp(score), written to `largest`. A query without
+    /// keys gets zero and -infinity.
     pub(super) fn finish_softmax<F: Float>(scale: F, largest: &mut [F], sum: &mut [F]) {
         for (largest, sum) in largest.iter_mut().zip(sum) {
             let empty = *sum == F::ZERO;

@@ -17,8 +17,8 @@ use super::pack::{ALIGN_SLACK, Lines, align};
 
 /// Most steps of k in one pass: a row tile of A then fits the first-level cache.
 const K_BLOCK: usize = 384;
-/// Most words of B that a task takes at one time: they fit the second-level cache. So many columns are a task's, and A's tiles are
-/// read (and packed) once for them.
+/// Most words of B that a task takes at one time: they fit the second-level cache. So many columns are a task's, and
+/// A's tiles are read (and packed) once for them.
 const TASK_WORDS: usize = 384 * K_BLOCK;
 /// Elements of packed B (and of packed A) that are in work at one time.
 const PACKED_LEN: usize = 1 << 20;

@@ -5,8 +5,8 @@
 //! time. Every element of the result is one sum over k in ascending order, whatever the tile's size,
 //! so results depend neither on how a product is cut into tiles nor on the number of threads.
 //!
-//! Products in bfloat16 round while they pack. Where the processor multiplies pairs of bfloat16 (AVX512_BF16), a word of
-//! packed lines is two steps of k, and a tile then takes both at once; elsewhere it is a rounded element.
+//! Products in bfloat16 round while they pack. Where the processor multiplies pairs of bfloat16 (AVX512_BF16), a word
+//! of packed lines is two steps of k, and a tile then takes both at once; elsewhere it is a rounded element.
 
 use std::any::TypeId;
 
@@ -253,7 +253,8 @@ mod x86 {
         };
     }
 
-    /// Defines the kernel of a tile and those of its row counts. `$step` adds the product of two vectors of words to sums.
+    /// Defines the kernel of a tile and those of its row counts. `$step` adds the product of two vectors of words to
+    /// sums.
     macro_rules! wide_tile {
         ($tile:ident, $rows:ident, $features:literal, $step:expr) => {
         #[target_feature(enable = $features)]

@@ -122,8 +122,8 @@ impl<'a, F: Float> Matrix<'a, F> {
         }
     }
 
-    /// With `bf16`, products with a matrix that has it too round elements of f32 to bfloat16 (to nearest even) and sum in f32. Elements
-    /// of f64 stay as they are.
+    /// With `bf16`, products with a matrix that has it too round elements of f32 to bfloat16 (to nearest even) and
+    /// sum in f32. Elements of f64 stay as they are.
     pub fn in_bf16(self, bf16: bool) -> Self {
         Self { bf16, ..self }
     }

@@ -43,12 +43,12 @@ impl<F: Float> Lines<F> {
         Self { data, ..self }
     }
 
-    /// out[p * width + line] = word (line, p) for `lines` lines, at most `width`, and `k` steps; for lines up to `width` that there
-    /// are not, zero or what stood there, which no product reads. A word is what the kernel says.
+    /// out[p * width + line] = word (line, p) for `lines` lines, at most `width`, and `k` steps; for lines up to
+    /// `width` that there are not, zero or what stood there, which no product reads. A word is what the kernel says.
     ///
     /// # Safety
-    /// The lines' elements can be read, `k * width` elements (half of them, rounded up to whole words, for pairs) can be written at
-    /// `out`, and they do not overlap.
+    /// The lines' elements can be read, `k * width` elements (half of them, rounded up to whole words, for pairs) can
+    /// be written at `out`, and they do not overlap.
     pub(super) unsafe fn pack(
         self,
         kernel: &Kernel<F>,
@@ -194,7 +194,8 @@ impl<F: Float> Lines<F> {
 /// Pairs of steps of lines of any strides.
 ///
 /// # Safety
-/// `lines` lines of `k` elements with the strides of [line, step] can be read and as many words written at each pair of steps.
+/// `lines` lines of `k` elements with the strides of [line, step] can be read and as many words written at each pair
+/// of steps.
 unsafe fn pairs(
     source: *const f32,
     (line_stride, k_stride): (usize, usize),
@@ -269,12 +270,12 @@ mod avx512 {
         unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
     }
 
-    /// Pairs of steps whose lines are neighbours: word (line, p) of the steps 2 p and 2 p + 1 goes to out[p * width + line], zero for
-    /// the lines from `lines` to 16.
+    /// Pairs of steps whose lines are neighbours: word (line, p) of the steps 2 p and 2 p + 1 goes to out[p * width +
+    /// line], zero for the lines from `lines` to 16.
     ///
     /// # Safety
-    /// The processor has AVX512_BF16; `lines` neighbours can be read at each of `k` steps, `stride` apart, and 16 words written at
-    /// every pair of steps.
+    /// The processor has AVX512_BF16; `lines` neighbours can be read at each of `k` steps, `stride` apart, and 16
+    /// words written at every pair of steps.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(super) unsafe fn pairs_of_steps(
         source: *const f32,
@@ -311,7 +312,8 @@ mod avx512 {
     /// The same for lines whose steps are neighbours, the lines being `stride` apart.
     ///
     /// # Safety
-    /// The processor has AVX512_BF16; `lines` lines of `k` elements can be read and 16 words written at every pair of steps.
+    /// The processor has AVX512_BF16; `lines` lines of `k` elements can be read and 16 words written at every pair of
+    /// steps.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) unsafe fn pairs_of_lines(
         source: *const f32,

@@ -119,8 +119,8 @@ fn exp_parts(x: f32) -> (i32, f32) {
 /// 1 / sqrt(2 pi).
 pub(super) const INVERSE_SQRT_TAU: f32 = 0.398_942_3;
 
-/// t P(t) with t = 1 / (1 + a / 4) is the upper tail of the standard normal distribution at `a >= 0` over exp(-a^2 / 2); relative
-/// error 1e-8 up to a = 14. The coefficients of P, lowest power first.
+/// t P(t) with t = 1 / (1 + a / 4) is the upper tail of the standard normal distribution at `a >= 0` over exp(-a^2 /
+/// 2); relative error 1e-8 up to a = 14. The coefficients of P, lowest power first.
 pub(super) const SCALED_TAIL: [f32; 10] = [
     9.974_633e-2,
     9.952_148e-2,

@@ -1,7 +1,8 @@
 //! Sixteen numbers side by side, for kernels that keep vectors in registers from one operation to the next.
 //!
-//! A body that `by_level!` compiles is generic over [`Lanes`] and is inlined into one function per instruction set. Unlike the
-//! bodies of `multiversion!` it may use fused multiply-add, so its last bits depend on the processor, as those of products do.
+//! A body that `by_level!` compiles is generic over [`Lanes`] and is inlined into one function per instruction set.
+//! Unlike the bodies of `multiversion!` it may use fused multiply-add, so its last bits depend on the processor, as
+//! those of products do.
 
 use crate::Float;
 use crate::machine::simd;
@@ -85,7 +86,8 @@ impl ByLevel for f64 {
     type Baseline = Plain<f64>;
 }
 
-/// Compiles bodies generic over `L`, a [`Lanes`] whose element is the type parameter, for every level and chooses by [`level`].
+/// Compiles bodies generic over `L`, a [`Lanes`] whose element is the type parameter, for every level and chooses by
+/// [`level`].
 macro_rules! by_level {
     ($(
         $(#[$meta:meta])*
@@ -241,7 +243,8 @@ mod x86 {
     use super::super::float::{INVERSE_SQRT_TAU, SCALED_TAIL};
     use super::{EXP, LN_2, LOWEST, Lanes};
 
-    // The methods are inlined into functions that enable the instruction set, which is the promise of the trait's callers.
+    // The methods are inlined into functions that enable the instruction set, which is the promise of the trait's
+    // callers.
 
     /// As `Float::normal`, by fused multiply-add.
     ///

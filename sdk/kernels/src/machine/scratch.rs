@@ -1,5 +1,5 @@
-//! Working memory of the kernels' tasks: one buffer per thread and element type, kept from call to call, because fresh pages
-//! cost more than the arithmetic of a small task.
+//! Working memory of the kernels' tasks: one buffer per thread and element type, kept from call to call, because
+//! fresh pages cost more than the arithmetic of a small task.
 
 use std::any::Any;
 use std::cell::RefCell;

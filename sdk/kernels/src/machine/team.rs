@@ -1,15 +1,17 @@
 //! Threads that wait for work with their eyes open.
 //!
-//! Handing a task to a sleeping thread costs more than a short text's whole layer. In prediction one layer follows the other within
-//! microseconds, so while a [`TeamScope`] lives, its thread shares its tasks with a team whose members look for work for some
-//! microseconds before they sleep. The caller works too, and never waits for a member that has not begun. The team serves one
-//! caller at a time; others do their tasks themselves. Which thread does a task changes nothing in its result.
+//! Handing a task to a sleeping thread costs more than a short text's whole layer. In prediction one layer follows
+//! the other within microseconds, so while a [`TeamScope`] lives, its thread shares its tasks with a team whose
+//! members look for work for some microseconds before they sleep. The caller works too, and never waits for a member
+//! that has not begun. The team serves one caller at a time; others do their tasks themselves. Which thread does a
+//! task changes nothing in its result.
 //!
-//! A member that loses its processor in the middle of a task holds the caller up, as does one that runs where the caller should. So
-//! nobody waits with open eyes for longer than [`PATIENCE`], and a caller that loses more than a part of its time does its next jobs
-//! alone, ever more of them while that goes on: where there are more threads than processors the team falls asleep. A loss now and
-//! then, which every machine has, is borne. The team has as many members as the process may use cores, by affinity and control group,
-//! less one for the caller; on one core there are none.
+//! A member that loses its processor in the middle of a task holds the caller up, as does one that runs where the
+//! caller should. So nobody waits with open eyes for longer than [`PATIENCE`], and a caller that loses more than a
+//! part of its time does its next jobs alone, ever more of them while that goes on: where there are more threads than
+//! processors the team falls asleep. A loss now and then, which every machine has, is borne. The team has as many
+//! members as the process may use cores, by affinity and control group, less one for the caller; on one core there
+//! are none.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -22,14 +24,16 @@ const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks at the shared state between two looks at the clock.
 const LOOKS: u32 = 64;
 
-/// How long a caller's jobs are done alone after it was held up for the first time, and at most: twice as long every time. It is the time
-/// that its jobs take, because to be held up costs time, and to work alone costs long jobs more of it.
+/// How long a caller's jobs are done alone after it was held up for the first time, and at most: twice as long every
+/// time. It is the time that its jobs take, because to be held up costs time, and to work alone costs long jobs more
+/// of it.
 const ALONE: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(250));
 /// After so many jobs without being held up the next time is half as long.
 const GOOD: u32 = 64;
 /// One part in so many of its time may a caller lose. What it loses beyond is owed,
 const BEARABLE: u64 = 4;
-/// and so much of it means that it is held up. A single loss counts no more than that, however long, so it takes a second one soon after.
+/// and so much of it means that it is held up. A single loss counts no more than that, however long, so it takes a
+/// second one soon after.
 const HELD_UP: Duration = Duration::from_millis(2);
 /// One job of so many is compared with the processor time of its caller.
 const SAMPLED: u64 = 8;
@@ -162,7 +166,8 @@ impl Team {
         loop {
             let epoch = self.await_job(seen);
             seen = epoch;
-            // Entering before looking at the job: a caller that closes it either sees this member inside or is seen to have closed.
+            // Entering before looking at the job: a caller that closes it either sees this member inside or is seen
+            // to have closed.
             self.inside.fetch_add(1, Ordering::SeqCst);
             let job =
                 if self.epoch.load(Ordering::SeqCst) == epoch { *lock(&self.job) } else { None };
@@ -295,7 +300,8 @@ impl Team {
         let worked = begin.elapsed();
         self.await_members();
         let all = begin.elapsed();
-        // Tasks are about as long as each other, so whoever waits longer than it has worked waits for somebody who does not run.
+        // Tasks are about as long as each other, so whoever waits longer than it has worked waits for somebody who
+        // does not run.
         let mut lost = all.saturating_sub(2 * worked);
         // And a member may run where the caller should.
         if let Some(before) = used_before

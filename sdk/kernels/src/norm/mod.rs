@@ -220,8 +220,8 @@ pub fn layer_norm_alone<F: Float>(
     Ok(())
 }
 
-/// The output of [`layer_norm_forward`], to the same bits, from what that wrote besides (`summed` is `x` if there was neither
-/// residual nor dropout).
+/// The output of [`layer_norm_forward`], to the same bits, from what that wrote besides (`summed` is `x` if there was
+/// neither residual nor dropout).
 ///
 /// # Errors
 /// If a slice does not fit.

@@ -76,8 +76,8 @@ multiversion! {
         }
     }
 
-    // What `adam_chunk` does where all gradients are zero, row by row. A row that no gradient has ever reached has moments of zero and
-    // keeps them, so its moments are read and not written.
+    // What `adam_chunk` does where all gradients are zero, row by row. A row that no gradient has ever reached has
+    // moments of zero and keeps them, so its moments are read and not written.
     fn adam_still_rows<F: Float>(
         c: Coefficients<F>, width: usize, p: &mut [F], m: &mut [F], v: &mut [F],
     ) {

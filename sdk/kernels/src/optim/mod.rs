@@ -1,7 +1,9 @@
-//! What optimizer steps over arenas share: segments, gradients of which only some rows mean anything, and how work is cut.
+//! What optimizer steps over arenas share: segments, gradients of which only some rows mean anything, and how work is
+//! cut.
 //!
-//! A [`Segment`] is one parameter (or a run of parameters with the same settings) inside the arena. Work is cut into chunks of
-//! constant size inside segments. The steps are in [`crate::optim::adam`], [`crate::optim::sgd`] and [`crate::optim::adafactor`].
+//! A [`Segment`] is one parameter (or a run of parameters with the same settings) inside the arena. Work is cut into
+//! chunks of constant size inside segments. The steps are in [`crate::optim::adam`], [`crate::optim::sgd`] and
+//! [`crate::optim::adafactor`].
 
 pub mod adafactor;
 pub mod adam;
@@ -43,8 +45,8 @@ pub struct TouchedRows<'a> {
 pub struct Gradients<'a, F> {
     /// As many as the arena has elements.
     pub values: &'a [F],
-    /// For each segment whose gradient is of rows, which; whole gradients where it is `None` or missing. A step gives the bits of a
-    /// whole gradient with zeros in all other rows, up to the sign of zeros.
+    /// For each segment whose gradient is of rows, which; whole gradients where it is `None` or missing. A step gives
+    /// the bits of a whole gradient with zeros in all other rows, up to the sign of zeros.
     pub touched: &'a [Option<TouchedRows<'a>>],
 }
 
@@ -105,7 +107,8 @@ impl<'a, F: Float> Gradient<'a, F> {
         Gradient { values: &self.values[first..first + len], touched, start }
     }
 
-    /// Calls `f(range, is_touched)` for the whole, piece after piece: rows that mean something, one by one, and what lies between.
+    /// Calls `f(range, is_touched)` for the whole, piece after piece: rows that mean something, one by one, and what
+    /// lies between.
     pub(crate) fn for_each_piece(&self, mut f: impl FnMut(std::ops::Range<usize>, bool)) {
         let len = self.values.len();
         let Some(TouchedRows { width, rows }) = self.touched else { return f(0..len, true) };

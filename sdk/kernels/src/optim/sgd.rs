@@ -39,7 +39,8 @@ multiversion! {
         }
     }
 
-    // What `momentum_chunk` does where all gradients are zero, row by row: nothing where the buffer is zero and nothing decays.
+    // What `momentum_chunk` does where all gradients are zero, row by row: nothing where the buffer is zero and
+    // nothing decays.
     fn momentum_still_rows<F: Float>(
         lr: F, l2: F, momentum: F, fresh: F, nesterov: bool, width: usize, p: &mut [F], m: &mut [F],
     ) {

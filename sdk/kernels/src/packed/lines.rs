@@ -1,7 +1,7 @@
 //! Where packed weights lie: one after the other in regions for which the system is asked for large pages.
 //!
-//! A text reads every weight once. On pages of 4 KiB that is some ten thousand translations of addresses for a small encoder, more than
-//! the processor remembers from one text to the next; on pages of 2 MiB it is twenty.
+//! A text reads every weight once. On pages of 4 KiB that is some ten thousand translations of addresses for a small
+//! encoder, more than the processor remembers from one text to the next; on pages of 2 MiB it is twenty.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
@@ -15,8 +15,8 @@ pub(super) struct Line(pub(super) [u32; 16]);
 
 /// A large page.
 const PAGE: usize = 2 << 20;
-/// Bytes of a region, unless one weight needs more. Weights that are packed anew leave theirs one by one, and a region stays as long as
-/// one of its weights, so it is not much larger than a weight.
+/// Bytes of a region, unless one weight needs more. Weights that are packed anew leave theirs one by one, and a
+/// region stays as long as one of its weights, so it is not much larger than a weight.
 const REGION: usize = 4 * PAGE;
 
 /// Memory of whole large pages.
@@ -41,7 +41,8 @@ impl Region {
             handle_alloc_error(layout)
         };
         #[cfg(target_os = "linux")]
-        // SAFETY: the memory is ours and whole pages. It is advice: where the system does not follow it, nothing changes but the time.
+        // SAFETY: the memory is ours and whole pages. It is advice: where the system does not follow it, nothing
+        // changes but the time.
         unsafe {
             libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
         }

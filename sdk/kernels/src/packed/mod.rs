@@ -1,8 +1,9 @@
 //! The linear layer of prediction: weights packed once, in f32, bf16 or int8.
 //!
-//! A packed weight is a row of panels, each 48 outputs wide. Within a panel lie groups of 4 bytes: one f32, two bf16 or four int8
-//! of successive inputs of one output. The three precisions differ only in the instruction that multiplies a group, which is why
-//! bf16 has twice and int8 four times the rate of f32 on a processor that has the instructions (AVX512_BF16, AVX512_VNNI).
+//! A packed weight is a row of panels, each 48 outputs wide. Within a panel lie groups of 4 bytes: one f32, two bf16
+//! or four int8 of successive inputs of one output. The three precisions differ only in the instruction that
+//! multiplies a group, which is why bf16 has twice and int8 four times the rate of f32 on a processor that has the
+//! instructions (AVX512_BF16, AVX512_VNNI).
 //!
 //! | precision | weights | activations | sums |
 //! |---|---|---|---|
@@ -10,8 +11,9 @@
 //! | bf16 | bf16, rounded to nearest even | bf16, rounded to nearest even | f32 |
 //! | int8 | int8, symmetric, one scale per output | 8 bits, one scale and one zero point per row, found anew for each row | i32, exact |
 //!
-//! A row of the result depends on that row of x only, so a text gets the same answer alone and in any batch, with any number of
-//! threads. int8 gives the same bits on all processors; the sums of f32 and bf16 are rounded as the processor's instructions do.
+//! A row of the result depends on that row of x only, so a text gets the same answer alone and in any batch, with any
+//! number of threads. int8 gives the same bits on all processors; the sums of f32 and bf16 are rounded as the
+//! processor's instructions do.
 
 mod lines;
 mod pack;
@@ -41,7 +43,8 @@ pub enum LayerPrecision {
     F32,
     /// Weights and activations rounded to bfloat16, sums in f32.
     Bf16,
-    /// Weights in 8 bits with a scale per output, activations in 8 bits with a scale and a zero point per row, exact sums.
+    /// Weights in 8 bits with a scale per output, activations in 8 bits with a scale and a zero point per row, exact
+    /// sums.
     Int8,
 }
 
@@ -77,7 +80,8 @@ impl LayerPrecision {
 const BLOCK_BYTES: usize = 192 << 10;
 /// Elements of y that a task finishes before it applies the activation.
 const BLOCK_OUTPUTS: usize = 96 << 10;
-/// Groups times outputs times rows below which the calling thread does it all, because handing over costs more than it saves.
+/// Groups times outputs times rows below which the calling thread does it all, because handing over costs more than
+/// it saves.
 const SERIAL_WORK: usize = 3 << 20;
 /// The same when the team's members are awake.
 const SERIAL_WORK_OF_TEAM: usize = 1 << 19;
@@ -164,8 +168,9 @@ pub(crate) fn linear_packed_with(
                 while row < rows.len() {
                     let height = Rows8::height(rows.len() - row);
                     let output = Output { weight, bias, panel, y: &y, row: rows.start + row };
-                    // SAFETY: `block` has `rows.len()` rows of as many groups as the weight; `Instructions::best` found the processor's
-                    // features or a test asked for ones that it checked; this task alone writes these rows and columns.
+                    // SAFETY: `block` has `rows.len()` rows of as many groups as the weight; `Instructions::best`
+                    // found the processor's features or a test asked for ones that it checked; this task alone writes
+                    // these rows and columns.
                     unsafe { tile::run(instructions, &block, row, height, &output) };
                     row += height;
                 }
@@ -179,8 +184,8 @@ pub(crate) fn linear_packed_with(
         };
     let fit = (BLOCK_BYTES / (4 * groups)).min(BLOCK_OUTPUTS / outputs);
     let most = (fit / 8 * 8).max(16);
-    // A thread that has all panels to itself reads the whole weight: for few rows that costs more than anything else, the more so
-    // with f32, whose weights do not fit the cache.
+    // A thread that has all panels to itself reads the whole weight: for few rows that costs more than anything else,
+    // the more so with f32, whose weights do not fit the cache.
     let enough = if weight.precision() == LayerPrecision::F32 { 64 } else { 16 };
     if threads == 1 || rows >= enough * threads || panels < threads {
         // By rows: each task quantises its own.

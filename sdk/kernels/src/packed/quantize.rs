@@ -17,8 +17,8 @@ pub fn bf16_value(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Quantises the weights of one output: q = round(w / scale), scale = max |w| / 127. Returns the scale and the sum of all q. Four
-/// successive q make a group, the first in the lowest byte.
+/// Quantises the weights of one output: q = round(w / scale), scale = max |w| / 127. Returns the scale and the sum of
+/// all q. Four successive q make a group, the first in the lowest byte.
 pub(super) fn weight_row_int8(weights: &[f32], groups: &mut [u32]) -> (f32, i32) {
     let largest = weights.iter().fold(0f32, |most, w| most.max(w.abs()));
     let scale = largest / 127.0;
@@ -83,8 +83,8 @@ multiversion! {
     }
 }
 
-/// Quantises a row of activations: x = scale * (q - zero), q in 0..=255, such that 0 is exact. Returns scale and zero. If a value
-/// is not finite, the scale is NaN, and so will be the whole row of the result.
+/// Quantises a row of activations: x = scale * (q - zero), q in 0..=255, such that 0 is exact. Returns scale and
+/// zero. If a value is not finite, the scale is NaN, and so will be the whole row of the result.
 pub(super) fn row_int8(x: &[f32], groups: &mut [u32]) -> (f32, u32) {
     let (low, high, poison) = extent(x);
     let scale = (high - low) / 255.0;
@@ -110,7 +110,8 @@ pub(super) fn row_bf16(x: &[f32], groups: &mut [u32]) {
     if let Some(last) = groups.last_mut() {
         *last = 0;
     }
-    // SAFETY: 16-bit values need less alignment than groups and have no invalid patterns; the groups are exclusively borrowed.
+    // SAFETY: 16-bit values need less alignment than groups and have no invalid patterns; the groups are exclusively
+    // borrowed.
     let halves = unsafe {
         std::slice::from_raw_parts_mut(groups.as_mut_ptr().cast::<u16>(), 2 * groups.len())
     };

@@ -156,8 +156,8 @@ fn int8_errors_stay_within_half_a_step() {
     let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
     let expected = product(&wide(&x), &wide(&w), &b, shape);
     let y = run(Instructions::best(LayerPrecision::Int8), LayerPrecision::Int8, shape, &x, &w, &b);
-    // Values lie in (-1, 1): an activation is off by at most 1/255, a weight by at most 1/254, so a product by less than their sum
-    // plus their product, in each of 256 places.
+    // Values lie in (-1, 1): an activation is off by at most 1/255, a weight by at most 1/254, so a product by less
+    // than their sum plus their product, in each of 256 places.
     let bound = 256.0 * (1.0 / 255.0 + 1.0 / 254.0 + 1.0 / (255.0 * 254.0));
     let mut worst = 0f64;
     let mut square = 0f64;

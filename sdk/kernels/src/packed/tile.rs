@@ -70,7 +70,8 @@ impl Output<'_> {
 pub(super) struct Rows8;
 
 impl Rows8 {
-    /// Rows of the next tile when `left` are left: 8, but even halves of what is too much for one and too little for two.
+    /// Rows of the next tile when `left` are left: 8, but even halves of what is too much for one and too little for
+    /// two.
     pub(super) fn height(left: usize) -> usize {
         match left {
             0..=8 => left,
@@ -83,8 +84,8 @@ impl Rows8 {
 /// Computes rows `row..row + height` of `block`, at most 8, by one panel, and stores them.
 ///
 /// # Safety
-/// The processor has the instructions; the block has these rows with as many groups as the weight; nobody else writes to this
-/// panel of these rows of y.
+/// The processor has the instructions; the block has these rows with as many groups as the weight; nobody else writes
+/// to this panel of these rows of y.
 pub(super) unsafe fn run(
     instructions: Instructions,
     block: &Block<'_>,
@@ -131,7 +132,8 @@ mod avx512 {
 
     use super::{Block, Output, PANEL};
 
-    /// Groups that are fetched ahead of their use. A short text reads its weights from memory, which takes as long as dozens of groups.
+    /// Groups that are fetched ahead of their use. A short text reads its weights from memory, which takes as long as
+    /// dozens of groups.
     const AHEAD: usize = 48;
 
     /// Lanes of each of the three vectors of a panel that are there.
@@ -153,8 +155,8 @@ mod avx512 {
                 row: usize,
                 output: &Output<'_>,
             ) {
-                // SAFETY: the block has R rows from `row` on with `stride` groups each, and a panel as many groups of 48; the panel's
-                // lines are aligned to 64 bytes. A prefetch may name any address.
+                // SAFETY: the block has R rows from `row` on with `stride` groups each, and a panel as many groups of
+                // 48; the panel's lines are aligned to 64 bytes. A prefetch may name any address.
                 unsafe {
                     let panel = output.weight.panel(output.panel).as_ptr().cast::<u32>();
                     let groups = block.stride;

@@ -1,5 +1,5 @@
-//! The int8 micro-kernel for AVX2. Its instruction for bytes (`vpmaddubsw`) saturates, so bytes are widened to 16 bits first, whose
-//! products and sums are exact.
+//! The int8 micro-kernel for AVX2. Its instruction for bytes (`vpmaddubsw`) saturates, so bytes are widened to 16
+//! bits first, whose products and sums are exact.
 #![cfg(target_arch = "x86_64")]
 
 use std::arch::x86_64::*;
@@ -34,7 +34,8 @@ unsafe fn rows<const R: usize>(block: &Block<'_>, row: usize, first: usize, outp
     let groups = block.stride;
     let mut sums = [[0i32; PANEL]; R];
     for column in (0..PANEL).step_by(8) {
-        // SAFETY: the block has R rows from `row + first` on with `groups` groups each, and a panel as many groups of 48.
+        // SAFETY: the block has R rows from `row + first` on with `groups` groups each, and a panel as many groups of
+        // 48.
         let exact = unsafe {
             let panel = output.weight.panel(output.panel).as_ptr().cast::<u32>().add(column);
             let x = block.groups.as_ptr().add((row + first) * groups);

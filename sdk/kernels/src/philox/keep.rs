@@ -8,8 +8,8 @@ use crate::machine::simd::{Level, multiversion};
 pub(crate) const KEEP_LANES: usize = 16;
 
 impl Dropout {
-    /// Writes to bit `i` of `out[j]` whether element `start + i * stride + j` is kept, for `i` below [`KEEP_LANES`]. Bits from
-    /// `lanes` on are unspecified.
+    /// Writes to bit `i` of `out[j]` whether element `start + i * stride + j` is kept, for `i` below [`KEEP_LANES`].
+    /// Bits from `lanes` on are unspecified.
     ///
     /// # Panics
     /// If `stride` is no multiple of 4: the elements of a row must lie alike in their blocks.
@@ -32,8 +32,8 @@ impl Dropout {
     }
 }
 
-/// Stores the decisions of the four words of block `block`, counted from that of the first element, which is word `skip` of its
-/// block.
+/// Stores the decisions of the four words of block `block`, counted from that of the first element, which is word
+/// `skip` of its block.
 #[inline(always)]
 fn store(bits: [u16; 4], block: usize, skip: usize, out: &mut [u16]) {
     let first = 4 * block;
@@ -87,7 +87,8 @@ mod x86 {
     use super::super::{MULTIPLIER_0, MULTIPLIER_1, round_keys};
     use super::{Counter, store};
 
-    /// Of the queries 0, 2, 4 ... (the even ones) and 1, 3, 5 ... or, with `HALF`, of eight queries: `stride` in blocks.
+    /// Of the queries 0, 2, 4 ... (the even ones) and 1, 3, 5 ... or, with `HALF`, of eight queries: `stride` in
+    /// blocks.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     pub(super) fn keep<const HALF: bool>(
         at: Counter,

@@ -1,6 +1,7 @@
 //! The gated recurrent unit over runs of tokens (Cho et al., 2014, with PyTorch's place of the reset gate).
 //!
-//! r, z = sigmoid of `W_ih x + b_ih + W_hh h + b_hh`; n = tanh(W_in x + b_in + r (W_hn h + b_hn)); h' = (1 - z) n + z h.
+//! r, z = sigmoid of `W_ih x + b_ih + W_hh h + b_hh`; n = tanh(W_in x + b_in + r (W_hn h + b_hn)); h' = (1 - z) n + z
+//! h.
 
 use crate::activation::Activation;
 use crate::gemm::{Matrix, MatrixMut, gemm_serial};
@@ -12,8 +13,8 @@ use crate::runs::{SharedRows, for_each_run_task};
 use crate::{Float, Result, check_len};
 
 multiversion! {
-    /// One token: `gates` [3 h] holds the input's side and becomes the gates, `product` [3 h] holds W_hh h; `inner` [h] becomes
-    /// W_hn h + b_hn, `state` [h] is stepped.
+    /// One token: `gates` [3 h] holds the input's side and becomes the gates, `product` [3 h] holds W_hh h; `inner`
+    /// [h] becomes W_hn h + b_hn, `state` [h] is stepped.
     fn forward_token<F: Float>(
         gates: &mut [F], product: &[F], bias: &[F], inner: &mut [F], state: &mut [F],
     ) {
@@ -32,8 +33,8 @@ multiversion! {
         }
     }
 
-    /// One token: from the gradients of its output and of its state (`dstate`, which becomes the part that does not pass W_hh)
-    /// to those of both sides of the gates, `dinput` and `dhidden` [3 h].
+    /// One token: from the gradients of its output and of its state (`dstate`, which becomes the part that does not
+    /// pass W_hh) to those of both sides of the gates, `dinput` and `dhidden` [3 h].
     fn backward_token<F: Float>(
         gates: &[F], inner: &[F], before: &[F], dy: &[F], dstate: &mut [F], dinput: &mut [F], dhidden: &mut [F],
     ) {
@@ -53,8 +54,8 @@ multiversion! {
     }
 }
 
-/// The states of `x` [T, inputs] in `y` [T, hidden]. `gates` [T, 3 hidden] (r, z, n) and `inner` [T, hidden] (the state's side of n
-/// before the reset) are what the backward pass needs.
+/// The states of `x` [T, inputs] in `y` [T, hidden]. `gates` [T, 3 hidden] (r, z, n) and `inner` [T, hidden] (the
+/// state's side of n before the reset) are what the backward pass needs.
 ///
 /// # Errors
 /// If a slice does not fit `shape` or `starts` are no cumulative lengths.
@@ -95,7 +96,8 @@ pub fn gru_forward<F: Float>(
                 }
                 for run in 0..active {
                     let row = group.row(run, step);
-                    // SAFETY: each token belongs to one run and each run to one group, so no other segment shares an element.
+                    // SAFETY: each token belongs to one run and each run to one group, so no other segment shares an
+                    // element.
                     let (gates, inner, y) = unsafe {
                         (
                             gates.segment(row, 0..3 * h),
@@ -168,7 +170,8 @@ pub fn gru_backward<F: Float>(
                         _ => &y[group.row(run, step - 1) * h..][..h],
                     };
                     let dgates = &mut dgates[run * 3 * h..(run + 1) * 3 * h];
-                    // SAFETY: each token belongs to one run and each run to one group, so no other segment shares an element.
+                    // SAFETY: each token belongs to one run and each run to one group, so no other segment shares an
+                    // element.
                     let (dinput, dhidden) = unsafe {
                         (all_input.segment(row, 0..3 * h), all_hidden.segment(row, 0..3 * h))
                     };

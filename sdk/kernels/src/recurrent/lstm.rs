@@ -1,4 +1,5 @@
-//! The long short-term memory over runs of tokens (Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et al., 2000).
+//! The long short-term memory over runs of tokens (Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et
+//! al., 2000).
 //!
 //! i, f, o = sigmoid and g = tanh of `W_ih x + b_ih + W_hh h + b_hh`; c' = f c + i g; h' = o tanh(c').
 
@@ -12,8 +13,8 @@ use crate::runs::{SharedRows, for_each_run_task};
 use crate::{Float, Result, check_len};
 
 multiversion! {
-    /// One token: `gates` [4 h] holds the input's side and becomes the gates, `product` [4 h] holds W_hh h; `cell` [h] is
-    /// stepped, `out` [h] becomes the new state.
+    /// One token: `gates` [4 h] holds the input's side and becomes the gates, `product` [4 h] holds W_hh h; `cell`
+    /// [h] is stepped, `out` [h] becomes the new state.
     fn forward_token<F: Float>(
         gates: &mut [F], product: &[F], bias: &[F], cell: &mut [F], out: &mut [F],
     ) {
@@ -35,8 +36,8 @@ multiversion! {
         }
     }
 
-    /// One token: from the gradients of its output and of its state (`dstate`, from the next step) and of its cell (`dcell`, which is
-    /// stepped back) to those of the gates before their functions, `dgates` [4 h].
+    /// One token: from the gradients of its output and of its state (`dstate`, from the next step) and of its cell
+    /// (`dcell`, which is stepped back) to those of the gates before their functions, `dgates` [4 h].
     fn backward_token<F: Float>(
         gates: &[F], cell: &[F], before: &[F], dy: &[F], dstate: &[F], dcell: &mut [F], dgates: &mut [F],
     ) {
@@ -61,8 +62,8 @@ multiversion! {
     }
 }
 
-/// The states of `x` [T, inputs] in `y` [T, hidden]. `gates` [T, 4 hidden] (i, f, g, o) and `cells` [T, hidden] are what the backward
-/// pass needs.
+/// The states of `x` [T, inputs] in `y` [T, hidden]. `gates` [T, 4 hidden] (i, f, g, o) and `cells` [T, hidden] are
+/// what the backward pass needs.
 ///
 /// # Errors
 /// If a slice does not fit `shape` or `starts` are no cumulative lengths.
@@ -104,7 +105,8 @@ pub fn lstm_forward<F: Float>(
                 }
                 for run in 0..active {
                     let row = group.row(run, step);
-                    // SAFETY: each token belongs to one run and each run to one group, so no other segment shares an element.
+                    // SAFETY: each token belongs to one run and each run to one group, so no other segment shares an
+                    // element.
                     let (gates, cells, y) = unsafe {
                         (
                             gates.segment(row, 0..4 * h),
@@ -188,7 +190,8 @@ pub fn lstm_backward<F: Float>(
                         &mut dcell[own],
                         dgates,
                     );
-                    // SAFETY: each token belongs to one run and each run to one group, so no other segment shares an element.
+                    // SAFETY: each token belongs to one run and each run to one group, so no other segment shares an
+                    // element.
                     unsafe { all.segment(row, 0..4 * h) }.copy_from_slice(dgates);
                 }
                 let left = Matrix::new(dgates, active, 4 * h).expect("the buffer has n rows");

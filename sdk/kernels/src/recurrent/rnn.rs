@@ -1,8 +1,9 @@
-//! What recurrent layers over runs of tokens share: sizes, weights, the order of the steps, and the products that need no
-//! recurrence.
+//! What recurrent layers over runs of tokens share: sizes, weights, the order of the steps, and the products that
+//! need no recurrence.
 //!
-//! The input side of all gates is one product over all tokens. The steps then run over groups of runs, sorted by length so that
-//! the runs which still go on stand first; a group has constant size, so results do not depend on the threads.
+//! The input side of all gates is one product over all tokens. The steps then run over groups of runs, sorted by
+//! length so that the runs which still go on stand first; a group has constant size, so results do not depend on the
+//! threads.
 
 use std::ops::Range;
 
@@ -128,8 +129,8 @@ impl RnnShape<'_> {
         rows * gates * self.hidden * self.hidden
     }
 
-    /// The gradients that need no recurrence, from those of the gates: `dinput` and `dhidden` [T, gates * hidden], before the
-    /// gates' functions, on the input's and on the state's side.
+    /// The gradients that need no recurrence, from those of the gates: `dinput` and `dhidden` [T, gates * hidden],
+    /// before the gates' functions, on the input's and on the state's side.
     pub(super) fn products<F: Float>(
         &self,
         runs: &[Range<usize>],

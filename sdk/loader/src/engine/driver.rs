@@ -70,8 +70,8 @@ fn functions(library: &Library) -> Result<Functions, libloading::Error> {
 }
 
 impl Driver {
-    /// Opens the driver and asks for its cards. Errors: `Driver` when there is none or it does not answer, `Card` when there is no
-    /// card.
+    /// Opens the driver and asks for its cards. Errors: `Driver` when there is none or it does not answer, `Card`
+    /// when there is no card.
     pub fn open() -> Result<Driver, EngineError> {
         let mut reasons = Vec::new();
         let opened = NAMES.iter().find_map(|name| {
@@ -144,7 +144,8 @@ impl Functions {
         for number in 0..count {
             let (mut device, mut memory, mut capability) = (0, 0usize, [0; 2]);
             let mut name = [0 as c_char; 256];
-            // SAFETY: every pointer is to a local place of the right type; the name's place has the length that is given.
+            // SAFETY: every pointer is to a local place of the right type; the name's place has the length that is
+            // given.
             unsafe {
                 check("cuDeviceGet", (self.device)(&mut device, number))?;
                 check("cuDeviceGetName", (self.name)(name.as_mut_ptr(), 255, device))?;

@@ -84,8 +84,8 @@ fn toolkit_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Opens the toolkit's libraries by full path where the dynamic linker would not find them by name, so that the engine's own
-/// references are satisfied. Errors: `Library` naming the first that is nowhere.
+/// Opens the toolkit's libraries by full path where the dynamic linker would not find them by name, so that the
+/// engine's own references are satisfied. Errors: `Library` naming the first that is nowhere.
 fn open_toolkit() -> Result<(), EngineError> {
     if !cfg!(target_os = "linux") {
         return Ok(());

@@ -1,4 +1,5 @@
-//! Batches of training: those of an epoch, made window by window by threads ahead of the step, and the endless ones that strategies draw.
+//! Batches of training: those of an epoch, made window by window by threads ahead of the step, and the endless ones
+//! that strategies draw.
 
 use std::sync::Arc;
 
@@ -28,7 +29,8 @@ pub fn must_measure(config: &TrainConfig, features: &Features) -> bool {
     needs_lengths(&batch_options(config, 0), features.longest())
 }
 
-/// The order of an epoch. `stream` tells sources of strategies apart, so that two of one file do not come in the same order.
+/// The order of an epoch. `stream` tells sources of strategies apart, so that two of one file do not come in the same
+/// order.
 pub fn epoch(features: &Features, config: &TrainConfig, stream: u64, number: u64) -> Arc<Epoch> {
     let options = batch_options(config, number);
     let options = BatchOptions { seed: options.seed.wrapping_add(stream), ..options };

@@ -28,11 +28,13 @@ impl Default for BatchOptions {
     }
 }
 
-/// The rows of one epoch of training in shuffled order, cut into windows whose batches depend on nothing outside of them. So a window's
-/// features can be made when its turn comes, and a run can go on from any batch without looking at those before.
+/// The rows of one epoch of training in shuffled order, cut into windows whose batches depend on nothing outside of
+/// them. So a window's features can be made when its turn comes, and a run can go on from any batch without looking
+/// at those before.
 ///
-/// Within a window, rows are sorted by length and packed up to the limits, and the batches are shuffled. Every row is in exactly one
-/// batch, and all of it depends on the arguments only. At most `u32::MAX` rows; more are refused by whoever reads them.
+/// Within a window, rows are sorted by length and packed up to the limits, and the batches are shuffled. Every row is
+/// in exactly one batch, and all of it depends on the arguments only. At most `u32::MAX` rows; more are refused by
+/// whoever reads them.
 #[derive(Debug)]
 pub struct Epoch {
     order: Vec<u32>,
@@ -56,16 +58,16 @@ fn window_len(options: &BatchOptions) -> usize {
     }
 }
 
-/// Whether the number of batches depends on more than the number of rows, when no row has more than `longest` tokens (0 when that is
-/// not known).
+/// Whether the number of batches depends on more than the number of rows, when no row has more than `longest` tokens
+/// (0 when that is not known).
 pub fn needs_lengths(options: &BatchOptions, longest: u32) -> bool {
     let fullest = u64::from(options.max_rows) * u64::from(longest);
     fullest == 0 || fullest > u64::from(options.max_tokens)
 }
 
 impl Epoch {
-    /// Shuffles `rows` rows. `lengths` are their lengths in tokens; none are needed when only the number of rows limits a batch
-    /// ([`needs_lengths`]).
+    /// Shuffles `rows` rows. `lengths` are their lengths in tokens; none are needed when only the number of rows
+    /// limits a batch ([`needs_lengths`]).
     pub fn new(rows: usize, lengths: Option<&[u32]>, options: &BatchOptions) -> Epoch {
         let mut order: Vec<u32> = (0..u32::try_from(rows).unwrap_or(u32::MAX)).collect();
         Counted::new(options.seed, options.epoch << 32).shuffle(&mut order);
@@ -100,14 +102,15 @@ impl Epoch {
         &self.order[index * len..self.order.len().min((index + 1) * len)]
     }
 
-    /// The window that holds a batch, and the batch's place in it. For the number of all batches, the place behind the last window.
+    /// The window that holds a batch, and the batch's place in it. For the number of all batches, the place behind
+    /// the last window.
     pub fn place(&self, batch: usize) -> (usize, usize) {
         let window = self.before.partition_point(|&before| before <= batch) - 1;
         (window, batch - self.before[window])
     }
 
-    /// The batches of a window, as places in [`Epoch::window`], from the lengths of its rows. Errors: there are others than were counted
-    /// without lengths, as (expected, found).
+    /// The batches of a window, as places in [`Epoch::window`], from the lengths of its rows. Errors: there are
+    /// others than were counted without lengths, as (expected, found).
     pub fn pack(
         &self,
         index: usize,

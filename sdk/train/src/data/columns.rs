@@ -58,10 +58,10 @@ impl Columns {
     }
 }
 
-/// Finds the column of every role in the file with `header`. `named` holds what the user said, by role name; it wins over
-/// the usual names. `split` is the file's part (`valid`) if a flag of its own (`--valid-text`) exists for it. Errors: a
-/// named column that is not there, with the file's columns, the nearest name and what to type; a required role without
-/// a column; a column that is there twice; a name for a role that is not among `roles`.
+/// Finds the column of every role in the file with `header`. `named` holds what the user said, by role name; it wins
+/// over the usual names. `split` is the file's part (`valid`) if a flag of its own (`--valid-text`) exists for it.
+/// Errors: a named column that is not there, with the file's columns, the nearest name and what to type; a required
+/// role without a column; a column that is there twice; a name for a role that is not among `roles`.
 pub fn resolve(
     header: &Header,
     roles: &[Role],
@@ -71,7 +71,8 @@ pub fn resolve(
     find(header, roles, named, split, false)
 }
 
-/// The same for a file that may turn out to have more columns: one that is named for a role that is not required may still come.
+/// The same for a file that may turn out to have more columns: one that is named for a role that is not required may
+/// still come.
 pub fn resolve_so_far(
     header: &Header,
     roles: &[Role],

@@ -1,5 +1,5 @@
-//! Counted random numbers for decisions on the host (orders of rows and batches): the n-th number is a function of (seed,
-//! stream, n), so nothing but the three needs to be stored to go on from the middle.
+//! Counted random numbers for decisions on the host (orders of rows and batches): the n-th number is a function of
+//! (seed, stream, n), so nothing but the three needs to be stored to go on from the middle.
 
 /// The odd constant nearest to 2^64 divided by the golden ratio (Steele, Lea and Flood, "Fast splittable pseudorandom
 /// number generators", 2014).

@@ -37,8 +37,9 @@ pub struct DataOptions {
     pub split: Option<&'static str>,
     /// Whether targets must be there.
     pub targets: bool,
-    /// Columns by role of the file that the app was trained on, empty when that is not known: their names count as usual ones; a role
-    /// that is no target must have a column if it had one there, and is not looked for if it had none.
+    /// Columns by role of the file that the app was trained on, empty when that is not known: their names count as
+    /// usual ones; a role that is no target must have a column if it had one there, and is not looked for if it had
+    /// none.
     pub trained: Map<String, Value>,
 }
 
@@ -84,7 +85,8 @@ pub struct DatasetReader {
 }
 
 impl DatasetReader {
-    /// Opens a file and finds the columns. Errors: see [`Reader`] and [`resolve`]; a column named for a role that the app does not have.
+    /// Opens a file and finds the columns. Errors: see [`Reader`] and [`resolve`]; a column named for a role that the
+    /// app does not have.
     pub fn open(path: &Path, columns: &[Column], options: &DataOptions) -> Result<DatasetReader> {
         let mut reader = Reader::open(path, options.read.clone())?;
         let mut roles = roles(columns, options);
@@ -120,8 +122,8 @@ impl DatasetReader {
             .collect()
     }
 
-    /// The next records, at most `most`; `None` at the end of the file. Errors: a bad row, unless those are skipped; no records in
-    /// the whole file.
+    /// The next records, at most `most`; `None` at the end of the file. Errors: a bad row, unless those are skipped;
+    /// no records in the whole file.
     pub fn part(&mut self, most: usize) -> Result<Option<Part>> {
         let (mut records, mut lines) = (Vec::new(), Vec::new());
         let mut bytes = 0;
@@ -179,8 +181,8 @@ impl DatasetReader {
     }
 }
 
-/// Finds the columns of roles, again when a file turns out to have more of them. Then a role may find a column that had none, but not
-/// change the one that it had.
+/// Finds the columns of roles, again when a file turns out to have more of them. Then a role may find a column that
+/// had none, but not change the one that it had.
 fn chooser(roles: Vec<Role>, options: &DataOptions) -> Choose {
     let (named, split) = (options.named.clone(), options.split);
     // Without a column that every row must have the next row is bad; any other may still come.
@@ -237,7 +239,8 @@ impl Part {
     }
 }
 
-/// The error for a record that an app refused: `path` and `line` say where it is, `columns` how the file names the roles.
+/// The error for a record that an app refused: `path` and `line` say where it is, `columns` how the file names the
+/// roles.
 pub fn fault(
     path: &Path,
     columns: &Map<String, Value>,

@@ -1,4 +1,5 @@
-//! Features of the records of a data file, by row: made when a row's turn comes and kept while there is memory for them.
+//! Features of the records of a data file, by row: made when a row's turn comes and kept while there is memory for
+//! them.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -149,8 +150,9 @@ impl Features {
         })
     }
 
-    /// Makes the features of all rows once, on `workers` threads: so their lengths are known, and a record that an app refuses is found
-    /// before anything is trained. Errors: such a record, unless bad rows are skipped; cancelled.
+    /// Makes the features of all rows once, on `workers` threads: so their lengths are known, and a record that an
+    /// app refuses is found before anything is trained. Errors: such a record, unless bad rows are skipped;
+    /// cancelled.
     pub fn measure(&mut self, workers: usize, storage: &Storage) -> Result<()> {
         let span = profile::span("data", "features");
         span.note("records", self.len() as f64);

@@ -34,8 +34,8 @@ impl<T> Shared<T> {
 type Job<T> = Arc<dyn Fn(usize) -> Result<T> + Send + Sync>;
 
 /// Iterates over `job(0)`, `job(1)`, … `job(count - 1)`, computed by worker threads at most `capacity` items ahead. A
-/// failed item is returned as an error in its place, and so is a panic; the items after it follow. Dropping the iterator
-/// stops and joins the threads after the items they are working on.
+/// failed item is returned as an error in its place, and so is a panic; the items after it follow. Dropping the
+/// iterator stops and joins the threads after the items they are working on.
 pub struct Prefetch<T: Send + 'static> {
     count: usize,
     capacity: usize,

@@ -1,6 +1,7 @@
-//! Rows of data files. [`Reader::open`] accepts TSV, CSV, JSON and plain text, each gzipped or not, from a file or from standard
-//! input, and yields [`FileRow`]s in file order. Nothing is guessed silently: a row that does not fit is an error naming file and
-//! line, or is skipped and counted when [`OnBadRow::Skip`] says so. A column that nobody asked for is nobody's fault.
+//! Rows of data files. [`Reader::open`] accepts TSV, CSV, JSON and plain text, each gzipped or not, from a file or
+//! from standard input, and yields [`FileRow`]s in file order. Nothing is guessed silently: a row that does not fit
+//! is an error naming file and line, or is skipped and counted when [`OnBadRow::Skip`] says so. A column that nobody
+//! asked for is nobody's fault.
 //!
 //! | format | header | notes |
 //! |---|---|---|
@@ -9,11 +10,12 @@
 //! | JSON | the keys of the objects, also those that first appear late | one object per line, objects over many lines, or an array of objects; values keep their types; a key that is absent is a missing cell |
 //! | text | the one column `text` | every line is a text, an empty line is an empty text |
 //!
-//! A column without a name is called `Unnamed: N`, counted from 0, as pandas does. Names may repeat as long as nobody asks for
-//! them. Separators behind the last cell are no cells. A CSV row may end before columns that nobody asked for; a TSV row may not,
-//! since a line break within a text would look the same.
+//! A column without a name is called `Unnamed: N`, counted from 0, as pandas does. Names may repeat as long as nobody
+//! asks for them. Separators behind the last cell are no cells. A CSV row may end before columns that nobody asked
+//! for; a TSV row may not, since a line break within a text would look the same.
 //!
-//! A UTF-8 byte order mark is dropped, `\r\n` ends a line like `\n`, and a line, a row or an object may take at most 64 MiB.
+//! A UTF-8 byte order mark is dropped, `\r\n` ends a line like `\n`, and a line, a row or an object may take at most
+//! 64 MiB.
 
 mod csv;
 mod format;
@@ -70,8 +72,9 @@ pub struct ReadOptions {
 /// One parsed row: its line and its cells.
 type Row = (u64, Vec<Option<Value>>);
 
-/// Says which columns of a file are handed out, by their places; none for a cell that is missing in every row. The other argument says
-/// whether these are all columns of the file; if not, it is asked again when one appears late, and at the end.
+/// Says which columns of a file are handed out, by their places; none for a cell that is missing in every row. The
+/// other argument says whether these are all columns of the file; if not, it is asked again when one appears late,
+/// and at the end.
 pub type Choose = Box<dyn FnMut(&Header, bool) -> Result<Vec<Option<usize>>> + Send>;
 
 /// Why a row could not be had.
@@ -129,7 +132,8 @@ pub struct Reader {
 
 impl Reader {
     /// Opens the file at `path`, or standard input when it is `-`, and reads its header. Errors: no such file, a
-    /// directory, a device, a pipe with a name, an empty file, a damaged or unusable header, a wanted column that is not there.
+    /// directory, a device, a pipe with a name, an empty file, a damaged or unusable header, a wanted column that is
+    /// not there.
     pub fn open(path: &Path, options: ReadOptions) -> Result<Reader> {
         Reader::with_source(Source::open(path)?, options)
     }
@@ -202,9 +206,10 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Hands out the columns that `choose` names instead of all: for each record as many cells as it answers. `texts` says of each cell
-    /// whether numbers and truth values of JSON are the texts that stand in the file. `names` are those, without regard to case, that can
-    /// change the answer when a column with one of them appears late. Errors: those of `choose`.
+    /// Hands out the columns that `choose` names instead of all: for each record as many cells as it answers. `texts`
+    /// says of each cell whether numbers and truth values of JSON are the texts that stand in the file. `names` are
+    /// those, without regard to case, that can change the answer when a column with one of them appears late. Errors:
+    /// those of `choose`.
     pub fn choose(&mut self, names: &[String], texts: Vec<bool>, mut choose: Choose) -> Result<()> {
         self.picked = choose(&self.columns, self.is_whole)?;
         self.texts = texts;
@@ -333,7 +338,8 @@ impl Reader {
         &self.header
     }
 
-    /// For each cell of the records, the place of its column in [`Reader::columns`]; none for a cell that was missing so far.
+    /// For each cell of the records, the place of its column in [`Reader::columns`]; none for a cell that was missing
+    /// so far.
     pub fn picked(&self) -> &[Option<usize>] {
         &self.picked
     }

@@ -1,5 +1,5 @@
-//! Texts that are written once and then read by their number: in memory as long as they are few, in a file when they are many. Only the
-//! place of each text always stays in memory.
+//! Texts that are written once and then read by their number: in memory as long as they are few, in a file when they
+//! are many. Only the place of each text always stays in memory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -29,7 +29,8 @@ pub struct Spool {
     file: Option<(Mutex<File>, SpoolPath)>,
 }
 
-/// Where the file is; where the system allows it, its name is gone as soon as it is open, so that nothing of a killed run remains.
+/// Where the file is; where the system allows it, its name is gone as soon as it is open, so that nothing of a killed
+/// run remains.
 struct SpoolPath {
     path: PathBuf,
     is_named: bool,
@@ -45,7 +46,8 @@ impl Drop for SpoolPath {
 }
 
 impl SpoolWriter {
-    /// Keeps at most `limit` bytes in memory, and more in a file in `directory`, or where that does not exist yet, in the next one above it.
+    /// Keeps at most `limit` bytes in memory, and more in a file in `directory`, or where that does not exist yet, in
+    /// the next one above it.
     pub fn new(directory: &Path, limit: usize) -> SpoolWriter {
         SpoolWriter {
             directory: directory.to_path_buf(),
@@ -67,7 +69,8 @@ impl SpoolWriter {
         self.places.is_empty()
     }
 
-    /// Adds a text with a number that comes back with it (the line of a file). Errors: the system refuses to write; 4 GiB in one text.
+    /// Adds a text with a number that comes back with it (the line of a file). Errors: the system refuses to write; 4
+    /// GiB in one text.
     pub fn push(&mut self, number: u64, text: &str) -> Result<()> {
         let size = u32::try_from(text.len())
             .map_err(|_| Error::user(format!("line {number}: a record of more than 4 GiB")))?;

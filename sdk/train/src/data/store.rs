@@ -1,5 +1,5 @@
-//! The records of a data file by their number, for data that need not fit into memory: read once, in the file's order, checked and
-//! kept in a [`Spool`] as the JSON texts that apps get.
+//! The records of a data file by their number, for data that need not fit into memory: read once, in the file's
+//! order, checked and kept in a [`Spool`] as the JSON texts that apps get.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,8 +55,9 @@ pub struct RecordStore {
 }
 
 impl RecordStore {
-    /// Reads a file. `see` gets every record as JSON; a record that it refuses is a bad row. Errors: see [`DatasetReader`]; a bad row,
-    /// unless those are skipped; no row that is left; more than `u32::MAX` rows; cancelled.
+    /// Reads a file. `see` gets every record as JSON; a record that it refuses is a bad row. Errors: see
+    /// [`DatasetReader`]; a bad row, unless those are skipped; no row that is left; more than `u32::MAX` rows;
+    /// cancelled.
     pub fn read(
         path: &std::path::Path,
         columns: &[Column],

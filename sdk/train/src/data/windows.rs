@@ -1,5 +1,5 @@
-//! A data file as windows of records with their features, made by a thread of its own while the caller computes on the window
-//! before. Only a few windows are in memory, so a file may be larger than memory.
+//! A data file as windows of records with their features, made by a thread of its own while the caller computes on
+//! the window before. Only a few windows are in memory, so a file may be larger than memory.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -27,7 +27,8 @@ pub struct Window {
     pub skipped: u64,
 }
 
-/// Iterates over the windows of a file. An error ends it. Dropping it stops the thread after the window that it works on.
+/// Iterates over the windows of a file. An error ends it. Dropping it stops the thread after the window that it works
+/// on.
 pub struct Windows {
     receiver: Option<Receiver<Result<Window>>>,
     thread: Option<JoinHandle<()>>,

@@ -69,8 +69,8 @@ pub struct Array {
     pub values: Vec<f32>,
 }
 
-/// Reads an array of `<f4` or `<f8` (rounded to f32) in row-major order from the whole file `bytes`, which messages call
-/// `path`. Errors: another type or order, a damaged header, a length that does not fit the shape.
+/// Reads an array of `<f4` or `<f8` (rounded to f32) in row-major order from the whole file `bytes`, which messages
+/// call `path`. Errors: another type or order, a damaged header, a length that does not fit the shape.
 pub fn read(path: &Path, bytes: &[u8]) -> Result<Array> {
     let fault = |expected: &str, found: String| {
         let remedy = "save it with `numpy.save` as float32 in C order";

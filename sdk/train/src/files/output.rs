@@ -1,9 +1,9 @@
 //! Predictions as TSV, CSV or JSON Lines, written row by row from JSON objects.
 //!
-//! TSV and CSV start with a header line. A missing or null value is an empty cell; a list of plain values without commas, semicolons
-//! and brackets is joined with commas and a list of lists with `;` between the inner ones; anything else is JSON. A text is written as
-//! it is, so that reading the file gives it back: TSV has neither quotes nor escapes, so a text with a tab or a line break is an error
-//! there, which names CSV and JSON Lines.
+//! TSV and CSV start with a header line. A missing or null value is an empty cell; a list of plain values without
+//! commas, semicolons and brackets is joined with commas and a list of lists with `;` between the inner ones;
+//! anything else is JSON. A text is written as it is, so that reading the file gives it back: TSV has neither quotes
+//! nor escapes, so a text with a tab or a line break is an error there, which names CSV and JSON Lines.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// By the ending of the name: `.csv`; `.jsonl`, `.ndjson` or `.json`; `.tsv`, `.txt` or none (also for standard output) for TSV.
-    /// Errors: another ending.
+    /// By the ending of the name: `.csv`; `.jsonl`, `.ndjson` or `.json`; `.tsv`, `.txt` or none (also for standard
+    /// output) for TSV. Errors: another ending.
     pub fn of(path: &Path) -> Result<OutputFormat> {
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         match ending.as_deref() {

@@ -10,8 +10,9 @@ use crate::files::dtype::WeightType;
 
 /// The most dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;
-/// The most instructions of a program. A tensor takes about fifty, so this is room for tens of thousands of them; since each
-/// instruction makes a bounded number of small objects, it is also the limit of the memory that a file can ask for.
+/// The most instructions of a program. A tensor takes about fifty, so this is room for tens of thousands of them;
+/// since each instruction makes a bounded number of small objects, it is also the limit of the memory that a file can
+/// ask for.
 pub(crate) const MOST_INSTRUCTIONS: usize = 2_000_000;
 
 /// A value on the machine's stack. Containers are indices into the machine's arena, so that neither sharing nor cycles
@@ -348,8 +349,8 @@ impl Machine<'_> {
         }
     }
 
-    /// A persistent id, `("storage", type, key, device, elements)`; before PyTorch 1.6 a sixth item said of which other storage
-    /// it was a part, which nothing has been since PyTorch 0.4.
+    /// A persistent id, `("storage", type, key, device, elements)`; before PyTorch 1.6 a sixth item said of which
+    /// other storage it was a part, which nothing has been since PyTorch 0.4.
     fn storage(&mut self, id: &Item) -> Result<Item, Fault> {
         let (Some(
             [Item::Text(kind), Item::Global(class), Item::Text(key), _, Item::Int(elements)],

@@ -1,5 +1,5 @@
-//! The safetensors format: a header's length (u64, little-endian), the header as JSON, then the tensors' bytes. Reading
-//! works on bytes that somebody else mapped or read; writing streams borrowed bytes.
+//! The safetensors format: a header's length (u64, little-endian), the header as JSON, then the tensors' bytes.
+//! Reading works on bytes that somebody else mapped or read; writing streams borrowed bytes.
 
 mod index;
 mod text;
@@ -35,9 +35,9 @@ pub struct TensorBytes<'a> {
     pub data: &'a [u8],
 }
 
-/// Writes `tensors` to `out`, which messages call `path`, with metadata `{"format": "pt"}` as `transformers` wants it. The
-/// order is by falling element size and then by name, so each tensor is aligned. Errors: a name twice, bytes that do not
-/// fit type and shape, a failed write.
+/// Writes `tensors` to `out`, which messages call `path`, with metadata `{"format": "pt"}` as `transformers` wants
+/// it. The order is by falling element size and then by name, so each tensor is aligned. Errors: a name twice, bytes
+/// that do not fit type and shape, a failed write.
 pub fn write(path: &Path, out: &mut dyn Write, tensors: &[TensorBytes<'_>]) -> Result<()> {
     let mut order: Vec<&TensorBytes<'_>> = tensors.iter().collect();
     order.sort_by(|a, b| b.dtype.size().cmp(&a.dtype.size()).then_with(|| a.name.cmp(b.name)));
@@ -113,9 +113,9 @@ pub struct Header {
 }
 
 impl Header {
-    /// Parses and checks the header of the whole file `bytes`, which messages call `path`. Errors: a header that is longer
-    /// than the file or absurd, damaged JSON, unknown types, offsets outside the file, overlaps, gaps, bytes left over,
-    /// sizes that do not fit type and shape.
+    /// Parses and checks the header of the whole file `bytes`, which messages call `path`. Errors: a header that is
+    /// longer than the file or absurd, damaged JSON, unknown types, offsets outside the file, overlaps, gaps, bytes
+    /// left over, sizes that do not fit type and shape.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Header> {
         let fault =
             |expected: &str, found: String| WeightError::new(path, expected, found, DOWNLOAD);

@@ -1,6 +1,6 @@
-//! `pytorch_model.bin` as `torch.save` writes it, read without executing anything. Since PyTorch 1.6 it is a zip archive with
-//! `data.pkl`, a pickle that describes the tensors, and one entry of raw bytes per storage; before, it was pickles end to end
-//! with the storages' bytes behind them ([`legacy`]).
+//! `pytorch_model.bin` as `torch.save` writes it, read without executing anything. Since PyTorch 1.6 it is a zip
+//! archive with `data.pkl`, a pickle that describes the tensors, and one entry of raw bytes per storage; before, it
+//! was pickles end to end with the storages' bytes behind them ([`legacy`]).
 
 mod legacy;
 
@@ -63,8 +63,8 @@ pub struct TorchFile<'a> {
 
 impl<'a> TorchFile<'a> {
     /// Reads the dictionary of the whole file `bytes`, which messages call `path`; a dictionary under the key
-    /// `state_dict`, `model_state_dict` or `model` is found too. Errors: TorchScript, a pickle that wants more than tensors (the
-    /// global is named), views that leave their storage, missing storages.
+    /// `state_dict`, `model_state_dict` or `model` is found too. Errors: TorchScript, a pickle that wants more than
+    /// tensors (the global is named), views that leave their storage, missing storages.
     pub fn parse(path: &Path, bytes: &'a [u8]) -> Result<TorchFile<'a>> {
         let (heap, places) = if bytes.starts_with(legacy::MAGIC) {
             legacy::read(path, bytes)?
@@ -91,8 +91,8 @@ impl<'a> TorchFile<'a> {
         Ok(TorchFile { path: path.to_path_buf(), bytes, tensors })
     }
 
-    /// The tensor's elements one after the other, little-endian: borrowed if they lie so, copied otherwise. `tensor` must
-    /// be one of this file. Errors: a view with more elements than its storage (an expanded tensor).
+    /// The tensor's elements one after the other, little-endian: borrowed if they lie so, copied otherwise. `tensor`
+    /// must be one of this file. Errors: a view with more elements than its storage (an expanded tensor).
     pub fn bytes(&self, tensor: &TorchTensor) -> Result<Cow<'a, [u8]>> {
         let size = tensor.dtype.size();
         let empty = tensor.shape.contains(&0);

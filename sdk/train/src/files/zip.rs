@@ -1,5 +1,5 @@
-//! The directory of a zip archive whose entries are stored, not compressed, which is what `torch.save` writes. Archives
-//! above 4 GiB (zip64) are understood.
+//! The directory of a zip archive whose entries are stored, not compressed, which is what `torch.save` writes.
+//! Archives above 4 GiB (zip64) are understood.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,8 +17,8 @@ fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
     Some(part.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
 }
 
-/// Where each entry's bytes are in `bytes`, a whole archive that messages call `path`; by name. Errors: no directory, an
-/// entry outside the file, a compressed or encrypted entry, a name twice.
+/// Where each entry's bytes are in `bytes`, a whole archive that messages call `path`; by name. Errors: no directory,
+/// an entry outside the file, a compressed or encrypted entry, a name twice.
 pub fn entries(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Range<usize>>> {
     let fault = |found: &str| WeightError::new(path, "a zip archive", found, DAMAGED);
     let (count, start) =

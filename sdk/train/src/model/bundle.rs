@@ -1,5 +1,5 @@
-//! A trained app as a directory that Hugging Face can also read: `config.json`, `model.safetensors`, tokenizer files, and
-//! `easytransfer.json` with everything that only we need.
+//! A trained app as a directory that Hugging Face can also read: `config.json`, `model.safetensors`, tokenizer files,
+//! and `easytransfer.json` with everything that only we need.
 
 use std::path::{Path, PathBuf};
 

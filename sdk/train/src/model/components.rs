@@ -1,4 +1,5 @@
-//! Where components come from. The trainer never names a concrete model, loss or optimizer, nor an engine; it asks this.
+//! Where components come from. The trainer never names a concrete model, loss or optimizer, nor an engine; it asks
+//! this.
 
 use crate::error::{Error, Result};
 use easytransfer_plugin as plugin;

@@ -1,5 +1,6 @@
-//! Whether a model can be made at all. Random weights are made one by one when they are first wanted, and an allocator that runs out
-//! of memory ends the program, so what cannot fit is refused while it is only names and shapes.
+//! Whether a model can be made at all. Random weights are made one by one when they are first wanted, and an
+//! allocator that runs out of memory ends the program, so what cannot fit is refused while it is only names and
+//! shapes.
 
 use std::path::Path;
 
@@ -10,7 +11,8 @@ use crate::error::{Error, Result};
 /// Bytes of a parameter and of its gradient.
 const BYTES: u128 = 8;
 
-/// Errors: the parameters with their gradients need more memory than this process may have. `origin` is the file that describes them.
+/// Errors: the parameters with their gradients need more memory than this process may have. `origin` is the file that
+/// describes them.
 pub(super) fn check(params: &Params, origin: &Path) -> Result<()> {
     check_against(params, origin, available())
 }
@@ -38,8 +40,8 @@ fn check_against(params: &Params, origin: &Path, available: Option<u64>) -> Resu
     })
 }
 
-/// Bytes of memory that this process may have, where the operating system says it: those of the machine, of its control group or of
-/// its own limit, whichever is least.
+/// Bytes of memory that this process may have, where the operating system says it: those of the machine, of its
+/// control group or of its own limit, whichever is least.
 fn available() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let machine = kilobytes(&read("/proc/meminfo"), "MemTotal:");

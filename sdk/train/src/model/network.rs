@@ -207,7 +207,8 @@ fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> R
 }
 
 impl Network {
-    /// Builds the network that `config.json` in `directory` describes, but for the options in `replaced`, under the app's head.
+    /// Builds the network that `config.json` in `directory` describes, but for the options in `replaced`, under the
+    /// app's head.
     pub fn new(
         components: &dyn Components,
         mut stage: AppStage,

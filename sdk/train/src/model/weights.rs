@@ -1,5 +1,5 @@
-//! Weights between Hugging Face directories and parameter sets. Nothing is initialised silently: a missing, unexpected or mis-shaped
-//! weight is reported by name.
+//! Weights between Hugging Face directories and parameter sets. Nothing is initialised silently: a missing,
+//! unexpected or mis-shaped weight is reported by name.
 
 mod finite;
 mod location;
@@ -57,13 +57,15 @@ impl LoadReport {
 pub enum Expect {
     /// Every parameter of the set, and no weight that nothing knows.
     All,
-    /// Every parameter of the set that is there now, but for those of [`ModelInfo::pooler`]; a head may be declared later.
+    /// Every parameter of the set that is there now, but for those of [`ModelInfo::pooler`]; a head may be declared
+    /// later.
     Encoder,
     /// What is there; the rest keeps its initial values and is listed.
     Some,
 }
 
-/// The name that a parameter has, for the name that a checkpoint uses: without the base prefix, and with today's names of layer norms.
+/// The name that a parameter has, for the name that a checkpoint uses: without the base prefix, and with today's
+/// names of layer norms.
 fn canonical(name: &str, prefix: &str) -> String {
     let name = match name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) {
         Some(rest) if !prefix.is_empty() => rest,
@@ -200,7 +202,8 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    /// Reads all files of a directory; then every weight has its place, or with `strict` unset is one that nothing knows.
+    /// Reads all files of a directory; then every weight has its place, or with `strict` unset is one that nothing
+    /// knows.
     fn read(&mut self, directory: &Path, strict: bool) -> Result<()> {
         let WeightFiles { files, index } = WeightFiles::find(directory)?;
         for path in &files {
@@ -282,8 +285,8 @@ pub fn are_in(directory: &Path) -> bool {
 
 /// Loads the weights in a directory into the set. Where their type allows it they stay in the
 /// memory into which the file was read. Errors: values that are not
-/// finite, types other than floating point, other shapes than the set's, weights of the model itself that it has no place for,
-/// and what `expect` does not allow to be missing.
+/// finite, types other than floating point, other shapes than the set's, weights of the model itself that it has no
+/// place for, and what `expect` does not allow to be missing.
 pub fn load(
     directory: &Path,
     params: &Params,
@@ -325,8 +328,8 @@ pub fn check_pooler(directory: &Path, info: &ModelInfo, report: &LoadReport) -> 
     Err(none_for(directory, report.loaded + report.missing.len(), &missing, remedy))
 }
 
-/// Loads the weights in a directory into the parameters below `scope`, whose names there are those of the files. Errors: as
-/// [`load`]; each weight must have its parameter and each parameter its weight.
+/// Loads the weights in a directory into the parameters below `scope`, whose names there are those of the files.
+/// Errors: as [`load`]; each weight must have its parameter and each parameter its weight.
 pub fn load_scope(directory: &Path, params: &Params, scope: &str) -> Result<()> {
     let below = |param: Param| {
         let name = param.name().strip_prefix(scope)?.strip_prefix('.')?.to_owned();
@@ -342,7 +345,8 @@ pub fn load_scope(directory: &Path, params: &Params, scope: &str) -> Result<()> 
     Err(none_for(directory, loader.params.len(), &missing, "save the model again"))
 }
 
-/// Writes all parameters as `model.safetensors`, names given by `name_of` (`None` leaves one out), low-rank updates merged.
+/// Writes all parameters as `model.safetensors`, names given by `name_of` (`None` leaves one out), low-rank updates
+/// merged.
 pub fn save(
     directory: &Path,
     params: &Params,

@@ -42,7 +42,8 @@ pub struct ScheduleOptions {
     pub end: f64,
 }
 
-/// What the backward pass computes again instead of finding it kept. Written as text; read also from true (`Cheap`) and false (`None`).
+/// What the backward pass computes again instead of finding it kept. Written as text; read also from true (`Cheap`)
+/// and false (`None`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", from = "RecomputeOption")]
 pub enum Recompute {
@@ -192,7 +193,8 @@ pub fn schema() -> Value {
 }
 
 impl TrainConfig {
-    /// Checks options against the schema, fills in defaults, and reads them. `origin` names the file or flag in messages.
+    /// Checks options against the schema, fills in defaults, and reads them. `origin` names the file or flag in
+    /// messages.
     pub fn from_value(mut value: Value, origin: &str) -> Result<TrainConfig> {
         options::validate(&schema(), &mut value, origin, "")?;
         let config: TrainConfig = serde_json::from_value(value).map_err(|error| Error::Config {
@@ -235,7 +237,8 @@ impl TrainConfig {
         self.lr.or(default.filter(|lr| *lr > 0.0)).unwrap_or(5e-5)
     }
 
-    /// The label of rows that the loss leaves out, where it has one: its option `ignore_index`, by default -100 as in PyTorch.
+    /// The label of rows that the loss leaves out, where it has one: its option `ignore_index`, by default -100 as in
+    /// PyTorch.
     pub fn ignored_label(&self) -> i64 {
         let option = self.loss.as_ref().and_then(|loss| loss.options.get("ignore_index"));
         option.and_then(Value::as_i64).unwrap_or(-100)

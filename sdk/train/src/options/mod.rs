@@ -1,5 +1,6 @@
-//! Options as data: a TOML file and `--set a.b=value` merge into one JSON value, which is then checked against the JSON
-//! Schema that each component publishes ([`validate`], [`help`]). [`config`] holds those of a run, [`schedule`] its learning rates.
+//! Options as data: a TOML file and `--set a.b=value` merge into one JSON value, which is then checked against the
+//! JSON Schema that each component publishes ([`validate`], [`help`]). [`config`] holds those of a run, [`schedule`]
+//! its learning rates.
 
 pub mod config;
 mod help;
@@ -109,8 +110,8 @@ pub fn merge(base: &mut Value, over: Value) {
 }
 
 /// Applies one `--set` argument, `a.b=value`, to `options`. The value is read as a truth value, an integer, a finite
-/// number, `null`, or JSON when it starts with `[`, `{` or `"`; anything else is a string. Errors: no `=`, an empty part
-/// of the key, JSON that does not parse, a key below something that is no object.
+/// number, `null`, or JSON when it starts with `[`, `{` or `"`; anything else is a string. Errors: no `=`, an empty
+/// part of the key, JSON that does not parse, a key below something that is no object.
 pub fn set(options: &mut Value, argument: &str) -> Result<()> {
     let fault = |key: &str, expected: &str, found: String| OptionError {
         origin: "--set".to_string(),

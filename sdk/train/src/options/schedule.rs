@@ -1,6 +1,6 @@
 //! Learning-rate schedules: a factor for the peak rate at each step, the same as `transformers`'
-//! `get_*_schedule_with_warmup`. With step s (counted from 0, the number of optimizer steps made), W warm-up steps and T
-//! steps in all, every schedule rises as s / max(1, W) for s < W; after that
+//! `get_*_schedule_with_warmup`. With step s (counted from 0, the number of optimizer steps made), W warm-up steps
+//! and T steps in all, every schedule rises as s / max(1, W) for s < W; after that
 //!
 //! | name | factor |
 //! |---|---|

@@ -1,16 +1,16 @@
 //! Checks options against a JSON Schema, of which this subset has a meaning here: `type` (a name or a list of names),
 //! `properties`, `required`, `enum`, `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `default`, `items`,
-//! `description`, `additionalProperties`. Unlike in JSON Schema, an object with `properties` admits no other key unless
-//! `additionalProperties` is true or a schema, because an option that nobody reads is a mistake.
+//! `description`, `additionalProperties`. Unlike in JSON Schema, an object with `properties` admits no other key
+//! unless `additionalProperties` is true or a schema, because an option that nobody reads is a mistake.
 
 use serde_json::{Map, Value};
 
 use crate::error::{OptionError, Result, excerpt};
 use crate::nearest::{nearest, quoted_list};
 
-/// Checks `options` against `schema` and fills in the defaults. `origin` is the file or flag to name in messages, `prefix`
-/// what precedes the keys there (`optimizer`; may be empty). Null stands for an empty object. Errors name the key, what
-/// was expected and found, and for an unknown key the nearest known one.
+/// Checks `options` against `schema` and fills in the defaults. `origin` is the file or flag to name in messages,
+/// `prefix` what precedes the keys there (`optimizer`; may be empty). Null stands for an empty object. Errors name
+/// the key, what was expected and found, and for an unknown key the nearest known one.
 pub fn validate(schema: &Value, options: &mut Value, origin: &str, prefix: &str) -> Result<()> {
     if options.is_null() {
         *options = Value::Object(Map::new());

@@ -2,7 +2,8 @@
 //!
 //! A frame is the length (u64), its masked CRC-32C (u32), the message and its masked CRC-32C (u32), all little-endian.
 //! The fields that are written: `Event { 1: double wall_time, 2: int64 step, 3: string file_version, 5: Summary, 7:
-//! SessionLog }`, `Summary { 1: Value }`, `Value { 1: string tag, 2: float simple_value }`, `SessionLog { 1: status }`.
+//! SessionLog }`, `Summary { 1: Value }`, `Value { 1: string tag, 2: float simple_value }`, `SessionLog { 1: status
+//! }`.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -1,5 +1,6 @@
-//! What a run shows: a report as one HTML file (no scripts, nothing fetched from elsewhere, curves as SVG) here, [`progress`] on
-//! the terminal, [`events`] for TensorBoard and lines of JSON ([`jsonl_log`]); [`run_log`] writes all of them.
+//! What a run shows: a report as one HTML file (no scripts, nothing fetched from elsewhere, curves as SVG) here,
+//! [`progress`] on the terminal, [`events`] for TensorBoard and lines of JSON ([`jsonl_log`]); [`run_log`] writes all
+//! of them.
 
 mod chart;
 pub mod events;

@@ -166,7 +166,8 @@ impl<'r, 'f> Run<'r, 'f> {
         })
     }
 
-    /// Trains to the end and writes the bundle. Errors: cancelled, after a checkpoint; everything that can go wrong in a step.
+    /// Trains to the end and writes the bundle. Errors: cancelled, after a checkpoint; everything that can go wrong
+    /// in a step.
     pub fn go(mut self) -> Result<TrainResult> {
         let _at_steps = AtSteps::begin();
         let config = self.fit.config;

@@ -24,8 +24,8 @@ pub fn metrics(components: &dyn Components, choices: &[Choice]) -> Result<Vec<Lo
         .collect()
 }
 
-/// Names of the figures of a network of which less is better: the loss, those of which a metric says so, and the app's best one if the app
-/// does. Errors: an app that says neither "max" nor "min".
+/// Names of the figures of a network of which less is better: the loss, those of which a metric says so, and the
+/// app's best one if the app does. Errors: an app that says neither "max" nor "min".
 pub fn lower_is_better(components: &dyn Components, network: &Network) -> Result<Vec<String>> {
     let info = &network.app_info;
     let mut names = vec!["loss".to_owned()];
@@ -62,8 +62,8 @@ pub fn run(
     Ok(())
 }
 
-/// Figures of the network on labelled rows, which come in windows, with the mean loss under "loss" when one is given, together with the
-/// label of rows that it leaves out.
+/// Figures of the network on labelled rows, which come in windows, with the mean loss under "loss" when one is given,
+/// together with the label of rows that it leaves out.
 pub fn evaluate<R: Borrow<Row>>(
     components: &dyn Components,
     network: &mut Network,

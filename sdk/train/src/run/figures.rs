@@ -1,11 +1,12 @@
-//! Numbers of training steps that are perhaps not computed yet. A card computes behind the host, and reading a number waits for it; so
-//! losses and norms stay tensors until somebody asks for them.
+//! Numbers of training steps that are perhaps not computed yet. A card computes behind the host, and reading a number
+//! waits for it; so losses and norms stay tensors until somebody asks for them.
 
 use easytransfer_plugin::{DType, Map, Tensor};
 
 use crate::error::Result;
 
-/// Steps after which their numbers are read even if nobody asked: a loss that is no number should not go unnoticed for long.
+/// Steps after which their numbers are read even if nobody asked: a loss that is no number should not go unnoticed
+/// for long.
 pub const MOST_UNREAD: usize = 64;
 
 /// A step whose numbers nobody has read.
@@ -56,8 +57,9 @@ impl Unread {
     }
 }
 
-/// What a mean loss over a batch is a mean over: the sum of its weights if it has some, else the number of its labels, one per row or
-/// per token, without those that `ignore` says do not count; the number of rows where there are no labels.
+/// What a mean loss over a batch is a mean over: the sum of its weights if it has some, else the number of its
+/// labels, one per row or per token, without those that `ignore` says do not count; the number of rows where there
+/// are no labels.
 pub fn mean_over(batch: &Map, ignore: i64) -> Result<f64> {
     let rows = rows_of(batch)? as f64;
     let labels = batch.find("labels")?.filter(|labels| labels.dtype() == DType::I64);

@@ -92,8 +92,8 @@ impl Fit<'_> {
         all
     }
 
-    /// Features of the training data. They are made when their turn comes, unless their lengths are needed to count the steps or bad
-    /// ones are to be left out.
+    /// Features of the training data. They are made when their turn comes, unless their lengths are needed to count
+    /// the steps or bad ones are to be left out.
     pub fn training_features(&self, records: RecordStore) -> Result<Features> {
         let skips = records.on_bad_row() == OnBadRow::Skip;
         let mut features = Features::new(records, self.featurizers(true), self.storage.memory);
@@ -136,8 +136,8 @@ impl Fit<'_> {
         Ok(())
     }
 
-    /// Makes sure that the figure under `best` exists, before hours are spent on it. Errors: an unknown name, naming the known ones; no
-    /// validation data.
+    /// Makes sure that the figure under `best` exists, before hours are spent on it. Errors: an unknown name, naming
+    /// the known ones; no validation data.
     pub fn check_best(&mut self) -> Result<()> {
         let Some(best) = &self.config.best else { return Ok(()) };
         let Some(valid) = &self.valid else {
@@ -185,7 +185,8 @@ impl Fit<'_> {
         Ok(SessionState { sources, optimizers })
     }
 
-    /// Takes over what [`Fit::session`] answered in the interrupted run. Optimizers that are not open yet get theirs when they are.
+    /// Takes over what [`Fit::session`] answered in the interrupted run. Optimizers that are not open yet get theirs
+    /// when they are.
     pub fn resume(&mut self, state: SessionState) -> Result<()> {
         for (name, position) in state.sources {
             let stream = self.stream_of(&name);

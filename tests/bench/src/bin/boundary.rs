@@ -1,4 +1,5 @@
-//! `cargo run --release -p easytransfer-bench --bin boundary`: what a call through the C tables costs over a direct call.
+//! `cargo run --release -p easytransfer-bench --bin boundary`: what a call through the C tables costs over a direct
+//! call.
 
 use easytransfer::plugin::{DType, Map, Row, Tensor};
 use easytransfer_bench::{Pair, alternate, median};
@@ -7,8 +8,8 @@ use easytransfer_tests::linked;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Makes the compiler believe that the result is used. Of the pointer in it, as a caller would: a whole `Result` that is forced through
-/// memory costs more than the call.
+/// Makes the compiler believe that the result is used. Of the pointer in it, as a caller would: a whole `Result` that
+/// is forced through memory costs more than the call.
 fn kept<T>(result: &T) {
     black_box(result);
 }
@@ -87,8 +88,8 @@ fn main() {
         optimizer.step(&mut model, 1e-5).expect("a step");
         times.push(start.elapsed().as_secs_f64());
     }
-    // Forward of a layer: 16 parameters fetched, 10 operations; embeddings, pooler, optimizer and maps add about 40 calls. Each has
-    // a handle to release.
+    // Forward of a layer: 16 parameters fetched, 10 operations; embeddings, pooler, optimizer and maps add about 40
+    // calls. Each has a handle to release.
     let calls = 2.0 * (4.0 * 26.0 + 40.0);
     let step = median(times);
     println!();

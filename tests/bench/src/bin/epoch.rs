@@ -1,11 +1,13 @@
 //! `epoch --python PYTHON [--sets sst-2,mrpc,squad] [--lines 10000] [--peers grouped,grouped-bf16,padded,trainer]
-//! [--precisions f32,bf16] [--rounds 5]`: one epoch of fine-tuning all-MiniLM-L6-v2 on real lines, ours and PyTorch's in turn, two threads each.
+//! [--precisions f32,bf16] [--rounds 5]`: one epoch of fine-tuning all-MiniLM-L6-v2 on real lines, ours and PyTorch's
+//! in turn, two threads each.
 //!
-//! The time begins before the model is loaded and ends after the last step: loading, reading, tokenising, training; without evaluation and
-//! without writing anything. The evaluation on other lines is a time of its own. Peers: `grouped` pads to the longest of a batch of rows of
-//! like length, `padded` pads every row to the model's usual 128 tokens (SQuAD: 384) in random order, as most examples do; `trainer`
-//! is transformers' Trainer with dynamic padding and length grouping. The first two are plain loops, which are faster than Trainer. With
-//! `-bf16` they train under autocast, and stand beside our bf16.
+//! The time begins before the model is loaded and ends after the last step: loading, reading, tokenising, training;
+//! without evaluation and without writing anything. The evaluation on other lines is a time of its own. Peers:
+//! `grouped` pads to the longest of a batch of rows of like length, `padded` pads every row to the model's usual 128
+//! tokens (SQuAD: 384) in random order, as most examples do; `trainer` is transformers' Trainer with dynamic padding
+//! and length grouping. The first two are plain loops, which are faster than Trainer. With `-bf16` they train under
+//! autocast, and stand beside our bf16.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,8 +1,9 @@
-//! `cargo run --release -p easytransfer-bench --bin finetune -- PYTHON [--lines N] [--seeds 1,2,3] [--lr RATE] [--pooling model|mean]
-//! [--dropout P] [--layer-decay D] [--sides ours,torch]`: full fine-tuning of all-MiniLM-L6-v2 on SST-2 for one epoch, ours and
-//! PyTorch's in turn with the same settings, two threads each.
+//! `cargo run --release -p easytransfer-bench --bin finetune -- PYTHON [--lines N] [--seeds 1,2,3] [--lr RATE]
+//! [--pooling model|mean] [--dropout P] [--layer-decay D] [--sides ours,torch]`: full fine-tuning of all-MiniLM-L6-v2
+//! on SST-2 for one epoch, ours and PyTorch's in turn with the same settings, two threads each.
 //!
-//! PYTHON is the interpreter of a venv with `tests/parity/requirements.txt`. Prints a line per run, and the ratios where both sides ran.
+//! PYTHON is the interpreter of a venv with `tests/parity/requirements.txt`. Prints a line per run, and the ratios
+//! where both sides ran.
 
 use easytransfer_bench::median;
 use easytransfer_tests::places;

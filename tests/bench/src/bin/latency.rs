@@ -1,7 +1,8 @@
-//! `cargo run --release -p easytransfer-bench --bin latency [-- --tokens 8] [--count 200] [--precision f32|bf16|int8] [--turn 30]`: one
-//! text after the other to vectors by all-MiniLM-L6-v2, ours alone. The process does nothing else after the first text, so counters
-//! see the path of one text: `valgrind --tool=callgrind` of two runs with other counts differ by that many texts. With `--turn N` it
-//! pauses before every N texts, so that the first of a turn finds cold caches.
+//! `cargo run --release -p easytransfer-bench --bin latency [-- --tokens 8] [--count 200] [--precision f32|bf16|int8]
+//! [--turn 30]`: one text after the other to vectors by all-MiniLM-L6-v2, ours alone. The process does nothing else
+//! after the first text, so counters see the path of one text: `valgrind --tool=callgrind` of two runs with other
+//! counts differ by that many texts. With `--turn N` it pauses before every N texts, so that the first of a turn
+//! finds cold caches.
 
 use std::time::{Duration, Instant};
 

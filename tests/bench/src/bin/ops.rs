@@ -1,7 +1,9 @@
-//! `ops [FILTER]`: what the engine's fused operations cost on shapes of training and prediction, forward and backward, through the C
-//! tables, beside what this machine can do (measured here). `RAYON_NUM_THREADS` says on how many threads.
+//! `ops [FILTER]`: what the engine's fused operations cost on shapes of training and prediction, forward and
+//! backward, through the C tables, beside what this machine can do (measured here). `RAYON_NUM_THREADS` says on how
+//! many threads.
 //!
-//! Arithmetic is that of the operation, memory what must be read and written once; both are shares of the measured peak.
+//! Arithmetic is that of the operation, memory what must be read and written once; both are shares of the measured
+//! peak.
 
 use std::time::Instant;
 

@@ -1,10 +1,11 @@
-//! `cargo run --release -p easytransfer-bench --bin prediction -- PYTHON DIR [--model minilm|bert-base] [--lines N] [--rounds N]
-//! [--sets sst-2,mrpc,squad] [--precisions f32,bf16,int8] [--orders sorted,arrival] [--latency N]`: texts to vectors, ours and ONNX
-//! Runtime's in turn, two threads each, tokenizers included; medians over the rounds.
+//! `cargo run --release -p easytransfer-bench --bin prediction -- PYTHON DIR [--model minilm|bert-base] [--lines N]
+//! [--rounds N] [--sets sst-2,mrpc,squad] [--precisions f32,bf16,int8] [--orders sorted,arrival] [--latency N]`:
+//! texts to vectors, ours and ONNX Runtime's in turn, two threads each, tokenizers included; medians over the rounds.
 //!
 //! PYTHON is the interpreter of a venv with `tests/parity/requirements.txt`, `onnx` and `onnxruntime`; DIR holds what
-//! `PYTHON tests/bench/peer_predict.py prepare DIR` made. Their time is that of the better of two graphs: as exported, and fused for
-//! Transformers. Their f32 stands beside our f32 and bf16, their dynamic quantisation beside our int8.
+//! `PYTHON tests/bench/peer_predict.py prepare DIR` made. Their time is that of the better of two graphs: as
+//! exported, and fused for Transformers. Their f32 stands beside our f32 and bf16, their dynamic quantisation beside
+//! our int8.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ use easytransfer_bench::median;
 use easytransfer_tests::{linked, places};
 use serde_json::{Value, json};
 
-/// Between two sides of a latency comparison: threads of the other side that still look for work with open eyes fall asleep.
+/// Between two sides of a latency comparison: threads of the other side that still look for work with open eyes fall
+/// asleep.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Rows of a batch of theirs.

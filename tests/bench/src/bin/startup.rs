@@ -1,4 +1,5 @@
-//! `cargo run --release -p easytransfer-bench --bin startup -- BUNDLE`: from process start to the answer for one text, by the command.
+//! `cargo run --release -p easytransfer-bench --bin startup -- BUNDLE`: from process start to the answer for one
+//! text, by the command.
 
 use easytransfer_bench::median;
 use std::io::Write;

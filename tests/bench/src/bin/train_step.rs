@@ -1,9 +1,9 @@
-//! `train_step --python PYTHON [--models mini,minilm,base] [--shapes 32x64,32x128] [--modes eager,sdpa,compile,bf16] [--precisions f32,bf16]
-//! [--rounds 5]`:
-//! a training step of fixed shape, ours and PyTorch's in turn: forward, cross entropy, backward, clipping, AdamW, dropout 0.1, two
-//! threads each. Weights are random, by the configuration.
+//! `train_step --python PYTHON [--models mini,minilm,base] [--shapes 32x64,32x128] [--modes eager,sdpa,compile,bf16]
+//! [--precisions f32,bf16] [--rounds 5]`: a training step of fixed shape, ours and PyTorch's in turn: forward, cross
+//! entropy, backward, clipping, AdamW, dropout 0.1, two threads each. Weights are random, by the configuration.
 //!
-//! Our side is the trainer itself with the staged plugins, on texts of which every one has the wanted number of tokens.
+//! Our side is the trainer itself with the staged plugins, on texts of which every one has the wanted number of
+//! tokens.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

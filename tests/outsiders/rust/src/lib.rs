@@ -1,5 +1,5 @@
-//! The loss of the outsiders in Rust: mean over all logits of squared difference to the one-hot label, written with the same operations in
-//! the same order as its siblings in C and C++.
+//! The loss of the outsiders in Rust: mean over all logits of squared difference to the one-hot label, written with
+//! the same operations in the same order as its siblings in C and C++.
 #![forbid(unsafe_code)]
 
 use easytransfer_plugin::{Call, DType, Loss, Map, NoOptions, Result, Tensor};

@@ -1,5 +1,6 @@
-//! `hidden_states OUTPUT.safetensors`: every hidden state of all-MiniLM-L6-v2 on the texts of `tests/parity/texts.json`, and its pooled output, for
-//! `tests/parity/check_full.py`. All texts are in one batch of runs.
+//! `hidden_states OUTPUT.safetensors`: every hidden state of all-MiniLM-L6-v2 on the texts of
+//! `tests/parity/texts.json`, and its pooled output, for `tests/parity/check_full.py`. All texts are in one batch of
+//! runs.
 
 use std::path::PathBuf;
 

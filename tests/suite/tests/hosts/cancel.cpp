@@ -1,5 +1,5 @@
-// cancel OPTIONS_JSON OUTPUT STEP: trains; the callback throws after STEP steps, or returns false after -STEP, or never does (0).
-// Prints what came out of `fit`.
+// cancel OPTIONS_JSON OUTPUT STEP: trains; the callback throws after STEP steps, or returns false after -STEP, or
+// never does (0). Prints what came out of `fit`.
 #include "easytransfer.hpp"
 
 #include <cstdlib>

@@ -1,4 +1,5 @@
-// The kernels of candle that the engine still uses, as plain loops over host memory. Their arguments are those of candle-kernels.
+// The kernels of candle that the engine still uses, as plain loops over host memory. Their arguments are those of
+// candle-kernels.
 #pragma once
 
 // Where element `i` of a tensor lies; candle gives no extents for contiguous ones.

@@ -1,8 +1,9 @@
-// A card of paper: the driver and cuBLAS as far as the CUDA engine uses them, in host memory. The engine's kernels run on the emulator of their own
-// tests, candle's few and the matrix products as plain loops. It is as lazy as CUDA allows: work on a stream, copies out of page-locked memory
-// included, is done when somebody waits for it and not before, so what is used too early or given up too soon shows. New memory and freed memory are
-// filled with NaN. PAPER_MIB limits it. With PAPER_IDLE no work is done at all and what is read back is zero: then the time of a program is what it
-// costs the host to keep a card busy.
+// A card of paper: the driver and cuBLAS as far as the CUDA engine uses them, in host memory. The engine's kernels
+// run on the emulator of their own tests, candle's few and the matrix products as plain loops. It is as lazy as CUDA
+// allows: work on a stream, copies out of page-locked memory included, is done when somebody waits for it and not
+// before, so what is used too early or given up too soon shows. New memory and freed memory are filled with NaN.
+// PAPER_MIB limits it. With PAPER_IDLE no work is done at all and what is read back is zero: then the time of a
+// program is what it costs the host to keep a card busy.
 #define ET_EMULATE "../tests/cuda_emulator.hpp"
 
 #include <algorithm>

@@ -1,5 +1,6 @@
-//! Rows separated by commas, or another character, with the quotes of RFC 4180: a cell that starts with `"` runs to the next single
-//! `"`, may hold separators and line breaks, and writes a quote as `""`. A quote inside a cell that does not start with one is itself.
+//! Rows separated by commas, or another character, with the quotes of RFC 4180: a cell that starts with `"` runs to
+//! the next single `"`, may hold separators and line breaks, and writes a quote as `""`. A quote inside a cell that
+//! does not start with one is itself.
 
 use super::source::{Source, trim_end};
 use super::{Fault, MOST_COLUMNS};

@@ -8,10 +8,10 @@ use crate::error::Result;
 /// The format of a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// By the name's ending (`.tsv`, `.csv`, `.json`, `.jsonl`, `.ndjson`, `.txt`, each also with `.gz`), except that a `.csv` with
-    /// a tab in its first line is TSV. A file with a schema, or
-    /// with another name, and standard input are judged by the first line: `{` or `[{` means JSON, a tab TSV, a comma
-    /// together with a schema CSV, anything else text (TSV when there is a schema).
+    /// By the name's ending (`.tsv`, `.csv`, `.json`, `.jsonl`, `.ndjson`, `.txt`, each also with `.gz`), except that
+    /// a `.csv` with a tab in its first line is TSV. A file with a schema, or with another name, and standard input
+    /// are judged by the first line: `{` or `[{` means JSON, a tab TSV, a comma together with a schema CSV, anything
+    /// else text (TSV when there is a schema).
     #[default]
     Auto,
     /// Tab-separated, no quoting.
@@ -39,8 +39,8 @@ impl Format {
         }
     }
 
-    /// The options of [`ReadOptions`] that reading this format honours; one that is set and not among them is an error that names
-    /// it.
+    /// The options of [`ReadOptions`] that reading this format honours; one that is set and not among them is an
+    /// error that names it.
     pub fn honours(self) -> &'static [&'static str] {
         match self {
             Format::JsonLines | Format::Text => &["format", "wanted", "on_bad_row"],

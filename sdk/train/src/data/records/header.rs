@@ -5,8 +5,8 @@ use super::source::{Source, trim_end};
 use crate::error::{DataError, Result, excerpt};
 use crate::nearest::quoted_list;
 
-/// The names in a header line, without blanks around them, and how many columns there are up to the last with a name. A column without
-/// one is called `Unnamed: N`, which is what pandas calls it.
+/// The names in a header line, without blanks around them, and how many columns there are up to the last with a name.
+/// A column without one is called `Unnamed: N`, which is what pandas calls it.
 pub(super) fn names(cells: Vec<String>) -> (Vec<String>, usize) {
     let is_named = |cell: &String| !cell.trim().is_empty();
     let named = cells.iter().rposition(is_named).map_or(0, |last| last + 1);
@@ -17,8 +17,9 @@ pub(super) fn names(cells: Vec<String>) -> (Vec<String>, usize) {
     (cells.into_iter().enumerate().map(name).collect(), named)
 }
 
-/// What separates the cells of a CSV file: what a first line `sep=;`, which is taken, says, as spreadsheets read and write it; with a
-/// header, `;` if that has some and no comma; otherwise a comma. Errors: more or less than one character behind `sep=`.
+/// What separates the cells of a CSV file: what a first line `sep=;`, which is taken, says, as spreadsheets read and
+/// write it; with a header, `;` if that has some and no comma; otherwise a comma. Errors: more or less than one
+/// character behind `sep=`.
 pub(super) fn separator(source: &mut Source, line: &mut Vec<u8>, has_header: bool) -> Result<u8> {
     let first = source.peek_start()?;
     if let Some(said) = trim_end(first).strip_prefix(b"sep=") {
@@ -34,7 +35,8 @@ pub(super) fn separator(source: &mut Source, line: &mut Vec<u8>, has_header: boo
     Ok(if semicolons { b';' } else { b',' })
 }
 
-/// Where a file whose lines end with carriage returns alone, as on old Macs, has the first of them. `start` is its first line.
+/// Where a file whose lines end with carriage returns alone, as on old Macs, has the first of them. `start` is its
+/// first line.
 pub(super) fn old_line_ends(start: &[u8]) -> Option<usize> {
     if start.ends_with(b"\n") {
         return None;

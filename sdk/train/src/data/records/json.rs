@@ -1,5 +1,6 @@
-//! JSON: one object per line, objects that span lines, or an array of objects. Objects are cut out of the bytes one by one, so a file
-//! may be larger than memory, and only the wanted entries of an object become values, so those that nobody asked for cost little.
+//! JSON: one object per line, objects that span lines, or an array of objects. Objects are cut out of the bytes one
+//! by one, so a file may be larger than memory, and only the wanted entries of an object become values, so those that
+//! nobody asked for cost little.
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -134,8 +135,8 @@ fn broken(source: &Source, expected: &str, found: Option<u8>) -> Fault {
     )
 }
 
-/// Takes one JSON value, which begins here at `line`, into `text`: up to its closing bracket or quote, or for anything else up to what
-/// may follow a value. Errors: too long; the end of the file inside of it.
+/// Takes one JSON value, which begins here at `line`, into `text`: up to its closing bracket or quote, or for
+/// anything else up to what may follow a value. Errors: too long; the end of the file inside of it.
 fn cut(source: &mut Source, text: &mut Vec<u8>, line: u64) -> Result<(), Fault> {
     let mut balance = Balance::default();
     loop {
@@ -311,7 +312,8 @@ pub(super) fn name(key: &str) -> Option<std::borrow::Cow<'_, str>> {
     Some(inner.into())
 }
 
-/// A value from its text. With `as_text`, numbers and truth values are the texts that stand in the file, as in other formats.
+/// A value from its text. With `as_text`, numbers and truth values are the texts that stand in the file, as in other
+/// formats.
 pub(super) fn value(text: &str, as_text: bool) -> Result<Value, String> {
     let is_plain = text.starts_with(|first: char| !matches!(first, '"' | '{' | '[' | 'n'));
     if as_text && is_plain {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{Fault, Header, Reader, Row, header, json};
 use crate::error::{DataError, Result};
 
-/// How many of the first objects of a JSON file, and how many bytes of them, say which columns it has before the first is handed out.
+/// How many of the first objects of a JSON file, and how many bytes of them, say which columns it has before the
+/// first is handed out.
 const LOOKAHEAD: usize = 256;
 const LOOKAHEAD_BYTES: usize = 1 << 20;
 
@@ -139,7 +140,8 @@ impl Reader {
         Ok(())
     }
 
-    /// At the end of a JSON file: what was chosen so far is chosen for good. Errors: a column that was named has never come.
+    /// At the end of a JSON file: what was chosen so far is chosen for good. Errors: a column that was named has
+    /// never come.
     fn know_all(&mut self) -> std::result::Result<(), Fault> {
         if !std::mem::replace(&mut self.is_whole, true)
             && let Some(choose) = &mut self.choose

@@ -101,8 +101,8 @@ impl Schema {
 }
 
 impl SchemaColumn {
-    /// The value of a cell: a single value for length 1, an array otherwise, an array of numbers for `base64`. The error
-    /// is what was expected and what was found.
+    /// The value of a cell: a single value for length 1, an array otherwise, an array of numbers for `base64`. The
+    /// error is what was expected and what was found.
     pub(super) fn parse(&self, cell: &str) -> std::result::Result<Value, (String, String)> {
         if self.cell == CellType::Base64 {
             return self.parse_base64(cell);

@@ -27,7 +27,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Opens a file, or standard input for `-`. Errors: what is no regular file and no open stream (see [`is_open_stream`]).
+    /// Opens a file, or standard input for `-`. Errors: what is no regular file and no open stream (see
+    /// [`is_open_stream`]).
     pub fn open(path: &Path) -> Result<Source> {
         if path.as_os_str() == "-" {
             return Source::new(path.to_path_buf(), Box::new(io::stdin()));
@@ -102,8 +103,8 @@ impl Source {
         Ok(true)
     }
 
-    /// What the file begins with, without taking it: up to the end of the first line that is not blank, but at most 64 KiB; nothing in
-    /// an empty file. To be called before anything is taken.
+    /// What the file begins with, without taking it: up to the end of the first line that is not blank, but at most
+    /// 64 KiB; nothing in an empty file. To be called before anything is taken.
     pub fn peek_start(&mut self) -> Result<&[u8]> {
         let end = |head: &[u8]| {
             let first = head.iter().position(|byte| !byte.is_ascii_whitespace())?;
@@ -125,7 +126,8 @@ impl Source {
         Ok(&self.head[..end(&self.head).unwrap_or(self.head.len())])
     }
 
-    /// The next bytes, some of which [`Source::take`] takes; none at the end of the file. For what does not go by lines.
+    /// The next bytes, some of which [`Source::take`] takes; none at the end of the file. For what does not go by
+    /// lines.
     pub fn next_bytes(&mut self) -> Result<&[u8]> {
         if self.taken < self.head.len() {
             return Ok(&self.head[self.taken..]);
@@ -216,7 +218,8 @@ fn refuse_no_file(path: &Path, kind: std::fs::FileType) -> Result<()> {
     Err(DataError::new(path).expected("a file").found(found).remedy(remedy).into())
 }
 
-/// Whether a path names a stream that the program was started with: `/dev/stdin`, or what a shell puts for `<(command)`.
+/// Whether a path names a stream that the program was started with: `/dev/stdin`, or what a shell puts for
+/// `<(command)`.
 fn is_open_stream(path: &Path) -> bool {
     path == Path::new("/dev/stdin")
         || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder))

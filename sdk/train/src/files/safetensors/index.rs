@@ -1,5 +1,5 @@
-//! Models in several files: `model.safetensors.index.json` (and `pytorch_model.bin.index.json`, which looks alike) says
-//! which file holds which tensor.
+//! Models in several files: `model.safetensors.index.json` (and `pytorch_model.bin.index.json`, which looks alike)
+//! says which file holds which tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -28,8 +28,8 @@ struct Text {
 }
 
 impl ShardIndex {
-    /// Parses an index, which messages call `path`. Errors: damaged JSON, no `weight_map`, a tensor twice, a file name that leads
-    /// out of the directory.
+    /// Parses an index, which messages call `path`. Errors: damaged JSON, no `weight_map`, a tensor twice, a file
+    /// name that leads out of the directory.
     pub fn parse(path: &Path, text: &str) -> Result<ShardIndex> {
         let fault = |expected: &str, found: String| {
             WeightError::new(path, expected, found, "fetch or save the model again")
@@ -67,9 +67,9 @@ impl ShardIndex {
     }
 }
 
-/// Distributes tensors (name and bytes, in order) over files of at most `limit` bytes; a larger tensor gets a file of its
-/// own. Returns for each file its name, `model-00001-of-00002.safetensors` (`model.safetensors` for a single one), and
-/// its tensors' indices.
+/// Distributes tensors (name and bytes, in order) over files of at most `limit` bytes; a larger tensor gets a file of
+/// its own. Returns for each file its name, `model-00001-of-00002.safetensors` (`model.safetensors` for a single
+/// one), and its tensors' indices.
 pub fn plan_shards(sizes: &[u64], limit: u64) -> Vec<(String, Vec<usize>)> {
     let mut shards: Vec<Vec<usize>> = vec![Vec::new()];
     let mut bytes = 0u64;

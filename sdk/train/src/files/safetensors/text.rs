@@ -1,5 +1,6 @@
-//! The JSON of headers and indices, read without keeping more of it than tensors need: a header of a hundred megabytes may come
-//! from anybody. A key that stands twice is refused, because readers differ in which of the two they take.
+//! The JSON of headers and indices, read without keeping more of it than tensors need: a header of a hundred
+//! megabytes may come from anybody. A key that stands twice is refused, because readers differ in which of the two
+//! they take.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,6 +1,6 @@
-//! The format of `torch.save` before PyTorch 1.6 (and today with `_use_new_zipfile_serialization=False`): five pickles end to
-//! end, which hold a magic number, a version, facts about the machine, the object, and the storages' keys; then, in the order
-//! of the keys, each storage's number of elements (i64, little-endian) and its bytes.
+//! The format of `torch.save` before PyTorch 1.6 (and today with `_use_new_zipfile_serialization=False`): five
+//! pickles end to end, which hold a magic number, a version, facts about the machine, the object, and the storages'
+//! keys; then, in the order of the keys, each storage's number of elements (i64, little-endian) and its bytes.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ pub(super) const MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 /// The only version that there has been.
 const VERSION: i64 = 1001;
 
-/// Reads the pickles, and where each storage's bytes are. Errors: another version or byte order, a file that ends early or
-/// goes on behind the last storage, keys of storages that the object does not use.
+/// Reads the pickles, and where each storage's bytes are. Errors: another version or byte order, a file that ends
+/// early or goes on behind the last storage, keys of storages that the object does not use.
 pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<(Heap, Places)> {
     let fault = |expected: &str, found: String| WeightError::new(path, expected, found, CONVERT);
     let mut at = MAGIC.len();

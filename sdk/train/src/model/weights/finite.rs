@@ -18,8 +18,8 @@ fn first_bad<const N: usize>(bytes: &[u8], is_bad: impl Fn([u8; N]) -> bool) -> 
     elements[start..].iter().position(|&element| is_bad(element)).map(|index| start + index)
 }
 
-/// Whether the elements of the tensor `name`, little-endian `bytes` of the file `path`, are finite in single precision. Errors: the
-/// first that is not.
+/// Whether the elements of the tensor `name`, little-endian `bytes` of the file `path`, are finite in single
+/// precision. Errors: the first that is not.
 pub(super) fn check(path: &Path, name: &str, dtype: DType, bytes: &[u8]) -> Result<()> {
     let bad = match dtype {
         DType::F32 => first_bad(bytes, |b| !f32::from_le_bytes(b).is_finite()),

@@ -6,8 +6,8 @@ use crate::error::{Result, WeightError};
 use crate::files::safetensors::ShardIndex;
 use crate::model::network::read_text;
 
-/// The files that may hold a model's weights, in the order in which transformers looks for them, and whether each is an index of
-/// several files.
+/// The files that may hold a model's weights, in the order in which transformers looks for them, and whether each is
+/// an index of several files.
 const CANDIDATES: [(&str, bool); 4] = [
     ("model.safetensors", false),
     ("model.safetensors.index.json", true),
@@ -23,7 +23,8 @@ pub(super) struct WeightFiles {
 }
 
 impl WeightFiles {
-    /// Errors: none of the files is there, an index that is damaged, leads out of the directory or names a file that is not there.
+    /// Errors: none of the files is there, an index that is damaged, leads out of the directory or names a file that
+    /// is not there.
     pub fn find(directory: &Path) -> Result<WeightFiles> {
         for (name, is_index) in CANDIDATES {
             let path = directory.join(name);
