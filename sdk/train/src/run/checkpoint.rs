@@ -76,7 +76,7 @@ pub struct SessionState {
 }
 
 /// The parts of a run that a checkpoint holds.
-pub(crate) struct Parts<'a> {
+pub struct Parts<'a> {
     /// Options and data that must be the same when the run goes on.
     pub fingerprint: &'a Value,
     /// The parameters.
