@@ -99,15 +99,17 @@ typedef int32_t (*et_progress)(void *user,
                                double lr);
 
 /**
- * Loads a trained bundle. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file and what is wrong with it. [any-thread] since 0.1
+ * Loads a trained bundle. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file and what is wrong with
+ * it. [any-thread] since 0.1
  */
 et_error *et_app_load(const struct et_runtime *runtime,
                       const char *directory,
                       struct et_app **out);
 
 /**
- * Loads a trained bundle that answers in another way than usual. `options` is JSON, or NULL for the defaults: {"precision": "f32" |
- * "bf16" | "int8"}. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
+ * Loads a trained bundle that answers in another way than usual. `options` is JSON, or NULL for the defaults:
+ * {"precision": "f32" | "bf16" | "int8"}. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file or key.
+ * [any-thread] since 0.1
  */
 et_error *et_app_load_with(const struct et_runtime *runtime,
                            const char *directory,
@@ -130,8 +132,8 @@ size_t et_app_labels_len(const struct et_app *app);
 const char *et_app_label(const struct et_app *app, size_t index);
 
 /**
- * Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not need the app any
- * more. Errors: BAD_INPUT for text that is not UTF-8, naming its index. [one-at-a-time] since 0.1
+ * Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not
+ * need the app any more. Errors: BAD_INPUT for text that is not UTF-8, naming its index. [one-at-a-time] since 0.1
  */
 et_error *et_app_predict(struct et_app *app,
                          const char *const *texts,
@@ -139,8 +141,8 @@ et_error *et_app_predict(struct et_app *app,
                          struct et_predictions **out);
 
 /**
- * Answers a JSON text: an object like {"text": ".."}, a string, or an array of them; `*out` is one object or an array, for
- * `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [one-at-a-time] since 0.1
+ * Answers a JSON text: an object like {"text": ".."}, a string, or an array of them; `*out` is one object or an
+ * array, for `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [one-at-a-time] since 0.1
  */
 et_error *et_app_predict_json(struct et_app *app,
                               const char *request,
@@ -163,14 +165,15 @@ const char *et_predictions_class(const struct et_predictions *predictions,
                                  size_t index);
 
 /**
- * The label of a row, valid while the predictions live: the most probable class; with several labels all of them, joined by commas;
- * empty for numbers. NULL past the end. [any-thread] since 0.1
+ * The label of a row, valid while the predictions live: the most probable class; with several labels all of them,
+ * joined by commas; empty for numbers. NULL past the end. [any-thread] since 0.1
  */
 const char *et_predictions_label(const struct et_predictions *predictions,
                                  size_t index);
 
 /**
- * Probability of the label of a row, or the predicted number; NaN where there is none and past the end. [any-thread] since 0.1
+ * Probability of the label of a row, or the predicted number; NaN where there is none and past the end. [any-thread]
+ * since 0.1
  */
 float et_predictions_score(const struct et_predictions *predictions,
                            size_t index);
@@ -194,8 +197,9 @@ void et_predictions_release(struct et_predictions *predictions);
 
 /**
  * Loads an encoder. `options` is JSON, or NULL for what the directory says: {"pooling": "mean" | "cls" | "max" |
- * "mean_sqrt_len_tokens" | "weightedmean" | "lasttoken" | "pooled", "normalize": true, "max_length": 128, "prompt": "query: ",
- * "prompt_name": "query", "precision": "f32" | "bf16" | "int8"}. `*out` is for `et_embedder_release`. Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
+ * "mean_sqrt_len_tokens" | "weightedmean" | "lasttoken" | "pooled", "normalize": true, "max_length": 128, "prompt":
+ * "query: ", "prompt_name": "query", "precision": "f32" | "bf16" | "int8"}. `*out` is for `et_embedder_release`.
+ * Errors: BAD_INPUT naming the file or key. [any-thread] since 0.1
  */
 et_error *et_embedder_load(const struct et_runtime *runtime,
                            const char *directory,
@@ -255,8 +259,9 @@ et_error *et_fit(const struct et_runtime *runtime,
                  struct et_text **out);
 
 /**
- * Makes a model with random parameters that depend on `seed` and their names alone. `config` is the content of a config.json. `*out`
- * is for `et_model_release`. Errors: BAD_INPUT for an unknown name or a wrong configuration. [any-thread] since 0.1
+ * Makes a model with random parameters that depend on `seed` and their names alone. `config` is the content of a
+ * config.json. `*out` is for `et_model_release`. Errors: BAD_INPUT for an unknown name or a wrong configuration.
+ * [any-thread] since 0.1
  */
 et_error *et_model_new(const struct et_runtime *runtime,
                        const char *name,
@@ -265,20 +270,21 @@ et_error *et_model_new(const struct et_runtime *runtime,
                        struct et_model **out);
 
 /**
- * Loads weights from a Hugging Face directory. Errors: BAD_INPUT naming file and tensor; every parameter must be there. [one-at-a-time] since 0.1
+ * Loads weights from a Hugging Face directory. Errors: BAD_INPUT naming file and tensor; every parameter must be
+ * there. [one-at-a-time] since 0.1
  */
 et_error *et_model_load_weights(struct et_model *model,
                                 const char *directory);
 
 /**
- * The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read gradients, declare
- * a head. NULL for what is no live model. [one-at-a-time] since 0.1
+ * The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read
+ * gradients, declare a head. NULL for what is no live model. [one-at-a-time] since 0.1
  */
 et_params *et_model_params(struct et_model *model);
 
 /**
- * Runs the model on a batch (made by et.data/1, `batch_from_rows`), with dropout when `training` is not 0. `want` is a set of ET_WANT_
- * bits. `*out` holds the outputs, for `map_release` of et.data/1. [one-at-a-time] since 0.1
+ * Runs the model on a batch (made by et.data/1, `batch_from_rows`), with dropout when `training` is not 0. `want` is
+ * a set of ET_WANT_ bits. `*out` holds the outputs, for `map_release` of et.data/1. [one-at-a-time] since 0.1
  */
 et_error *et_model_forward(struct et_model *model,
                            const et_map *batch,
@@ -297,16 +303,17 @@ void et_model_release(struct et_model *model);
 const char *et_version(void);
 
 /**
- * Number of objects of the engine that are alive (tensors, parameters, maps, errors ...); 0 when a program has given everything
- * back. [any-thread] since 0.1
+ * Number of objects of the engine that are alive (tensors, parameters, maps, errors ...); 0 when a program has given
+ * everything back. [any-thread] since 0.1
  */
 int64_t et_live_handles(void);
 
 /**
- * Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are used.
- * `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" |
- * "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16"}; the first runtime of a process decides
- * on the device for all. `*out` is for `et_runtime_release`. Errors: BAD_INPUT for options. [any-thread] since 0.1
+ * Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are
+ * used. `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" |
+ * "hash-pinned" | "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" |
+ * "bf16" | "f16"}; the first runtime of a process decides on the device for all. `*out` is for `et_runtime_release`.
+ * Errors: BAD_INPUT for options. [any-thread] since 0.1
  */
 et_error *et_runtime_new(const char *options,
                          struct et_runtime **out);
@@ -323,21 +330,22 @@ void et_runtime_release(struct et_runtime *runtime);
 const et_host *et_runtime_host(const struct et_runtime *runtime);
 
 /**
- * Loads a plugin by its manifest or its folder. Errors: BAD_INPUT saying what was required and found. [any-thread] since 0.1
+ * Loads a plugin by its manifest or its folder. Errors: BAD_INPUT saying what was required and found. [any-thread]
+ * since 0.1
  */
 et_error *et_runtime_load_plugin(const struct et_runtime *runtime,
                                  const char *path);
 
 /**
- * Registers a plugin that is linked into the program; `record` is complete and lives until the process ends. Errors: BAD_INPUT
- * saying what is wrong with it. [any-thread] since 0.1
+ * Registers a plugin that is linked into the program; `record` is complete and lives until the process ends. Errors:
+ * BAD_INPUT saying what is wrong with it. [any-thread] since 0.1
  */
 et_error *et_runtime_register_plugin(const struct et_runtime *runtime,
                                      const et_plugin_record *record);
 
 /**
- * All plugins as JSON: [{"id": "loss-basic", "version": "0.1.0", "path": "..", "provides": [{"kind": "loss", "name": "mse"}],
- * "description": "..", "problem": null}]. `*out` is for `et_text_release`. [any-thread] since 0.1
+ * All plugins as JSON: [{"id": "loss-basic", "version": "0.1.0", "path": "..", "provides": [{"kind": "loss", "name":
+ * "mse"}], "description": "..", "problem": null}]. `*out` is for `et_text_release`. [any-thread] since 0.1
  */
 et_error *et_runtime_plugins_json(const struct et_runtime *runtime,
                                   struct et_text **out);
@@ -358,8 +366,8 @@ size_t et_text_len(const struct et_text *text);
 void et_text_release(struct et_text *text);
 
 /**
- * Makes a loss by name, for instance "cross-entropy". `options` is JSON or NULL. `*out` is for `et_loss_release`. Errors: BAD_INPUT for an
- * unknown name or a wrong option. [any-thread] since 0.1
+ * Makes a loss by name, for instance "cross-entropy". `options` is JSON or NULL. `*out` is for `et_loss_release`.
+ * Errors: BAD_INPUT for an unknown name or a wrong option. [any-thread] since 0.1
  */
 et_error *et_loss_new(const struct et_runtime *runtime,
                       const char *name,
@@ -367,7 +375,8 @@ et_error *et_loss_new(const struct et_runtime *runtime,
                       struct et_loss **out);
 
 /**
- * The loss of `outputs` ("logits") and `batch` ("labels") as a scalar; `*out` is for `release` of et.tensor/1. [one-at-a-time] since 0.1
+ * The loss of `outputs` ("logits") and `batch` ("labels") as a scalar; `*out` is for `release` of et.tensor/1.
+ * [one-at-a-time] since 0.1
  */
 et_error *et_loss_forward(struct et_loss *loss,
                           const et_map *outputs,
@@ -381,7 +390,8 @@ void et_loss_release(struct et_loss *loss);
 
 /**
  * Makes an optimizer by name, for instance "adamw", for the parameters of a model, which it seals.
- * `options` is JSON or NULL. `*out` is for `et_optimizer_release`. Errors: BAD_INPUT for an unknown name or a wrong option. [one-at-a-time] since 0.1
+ * `options` is JSON or NULL. `*out` is for `et_optimizer_release`. Errors: BAD_INPUT for an unknown name or a wrong
+ * option. [one-at-a-time] since 0.1
  */
 et_error *et_optimizer_new(const struct et_runtime *runtime,
                            const char *name,
@@ -390,8 +400,8 @@ et_error *et_optimizer_new(const struct et_runtime *runtime,
                            struct et_optimizer **out);
 
 /**
- * One step of learning rate `lr` with the gradients present, which are forgotten then. `model` is the one that the optimizer was made
- * for. Errors: INVALID_ARGUMENT for another one. [one-at-a-time] since 0.1
+ * One step of learning rate `lr` with the gradients present, which are forgotten then. `model` is the one that the
+ * optimizer was made for. Errors: INVALID_ARGUMENT for another one. [one-at-a-time] since 0.1
  */
 et_error *et_optimizer_step(struct et_optimizer *optimizer,
                             struct et_model *model,

@@ -781,7 +781,8 @@ typedef struct et_cuda_launch {
    */
   size_t shared_size;
   /**
-   * Where each argument lies in host memory, in the kernel's order and with its types; they are copied before the call returns.
+   * Where each argument lies in host memory, in the kernel's order and with its types; they are copied before the
+   * call returns.
    */
   const void *const *args;
   /**
@@ -791,7 +792,8 @@ typedef struct et_cuda_launch {
 } et_cuda_launch;
 
 /**
- * `et.cuda/1`: the card that the engine computes on. Only an engine for CUDA has this table; with every other one `get_interface` answers NULL.
+ * `et.cuda/1`: the card that the engine computes on. Only an engine for CUDA has this table; with every other one
+ * `get_interface` answers NULL.
  */
 typedef struct et_host_cuda {
   /**
@@ -803,13 +805,15 @@ typedef struct et_host_cuda {
    */
   int32_t (*device)(void);
   /**
-   * The stream (a `CUstream`) that the engine's work runs on, in the order of the calls; work of a plugin goes there too. The card's context is current on the calling
-   * thread afterwards. The stream lives until the process ends; the caller neither destroys nor captures it. Errors: DEVICE. [any-thread] since 0.1
+   * The stream (a `CUstream`) that the engine's work runs on, in the order of the calls; work of a plugin goes
+   * there too. The card's context is current on the calling thread afterwards. The stream lives until the process
+   * ends; the caller neither destroys nor captures it. Errors: DEVICE. [any-thread] since 0.1
    */
   struct et_error *(*stream)(void **out);
   /**
-   * Puts a kernel on the stream; it has not run yet when this returns. Errors: INVALID_ARGUMENT for text that does not compile (with the compiler's message), a kernel that
-   * is not in it, or another number of arguments than it has; DEVICE for what the card refuses. [any-thread] since 0.1
+   * Puts a kernel on the stream; it has not run yet when this returns. Errors: INVALID_ARGUMENT for text that does
+   * not compile (with the compiler's message), a kernel that is not in it, or another number of arguments than it
+   * has; DEVICE for what the card refuses. [any-thread] since 0.1
    */
   struct et_error *(*launch)(const struct et_cuda_launch *args);
 } et_host_cuda;
@@ -886,8 +890,8 @@ typedef struct et_host_data {
    */
   void (*row_release)(struct et_row *row);
   /**
-   * Adds a field with one value per token, for instance "ids" or "segments". All token fields of one name space (the
-   * text before the last '/' of the name) have the same length; the values are copied. Errors: SHAPE,
+   * Adds a field with one value per token, for instance "ids" or "segments". All token fields of one name space
+   * (the text before the last '/' of the name) have the same length; the values are copied. Errors: SHAPE,
    * ALREADY_EXISTS. [one-at-a-time] since 0.1
    */
   struct et_error *(*row_put_tokens)(struct et_row *row,
@@ -895,8 +899,8 @@ typedef struct et_host_data {
                                      const int64_t *values,
                                      size_t len);
   /**
-   * Adds a field of `len` integers per row, for instance "labels"; the values are copied. Batches have shape [B] when
-   * `len` is 1, else [B, len]; every row of a batch must agree. [one-at-a-time] since 0.1
+   * Adds a field of `len` integers per row, for instance "labels"; the values are copied. Batches have shape [B]
+   * when `len` is 1, else [B, len]; every row of a batch must agree. [one-at-a-time] since 0.1
    */
   struct et_error *(*row_put_i64)(struct et_row *row,
                                   struct et_str name,
@@ -914,15 +918,17 @@ typedef struct et_host_data {
    */
   size_t (*row_tokens_len)(const struct et_row *row);
   /**
-   * Copies every field of `source` into `row` under `prefix` + name. Errors: ALREADY_EXISTS. [one-at-a-time] since 0.1
+   * Copies every field of `source` into `row` under `prefix` + name. Errors: ALREADY_EXISTS. [one-at-a-time] since
+   * 0.1
    */
   struct et_error *(*row_merge)(struct et_row *row,
                                 struct et_str prefix,
                                 const struct et_row *source);
   /**
-   * Collates rows into a batch without padding. Token fields are concatenated to [T]; each name space with token fields also
-   * gets "starts" [B+1] (cumulative lengths) and "positions" [T] (0, 1, ... within each run) unless a field of that name
-   * exists. All integers are I64. Errors: SHAPE, naming the field and the row. [any-thread] since 0.1
+   * Collates rows into a batch without padding. Token fields are concatenated to [T]; each name space with token
+   * fields also gets "starts" [B+1] (cumulative lengths) and "positions" [T] (0, 1, ... within each run) unless a
+   * field of that name exists. All integers are I64. Errors: SHAPE, naming the field and the row. [any-thread]
+   * since 0.1
    */
   struct et_error *(*batch_from_rows)(const struct et_row *const *rows,
                                       size_t rows_len,
@@ -985,7 +991,8 @@ typedef struct et_host_config {
    */
   int32_t (*has)(const struct et_config *config, struct et_str key);
   /**
-   * A number. Errors: NOT_FOUND, BAD_INPUT naming the key and the type found (so for the next three). [any-thread] since 0.1
+   * A number. Errors: NOT_FOUND, BAD_INPUT naming the key and the type found (so for the next three). [any-thread]
+   * since 0.1
    */
   struct et_error *(*f64_at)(const struct et_config *config, struct et_str key, double *out);
   /**
@@ -1037,9 +1044,9 @@ typedef struct et_host_tokenizer {
    */
   size_t struct_size;
   /**
-   * Loads from a directory or a file: `tokenizer.json`, `vocab.txt`, SentencePiece `.model`, or `vocab.json` with `merges.txt`.
-   * Padding and truncation that a file switches on are switched off. Errors: NOT_FOUND naming the files looked for, BAD_INPUT.
-   * [any-thread] since 0.1
+   * Loads from a directory or a file: `tokenizer.json`, `vocab.txt`, SentencePiece `.model`, or `vocab.json` with
+   * `merges.txt`. Padding and truncation that a file switches on are switched off. Errors: NOT_FOUND naming the
+   * files looked for, BAD_INPUT. [any-thread] since 0.1
    */
   struct et_error *(*load)(struct et_str path, struct et_tokenizer **out);
   /**
@@ -1082,7 +1089,8 @@ typedef struct et_host_tokenizer {
                              int32_t skip_special_tokens,
                              struct et_buffer **out);
   /**
-   * Writes the tokenizer's files into an existing directory, so that `load` and Hugging Face can read them. [any-thread] since 0.1
+   * Writes the tokenizer's files into an existing directory, so that `load` and Hugging Face can read them.
+   * [any-thread] since 0.1
    */
   struct et_error *(*save)(const struct et_tokenizer *tokenizer, struct et_str directory);
   /**
@@ -1090,7 +1098,8 @@ typedef struct et_host_tokenizer {
    */
   size_t (*encoding_len)(const struct et_encoding *encoding);
   /**
-   * Token ids, `encoding_len` of them, valid while the encoding lives (so for the next three). [any-thread] since 0.1
+   * Token ids, `encoding_len` of them, valid while the encoding lives (so for the next three). [any-thread] since
+   * 0.1
    */
   const int64_t *(*encoding_ids)(const struct et_encoding *encoding);
   /**
@@ -1116,8 +1125,9 @@ typedef struct et_host_tokenizer {
 } et_host_tokenizer;
 
 /**
- * `et.tensor/1`: fine-grained tensor operations, families by opcode. Every operation that has a gradient records itself on the
- * tape when an input is tracked and recording is on. Axes count from 0; negative axes count from the end.
+ * `et.tensor/1`: fine-grained tensor operations, families by opcode. Every operation that has a gradient records
+ * itself on the tape when an input is tracked and recording is on. Axes count from 0; negative axes count from the
+ * end.
  */
 typedef struct et_host_tensor {
   /**
@@ -1157,7 +1167,8 @@ typedef struct et_host_tensor {
    */
   int32_t (*is_contiguous)(const struct et_tensor *tensor);
   /**
-   * Copies host memory, row-major, `size` bytes, into a new tensor. Errors: SHAPE when the size does not fit. [any-thread] since 0.1
+   * Copies host memory, row-major, `size` bytes, into a new tensor. Errors: SHAPE when the size does not fit.
+   * [any-thread] since 0.1
    */
   struct et_error *(*from_data)(int32_t dtype,
                                 const size_t *shape,
@@ -1182,7 +1193,8 @@ typedef struct et_host_tensor {
                              size_t len,
                              struct et_tensor **out);
   /**
-   * Copies all elements, row-major, to host memory of exactly `size` bytes. Waits for the device. [any-thread] since 0.1
+   * Copies all elements, row-major, to host memory of exactly `size` bytes. Waits for the device. [any-thread]
+   * since 0.1
    */
   struct et_error *(*read)(const struct et_tensor *tensor, void *data, size_t size);
   /**
@@ -1284,8 +1296,8 @@ typedef struct et_host_tensor {
                              int64_t axis,
                              struct et_tensor **out);
   /**
-   * Entries `index` (I64, rank 1) of one axis. Errors: INVALID_ARGUMENT naming an index out of range (so for the next two).
-   * [any-thread] since 0.1
+   * Entries `index` (I64, rank 1) of one axis. Errors: INVALID_ARGUMENT naming an index out of range (so for the
+   * next two). [any-thread] since 0.1
    */
   struct et_error *(*index_select)(const struct et_tensor *x,
                                    int64_t axis,
@@ -1321,14 +1333,15 @@ typedef struct et_segment {
    */
   size_t struct_size;
   /**
-   * First argument of the functions. It belongs to the host until `release`, and must keep alive whatever `run` uses, such as
-   * parameters. May be NULL.
+   * First argument of the functions. It belongs to the host until `release`, and must keep alive whatever `run`
+   * uses, such as parameters. May be NULL.
    */
   void *state;
   /**
-   * Computes `outputs_len` owned tensors from borrowed inputs. It depends on its inputs, on parameters and on `rng` alone (NULL when
-   * `checkpoint` got none), which lives for the call and must be used instead of the generator that `checkpoint` got. Called once, and
-   * perhaps once more while a backward pass runs. [callback-thread] since 0.1
+   * Computes `outputs_len` owned tensors from borrowed inputs. It depends on its inputs, on parameters and on
+   * `rng` alone (NULL when `checkpoint` got none), which lives for the call and must be used instead of the
+   * generator that `checkpoint` got. Called once, and perhaps once more while a backward pass runs.
+   * [callback-thread] since 0.1
    */
   struct et_error *(*run)(void *state,
                           const struct et_tensor *const *inputs,
@@ -1343,7 +1356,8 @@ typedef struct et_segment {
 } et_segment;
 
 /**
- * A borrowed view of a tensor's memory for the time of one call. Fields mean what DLPack's DLTensor fields mean; strides count elements.
+ * A borrowed view of a tensor's memory for the time of one call. Fields mean what DLPack's DLTensor fields mean;
+ * strides count elements.
  */
 typedef struct et_view {
   /**
@@ -1447,8 +1461,8 @@ typedef struct et_plugin_op {
    */
   uint32_t reserved;
   /**
-   * Sets `dtype`, `rank` (at most 8) and the extents of each output from the inputs (whose `data` is NULL here). `shapes[i]` has room for 8 extents.
-   * [callback-thread] since 0.1
+   * Sets `dtype`, `rank` (at most 8) and the extents of each output from the inputs (whose `data` is NULL here).
+   * `shapes[i]` has room for 8 extents. [callback-thread] since 0.1
    */
   struct et_error *(*infer)(void *state,
                             const struct et_view *const *inputs,
@@ -1460,8 +1474,9 @@ typedef struct et_plugin_op {
    */
   struct et_error *(*forward)(const struct et_op_call *call);
   /**
-   * Gradients of the inputs from those of the outputs, by host operations: `input_grads[i]` receives an owned reference, or stays NULL where no gradient flows; an entry of
-   * `output_grads` is NULL where none arrived. NULL without `ET_OP_HAS_BACKWARD`. [callback-thread] since 0.1
+   * Gradients of the inputs from those of the outputs, by host operations: `input_grads[i]` receives an owned
+   * reference, or stays NULL where no gradient flows; an entry of `output_grads` is NULL where none arrived. NULL
+   * without `ET_OP_HAS_BACKWARD`. [callback-thread] since 0.1
    */
   struct et_error *(*backward)(void *state,
                                const struct et_tensor *const *inputs,
@@ -1487,13 +1502,15 @@ typedef struct et_host_autograd {
    */
   struct et_error *(*leaf)(const struct et_tensor *x, struct et_tensor **out);
   /**
-   * Gradient of a leaf, summed over the backward passes so far; `*out` becomes NULL when none has reached it. [any-thread] since 0.1
+   * Gradient of a leaf, summed over the backward passes so far; `*out` becomes NULL when none has reached it.
+   * [any-thread] since 0.1
    */
   struct et_error *(*leaf_grad)(const struct et_tensor *leaf, struct et_tensor **out);
   /**
-   * Runs the tape backwards from `loss` and frees what it saved on the way. `seed` is the gradient of `loss`, NULL for 1, for
-   * which `loss` must have one element. Gradients of parameters are added to their set's gradient arena. Errors: INVALID_ARGUMENT when
-   * nothing is tracked, FAILED_PRECONDITION when this part of the tape was freed before. [any-thread] since 0.1
+   * Runs the tape backwards from `loss` and frees what it saved on the way. `seed` is the gradient of `loss`, NULL
+   * for 1, for which `loss` must have one element. Gradients of parameters are added to their set's gradient
+   * arena. Errors: INVALID_ARGUMENT when nothing is tracked, FAILED_PRECONDITION when this part of the tape was
+   * freed before. [any-thread] since 0.1
    */
   struct et_error *(*backward)(const struct et_tensor *loss, const struct et_tensor *seed);
   /**
@@ -1509,8 +1526,9 @@ typedef struct et_host_autograd {
    */
   int32_t (*is_recording)(void);
   /**
-   * Runs a custom operation of a plugin and records it. `state` is the operation's instance, which must live until the process ends or the
-   * outputs are gone; `outputs` receives `op.outputs_len` owned references. [any-thread] since 0.1
+   * Runs a custom operation of a plugin and records it. `state` is the operation's instance, which must live until
+   * the process ends or the outputs are gone; `outputs` receives `op.outputs_len` owned references. [any-thread]
+   * since 0.1
    */
   struct et_error *(*apply_op)(const struct et_plugin_op *op,
                                void *state,
@@ -1518,11 +1536,12 @@ typedef struct et_host_autograd {
                                size_t inputs_len,
                                struct et_tensor **outputs);
   /**
-   * Runs `segment` on `inputs` and writes `outputs_len` owned references to `outputs`: gradient checkpointing (Chen et al. 2016) of a layer. With
-   * ET_RECOMPUTE_LAYER only the inputs are kept, and `backward` runs the segment again with the same random numbers, to the same bits;
-   * else it is as if the caller had run it. `rng` may be NULL; it moves on by what the segment took. Segments may lie in
-   * segments. Errors: the segment's; FAILED_PRECONDITION when it used `rng` itself, and from `backward` when its second run differs from the
-   * first. [any-thread] since 0.1
+   * Runs `segment` on `inputs` and writes `outputs_len` owned references to `outputs`: gradient checkpointing
+   * (Chen et al. 2016) of a layer. With ET_RECOMPUTE_LAYER only the inputs are kept, and `backward` runs the
+   * segment again with the same random numbers, to the same bits; else it is as if the caller had run it. `rng`
+   * may be NULL; it moves on by what the segment took. Segments may lie in segments. Errors: the segment's;
+   * FAILED_PRECONDITION when it used `rng` itself, and from `backward` when its second run differs from the first.
+   * [any-thread] since 0.1
    */
   struct et_error *(*checkpoint)(const struct et_segment *segment,
                                  const struct et_tensor *const *inputs,
@@ -1531,8 +1550,8 @@ typedef struct et_host_autograd {
                                  struct et_tensor **outputs,
                                  size_t outputs_len);
   /**
-   * Chooses what operations of the whole process that are recorded from now on keep, an `ET_RECOMPUTE_` constant; ET_RECOMPUTE_NONE at
-   * first. For hosts. Errors: INVALID_ARGUMENT for other values. [any-thread] since 0.1
+   * Chooses what operations of the whole process that are recorded from now on keep, an `ET_RECOMPUTE_` constant;
+   * ET_RECOMPUTE_NONE at first. For hosts. Errors: INVALID_ARGUMENT for other values. [any-thread] since 0.1
    */
   struct et_error *(*set_recompute)(int32_t level);
 } et_host_autograd;
@@ -1584,7 +1603,8 @@ typedef struct et_host_rng {
    */
   uint64_t (*bits)(struct et_rng *rng);
   /**
-   * Uniform numbers in `[low, high)`; dtype F32 or F64; moves the offset by the number of elements, rounded up to 4. [one-at-a-time] since 0.1
+   * Uniform numbers in `[low, high)`; dtype F32 or F64; moves the offset by the number of elements, rounded up to
+   * 4. [one-at-a-time] since 0.1
    */
   struct et_error *(*uniform)(struct et_rng *rng,
                               int32_t dtype,
@@ -1594,7 +1614,8 @@ typedef struct et_host_rng {
                               double high,
                               struct et_tensor **out);
   /**
-   * Normal numbers; dtype F32 or F64; moves the offset by the number of elements, rounded up to 4. [one-at-a-time] since 0.1
+   * Normal numbers; dtype F32 or F64; moves the offset by the number of elements, rounded up to 4. [one-at-a-time]
+   * since 0.1
    */
   struct et_error *(*normal)(struct et_rng *rng,
                              int32_t dtype,
@@ -1628,8 +1649,9 @@ typedef struct et_init {
 } et_init;
 
 /**
- * `et.param/1`: named parameters in arenas. A set is built by declaring parameters through scopes; `seal` moves all trainable parameters
- * into one buffer, with one more for their gradients. Names are dotted paths, as in Hugging Face checkpoints.
+ * `et.param/1`: named parameters in arenas. A set is built by declaring parameters through scopes; `seal` moves all
+ * trainable parameters into one buffer, with one more for their gradients. Names are dotted paths, as in Hugging
+ * Face checkpoints.
  */
 typedef struct et_host_param {
   /**
@@ -1637,7 +1659,8 @@ typedef struct et_host_param {
    */
   size_t struct_size;
   /**
-   * Makes an empty set of dtype F32 or F64. Initial values depend on `seed` and the parameter's name alone. [any-thread] since 0.1
+   * Makes an empty set of dtype F32 or F64. Initial values depend on `seed` and the parameter's name alone.
+   * [any-thread] since 0.1
    */
   struct et_error *(*params_new)(uint64_t seed, int32_t dtype, struct et_params **out);
   /**
@@ -1663,8 +1686,8 @@ typedef struct et_host_param {
                                   struct et_str name,
                                   struct et_param **out);
   /**
-   * Moves trainable parameters into the arena, in declaration order. Afterwards no parameter may be declared, and one that was frozen
-   * before stays frozen. Calling it again does nothing. [one-at-a-time] since 0.1
+   * Moves trainable parameters into the arena, in declaration order. Afterwards no parameter may be declared, and
+   * one that was frozen before stays frozen. Calling it again does nothing. [one-at-a-time] since 0.1
    */
   struct et_error *(*params_seal)(struct et_params *params);
   /**
@@ -1702,8 +1725,8 @@ typedef struct et_host_param {
    */
   struct et_str (*scope_path)(const struct et_scope *scope);
   /**
-   * Declares a trainable parameter, owned by the caller as well as by the set. Errors: ALREADY_EXISTS, FAILED_PRECONDITION after `seal`.
-   * [one-at-a-time] since 0.1
+   * Declares a trainable parameter, owned by the caller as well as by the set. Errors: ALREADY_EXISTS,
+   * FAILED_PRECONDITION after `seal`. [one-at-a-time] since 0.1
    */
   struct et_error *(*scope_param)(const struct et_scope *scope,
                                   struct et_str name,
@@ -1736,8 +1759,8 @@ typedef struct et_host_param {
    */
   const size_t *(*shape)(const struct et_param *param);
   /**
-   * The present value as a tensor; tracked when the parameter is trainable. It is a view: an optimizer step changes it.
-   * [one-at-a-time] since 0.1
+   * The present value as a tensor; tracked when the parameter is trainable. It is a view: an optimizer step
+   * changes it. [one-at-a-time] since 0.1
    */
   struct et_error *(*tensor)(const struct et_param *param, struct et_tensor **out);
   /**
@@ -1749,7 +1772,8 @@ typedef struct et_host_param {
    */
   int32_t (*has_grad)(const struct et_param *param);
   /**
-   * Replaces the gradient. Errors: SHAPE, DTYPE, FAILED_PRECONDITION when frozen or not sealed. [one-at-a-time] since 0.1
+   * Replaces the gradient. Errors: SHAPE, DTYPE, FAILED_PRECONDITION when frozen or not sealed. [one-at-a-time]
+   * since 0.1
    */
   struct et_error *(*set_grad)(struct et_param *param, const struct et_tensor *grad);
   /**
@@ -1757,9 +1781,9 @@ typedef struct et_host_param {
    */
   struct et_error *(*assign)(struct et_param *param, const struct et_tensor *value);
   /**
-   * Takes the value from a buffer at a byte offset, elements of `dtype` (F32, F16, BF16 or F64), row-major. Where type and alignment
-   * allow, the parameter refers to the buffer's memory and keeps it alive instead of copying. Errors: SHAPE when the buffer is too short.
-   * [one-at-a-time] since 0.1
+   * Takes the value from a buffer at a byte offset, elements of `dtype` (F32, F16, BF16 or F64), row-major. Where
+   * type and alignment allow, the parameter refers to the buffer's memory and keeps it alive instead of copying.
+   * Errors: SHAPE when the buffer is too short. [one-at-a-time] since 0.1
    */
   struct et_error *(*assign_buffer)(struct et_param *param,
                                     int32_t dtype,
@@ -1770,7 +1794,8 @@ typedef struct et_host_param {
    */
   int32_t (*is_trainable)(const struct et_param *param);
   /**
-   * Freezes (0) or unfreezes (1). Errors: FAILED_PRECONDITION when it was frozen at `seal`. [one-at-a-time] since 0.1
+   * Freezes (0) or unfreezes (1). Errors: FAILED_PRECONDITION when it was frozen at `seal`. [one-at-a-time] since
+   * 0.1
    */
   struct et_error *(*set_trainable)(struct et_param *param, int32_t trainable);
   /**
@@ -1782,7 +1807,8 @@ typedef struct et_host_param {
    */
   struct et_error *(*set_lr_scale)(struct et_param *param, double scale);
   /**
-   * 1 if weight decay applies, else 0. By default it applies to parameters with two axes or more. [one-at-a-time] since 0.1
+   * 1 if weight decay applies, else 0. By default it applies to parameters with two axes or more. [one-at-a-time]
+   * since 0.1
    */
   int32_t (*has_decay)(const struct et_param *param);
   /**
@@ -1790,8 +1816,8 @@ typedef struct et_host_param {
    */
   void (*set_decay)(struct et_param *param, int32_t decay);
   /**
-   * Adds a low-rank update: `tensor` becomes W + scale * B A (Hu et al. 2021, LoRA) for W [o, i], A [r, i], B [o, r], while W itself is frozen.
-   * Errors: SHAPE, FAILED_PRECONDITION after `seal`. [one-at-a-time] since 0.1
+   * Adds a low-rank update: `tensor` becomes W + scale * B A (Hu et al. 2021, LoRA) for W [o, i], A [r, i], B [o,
+   * r], while W itself is frozen. Errors: SHAPE, FAILED_PRECONDITION after `seal`. [one-at-a-time] since 0.1
    */
   struct et_error *(*set_low_rank)(struct et_param *param,
                                    const struct et_param *a,
@@ -1804,8 +1830,8 @@ typedef struct et_host_param {
 } et_host_param;
 
 /**
- * Arguments of `layer_norm`: y = gamma * (h - mean) / sqrt(var + epsilon) + beta with h = residual + dropout(x), over the last axis
- * (Ba et al. 2016).
+ * Arguments of `layer_norm`: y = gamma * (h - mean) / sqrt(var + epsilon) + beta with h = residual + dropout(x),
+ * over the last axis (Ba et al. 2016).
  */
 typedef struct et_layer_norm {
   /**
@@ -2007,8 +2033,8 @@ typedef struct et_optim_step {
 } et_optim_step;
 
 /**
- * `et.nn/1`: fused differentiable operations, written once per device in the engine. "Runs" are the rows of a batch laid end to end; `starts`
- * [B + 1] holds their cumulative lengths.
+ * `et.nn/1`: fused differentiable operations, written once per device in the engine. "Runs" are the rows of a batch
+ * laid end to end; `starts` [B + 1] holds their cumulative lengths.
  */
 typedef struct et_host_nn {
   /**
@@ -2016,7 +2042,8 @@ typedef struct et_host_nn {
    */
   size_t struct_size;
   /**
-   * activation(x W^T + b) for x [.., i], W [o, i], b [o] or NULL, with an `ET_ACTIVATION_` constant. [any-thread] since 0.1
+   * activation(x W^T + b) for x [.., i], W [o, i], b [o] or NULL, with an `ET_ACTIVATION_` constant. [any-thread]
+   * since 0.1
    */
   struct et_error *(*linear)(const struct et_tensor *x,
                              const struct et_tensor *weight,
@@ -2035,7 +2062,8 @@ typedef struct et_host_nn {
                                double epsilon,
                                struct et_tensor **out);
   /**
-   * Sum of `len` table look-ups: tables [rows_k, h] at ids_k [T] I64. Errors: INVALID_ARGUMENT naming position, id and rows. [any-thread] since 0.1
+   * Sum of `len` table look-ups: tables [rows_k, h] at ids_k [T] I64. Errors: INVALID_ARGUMENT naming position, id
+   * and rows. [any-thread] since 0.1
    */
   struct et_error *(*embedding_sum)(const struct et_tensor *const *tables,
                                     const struct et_tensor *const *ids,
@@ -2054,8 +2082,9 @@ typedef struct et_host_nn {
    */
   struct et_error *(*log_softmax)(const struct et_tensor *x, struct et_tensor **out);
   /**
-   * Mean cross entropy of logits [N, C] and labels [N] I64, rows weighted by `weights` [N] or NULL; rows with `ignore_index` do not count; `smoothing` in
-   * [0, 1) spreads that mass over all classes. The result is a scalar, 0 when no row counts. [any-thread] since 0.1
+   * Mean cross entropy of logits [N, C] and labels [N] I64, rows weighted by `weights` [N] or NULL; rows with
+   * `ignore_index` do not count; `smoothing` in [0, 1) spreads that mass over all classes. The result is a scalar,
+   * 0 when no row counts. [any-thread] since 0.1
    */
   struct et_error *(*cross_entropy)(const struct et_tensor *logits,
                                     const struct et_tensor *labels,
@@ -2064,21 +2093,24 @@ typedef struct et_host_nn {
                                     double smoothing,
                                     struct et_tensor **out);
   /**
-   * Mean binary cross entropy of logits and targets of one shape [N, C] or [N], rows weighted by `weights` [N] or NULL. [any-thread] since 0.1
+   * Mean binary cross entropy of logits and targets of one shape [N, C] or [N], rows weighted by `weights` [N] or
+   * NULL. [any-thread] since 0.1
    */
   struct et_error *(*binary_cross_entropy)(const struct et_tensor *logits,
                                            const struct et_tensor *targets,
                                            const struct et_tensor *weights,
                                            struct et_tensor **out);
   /**
-   * Each element dropped with probability p and the rest divided by 1 - p; the identity when `rng` is NULL. [any-thread] since 0.1
+   * Each element dropped with probability p and the rest divided by 1 - p; the identity when `rng` is NULL.
+   * [any-thread] since 0.1
    */
   struct et_error *(*dropout)(const struct et_tensor *x,
                               double p,
                               struct et_rng *rng,
                               struct et_tensor **out);
   /**
-   * One vector per run, x [T, h] -> [B, h], by an `ET_POOL_` constant; an empty run gives zeros. [any-thread] since 0.1
+   * One vector per run, x [T, h] -> [B, h], by an `ET_POOL_` constant; an empty run gives zeros. [any-thread]
+   * since 0.1
    */
   struct et_error *(*pool)(const struct et_tensor *x,
                            const struct et_tensor *starts,
@@ -2098,8 +2130,8 @@ typedef struct et_host_nn {
                                   const struct et_tensor *starts,
                                   struct et_tensor **out);
   /**
-   * 1-D convolution within each run with zero padding that keeps lengths: x [T, i], weight [o, i, k], bias [o] or NULL -> [T, o].
-   * [any-thread] since 0.1
+   * 1-D convolution within each run with zero padding that keeps lengths: x [T, i], weight [o, i, k], bias [o] or
+   * NULL -> [T, o]. [any-thread] since 0.1
    */
   struct et_error *(*conv1d)(const struct et_tensor *x,
                              const struct et_tensor *weight,
@@ -2108,8 +2140,8 @@ typedef struct et_host_nn {
                              size_t dilation,
                              struct et_tensor **out);
   /**
-   * LSTM over runs (Hochreiter and Schmidhuber 1997; gates i, f, g, o): x [T, i], w_ih [4h, i], w_hh [4h, h], biases [4h] -> [T, h]; `reverse` 1 reads
-   * each run from its end. [any-thread] since 0.1
+   * LSTM over runs (Hochreiter and Schmidhuber 1997; gates i, f, g, o): x [T, i], w_ih [4h, i], w_hh [4h, h],
+   * biases [4h] -> [T, h]; `reverse` 1 reads each run from its end. [any-thread] since 0.1
    */
   struct et_error *(*lstm)(const struct et_tensor *x,
                            const struct et_tensor *w_ih,
@@ -2131,8 +2163,8 @@ typedef struct et_host_nn {
                           int32_t reverse,
                           struct et_tensor **out);
   /**
-   * Mean over runs of the negative log likelihood of a linear-chain CRF (Lafferty et al. 2001): emissions [T, C], tags [T] I64, transitions [C, C]
-   * (from, to), first [C], last [C]. [any-thread] since 0.1
+   * Mean over runs of the negative log likelihood of a linear-chain CRF (Lafferty et al. 2001): emissions [T, C],
+   * tags [T] I64, transitions [C, C] (from, to), first [C], last [C]. [any-thread] since 0.1
    */
   struct et_error *(*crf_loss)(const struct et_tensor *emissions,
                                const struct et_tensor *tags,
@@ -2151,12 +2183,13 @@ typedef struct et_host_nn {
                                  const struct et_tensor *last,
                                  struct et_tensor **out);
   /**
-   * Fresh state of an optimizer kind for a sealed set, as named tensors that `optim_step` changes in place. [one-at-a-time] since 0.1
+   * Fresh state of an optimizer kind for a sealed set, as named tensors that `optim_step` changes in place.
+   * [one-at-a-time] since 0.1
    */
   struct et_error *(*optim_state)(const struct et_params *params, int32_t kind, struct et_map **out);
   /**
-   * One step over the whole arena; parameters without a gradient are left alone. Errors: FAILED_PRECONDITION when not sealed, SHAPE when the state belongs to
-   * another set or kind. [one-at-a-time] since 0.1
+   * One step over the whole arena; parameters without a gradient are left alone. Errors: FAILED_PRECONDITION when
+   * not sealed, SHAPE when the state belongs to another set or kind. [one-at-a-time] since 0.1
    */
   struct et_error *(*optim_step)(struct et_params *params,
                                  struct et_map *state,
@@ -2211,16 +2244,19 @@ typedef struct et_host {
    */
   void (*error_release)(struct et_error *error);
   /**
-   * Number of handles (tensors, parameters, maps, errors ...) that are alive; for leak tests. [any-thread] since 0.1
+   * Number of handles (tensors, parameters, maps, errors ...) that are alive; for leak tests. [any-thread] since
+   * 0.1
    */
   int64_t (*live_handles)(void);
   /**
-   * As `error_new`, with details for the one who gets the error: a JSON object, which is copied. Never NULL. What details there are is
-   * said by the slot that returns the error; whoever does not know them has the message. [any-thread] since 0.1
+   * As `error_new`, with details for the one who gets the error: a JSON object, which is copied. Never NULL. What
+   * details there are is said by the slot that returns the error; whoever does not know them has the message.
+   * [any-thread] since 0.1
    */
   struct et_error *(*error_new_detailed)(int32_t code, struct et_str message, struct et_str details);
   /**
-   * Details of an error, valid until the error is released; empty for NULL and for an error that has none. [any-thread] since 0.1
+   * Details of an error, valid until the error is released; empty for NULL and for an error that has none.
+   * [any-thread] since 0.1
    */
   struct et_str (*error_details)(const struct et_error *error);
 } et_host;
@@ -2241,8 +2277,8 @@ typedef struct et_host_log {
 } et_host_log;
 
 /**
- * The record that the one exported symbol of an engine library, `const et_engine_record *et_engine_entry(void)`, returns. The fields up to `version`
- * are frozen for all time: the loader reads them before anything else.
+ * The record that the one exported symbol of an engine library, `const et_engine_record *et_engine_entry(void)`,
+ * returns. The fields up to `version` are frozen for all time: the loader reads them before anything else.
  */
 typedef struct et_engine_record {
   /**
@@ -2274,23 +2310,27 @@ typedef struct et_engine_record {
    */
   const struct et_host *host;
   /**
-   * Starts the engine on device number `device`. `options` is JSON: {"precision": "f32" | "tf32" | "bf16" | "f16", "deterministic": false}. Called once, before
-   * any tensor is made. Errors: UNIMPLEMENTED for what the device cannot do, FAILED_PRECONDITION when it is open already. [one-at-a-time] since 0.1
+   * Starts the engine on device number `device`. `options` is JSON: {"precision": "f32" | "tf32" | "bf16" | "f16",
+   * "deterministic": false}. Called once, before any tensor is made. Errors: UNIMPLEMENTED for what the device
+   * cannot do, FAILED_PRECONDITION when it is open already. [one-at-a-time] since 0.1
    */
   struct et_error *(*open)(int32_t device, struct et_str options);
   /**
-   * Adds a table to those that `get_interface` of the engine's host finds; it lives until the process ends. [any-thread] since 0.1
+   * Adds a table to those that `get_interface` of the engine's host finds; it lives until the process ends.
+   * [any-thread] since 0.1
    */
   void (*provide)(const char *id, const void *table);
   /**
-   * What the engine did so far, as JSON: {"device": "..", "launches": 0, "allocations": 0, "host_fallbacks": {"op": 0}, "waits": {"for what": 0}, "bytes_in_use": 0, "bytes_peak": 0, "held": {"parameters": 0, ..}}. [any-thread] since 0.1
+   * What the engine did so far, as JSON: {"device": "..", "launches": 0, "allocations": 0, "host_fallbacks":
+   * {"op": 0}, "waits": {"for what": 0}, "bytes_in_use": 0, "bytes_peak": 0, "held": {"parameters": 0, ..}}.
+   * [any-thread] since 0.1
    */
   struct et_error *(*report)(struct et_buffer **out);
 } et_engine_record;
 
 /**
- * The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The fields up to `version`
- * are frozen for all time: the host reads them before it calls anything.
+ * The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The
+ * fields up to `version` are frozen for all time: the host reads them before it calls anything.
  */
 typedef struct et_plugin_record {
   /**
@@ -2326,7 +2366,8 @@ typedef struct et_plugin_record {
    */
   const char *version;
   /**
-   * Called before any component is made; keeps `host` and fetches the interfaces it needs. May be called more than once. [one-at-a-time] since 0.1
+   * Called before any component is made; keeps `host` and fetches the interfaces it needs. May be called more than
+   * once. [one-at-a-time] since 0.1
    */
   struct et_error *(*init)(const struct et_host *host);
   /**
@@ -2334,8 +2375,9 @@ typedef struct et_plugin_record {
    */
   void (*shutdown)(void);
   /**
-   * Component `index` of a kind ("et.model/1", "et.loss/1", "et.optimizer/1", "et.strategy/1", "et.app/1", "et.op/1", "et.metric/1") as a pointer to its
-   * table, which lives until the process ends; NULL past the last one and for unknown kinds. [any-thread] since 0.1
+   * Component `index` of a kind ("et.model/1", "et.loss/1", "et.optimizer/1", "et.strategy/1", "et.app/1",
+   * "et.op/1", "et.metric/1") as a pointer to its table, which lives until the process ends; NULL past the last
+   * one and for unknown kinds. [any-thread] since 0.1
    */
   const void *(*component)(const char *kind, size_t index);
 } et_plugin_record;
@@ -2379,17 +2421,18 @@ typedef struct et_plugin_model {
    */
   const char *schema;
   /**
-   * Declares the parameters in `scope` and makes an instance. `config` is the content of config.json. [one-at-a-time] since 0.1
+   * Declares the parameters in `scope` and makes an instance. `config` is the content of config.json.
+   * [one-at-a-time] since 0.1
    */
   struct et_error *(*create)(struct et_str config, const struct et_scope *scope, void **out);
   /**
-   * What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions": 512, "base_prefix": "bert",
-   * "head": "bert", "pooled": true, "ignore": ["cls."]}. [one-at-a-time] since 0.1
+   * What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions":
+   * 512, "base_prefix": "bert", "head": "bert", "pooled": true, "ignore": ["cls."]}. [one-at-a-time] since 0.1
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**
-   * Reads "ids", "positions", "starts" and, where it has them, "segments" from `batch`; writes "last" [T, h], and "pooled" [B, h] and "hidden_states/k" when
-   * wanted, to `outputs`. [one-at-a-time] since 0.1
+   * Reads "ids", "positions", "starts" and, where it has them, "segments" from `batch`; writes "last" [T, h], and
+   * "pooled" [B, h] and "hidden_states/k" when wanted, to `outputs`. [one-at-a-time] since 0.1
    */
   struct et_error *(*forward)(void *instance,
                               const struct et_call *call,
@@ -2422,7 +2465,8 @@ typedef struct et_plugin_loss {
    */
   struct et_error *(*create)(struct et_str options, void **out);
   /**
-   * `outputs` usually holds "logits"; `batch` holds "labels" and, when rows are weighted, "weights" [B]. The result is a scalar. [one-at-a-time] since 0.1
+   * `outputs` usually holds "logits"; `batch` holds "labels" and, when rows are weighted, "weights" [B]. The
+   * result is a scalar. [one-at-a-time] since 0.1
    */
   struct et_error *(*forward)(void *instance,
                               const struct et_call *call,
@@ -2456,7 +2500,8 @@ typedef struct et_plugin_optimizer {
    */
   struct et_error *(*create)(struct et_str options, struct et_params *params, void **out);
   /**
-   * Changes the parameters by their gradients. `lr` is this step's learning rate, `step` counts from 1. [one-at-a-time] since 0.1
+   * Changes the parameters by their gradients. `lr` is this step's learning rate, `step` counts from 1.
+   * [one-at-a-time] since 0.1
    */
   struct et_error *(*step)(void *instance, struct et_params *params, double lr, uint64_t step);
   /**
@@ -2498,7 +2543,8 @@ typedef struct et_plugin_strategy {
    */
   uint32_t (*phases)(void *instance);
   /**
-   * Weights are loaded and nothing is sealed yet: freeze, scale rates, add low-rank updates, load other models. [one-at-a-time] since 0.1
+   * Weights are loaded and nothing is sealed yet: freeze, scale rates, add low-rank updates, load other models.
+   * [one-at-a-time] since 0.1
    */
   struct et_error *(*on_setup)(void *instance, struct et_session *session);
   /**
@@ -2524,7 +2570,8 @@ typedef struct et_plugin_strategy {
    */
   struct et_error *(*on_gradients)(void *instance, struct et_session *session);
   /**
-   * After epoch `epoch` (from 1); `metrics` is a JSON object, empty without validation data. [one-at-a-time] since 0.1
+   * After epoch `epoch` (from 1); `metrics` is a JSON object, empty without validation data. [one-at-a-time] since
+   * 0.1
    */
   struct et_error *(*on_epoch)(void *instance,
                                struct et_session *session,
@@ -2565,18 +2612,20 @@ typedef struct et_plugin_app {
    */
   const char *schema;
   /**
-   * Makes an instance. `state` is what `state` of an earlier instance returned, or empty for a new app. [one-at-a-time] since 0.1
+   * Makes an instance. `state` is what `state` of an earlier instance returned, or empty for a new app.
+   * [one-at-a-time] since 0.1
    */
   struct et_error *(*create)(struct et_str options, struct et_str state, void **out);
   /**
-   * Columns that records need, as JSON: [{"role": "text", "names": ["text", "sentence"], "required": true, "target": false}, ...]. Targets may be missing when
-   * predicting. [one-at-a-time] since 0.1
+   * Columns that records need, as JSON: [{"role": "text", "names": ["text", "sentence"], "required": true,
+   * "target": false}, ...]. Targets may be missing when predicting. [one-at-a-time] since 0.1
    */
   struct et_error *(*columns)(void *instance, struct et_buffer **out);
   /**
-   * Sees every training record before training, to learn the labels and to refuse what `features` would refuse. `record` is a JSON object from role to value.
-   * Errors: BAD_INPUT, with the details {"role": ..., "expected": ..., "found": ...} for a value that cannot be used (`et_host.error_new_detailed`);
-   * the host adds file, line and the column's name. [one-at-a-time] since 0.1
+   * Sees every training record before training, to learn the labels and to refuse what `features` would refuse.
+   * `record` is a JSON object from role to value. Errors: BAD_INPUT, with the details {"role": ..., "expected":
+   * ..., "found": ...} for a value that cannot be used (`et_host.error_new_detailed`); the host adds file, line
+   * and the column's name. [one-at-a-time] since 0.1
    */
   struct et_error *(*observe)(void *instance, struct et_str record);
   /**
@@ -2588,9 +2637,10 @@ typedef struct et_plugin_app {
    */
   struct et_error *(*state)(void *instance, struct et_buffer **out);
   /**
-   * What the host must know, as JSON: {"loss": {"name": ..., "options": {}} or null, "metrics": [{"name": ..., "options": {}}], "best": "accuracy", "best_is": "max",
-   * "want": 2, "labels": [...], "config": {entries for config.json}, "longest": most tokens of a record's features after `build`, 0 if not known}.
-   * [one-at-a-time] since 0.1
+   * What the host must know, as JSON: {"loss": {"name": ..., "options": {}} or null, "metrics": [{"name": ...,
+   * "options": {}}], "best": "accuracy", "best_is": "max", "want": 2, "labels": [...], "config": {entries for
+   * config.json}, "longest": most tokens of a record's features after `build`, 0 if not known}. [one-at-a-time]
+   * since 0.1
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**
@@ -2602,7 +2652,8 @@ typedef struct et_plugin_app {
                                struct et_str record,
                                struct et_row *row);
   /**
-   * Declares the parameters of the head in `scope`, the root of the set; `model` is the model's description as JSON. [one-at-a-time] since 0.1
+   * Declares the parameters of the head in `scope`, the root of the set; `model` is the model's description as
+   * JSON. [one-at-a-time] since 0.1
    */
   struct et_error *(*build)(void *instance, const struct et_scope *scope, struct et_str model);
   /**
@@ -2652,7 +2703,8 @@ typedef struct et_plugin_metric {
                              const struct et_map *outputs,
                              const struct et_map *batch);
   /**
-   * The figures so far as a JSON object from name to number (or nested arrays for a confusion matrix). [one-at-a-time] since 0.1
+   * The figures so far as a JSON object from name to number (or nested arrays for a confusion matrix).
+   * [one-at-a-time] since 0.1
    */
   struct et_error *(*compute)(void *instance, struct et_buffer **out);
   /**
@@ -2660,15 +2712,15 @@ typedef struct et_plugin_metric {
    */
   void (*release)(void *instance);
   /**
-   * What the host must know of the figures, as JSON: {"lower_is_better": ["mse"]}. More is better of every figure that is not named, and of all of them where
-   * the slot is missing. [one-at-a-time] since 0.1
+   * What the host must know of the figures, as JSON: {"lower_is_better": ["mse"]}. More is better of every figure
+   * that is not named, and of all of them where the slot is missing. [one-at-a-time] since 0.1
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
 } et_plugin_metric;
 
 /**
- * `et.profile/1`: records which operation took how long. Operations of the engine record themselves while a recording runs; spans
- * add what a plugin or a host does. One recording per process.
+ * `et.profile/1`: records which operation took how long. Operations of the engine record themselves while a
+ * recording runs; spans add what a plugin or a host does. One recording per process.
  */
 typedef struct et_host_profile {
   /**
@@ -2680,8 +2732,8 @@ typedef struct et_host_profile {
    */
   int32_t (*is_on)(void);
   /**
-   * Starts a recording that keeps at most `capacity` events (0 for the host's default); an earlier recording is forgotten.
-   * [any-thread] since 0.1
+   * Starts a recording that keeps at most `capacity` events (0 for the host's default); an earlier recording is
+   * forgotten. [any-thread] since 0.1
    */
   void (*start)(size_t capacity);
   /**
@@ -2702,19 +2754,20 @@ typedef struct et_host_profile {
    */
   void (*end)(uint64_t span);
   /**
-   * The recording as a JSON array of the Trace Event Format, which chrome://tracing and Perfetto read. [any-thread] since 0.1
+   * The recording as a JSON array of the Trace Event Format, which chrome://tracing and Perfetto read.
+   * [any-thread] since 0.1
    */
   struct et_error *(*trace)(struct et_buffer **out);
   /**
-   * The recording in sums, as a JSON object: `seconds`, `events`, `dropped`, and `ops` by falling own time with `name`,
-   * `category`, `calls`, `self_ms`, `total_ms`, `flop`, and on a card `card_ms`. [any-thread] since 0.1
+   * The recording in sums, as a JSON object: `seconds`, `events`, `dropped`, and `ops` by falling own time with
+   * `name`, `category`, `calls`, `self_ms`, `total_ms`, `flop`, and on a card `card_ms`. [any-thread] since 0.1
    */
   struct et_error *(*summary)(struct et_buffer **out);
 } et_host_profile;
 
 /**
- * `et.session/1`. The model under training is called "model"; models loaded by a strategy have the name it gave. All slots are
- * [one-at-a-time], called from inside the strategy's hooks.
+ * `et.session/1`. The model under training is called "model"; models loaded by a strategy have the name it gave. All
+ * slots are [one-at-a-time], called from inside the strategy's hooks.
  */
 typedef struct et_host_session {
   /**
@@ -2726,8 +2779,9 @@ typedef struct et_host_session {
    */
   struct et_error *(*params)(struct et_session *session, struct et_str model, struct et_params **out);
   /**
-   * Loads a trained bundle as a frozen model under `name`; only in `on_setup`. From then on every batch also carries that model's
-   * own features, made by its own tokenizer, under "name/". Errors: NOT_FOUND, BAD_INPUT, ALREADY_EXISTS. since 0.1
+   * Loads a trained bundle as a frozen model under `name`; only in `on_setup`. From then on every batch also
+   * carries that model's own features, made by its own tokenizer, under "name/". Errors: NOT_FOUND, BAD_INPUT,
+   * ALREADY_EXISTS. since 0.1
    */
   struct et_error *(*load_model)(struct et_session *session, struct et_str name, struct et_str path);
   /**
@@ -2737,8 +2791,8 @@ typedef struct et_host_session {
                                struct et_str model,
                                struct et_buffer **out);
   /**
-   * Outputs of a model with its app's head on a batch. `training` 1 switches dropout on; `want` is a set of `ET_WANT_` bits. Models that
-   * were loaded record nothing on the tape. since 0.1
+   * Outputs of a model with its app's head on a batch. `training` 1 switches dropout on; `want` is a set of
+   * `ET_WANT_` bits. Models that were loaded record nothing on the tape. since 0.1
    */
   struct et_error *(*forward)(struct et_session *session,
                               struct et_str model,
@@ -2761,7 +2815,8 @@ typedef struct et_host_session {
                                const struct et_tensor *loss,
                                double weight);
   /**
-   * Sets the weight of the run's own loss (named "loss") for this step, 1 by default; only in `on_outputs`. since 0.1
+   * Sets the weight of the run's own loss (named "loss") for this step, 1 by default; only in `on_outputs`. since
+   * 0.1
    */
   struct et_error *(*set_loss_weight)(struct et_session *session, double weight);
   /**
@@ -2769,17 +2824,20 @@ typedef struct et_host_session {
    */
   struct et_error *(*want)(struct et_session *session, uint32_t want);
   /**
-   * The next batch of a named data source: "train" (endless, reshuffled every epoch) or a source opened with `open_source`. since 0.1
+   * The next batch of a named data source: "train" (endless, reshuffled every epoch) or a source opened with
+   * `open_source`. since 0.1
    */
   struct et_error *(*next_batch)(struct et_session *session,
                                  struct et_str source,
                                  struct et_map **out);
   /**
-   * Opens one more labelled file as an endless source under `name`, read as the training file is; only in `on_setup`. since 0.1
+   * Opens one more labelled file as an endless source under `name`, read as the training file is; only in
+   * `on_setup`. since 0.1
    */
   struct et_error *(*open_source)(struct et_session *session, struct et_str name, struct et_str path);
   /**
-   * Opens an optimizer of the registry over a parameter set; `options` is JSON. Lives as long as the session. since 0.1
+   * Opens an optimizer of the registry over a parameter set; `options` is JSON. Lives as long as the session.
+   * since 0.1
    */
   struct et_error *(*optimizer)(struct et_session *session,
                                 struct et_str name,
@@ -2825,17 +2883,20 @@ typedef struct et_host_step {
    */
   size_t struct_size;
   /**
-   * 1 if operations return before they are computed, so that reading a number waits for all work before it; 0 if every number is there at once. [any-thread] since 0.1
+   * 1 if operations return before they are computed, so that reading a number waits for all work before it; 0 if
+   * every number is there at once. [any-thread] since 0.1
    */
   int32_t (*defers)(void);
   /**
-   * Begins to bring the tensors of a batch to where operations will read them; returns before that is done. The batch must not be changed by another thread meanwhile.
-   * Does nothing where they are there already. Errors: OUT_OF_MEMORY, DEVICE. [any-thread] since 0.1
+   * Begins to bring the tensors of a batch to where operations will read them; returns before that is done. The
+   * batch must not be changed by another thread meanwhile. Does nothing where they are there already. Errors:
+   * OUT_OF_MEMORY, DEVICE. [any-thread] since 0.1
    */
   struct et_error *(*prefetch)(const struct et_map *batch);
   /**
-   * Multiplies all gradients by limit / (norm + 1e-6) if their Euclidean norm is above `limit` (Pascanu et al. 2013). The out is the norm before that, a scalar F64, which is
-   * not waited for. Errors: INVALID_ARGUMENT for a limit that is not positive. [one-at-a-time] since 0.1
+   * Multiplies all gradients by limit / (norm + 1e-6) if their Euclidean norm is above `limit` (Pascanu et al.
+   * 2013). The out is the norm before that, a scalar F64, which is not waited for. Errors: INVALID_ARGUMENT for a
+   * limit that is not positive. [one-at-a-time] since 0.1
    */
   struct et_error *(*clip_grads)(struct et_params *params, double limit, struct et_tensor **out);
 } et_host_step;

@@ -19,7 +19,10 @@ const SHARED: &[&str] = &[
     "LayerNorm",
     "Pool",
     "Recompute",
+    "Recurrent",
     "Span",
+    // Where an engine computes: its name, as a program chooses it, and the seam behind which it works.
+    "Device",
     // A component that a plugin writes and what a program holds of it.
     "App",
     "Model",

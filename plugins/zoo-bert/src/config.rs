@@ -148,6 +148,13 @@ impl Shape {
                 );
             }
         }
+        for (key, value) in
+            [("initializer_range", self.initializer_range), ("layer_norm_eps", self.epsilon)]
+        {
+            if value < 0.0 {
+                return wrong(key, format!("at least 0, found {value}"));
+            }
+        }
         for (key, p) in [
             ("hidden_dropout_prob", self.dropout),
             ("attention_probs_dropout_prob", self.attention_dropout),
@@ -254,7 +261,7 @@ impl<'a> Reader<'a> {
 
     fn minimum(&self, key: &'static str) -> f64 {
         let property = self.honoured.get(self.family.own(key));
-        property.and_then(|property| property["minimum"].as_f64()).unwrap_or(f64::MIN)
+        property.and_then(|property| property["minimum"].as_f64()).unwrap_or(0.0)
     }
 
     fn whole(&self, key: &'static str) -> Result<usize> {
@@ -268,11 +275,7 @@ impl<'a> Reader<'a> {
 
     fn number(&self, key: &'static str) -> Result<f64> {
         let (name, value) = self.value(key)?;
-        let minimum = self.minimum(key);
-        match value.as_f64() {
-            Some(number) if number >= minimum => Ok(number),
-            _ => Err(wrong(name, &format!("a number of at least {minimum}"), &value)),
-        }
+        value.as_f64().ok_or_else(|| wrong(name, "a number", &value))
     }
 
     fn number_or(&self, key: &'static str, default: f64) -> Result<f64> {

@@ -78,7 +78,7 @@ pub const ALBERT_SCHEMA: &CStr = schema!(
     16384,
     "gelu_new",
     0.0,
-    r#""embedding_size":{"type":"integer","minimum":1,"default":128},"num_hidden_groups":{"type":"integer","minimum":1,"default":1,"description":"groups of layers with parameters of their own, at most num_hidden_layers"},"inner_group_num":{"type":"integer","minimum":1,"default":1,"description":"layers in a group, which all run for each of num_hidden_layers"},"classifier_dropout_prob":{"type":"number","minimum":0,"default":0.1}"#
+    r#""embedding_size":{"type":"integer","minimum":1,"default":128},"num_hidden_groups":{"type":"integer","default":1,"description":"groups of layers with parameters of their own, at most num_hidden_layers"},"inner_group_num":{"type":"integer","minimum":1,"default":1,"description":"layers in a group, which all run for each of num_hidden_layers"},"classifier_dropout_prob":{"type":"number","minimum":0,"default":0.1}"#
 );
 
 /// Schema of DistilBERT's config.json.

@@ -99,7 +99,7 @@ pub struct Step<'a> {
 }
 
 /// Start and length of the parts of an arena whose parameters have gradients, in ascending order.
-pub type Parts<'a> = &'a [(usize, usize)];
+pub type Ranges<'a> = &'a [(usize, usize)];
 
 /// What a device does. Tensors given to it may lie in host memory, except where it says otherwise; shapes and types
 /// were checked. `starts`, `ids`, `tags` and `labels` are contiguous I64 wherever that type is at home; `starts`,
@@ -324,12 +324,12 @@ pub trait Device: Send + Sync {
     }
 
     /// Multiplies parts of an arena's gradients. False without a kernel.
-    fn scale(&self, _grads: &Raw, _factor: f64, _parts: Parts<'_>) -> Result<bool> {
+    fn scale(&self, _grads: &Raw, _factor: f64, _parts: Ranges<'_>) -> Result<bool> {
         Ok(false)
     }
 
     /// The sum of the squares of parts of an arena's gradients, in their order; waits for the device.
-    fn square_sum(&self, _grads: &Raw, _parts: Parts<'_>) -> Result<Option<f64>> {
+    fn square_sum(&self, _grads: &Raw, _parts: Ranges<'_>) -> Result<Option<f64>> {
         Ok(None)
     }
 
@@ -340,7 +340,7 @@ pub trait Device: Send + Sync {
         _grads: &Raw,
         _scale: f64,
         _limit: f64,
-        _parts: Parts<'_>,
+        _parts: Ranges<'_>,
     ) -> Result<Option<Raw>> {
         Ok(None)
     }

@@ -5,13 +5,13 @@ use candle_core::{DType, Tensor as Raw};
 use super::launch::{Launch, Module::Clip};
 use super::memory::{empty, floats, table};
 use super::optim::{squares, tasks};
-use easytransfer_core::device::Parts;
+use easytransfer_core::device::Ranges;
 use easytransfer_core::error::Result;
 use easytransfer_core::storage::tensor_from_vec;
 
 /// The norm, a scalar F64, of the parts (start, len) of an f32 arena times `pending`, a factor that the memory does
 /// not have yet. If it is above `limit` the parts are multiplied by limit / (norm + 1e-6), which the card decides.
-pub(crate) fn clip(grads: &Raw, pending: f64, limit: f64, parts: Parts<'_>) -> Result<Raw> {
+pub(crate) fn clip(grads: &Raw, pending: f64, limit: f64, parts: Ranges<'_>) -> Result<Raw> {
     let (tasks, _) = tasks(parts.iter().copied());
     if tasks.is_empty() {
         return tensor_from_vec(vec![0f64], ());

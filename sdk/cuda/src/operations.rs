@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use candle_core::{DType, Tensor as Raw};
 use easytransfer_abi::ET_DEVICE_CUDA;
 use easytransfer_core::data::Map;
-use easytransfer_core::device::{Device, Mark, Norm, Padding, Parts, Recurrent, Step};
+use easytransfer_core::device::{Device, Mark, Norm, Padding, Ranges, Recurrent, Step};
 use easytransfer_core::error::{Error, Result};
 use easytransfer_core::storage::Value;
 use easytransfer_core::tensor::Tensor;
@@ -231,15 +231,15 @@ impl Device for Engine {
         activation::store(x, add, y)
     }
 
-    fn scale(&self, grads: &Raw, factor: f64, parts: Parts<'_>) -> Result<bool> {
+    fn scale(&self, grads: &Raw, factor: f64, parts: Ranges<'_>) -> Result<bool> {
         optim::scale(grads, factor, parts).map(|()| true)
     }
 
-    fn square_sum(&self, grads: &Raw, parts: Parts<'_>) -> Result<Option<f64>> {
+    fn square_sum(&self, grads: &Raw, parts: Ranges<'_>) -> Result<Option<f64>> {
         optim::square_sum(grads, parts).map(Some)
     }
 
-    fn clip(&self, grads: &Raw, scale: f64, limit: f64, parts: Parts<'_>) -> Result<Option<Raw>> {
+    fn clip(&self, grads: &Raw, scale: f64, limit: f64, parts: Ranges<'_>) -> Result<Option<Raw>> {
         clip::clip(grads, scale, limit, parts).map(Some)
     }
 

@@ -9,7 +9,7 @@ use easytransfer_abi::{
 use super::adafactor;
 use super::launch::{Launch, Module::Optim};
 use super::memory::{address, download, empty, table};
-use easytransfer_core::device::{Parts, Step};
+use easytransfer_core::device::{Ranges, Step};
 use easytransfer_core::error::{Result, fail};
 use easytransfer_core::storage::Value;
 use easytransfer_kernels::optim::Segment;
@@ -81,7 +81,7 @@ pub(super) fn tasks(parts: impl Iterator<Item = (usize, usize)>) -> (Vec<Task>, 
 
 /// Sum of the squares of the parts (start, len) of an f32 arena, in their order. Waits for the card: the caller wants
 /// the number.
-pub(crate) fn square_sum(grads: &Raw, parts: Parts<'_>) -> Result<f64> {
+pub(crate) fn square_sum(grads: &Raw, parts: Ranges<'_>) -> Result<f64> {
     let (tasks, _) = tasks(parts.iter().copied());
     if tasks.is_empty() {
         return Ok(0.0);
@@ -104,7 +104,7 @@ pub(super) fn squares(grads: &Raw, tasks: &Raw, len: usize) -> Result<Value> {
 }
 
 /// Multiplies the parts (start, len) of an f32 arena.
-pub(crate) fn scale(grads: &Raw, factor: f64, parts: Parts<'_>) -> Result<()> {
+pub(crate) fn scale(grads: &Raw, factor: f64, parts: Ranges<'_>) -> Result<()> {
     let (tasks, _) = tasks(parts.iter().copied());
     let list = table(&tasks)?;
     let launch = Launch::new(Optim, "et_scale_tasks").grid(tasks.len(), 1);

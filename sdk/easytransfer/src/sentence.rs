@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use config::Config;
 
 /// How a directory makes vectors.
-pub struct Recipe {
+pub(crate) struct Recipe {
     /// Where the encoder and its tokenizer are.
     pub encoder: PathBuf,
     /// Options of the app that follow from the files; what they leave open is not among them.

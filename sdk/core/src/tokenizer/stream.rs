@@ -45,13 +45,13 @@ impl Tokens {
 }
 
 /// Makes the tokens of a text from its beginning.
-pub trait Source {
+pub(crate) trait Source {
     /// Appends the tokens of the next part, of about `size` bytes; false when the text has ended.
     fn next(&mut self, size: usize, tokens: &mut Tokens) -> Result<bool>;
 }
 
 /// Reads a text as far as is needed.
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     source: Box<dyn Source + 'a>,
     /// Those read and kept.
     pub tokens: Tokens,

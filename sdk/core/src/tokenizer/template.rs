@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// A part of a template, with its segment.
 #[derive(Clone)]
-pub enum Part {
+pub(crate) enum Part {
     /// The text.
     First(u32),
     /// The pair.

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, DType, Storage, Tensor as Raw};
 use easytransfer_core::data::Map;
-use easytransfer_core::device::{Device, Mark, Norm, Padding, Parts, Recurrent, Step};
+use easytransfer_core::device::{Device, Mark, Norm, Padding, Ranges, Recurrent, Step};
 use easytransfer_core::error::Result;
 use easytransfer_core::storage::{self, Element, Value};
 use easytransfer_core::tape::{Pass, record_narrow};
@@ -379,7 +379,7 @@ impl Device for Tickets {
         Ok(())
     }
 
-    fn scale(&self, grads: &Raw, factor: f64, parts: Parts<'_>) -> Result<bool> {
+    fn scale(&self, grads: &Raw, factor: f64, parts: Ranges<'_>) -> Result<bool> {
         self.count("scale");
         if OWN.get() {
             let mut data = self.get::<f32>(grads);
@@ -391,7 +391,7 @@ impl Device for Tickets {
         Ok(OWN.get())
     }
 
-    fn square_sum(&self, grads: &Raw, parts: Parts<'_>) -> Result<Option<f64>> {
+    fn square_sum(&self, grads: &Raw, parts: Ranges<'_>) -> Result<Option<f64>> {
         self.count("square_sum");
         let data = self.get::<f32>(grads);
         let part =
@@ -399,7 +399,7 @@ impl Device for Tickets {
         Ok(OWN.get().then(|| parts.iter().map(part).sum()))
     }
 
-    fn clip(&self, grads: &Raw, scale: f64, limit: f64, parts: Parts<'_>) -> Result<Option<Raw>> {
+    fn clip(&self, grads: &Raw, scale: f64, limit: f64, parts: Ranges<'_>) -> Result<Option<Raw>> {
         self.count("clip");
         if !OWN.get() {
             return Ok(None);

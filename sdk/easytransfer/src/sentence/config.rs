@@ -7,7 +7,7 @@ use easytransfer_train::{Error, Result};
 use serde_json::{Map, Value};
 
 /// A JSON object and who it belongs to.
-pub struct Config {
+pub(crate) struct Config {
     path: PathBuf,
     /// The module, for messages.
     owner: String,

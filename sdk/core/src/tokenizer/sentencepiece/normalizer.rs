@@ -126,7 +126,7 @@ pub fn char_len(text: &[u8]) -> usize {
 }
 
 /// A normalisation under way: bytes are added at the end of `bytes` and taken away at its beginning by who uses them.
-pub struct Progress {
+pub(crate) struct Progress {
     /// Normalised text.
     pub bytes: Vec<u8>,
     /// For each byte of it, where it comes from.
