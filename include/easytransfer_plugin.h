@@ -125,7 +125,13 @@ extern "C" {
 /**
  * Minor version: grows whenever a slot, an interface or a constant is added.
  */
-#define ET_ABI_MINOR 1
+#define ET_ABI_MINOR 2
+
+/**
+ * Oldest minor version of `ET_ABI_MAJOR` whose plugins a host of this version takes: 0.2 gave slots of 0.1 another
+ * meaning, which happens no more from 1.0 on.
+ */
+#define ET_ABI_MINOR_OLDEST 2
 
 /**
  * First eight bytes of a plugin record, "ETPLUGIN" in little-endian order.
@@ -658,6 +664,11 @@ typedef struct et_buffer et_buffer;
 typedef struct et_config et_config;
 
 /**
+ * What the features of one record are made for.
+ */
+typedef struct et_context et_context;
+
+/**
  * The result of encoding one text.
  */
 typedef struct et_encoding et_encoding;
@@ -671,6 +682,11 @@ typedef struct et_error et_error;
  * Named tensors in insertion order: a batch, the outputs of a model, the state of an optimizer.
  */
 typedef struct et_map et_map;
+
+/**
+ * The encoder and the modules of an app while its `forward` runs.
+ */
+typedef struct et_net et_net;
 
 /**
  * One named parameter, reference counted.
@@ -691,6 +707,11 @@ typedef struct et_rng et_rng;
  * The features of one record before batching.
  */
 typedef struct et_row et_row;
+
+/**
+ * The rows that the features of one record become.
+ */
+typedef struct et_rows et_rows;
 
 /**
  * A named place in a set where parameters are declared.
@@ -914,7 +935,7 @@ typedef struct et_host_data {
                                   const float *values,
                                   size_t len);
   /**
-   * Number of tokens of the row: the longest name space. [one-at-a-time] since 0.1
+   * Number of tokens of the row: the sum over its name spaces. [one-at-a-time] since 0.2
    */
   size_t (*row_tokens_len)(const struct et_row *row);
   /**
@@ -933,6 +954,26 @@ typedef struct et_host_data {
   struct et_error *(*batch_from_rows)(const struct et_row *const *rows,
                                       size_t rows_len,
                                       struct et_map **out);
+  /**
+   * Makes an empty list of rows. [any-thread] since 0.2
+   */
+  struct et_error *(*rows_new)(struct et_rows **out);
+  /**
+   * Gives a list back with its rows. Accepts NULL. [any-thread] since 0.2
+   */
+  void (*rows_release)(struct et_rows *rows);
+  /**
+   * Adds an empty row to the list; it is borrowed and lives as long as the list. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*rows_add)(struct et_rows *rows, struct et_row **out);
+  /**
+   * Number of rows. [one-at-a-time] since 0.2
+   */
+  size_t (*rows_len)(const struct et_rows *rows);
+  /**
+   * An owned reference to row `index`. Errors: NOT_FOUND. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*rows_get)(const struct et_rows *rows, size_t index, struct et_row **out);
 } et_host_data;
 
 /**
@@ -1122,6 +1163,27 @@ typedef struct et_host_tokenizer {
    * Gives an encoding back. Accepts NULL. [any-thread] since 0.1
    */
   void (*encoding_release)(struct et_encoding *encoding);
+  /**
+   * Number of the word of its text that each token belongs to, counted from 0 (words as the tokenizer's
+   * pre-tokenizer cuts them); -1 for special tokens. `encoding_len` values, valid while the encoding lives.
+   * [any-thread] since 0.2
+   */
+  const int64_t *(*encoding_words)(const struct et_encoding *encoding);
+  /**
+   * Makes a model's input of one list of ids, or of two when `second` is not NULL: with special tokens and
+   * segments, as `encode` of the texts behind them would. Nothing is cut, and offsets are 0. `encoding_words` of
+   * the result tells the lists' ids from special tokens: places in their list. [any-thread] since 0.2
+   */
+  struct et_error *(*assemble)(const struct et_tokenizer *tokenizer,
+                               const int64_t *first,
+                               size_t first_len,
+                               const int64_t *second,
+                               size_t second_len,
+                               struct et_encoding **out);
+  /**
+   * Number of special tokens that `assemble` adds: to one list, or with `pair` 1 to two. [any-thread] since 0.2
+   */
+  size_t (*added_len)(const struct et_tokenizer *tokenizer, int32_t pair);
 } et_host_tokenizer;
 
 /**
@@ -2329,6 +2391,99 @@ typedef struct et_engine_record {
 } et_engine_record;
 
 /**
+ * `et.context/1`. All slots are [callback-thread], called from inside `features`.
+ */
+typedef struct et_host_context {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * 1 if the features are for training, else 0. since 0.2
+   */
+  int32_t (*training)(const struct et_context *context);
+  /**
+   * Epoch of training, counted from 0; 0 for apps whose features are kept. since 0.2
+   */
+  uint64_t (*epoch)(const struct et_context *context);
+  /**
+   * Number of the source that the record comes from: 0 for the file itself. since 0.2
+   */
+  uint64_t (*source)(const struct et_context *context);
+  /**
+   * Number of the record in its source. since 0.2
+   */
+  uint64_t (*record)(const struct et_context *context);
+  /**
+   * Number of records of the source, as far as they can be read by `record_at`: 0 where the source is read as it
+   * comes. since 0.2
+   */
+  uint64_t (*records_len)(const struct et_context *context);
+  /**
+   * Another record of the source as a JSON object from role to value. Errors: NOT_FOUND. since 0.2
+   */
+  struct et_error *(*record_at)(struct et_context *context, uint64_t index, struct et_buffer **out);
+  /**
+   * Random numbers that depend on the run's seed, the source, the epoch and the record alone, borrowed for the
+   * call. since 0.2
+   */
+  struct et_error *(*rng)(struct et_context *context, struct et_rng **out);
+} et_host_context;
+
+/**
+ * What a forward pass is for.
+ */
+typedef struct et_call {
+  /**
+   * Bytes filled by the caller.
+   */
+  size_t struct_size;
+  /**
+   * 1 while training (dropout is on), else 0.
+   */
+  int32_t training;
+  /**
+   * Set of `ET_WANT_` bits.
+   */
+  uint32_t want;
+  /**
+   * Source of random numbers while training, else NULL.
+   */
+  struct et_rng *rng;
+  /**
+   * What the model keeps of the tokens so far while the host generates, else NULL. Empty before the first tokens:
+   * the model then reads all of them and puts in what it will want; later a batch holds the new tokens alone, and
+   * the model appends. Entries lie in name spaces as those of a batch do: each space has "starts" [B+1] and
+   * tensors with one row per token, by which the host reorders runs (beams) and drops finished ones. since 0.2
+   */
+  struct et_map *cache;
+} et_call;
+
+/**
+ * `et.net/1`. All slots are [callback-thread], called from inside an app's `forward`.
+ */
+typedef struct et_host_net {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * Runs the encoder (module "") or a module that the app declared on a batch; its outputs are added to `outputs`.
+   * `call` is that of `forward`, or another. Errors: NOT_FOUND, the model's. since 0.2
+   */
+  struct et_error *(*run)(struct et_net *net,
+                          struct et_str module,
+                          const struct et_call *call,
+                          const struct et_map *batch,
+                          struct et_map *outputs);
+  /**
+   * The tensor of a parameter of the whole set by its name, on the tape while training: for heads that are tied to
+   * the encoder. Errors: NOT_FOUND. since 0.2
+   */
+  struct et_error *(*param)(struct et_net *net, struct et_str name, struct et_tensor **out);
+} et_host_net;
+
+/**
  * The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The
  * fields up to `version` are frozen for all time: the host reads them before it calls anything.
  */
@@ -2383,28 +2538,6 @@ typedef struct et_plugin_record {
 } et_plugin_record;
 
 /**
- * What a forward pass is for.
- */
-typedef struct et_call {
-  /**
-   * Bytes filled by the caller.
-   */
-  size_t struct_size;
-  /**
-   * 1 while training (dropout is on), else 0.
-   */
-  int32_t training;
-  /**
-   * Set of `ET_WANT_` bits.
-   */
-  uint32_t want;
-  /**
-   * Source of random numbers while training, else NULL.
-   */
-  struct et_rng *rng;
-} et_call;
-
-/**
  * `et.model/1`: an encoder or any other network below the head.
  */
 typedef struct et_plugin_model {
@@ -2427,7 +2560,9 @@ typedef struct et_plugin_model {
   struct et_error *(*create)(struct et_str config, const struct et_scope *scope, void **out);
   /**
    * What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions":
-   * 512, "base_prefix": "bert", "head": "bert", "pooled": true, "ignore": ["cls."]}. [one-at-a-time] since 0.1
+   * 512, "base_prefix": "bert", "pooled": true, "class": "BertModel", "tasks": {"sequence-classification":
+   * {"class": "BertForSequenceClassification", "form": "bert"}, ...}, "ignore": ["cls."]}. [one-at-a-time] since
+   * 0.2
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**
@@ -2477,6 +2612,20 @@ typedef struct et_plugin_loss {
    * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
    */
   void (*release)(void *instance);
+  /**
+   * The loss of each row by itself, [B]; `forward` is their mean, weighted by "weights" where the batch has them.
+   * May be NULL where rows have no loss of their own (in-batch negatives). [one-at-a-time] since 0.2
+   */
+  struct et_error *(*rows)(void *instance,
+                           const struct et_call *call,
+                           const struct et_map *outputs,
+                           const struct et_map *batch,
+                           struct et_tensor **out);
+  /**
+   * What `forward` is a mean over: the number of rows, of tokens, or the sum of their weights. Means over several
+   * batches weigh each by this. NULL means the number of rows. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*weight)(void *instance, const struct et_map *batch, double *out);
 } et_plugin_loss;
 
 /**
@@ -2639,32 +2788,38 @@ typedef struct et_plugin_app {
   /**
    * What the host must know, as JSON: {"loss": {"name": ..., "options": {}} or null, "metrics": [{"name": ...,
    * "options": {}}], "best": "accuracy", "best_is": "max", "want": 2, "labels": [...], "config": {entries for
-   * config.json}, "longest": most tokens of a record's features after `build`, 0 if not known}. [one-at-a-time]
-   * since 0.1
+   * config.json}, "longest": most tokens of a record's features after `build`, 0 if not known, "task": the model's
+   * task whose head this is, or "", "pretrained_head": whether a head of the checkpoint is taken over, "fresh":
+   * whether features change from epoch to epoch, "finish": whether `finish` is wanted for every record, "modules":
+   * [{"name": ...}] that `forward` runs besides the encoder}. [one-at-a-time] since 0.2
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**
-   * Turns a record (JSON object from role to value) into features. Targets that are absent are left out.
-   * Errors: as for `observe`. [any-thread] since 0.1
+   * Turns a record (JSON object from role to value) into features: adds one row or more. Targets that are absent
+   * are left out. Errors: as for `observe`. [any-thread] since 0.2
    */
   struct et_error *(*features)(void *instance,
+                               struct et_context *context,
                                const struct et_tokenizer *tokenizer,
                                struct et_str record,
-                               struct et_row *row);
+                               struct et_rows *rows);
   /**
    * Declares the parameters of the head in `scope`, the root of the set; `model` is the model's description as
    * JSON. [one-at-a-time] since 0.1
    */
   struct et_error *(*build)(void *instance, const struct et_scope *scope, struct et_str model);
   /**
-   * Reads what the model wrote to `outputs` and adds its own, for instance "logits". [one-at-a-time] since 0.1
+   * Runs the encoder and other modules by `net` as often as it likes, and writes what the loss and `decode` read
+   * to `outputs`, for instance "logits". [one-at-a-time] since 0.2
    */
   struct et_error *(*forward)(void *instance,
                               const struct et_call *call,
+                              struct et_net *net,
                               const struct et_map *batch,
                               struct et_map *outputs);
   /**
-   * Predictions as a JSON array with one object per row of the batch. [one-at-a-time] since 0.1
+   * One part per row of the batch, as a JSON array of objects; the only part of a record is its prediction, unless
+   * `finish` is wanted. [one-at-a-time] since 0.2
    */
   struct et_error *(*decode)(void *instance,
                              const struct et_map *batch,
@@ -2674,6 +2829,15 @@ typedef struct et_plugin_app {
    * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
    */
   void (*release)(void *instance);
+  /**
+   * The prediction of a record, a JSON object, from the record and the parts of its rows in their order, a JSON
+   * array. Called for records of more than one row, and for all where `describe` says "finish". NULL where records
+   * always are one row. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*finish)(void *instance,
+                             struct et_str record,
+                             struct et_str parts,
+                             struct et_buffer **out);
 } et_plugin_app;
 
 /**
@@ -2712,10 +2876,23 @@ typedef struct et_plugin_metric {
    */
   void (*release)(void *instance);
   /**
-   * What the host must know of the figures, as JSON: {"lower_is_better": ["mse"]}. More is better of every figure
-   * that is not named, and of all of them where the slot is missing. [one-at-a-time] since 0.1
+   * What the host must know, as JSON: {"of": "outputs" (the default: `update` is called) or "answers" (`answers`
+   * is), "lower_is_better": ["mse"]}. May be NULL. [one-at-a-time] since 0.2
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
+  /**
+   * Counts predictions beside the records that they belong to, both JSON arrays of objects of one length.
+   * [one-at-a-time] since 0.2
+   */
+  struct et_error *(*answers)(void *instance, struct et_str answers, struct et_str records);
+  /**
+   * Writes what was counted. May be NULL, as `state_merge` then must be. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*state_save)(void *instance, struct et_stream *stream);
+  /**
+   * Adds what another instance of the same options has written. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*state_merge)(void *instance, struct et_stream *stream);
 } et_plugin_metric;
 
 /**
