@@ -53,7 +53,7 @@ fn bad_rows_are_left_out_before_batches_are_made() {
 fn rate_is_that_of_the_optimizer_unless_the_run_says_otherwise() {
     let place = Place::new("default-rate");
     let arguments: Vec<&str> =
-        "train --encoder encoder --from-scratch --output run --quiet --train train.tsv --set max_steps=2 --set schedule.name=constant --set schedule.warmup=0 --set log_every=1"
+        "train --encoder encoder --from-scratch --output run --overwrite --quiet --train train.tsv --set max_steps=2 --set schedule.name=constant --set schedule.warmup=0 --set log_every=1"
             .split(' ')
             .collect();
     for (optimizer, more, rate) in [

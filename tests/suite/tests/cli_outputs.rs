@@ -175,17 +175,8 @@ fn interrupts_leave_nothing_of_an_unfinished_output() {
         &["embed", "--encoder", "app", "--data", "many.txt", "--output", "v.npy"],
         &["evaluate", "--model", "app", "--data", "many.tsv", "--report", "r.html"],
         // Waiting for somebody who never comes: in the data, the training data, the output.
-        &["predict", "--model", "app", "--data", "pipe", "--output", "p.jsonl"],
-        &[
-            "train",
-            "--encoder",
-            "encoder",
-            "--from-scratch",
-            "--train",
-            "pipe",
-            "--output",
-            "out/run",
-        ],
+        &["predict", "--model", "app", "--data", "-", "--output", "p.jsonl"],
+        &["train", "--encoder", "encoder", "--from-scratch", "--train", "-", "--output", "out/run"],
         &[
             "predict",
             "--model",
@@ -200,7 +191,9 @@ fn interrupts_leave_nothing_of_an_unfinished_output() {
     ];
     for (index, arguments) in cases.into_iter().enumerate() {
         for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143), (libc::SIGHUP, 129)] {
-            let mut child = place.command(arguments).spawn().unwrap();
+            let mut child = place.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
+            // Waiting for the child would close its input, which it would take for the end of the data.
+            let _input = child.stdin.take();
             wait_until("the watch for signals", || is_watching(&child));
             if index < 3 {
                 let has_begun = |name: &String| name.contains(".tmp-");

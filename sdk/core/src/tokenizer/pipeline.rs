@@ -212,3 +212,168 @@ fn parts_at(step: &Value) -> Seams {
         _ => Seams::default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Tokenizers whose steps differ in what a cut could change.
+    fn pipelines() -> Vec<(&'static str, Pipeline)> {
+        let pieces = [
+            "u",
+            "a",
+            "b",
+            "c",
+            "\u{2581}",
+            "\u{2581}a",
+            "\u{2581}b",
+            "a\u{2581}",
+            "9",
+            "\"",
+            ".",
+            "\u{e9}",
+        ];
+        let unigram: Vec<(&str, f64)> =
+            pieces.iter().map(|piece| (*piece, -(piece.len() as f64))).collect();
+        let unigram = json!({"type": "Unigram", "unk_id": 0, "vocab": unigram});
+        let words = [
+            "u", "a", "b", "c", "ab", "##a", "##b", ".", "\u{e9}", "e", "\u{4e2d}", "\u{6587}",
+            "9", "<m>",
+        ];
+        let words: serde_json::Map<String, Value> =
+            words.iter().enumerate().map(|(id, word)| (word.to_string(), id.into())).collect();
+        let wordpiece = json!({
+            "type": "WordPiece", "unk_token": "u", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": words
+        });
+        let letters = [
+            "a", "b", "c", "e", ".", "9", "\u{120}", "\u{120}a", "\u{120}b", "\u{10a}", "\u{109}",
+            "ab", "<", "m", ">",
+        ];
+        let letters: serde_json::Map<String, Value> = letters
+            .iter()
+            .enumerate()
+            .map(|(id, letter)| (letter.to_string(), id.into()))
+            .collect();
+        let merges = json!(["\u{120} a", "\u{120} b", "a b"]);
+        let bpe = json!({"type": "BPE", "vocab": letters, "merges": merges});
+        let bert = |lower: bool, chinese: bool| {
+            json!({
+                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": chinese, "strip_accents": null, "lowercase": lower
+            })
+        };
+        let metaspace = |scheme: &str| json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true});
+        let byte_level = |prefix: bool| json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": true});
+        let make = |model: &Value,
+                    normalizer: Value,
+                    pre_tokenizer: Value,
+                    tokens: &[AddedToken]| {
+            let file = json!({
+                "version": "1.0", "added_tokens": [], "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
+                "post_processor": null, "decoder": null, "model": model
+            });
+            let mut tokenizer: Tokenizer = file.to_string().parse().unwrap();
+            tokenizer.add_tokens(tokens.to_vec()).unwrap();
+            Pipeline::from(tokenizer)
+        };
+        let both = [AddedToken::from("<m>", true).lstrip(true).rstrip(true)];
+        let whole_words =
+            [AddedToken::from("Ab", false).single_word(true), AddedToken::from("b c", false)];
+        let reaching = [AddedToken::from("c", false).rstrip(true)];
+        let blanks = json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "});
+        let quotes = json!({"type": "Replace", "pattern": {"String": "``"}, "content": "\""});
+        let steps = |steps: Value| json!({"type": "Sequence", "normalizers": steps});
+        let split = |scheme| json!({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace(scheme)]});
+        vec![
+            (
+                "bert",
+                make(&wordpiece, bert(true, true), json!({"type": "BertPreTokenizer"}), &both),
+            ),
+            (
+                "bert without Chinese",
+                make(&wordpiece, bert(false, false), json!({"type": "BertPreTokenizer"}), &[]),
+            ),
+            (
+                "bert with words",
+                make(
+                    &wordpiece,
+                    bert(true, true),
+                    json!({"type": "BertPreTokenizer"}),
+                    &whole_words[..1],
+                ),
+            ),
+            (
+                "token over a space",
+                make(
+                    &wordpiece,
+                    bert(true, true),
+                    json!({"type": "BertPreTokenizer"}),
+                    &whole_words,
+                ),
+            ),
+            ("token with a space behind", make(&bpe, Value::Null, byte_level(false), &reaching)),
+            ("bytes", make(&bpe, Value::Null, byte_level(false), &both)),
+            ("bytes with prefix", make(&bpe, json!({"type": "NFC"}), byte_level(true), &both)),
+            (
+                "metaspace",
+                make(
+                    &unigram,
+                    steps(
+                        json!([quotes, {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}, blanks]),
+                    ),
+                    metaspace("always"),
+                    &both,
+                ),
+            ),
+            ("metaspace first", make(&unigram, Value::Null, metaspace("first"), &both)),
+            (
+                "words first",
+                make(
+                    &unigram,
+                    json!({"type": "Strip", "strip_left": false, "strip_right": true}),
+                    split("first"),
+                    &both,
+                ),
+            ),
+            ("words never", make(&unigram, Value::Null, split("never"), &[])),
+            ("no steps", make(&bpe, Value::Null, Value::Null, &[])),
+        ]
+    }
+
+    fn ids(pipeline: &Pipeline, text: &str) -> Vec<u32> {
+        pipeline.tokenizer.encode(text, false).unwrap().get_ids().to_vec()
+    }
+
+    /// Left and right of every place where a text may be cut stand the tokens of the whole.
+    #[test]
+    fn texts_cut_anywhere_they_may_be_have_the_same_tokens() {
+        const PARTS: [&str; 22] = [
+            "a", "b", "c", "ab", "Ab", "b c", "<m>", ".", "9", "\u{e9}", "e\u{301}", "\u{4e2d}",
+            "\u{6587}", "``", " ", " ", " ", "\n", "\t", "\u{301}", "\u{3000}", "e",
+        ];
+        let mut state = 3u64;
+        let mut random = || {
+            // Knuth's linear congruential generator.
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize
+        };
+        for (name, pipeline) in pipelines() {
+            let mut seen = 0;
+            for _ in 0..400 {
+                let text: String = (0..24).map(|_| PARTS[random() % PARTS.len()]).collect();
+                let whole = ids(&pipeline, &text);
+                let mut at = pipeline.seams.first(&text, 1);
+                while at < text.len() {
+                    let parts = [ids(&pipeline, &text[..at]), ids(&pipeline, &text[at..])].concat();
+                    assert_eq!(parts, whole, "{name}: {text:?} at {at}");
+                    seen += 1;
+                    at = pipeline.seams.first(&text, at + 1);
+                }
+            }
+            let none =
+                ["token over a space", "token with a space behind", "no steps"].contains(&name);
+            assert_eq!(seen == 0, none, "{name}: {seen} places");
+        }
+    }
+}

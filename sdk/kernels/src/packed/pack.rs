@@ -3,7 +3,7 @@
 use super::lines::{Line, WeightLines};
 use super::quantize::{bf16_bits, weight_row_int8};
 use super::{LayerPrecision, PANEL};
-use crate::{KernelError, Result, check_len};
+use crate::{KernelError, Result, check_len, for_each_task};
 
 /// Most inputs of an int8 weight: a sum of that many products of 8 bits still fits 31 bits.
 const INT8_INPUTS: usize = 1 << 16;
@@ -59,29 +59,40 @@ impl PackedWeight {
                 return refuse("finite for int8", f64::from(*bad));
             }
         }
-        let mut row = vec![0u32; groups];
-        for output in 0..outputs {
-            let values = &weight[output * inputs..][..inputs];
-            match precision {
-                LayerPrecision::F32 => {
-                    row.iter_mut().zip(values).for_each(|(g, v)| *g = v.to_bits())
-                }
-                LayerPrecision::Bf16 => {
-                    for (group, pair) in row.iter_mut().zip(values.chunks(2)) {
-                        let high = pair.get(1).map_or(0, |v| u32::from(bf16_bits(*v)));
-                        *group = u32::from(bf16_bits(pair[0])) | high << 16;
+        // A panel is a task: a program waits for all of its weights before its first answer.
+        let len = groups * (PANEL / 16);
+        let corrections = scales.chunks_mut(PANEL).zip(sums.chunks_mut(PANEL)).map(Some);
+        let tasks: Vec<_> = lines
+            .chunks_mut(len.max(1))
+            .enumerate()
+            .zip(corrections.chain(std::iter::repeat_with(|| None)))
+            .collect();
+        for_each_task(tasks, |((panel, lines), mut corrections)| {
+            let mut row = vec![0u32; groups];
+            let rows = weight[panel * PANEL * inputs..].chunks(inputs.max(1)).take(PANEL);
+            for (column, values) in rows.enumerate() {
+                match precision {
+                    LayerPrecision::F32 => {
+                        row.iter_mut().zip(values).for_each(|(g, v)| *g = v.to_bits());
+                    }
+                    LayerPrecision::Bf16 => {
+                        for (group, pair) in row.iter_mut().zip(values.chunks(2)) {
+                            let high = pair.get(1).map_or(0, |v| u32::from(bf16_bits(*v)));
+                            *group = u32::from(bf16_bits(pair[0])) | high << 16;
+                        }
+                    }
+                    LayerPrecision::Int8 => {
+                        let found = weight_row_int8(values, &mut row);
+                        if let Some((scales, sums)) = &mut corrections {
+                            (scales[column], sums[column]) = found;
+                        }
                     }
                 }
-                LayerPrecision::Int8 => {
-                    (scales[output], sums[output]) = weight_row_int8(values, &mut row);
+                for (group, value) in row.iter().enumerate() {
+                    lines[column / 16 + group * (PANEL / 16)].0[column % 16] = *value;
                 }
             }
-            let (panel, column) = (output / PANEL, output % PANEL);
-            let first = panel * groups * (PANEL / 16) + column / 16;
-            for (group, value) in row.iter().enumerate() {
-                lines[first + group * (PANEL / 16)].0[column % 16] = *value;
-            }
-        }
+        });
         Ok(Self { precision, inputs, outputs, lines, scales, sums })
     }
 
