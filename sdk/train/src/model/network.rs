@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::model::components::Components;
 use crate::model::memory;
-use crate::model::weights::{self, Expect, LoadReport, path_text};
+use crate::model::weights::{self, Ahead, Expect, LoadReport, path_text};
 use crate::options;
 
 /// A component as a bundle remembers it.
@@ -234,6 +234,10 @@ impl Network {
             origin: config_path.display().to_string(),
             message: "expected a text under `model_type`, for instance \"bert\"".to_owned(),
         })?;
+        let ahead = match start {
+            Start::Scratch => Ahead::default(),
+            _ => Ahead::start(directory),
+        };
         let component = components.find("et.model/1", model_type)?;
         replace(&mut config, replaced, &component)?;
         let params = Params::new(seed)?;
@@ -245,23 +249,21 @@ impl Network {
             memory::check(&params, &config_path)?;
         }
         let load = || {
-            let mut load_report = LoadReport::default();
             // An encoder is loaded before the head is declared, so that a head in the checkpoint never lands in the
             // new one.
-            match start {
-                Start::Encoder => {
-                    load_report = weights::load(directory, &params, &info, Expect::Encoder)?;
-                }
-                Start::EncoderAllowMissing => {
-                    load_report = weights::load(directory, &params, &info, Expect::Some)?;
-                }
-                Start::Bundle | Start::Scratch => {}
+            let encoder = match start {
+                Start::Encoder => Some(Expect::Encoder),
+                Start::EncoderAllowMissing => Some(Expect::Some),
+                Start::Bundle | Start::Scratch => None,
+            };
+            let load = |expect| weights::load_ahead(directory, &params, &info, expect, ahead);
+            if let Some(expect) = encoder {
+                let load_report = load(expect)?;
+                stage.app.build(&root, &info)?;
+                return Ok(load_report);
             }
             stage.app.build(&root, &info)?;
-            if start == Start::Bundle {
-                load_report = weights::load(directory, &params, &info, Expect::All)?;
-            }
-            Ok(load_report)
+            if start == Start::Bundle { load(Expect::All) } else { Ok(LoadReport::default()) }
         };
         // Both take about as long, and neither needs the other.
         let (load_report, tokenizer) = beside(load, || load_tokenizer(directory));
