@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::model::components::Components;
 use crate::model::memory;
-use crate::model::weights::{self, Expect, LoadReport, path_text};
+use crate::model::weights::{self, Ahead, Expect, LoadReport, path_text};
 use crate::options;
 
 /// A component as a bundle remembers it.
@@ -263,6 +263,10 @@ impl Network {
             origin: config_path.display().to_string(),
             message: "expected a text under `model_type`, for instance \"bert\"".to_owned(),
         })?;
+        let ahead = match start {
+            Start::Scratch => Ahead::default(),
+            _ => Ahead::start(directory),
+        };
         let component = components.find("et.model/1", model_type)?;
         replace(&mut config, replaced, &component)?;
         let params = Params::new(seed)?;
@@ -274,23 +278,26 @@ impl Network {
             memory::check(&params, &config_path)?;
         }
         let load = || {
-            let mut load_report = LoadReport::default();
+            let load = |expect| weights::load_ahead(directory, &params, &info, expect, ahead);
             // An encoder is loaded before the head is declared, so that a head in the checkpoint lands in the new one
             // only where the app wants it.
-            let expect = match start {
+            let encoder = match start {
                 Start::Encoder => Some(Expect::Encoder),
                 Start::EncoderAllowMissing => Some(Expect::Some),
                 Start::Bundle | Start::Scratch => None,
             };
-            if let Some(expect) = expect {
-                load_report = weights::load(directory, &params, &info, expect)?;
-            }
-            let modules = modules(&stage.app, &component, &config, &params, expect.is_some())?;
+            let Some(expect) = encoder else {
+                let modules = modules(&stage.app, &component, &config, &params, false)?;
+                stage.app.build(&root, &info)?;
+                let load_report =
+                    if start == Start::Bundle { load(Expect::All)? } else { LoadReport::default() };
+                return Ok((load_report, modules));
+            };
+            let mut load_report = load(expect)?;
+            let modules = modules(&stage.app, &component, &config, &params, true)?;
             let encoder_len = params.len();
             stage.app.build(&root, &info)?;
-            if start == Start::Bundle {
-                load_report = weights::load(directory, &params, &info, Expect::All)?;
-            } else if expect.is_some() && stage.app.info()?.pretrained_head {
+            if stage.app.info()?.pretrained_head {
                 let head: Vec<Param> = params.iter().skip(encoder_len).collect();
                 load_report.missing.extend(weights::load_where_there(directory, head, &info)?);
             }

@@ -7,6 +7,7 @@ mod location;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use easytransfer_loader::open_regular;
 use easytransfer_plugin::{Buffer, DType, LogLevel, ModelInfo, Param, Params, log};
@@ -90,7 +91,51 @@ fn first_part(name: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
 
+/// A file's bytes and, where they are wanted, their checksum.
+type Read = (Buffer, Option<Checksum>);
+
+fn read_file(path: &Path, sum: bool) -> Result<Read> {
+    // The engine would refuse it, too, without the name of what was expected.
+    open_regular(path).map_err(|error| Error::io("read", path, error))?;
+    let buffer = Buffer::map_file(&path_text(path)?)?;
+    let sum = sum.then(|| Checksum::of(buffer.as_slice()));
+    Ok((buffer, sum))
+}
+
+/// Only bundles have something to compare checksums with.
+fn wants_sums(directory: &Path) -> bool {
+    directory.join(MANIFEST).exists()
+}
+
+/// The first file of weights in a directory, read on a thread of its own while the plugins are opened that will take
+/// it.
+#[derive(Default)]
+pub struct Ahead(Option<(PathBuf, JoinHandle<Result<Read>>)>);
+
+impl Ahead {
+    /// Starts to read. What is wrong comes out when the weights are loaded.
+    pub fn start(directory: &Path) -> Ahead {
+        let first =
+            WeightFiles::find(directory).ok().and_then(|found| found.files.into_iter().next());
+        let sum = wants_sums(directory);
+        Ahead(first.and_then(|path| {
+            let name = path.clone();
+            let thread = std::thread::Builder::new().spawn(move || read_file(&name, sum));
+            // Without a thread the file is read when it is needed.
+            thread.ok().map(|thread| (path, thread))
+        }))
+    }
+
+    /// What was read of this file; none if it was another one.
+    fn take(&mut self, path: &Path) -> Option<Result<Read>> {
+        let (_, thread) = self.0.take_if(|(name, _)| name == path)?;
+        let panicked = |_| Err(Error::other("the thread that reads weights panicked"));
+        Some(thread.join().unwrap_or_else(panicked))
+    }
+}
+
 struct Loader<'a> {
+    ahead: Ahead,
     params: BTreeMap<String, Param>,
     info: &'a ModelInfo,
     /// Every name of the files, with its file.
@@ -114,6 +159,7 @@ impl<'a> Loader<'a> {
             unused: Vec::new(),
             unknown: Vec::new(),
             unexpected: Vec::new(),
+            ahead: Ahead::default(),
             sums: false,
             files: Checksums::new(),
         }
@@ -165,12 +211,13 @@ impl<'a> Loader<'a> {
 
     /// The bytes of a file of weights, which are in memory from then on, whatever becomes of the file.
     fn bytes(&mut self, path: &Path) -> Result<Buffer> {
-        // The engine would refuse it, too, without the name of what was expected.
-        open_regular(path).map_err(|error| Error::io("read", path, error))?;
-        let buffer = Buffer::map_file(&path_text(path)?)?;
-        if self.sums {
+        let (buffer, sum) = match self.ahead.take(path) {
+            Some(read) => read?,
+            None => read_file(path, self.sums)?,
+        };
+        if let Some(sum) = sum {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            self.files.insert(name, Checksum::of(buffer.as_slice()));
+            self.files.insert(name, sum);
         }
         Ok(buffer)
     }
@@ -299,10 +346,21 @@ pub fn load(
     info: &ModelInfo,
     expect: Expect,
 ) -> Result<LoadReport> {
+    load_ahead(directory, params, info, expect, Ahead::default())
+}
+
+/// As [`load`], with what was read ahead.
+pub fn load_ahead(
+    directory: &Path,
+    params: &Params,
+    info: &ModelInfo,
+    expect: Expect,
+    ahead: Ahead,
+) -> Result<LoadReport> {
     let all = params.iter().map(|param| (param.name(), param)).collect();
     let mut loader = Loader::new(all, info);
-    // Only bundles have something to compare them with.
-    loader.sums = directory.join(MANIFEST).exists();
+    loader.sums = wants_sums(directory);
+    loader.ahead = ahead;
     loader.read(directory, expect == Expect::All)?;
     let missing = loader.missing();
     let is_needed = |name: &&String| match expect {
