@@ -144,6 +144,11 @@ extern "C" {
 #define ET_ENGINE_MAGIC 4994009607405130821
 
 /**
+ * First field of the record of a library of communication: "ETGROUP1" in little-endian order.
+ */
+#define ET_GROUP_MAGIC 3553433905166505029
+
+/**
  * Any failure without a better code.
  */
 #define ET_ERR_UNKNOWN 1
@@ -554,6 +559,12 @@ extern "C" {
 #define ET_WANT_POOLED 2
 
 /**
+ * Model output `logits` over the model's own vocabulary is wanted: of every token of the runs that can be continued
+ * [T, V], or, where the call has a cache, of the last token of each run [B, V].
+ */
+#define ET_WANT_LOGITS 4
+
+/**
  * Log level: something failed.
  */
 #define ET_LOG_ERROR 1
@@ -607,6 +618,41 @@ extern "C" {
  * The strategy drives the whole fit. At most one strategy of a run may claim it.
  */
 #define ET_PHASE_FIT 64
+
+/**
+ * Module flag: the run's app builds its head in the module, too, and `forward` runs the app over it.
+ */
+#define ET_MODULE_HEAD 1
+
+/**
+ * Module flag: the module starts with the values of the model under training, parameter by parameter of one name.
+ */
+#define ET_MODULE_COPY 2
+
+/**
+ * `params_arena`: the values.
+ */
+#define ET_ARENA_VALUES 1
+
+/**
+ * `params_arena`: the gradients.
+ */
+#define ET_ARENA_GRADS 2
+
+/**
+ * Reduction over the members of a group: the sum.
+ */
+#define ET_GROUP_SUM 1
+
+/**
+ * Reduction over the members of a group: the mean.
+ */
+#define ET_GROUP_MEAN 2
+
+/**
+ * Reduction over the members of a group: the maximum.
+ */
+#define ET_GROUP_MAX 3
 
 /**
  * `set_recompute`: the backward pass finds all that it needs.
@@ -677,6 +723,11 @@ typedef struct et_encoding et_encoding;
  * An error made by the host: a code and a message. Outlives every plugin.
  */
 typedef struct et_error et_error;
+
+/**
+ * The machines of a run, as one of them sees them.
+ */
+typedef struct et_group et_group;
 
 /**
  * Named tensors in insertion order: a batch, the outputs of a model, the state of an optimizer.
@@ -1889,6 +1940,41 @@ typedef struct et_host_param {
    * The value that a saved model should carry, low-rank update included, with no history. [one-at-a-time] since 0.1
    */
   struct et_error *(*merged)(const struct et_param *param, struct et_tensor **out);
+  /**
+   * Another reference to the same set. [any-thread] since 0.2
+   */
+  struct et_params *(*params_retain)(const struct et_params *params);
+  /**
+   * The parameters of a sealed set whose names fit one of `len` patterns (`*` stands for any text) as a set of its
+   * own: the same values and gradients, but `params_len`, steps, norms and `params_zero_grads` see these alone.
+   * Errors: NOT_FOUND naming a pattern that fits no trainable parameter, FAILED_PRECONDITION before `seal`.
+   * [one-at-a-time] since 0.2
+   */
+  struct et_error *(*params_part)(const struct et_params *params,
+                                  const struct et_str *patterns,
+                                  size_t len,
+                                  struct et_params **out);
+  /**
+   * Moves the values of `to` towards those of `from`, parameter by parameter of one name: to + factor (from - to).
+   * 1 copies, 0.001 follows slowly. Parameters that `from` has and `to` has not are left out. Errors: NOT_FOUND
+   * naming a parameter that `from` lacks, SHAPE. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*params_lerp)(struct et_params *to, const struct et_params *from, double factor);
+  /**
+   * Adds the gradients of `from`, times `factor`, to those of `to`, parameter by parameter of one name; those that
+   * no gradient has reached in `from` are left out. Both are sealed. Errors: NOT_FOUND, SHAPE,
+   * FAILED_PRECONDITION. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*params_add_grads)(struct et_params *to,
+                                       const struct et_params *from,
+                                       double factor);
+  /**
+   * The arena of a sealed set as a tensor [`params_arena_len`] that shares its memory: `which` is an `ET_ARENA_`
+   * constant. Gradients are settled: those that no pass has reached are zero, and count as having come. What is
+   * written to it (by reductions over machines) is what optimizers see. Errors: FAILED_PRECONDITION before `seal`.
+   * [one-at-a-time] since 0.2
+   */
+  struct et_error *(*params_arena)(struct et_params *params, int32_t which, struct et_tensor **out);
 } et_host_param;
 
 /**
@@ -2092,6 +2178,15 @@ typedef struct et_optim_step {
    * Number of this step, from 1.
    */
   uint64_t step;
+  /**
+   * First element of the arena that is changed.
+   */
+  size_t begin;
+  /**
+   * End of the elements that are changed; 0 for the end of the arena. LAMB and Adafactor want bounds between
+   * parameters. since 0.2
+   */
+  size_t end;
 } et_optim_step;
 
 /**
@@ -2264,6 +2359,63 @@ typedef struct et_host_nn {
 } et_host_nn;
 
 /**
+ * `et.group/1`: collective operations. Every member calls them in the same order. They work in place on contiguous
+ * views, are enqueued on `stream` where the memory is that of a card, and otherwise are done when they return.
+ */
+typedef struct et_group_table {
+  /**
+   * Bytes filled by the library.
+   */
+  size_t struct_size;
+  /**
+   * Number of this member, from 0. [any-thread] since 0.2
+   */
+  size_t (*rank)(const struct et_group *group);
+  /**
+   * Number of members. [any-thread] since 0.2
+   */
+  size_t (*size)(const struct et_group *group);
+  /**
+   * Puts the reduction (`ET_GROUP_`) over all members into everybody's `data`. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*all_reduce)(struct et_group *group,
+                                 const struct et_view *data,
+                                 int32_t reduction,
+                                 void *stream);
+  /**
+   * Of the reduction over all members, member r gets part r of `size` equal parts of `data` into `part`; the length
+   * of `data` is `size` times that of `part`. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*reduce_scatter)(struct et_group *group,
+                                     const struct et_view *data,
+                                     const struct et_view *part,
+                                     int32_t reduction,
+                                     void *stream);
+  /**
+   * Everybody's `part`, in the order of ranks, into everybody's `data`. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*all_gather)(struct et_group *group,
+                                 const struct et_view *part,
+                                 const struct et_view *data,
+                                 void *stream);
+  /**
+   * The `data` of member `root` into everybody's. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*broadcast)(struct et_group *group,
+                                const struct et_view *data,
+                                size_t root,
+                                void *stream);
+  /**
+   * Returns once every member has called it. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*barrier)(struct et_group *group);
+  /**
+   * Leaves the group. Accepts NULL. [one-at-a-time] since 0.2
+   */
+  void (*release)(struct et_group *group);
+} et_group_table;
+
+/**
  * The host, as a plugin sees it. Lives until the process ends; a plugin may keep the pointer.
  */
 typedef struct et_host {
@@ -2322,6 +2474,45 @@ typedef struct et_host {
    */
   struct et_str (*error_details)(const struct et_error *error);
 } et_host;
+
+/**
+ * The record that the one exported symbol of a library of communication, `const et_group_record
+ * *et_group_entry(void)`, returns. The fields up to `version` are frozen for all time.
+ */
+typedef struct et_group_record {
+  /**
+   * `ET_GROUP_MAGIC`.
+   */
+  uint64_t magic;
+  /**
+   * `ET_ABI_MAJOR` the library was built for.
+   */
+  uint32_t abi_major;
+  /**
+   * `ET_ABI_MINOR` the library needs at least.
+   */
+  uint32_t abi_minor;
+  /**
+   * Bytes filled by the library.
+   */
+  size_t struct_size;
+  /**
+   * How it communicates: "nccl" or "tcp".
+   */
+  const char *id;
+  /**
+   * Version of the library.
+   */
+  const char *version;
+  /**
+   * Joins a group. `options` is JSON: {"rank": 0, "size": 2, "address": "host:port of rank 0", "device": 0}. Returns
+   * once all members are there. Errors: INVALID_ARGUMENT naming the option, DEVICE. [one-at-a-time] since 0.2
+   */
+  struct et_error *(*join)(const struct et_host *host,
+                           struct et_str options,
+                           const struct et_group_table **table,
+                           struct et_group **out);
+} et_group_record;
 
 /**
  * `et.log/1`: messages to the host's log.
@@ -2452,9 +2643,10 @@ typedef struct et_call {
   struct et_rng *rng;
   /**
    * What the model keeps of the tokens so far while the host generates, else NULL. Empty before the first tokens:
-   * the model then reads all of them and puts in what it will want; later a batch holds the new tokens alone, and
-   * the model appends. Entries lie in name spaces as those of a batch do: each space has "starts" [B+1] and
-   * tensors with one row per token, by which the host reorders runs (beams) and drops finished ones. since 0.2
+   * the model then reads the whole batch and puts in what it will want; later a batch holds the new tokens of the
+   * growing runs alone, and the model appends. Entries lie in name spaces as those of a batch do: each space has
+   * "starts" [B+1] and tensors with one row per token, by which the host reorders runs (beams) and drops finished
+   * ones. A cache of another model is refused. since 0.2
    */
   struct et_map *cache;
 } et_call;
@@ -2481,6 +2673,23 @@ typedef struct et_host_net {
    * the encoder. Errors: NOT_FOUND. since 0.2
    */
   struct et_error *(*param)(struct et_net *net, struct et_str name, struct et_tensor **out);
+  /**
+   * Continues the runs of `batch` by the encoder (module "") or another module, token by token, without a tape.
+   * The runs that grow are those of "decoder/ids" where the batch has them, else those of "ids"; the rest of the
+   * batch is read once. The module must answer `ET_WANT_LOGITS`. `options` is JSON: {"max_new_tokens": 64,
+   * "min_new_tokens": 0, "eos": [ids that end a run], "beams": 1, "length_penalty": 1.0, "early_stopping": false |
+   * true | "never", "no_repeat_ngram": 0, "repetition_penalty": 1.0, "forced_first": id or null, "forced_last": id
+   * or null, "sample": false, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0, "return": 1, "cache":
+   * true}. Adds to `outputs`: "generated/ids" [N] I64 and "generated/starts" [R+1] I64, the new tokens of R = B *
+   * "return" runs (those of one run side by side, the best first), and "generated/scores" [R] F32, the sums of log
+   * probabilities by the length penalty, or zeros without beams. Errors: INVALID_ARGUMENT naming the option,
+   * FAILED_PRECONDITION for a module without logits. since 0.2
+   */
+  struct et_error *(*generate)(struct et_net *net,
+                               struct et_str module,
+                               const struct et_map *batch,
+                               struct et_str options,
+                               struct et_map *outputs);
 } et_host_net;
 
 /**
@@ -2567,7 +2776,9 @@ typedef struct et_plugin_model {
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**
    * Reads "ids", "positions", "starts" and, where it has them, "segments" from `batch`; writes "last" [T, h], and
-   * "pooled" [B, h] and "hidden_states/k" when wanted, to `outputs`. [one-at-a-time] since 0.1
+   * "pooled" [B, h], "hidden_states/k" and "logits" when wanted, to `outputs`. A model with an encoder and a decoder
+   * also reads "decoder/ids", "decoder/positions" and "decoder/starts", and writes "decoder/last". [one-at-a-time]
+   * since 0.1
    */
   struct et_error *(*forward)(void *instance,
                               const struct et_call *call,
@@ -2665,6 +2876,18 @@ typedef struct et_plugin_optimizer {
    * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
    */
   void (*release)(void *instance);
+  /**
+   * As `step`, but changes only the elements from `begin` to `end` of the arena (`params_arena_len` of them), and
+   * of the state what belongs to them: machines that share the work each do a part. NULL where a step needs all of
+   * them. Errors: INVALID_ARGUMENT for bounds inside a parameter where the kind does not allow it. [one-at-a-time]
+   * since 0.2
+   */
+  struct et_error *(*step_part)(void *instance,
+                                struct et_params *params,
+                                double lr,
+                                uint64_t step,
+                                size_t begin,
+                                size_t end);
 } et_plugin_optimizer;
 
 /**
@@ -2727,7 +2950,10 @@ typedef struct et_plugin_strategy {
                                uint64_t epoch,
                                struct et_str metrics);
   /**
-   * Drives the whole fit. [one-at-a-time] since 0.1
+   * Drives the whole fit by `next_batch`, `step_once`, `optimizer_step` and `commit` of the session, from step
+   * `step` of the session on: after a resume that is not 0. Of its own hooks only `on_setup` is called then; other
+   * strategies of the run have theirs called by `step_once`. Must return CANCELLED, or soon return, once `commit`
+   * says so. [one-at-a-time] since 0.2
    */
   struct et_error *(*fit)(void *instance, struct et_session *session);
   /**
@@ -2742,6 +2968,13 @@ typedef struct et_plugin_strategy {
    * Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
    */
   void (*release)(void *instance);
+  /**
+   * More columns that the strategy needs of every training record, as JSON: [{"role": "domain", "names":
+   * ["domain"], "required": true, "kind": "category" or "number"}, ...]. Batches have them as fields of that name:
+   * a number as F32 [B], a category as I64 [B], numbered in the order of its first occurrence. May be NULL.
+   * [one-at-a-time] since 0.2
+   */
+  struct et_error *(*columns)(void *instance, struct et_buffer **out);
 } et_plugin_strategy;
 
 /**
@@ -2791,7 +3024,9 @@ typedef struct et_plugin_app {
    * config.json}, "longest": most tokens of a record's features after `build`, 0 if not known, "task": the model's
    * task whose head this is, or "", "pretrained_head": whether a head of the checkpoint is taken over, "fresh":
    * whether features change from epoch to epoch, "finish": whether `finish` is wanted for every record, "modules":
-   * [{"name": ...}] that `forward` runs besides the encoder}. [one-at-a-time] since 0.2
+   * [{"name": ...}] that `forward` runs besides the encoder, "vocabulary": {"tokens": [...], "unknown": token,
+   * "padding": token, "lower": bool} from which the host makes a tokenizer of words where the model's directory has
+   * none}. [one-at-a-time] since 0.2
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**
@@ -2896,6 +3131,21 @@ typedef struct et_plugin_metric {
 } et_plugin_metric;
 
 /**
+ * `et.registry/1`: what other plugins of the host offer.
+ */
+typedef struct et_host_registry {
+  /**
+   * Bytes filled by the host.
+   */
+  size_t struct_size;
+  /**
+   * The table of an operation by its name; it lives until the process ends, and goes to `apply_op` of
+   * `et.autograd/1` as one's own does. Errors: NOT_FOUND naming the nearest name. [any-thread] since 0.2
+   */
+  struct et_error *(*op)(struct et_str name, const struct et_plugin_op **out);
+} et_host_registry;
+
+/**
  * `et.profile/1`: records which operation took how long. Operations of the engine record themselves while a
  * recording runs; spans add what a plugin or a host does. One recording per process.
  */
@@ -2943,8 +3193,9 @@ typedef struct et_host_profile {
 } et_host_profile;
 
 /**
- * `et.session/1`. The model under training is called "model"; models loaded by a strategy have the name it gave. All
- * slots are [one-at-a-time], called from inside the strategy's hooks.
+ * `et.session/1`. The model under training is called "model"; models and modules of strategies have the names they were
+ * given. Sources of data are "train", "valid" where there is validation data, those of the run's configuration and those
+ * that strategies opened. All slots are [one-at-a-time], called from inside the strategy's hooks.
  */
 typedef struct et_host_session {
   /**
@@ -2952,7 +3203,7 @@ typedef struct et_host_session {
    */
   size_t struct_size;
   /**
-   * The parameter set of a model, borrowed for the life of the session. Errors: NOT_FOUND. since 0.1
+   * The parameter set of a model or module, borrowed for the life of the session. Errors: NOT_FOUND. since 0.1
    */
   struct et_error *(*params)(struct et_session *session, struct et_str model, struct et_params **out);
   /**
@@ -2969,7 +3220,8 @@ typedef struct et_host_session {
                                struct et_buffer **out);
   /**
    * Outputs of a model with its app's head on a batch. `training` 1 switches dropout on; `want` is a set of
-   * `ET_WANT_` bits. Models that were loaded record nothing on the tape. since 0.1
+   * `ET_WANT_` bits. Models that were loaded record nothing on the tape. Errors: FAILED_PRECONDITION for a module
+   * without a model. since 0.1
    */
   struct et_error *(*forward)(struct et_session *session,
                               struct et_str model,
@@ -3001,20 +3253,25 @@ typedef struct et_host_session {
    */
   struct et_error *(*want)(struct et_session *session, uint32_t want);
   /**
-   * The next batch of a named data source: "train" (endless, reshuffled every epoch) or a source opened with
-   * `open_source`. since 0.1
+   * The next batch of a source: endless, in another order every epoch. Its fields "record" and "source" [B] say where
+   * each row comes from. Errors: NOT_FOUND. since 0.1
    */
   struct et_error *(*next_batch)(struct et_session *session,
                                  struct et_str source,
                                  struct et_map **out);
   /**
-   * Opens one more labelled file as an endless source under `name`, read as the training file is; only in
-   * `on_setup`. since 0.1
+   * Opens one more file as a source under `name`, read as the training file is; only in `on_setup`. `options` is
+   * JSON: {"task": text, "domain": text, "weight": number, "columns": {role: column}}. Errors: ALREADY_EXISTS,
+   * BAD_INPUT; what is wrong with the file comes once all strategies are set up. since 0.2
    */
-  struct et_error *(*open_source)(struct et_session *session, struct et_str name, struct et_str path);
+  struct et_error *(*open_source)(struct et_session *session,
+                                  struct et_str name,
+                                  struct et_str path,
+                                  struct et_str options);
   /**
-   * Opens an optimizer of the registry over a parameter set; `options` is JSON. Lives as long as the session.
-   * since 0.1
+   * Opens an optimizer of the registry over a parameter set of the session or a part of one, which is sealed by it;
+   * `options` is JSON. Lives as long as the session. Errors: FAILED_PRECONDITION for a set of which nothing is
+   * trainable. since 0.1
    */
   struct et_error *(*optimizer)(struct et_session *session,
                                 struct et_str name,
@@ -3022,16 +3279,20 @@ typedef struct et_host_session {
                                 struct et_params *params,
                                 struct et_session_optimizer **out);
   /**
-   * One step of such an optimizer with the gradients present, then forgets them. since 0.1
+   * One step of such an optimizer with the gradients present, then forgets them. NULL is the run's own optimizer
+   * over the model under training, for strategies that drive the fit. since 0.1
    */
   struct et_error *(*optimizer_step)(struct et_session *session,
                                      struct et_session_optimizer *optimizer,
                                      double lr);
   /**
-   * Evaluates the model under training on the split "valid"; JSON object of metrics. since 0.1
+   * Figures of a model (or a module with a head) on a source, of which the first `rows` records count, or all for 0;
+   * a JSON object. since 0.2
    */
   struct et_error *(*evaluate)(struct et_session *session,
-                               struct et_str split,
+                               struct et_str model,
+                               struct et_str source,
+                               uint64_t rows,
                                struct et_buffer **out);
   /**
    * Writes a number to the run's metrics under `name` at the present step. since 0.1
@@ -3049,6 +3310,92 @@ typedef struct et_host_session {
    * 1 if the user asked to stop, else 0. since 0.1
    */
   int32_t (*is_cancelled)(const struct et_session *session);
+  /**
+   * A network of the strategy's own under `name`; only in `on_setup`. `model` names a model of the registry that
+   * `config` (JSON) describes, or is empty for a bare set. `flags` is a set of `ET_MODULE_` bits. The out is the
+   * outermost scope of its parameters, owned by the caller, in which more may be declared until `on_setup` ends;
+   * then the set is sealed. Modules are checkpointed and resumed with the run, and are listed in its report.
+   * Errors: ALREADY_EXISTS, NOT_FOUND, BAD_INPUT. since 0.2
+   */
+  struct et_error *(*module)(struct et_session *session,
+                             struct et_str name,
+                             struct et_str model,
+                             struct et_str config,
+                             uint32_t flags,
+                             struct et_scope **out);
+  /**
+   * Makes a module with a model and a head the result of the run: it is what is evaluated, kept when best, and
+   * written to the bundle. Errors: NOT_FOUND, FAILED_PRECONDITION for a module without a head. since 0.2
+   */
+  struct et_error *(*keep)(struct et_session *session, struct et_str module);
+  /**
+   * The sources as JSON, in the order of their numbers, which batches have under "source": [{"name": "train",
+   * "records": 100, "batches": of an epoch, "task": "", "domain": "", "weight": 1.0, "categories": {role: [texts in
+   * the order of their numbers]}}, ...]; only after setup. since 0.2
+   */
+  struct et_error *(*sources)(struct et_session *session, struct et_buffer **out);
+  /**
+   * The next batch of one of `len` sources, drawn with these weights (NULL for those of the sources). The draw is
+   * counted, so a resumed run draws the same. since 0.2
+   */
+  struct et_error *(*draw_batch)(struct et_session *session,
+                                 const struct et_str *sources,
+                                 const double *weights,
+                                 size_t len,
+                                 struct et_map **out);
+  /**
+   * A batch of `len` records of a source by their numbers. Errors: NOT_FOUND. since 0.2
+   */
+  struct et_error *(*records)(struct et_session *session,
+                              struct et_str source,
+                              const uint64_t *numbers,
+                              size_t len,
+                              struct et_map **out);
+  /**
+   * One record of a source as a JSON object from role to value. Errors: NOT_FOUND. since 0.2
+   */
+  struct et_error *(*record)(struct et_session *session,
+                             struct et_str source,
+                             uint64_t number,
+                             struct et_buffer **out);
+  /**
+   * The loss of each row by itself, [B]. Errors: UNIMPLEMENTED for a loss whose rows have none of their own. since
+   * 0.2
+   */
+  struct et_error *(*loss_rows)(struct et_session *session,
+                                const struct et_map *outputs,
+                                const struct et_map *batch,
+                                struct et_tensor **out);
+  /**
+   * Says how many steps the whole run has, for a strategy that drives the fit; the schedule counts by it. Only in
+   * `on_setup`. since 0.2
+   */
+  struct et_error *(*set_total_steps)(struct et_session *session, uint64_t steps);
+  /**
+   * The learning rate of the present step by the run's schedule. since 0.2
+   */
+  double (*lr)(struct et_session *session);
+  /**
+   * What the trainer's own step does with the next batches of a source: hooks of the other strategies, loss,
+   * backward, clipping, optimizer. It is not counted before `commit`. Only in `fit`. since 0.2
+   */
+  struct et_error *(*step_once)(struct et_session *session, struct et_str source);
+  /**
+   * Gradients of a scalar, added to those that are there. since 0.2
+   */
+  struct et_error *(*backward)(struct et_session *session, const struct et_tensor *loss);
+  /**
+   * Ends a step: counts it, writes `figures` (a JSON object from name to number; "loss" is the step's loss),
+   * evaluates and writes a checkpoint when due. `save` writes the state of the strategy, which is in the middle of
+   * its `fit`, with `context` as its first argument; it is called before `commit` returns or never, and may be NULL
+   * for a strategy without state. The out is 1 while the run goes on, 0 once it is over: all steps done, stopped
+   * early or cancelled. Only in `fit`. since 0.2
+   */
+  struct et_error *(*commit)(struct et_session *session,
+                             struct et_str figures,
+                             struct et_error *(*save)(void *context, struct et_stream *stream),
+                             void *context,
+                             int32_t *out);
 } et_host_session;
 
 /**

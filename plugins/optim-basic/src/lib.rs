@@ -86,6 +86,8 @@ impl Fused {
                 epsilon: o.epsilon,
                 momentum: if adafactor { o.clip_threshold } else { o.momentum },
                 step,
+                begin: 0,
+                end: 0,
             },
         )
     }

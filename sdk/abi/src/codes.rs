@@ -11,6 +11,8 @@ pub const ET_ABI_MINOR_OLDEST: u32 = 2;
 pub const ET_PLUGIN_MAGIC: u64 = 0x4e49_4755_4c50_5445;
 /// First field of the record of a loadable engine: "ETENGINE" in little-endian order.
 pub const ET_ENGINE_MAGIC: u64 = 0x454e_4947_4e45_5445;
+/// First field of the record of a library of communication: "ETGROUP1" in little-endian order.
+pub const ET_GROUP_MAGIC: u64 = 0x3150_554f_5247_5445;
 
 /// Any failure without a better code.
 pub const ET_ERR_UNKNOWN: i32 = 1;
@@ -187,6 +189,9 @@ pub const ET_OPTIM_ADAFACTOR: i32 = 5;
 pub const ET_WANT_HIDDEN_STATES: u32 = 1;
 /// Model output `pooled` is wanted.
 pub const ET_WANT_POOLED: u32 = 2;
+/// Model output `logits` over the model's own vocabulary is wanted: of every token of the runs that can be continued
+/// [T, V], or, where the call has a cache, of the last token of each run [B, V].
+pub const ET_WANT_LOGITS: u32 = 4;
 
 /// Log level: something failed.
 pub const ET_LOG_ERROR: i32 = 1;
@@ -211,6 +216,23 @@ pub const ET_PHASE_GRADIENTS: u32 = 16;
 pub const ET_PHASE_EPOCH: u32 = 32;
 /// The strategy drives the whole fit. At most one strategy of a run may claim it.
 pub const ET_PHASE_FIT: u32 = 64;
+
+/// Module flag: the run's app builds its head in the module, too, and `forward` runs the app over it.
+pub const ET_MODULE_HEAD: u32 = 1;
+/// Module flag: the module starts with the values of the model under training, parameter by parameter of one name.
+pub const ET_MODULE_COPY: u32 = 2;
+
+/// `params_arena`: the values.
+pub const ET_ARENA_VALUES: i32 = 1;
+/// `params_arena`: the gradients.
+pub const ET_ARENA_GRADS: i32 = 2;
+
+/// Reduction over the members of a group: the sum.
+pub const ET_GROUP_SUM: i32 = 1;
+/// Reduction over the members of a group: the mean.
+pub const ET_GROUP_MEAN: i32 = 2;
+/// Reduction over the members of a group: the maximum.
+pub const ET_GROUP_MAX: i32 = 3;
 
 /// `set_recompute`: the backward pass finds all that it needs.
 pub const ET_RECOMPUTE_NONE: i32 = 0;

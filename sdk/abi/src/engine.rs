@@ -582,6 +582,52 @@ pub struct et_host_param {
     pub merged: Option<
         unsafe extern "C" fn(param: *const et_param, out: *mut *mut et_tensor) -> *mut et_error,
     >,
+
+    /// Another reference to the same set. [any-thread] since 0.2
+    pub params_retain: Option<unsafe extern "C" fn(params: *const et_params) -> *mut et_params>,
+    /// The parameters of a sealed set whose names fit one of `len` patterns (`*` stands for any text) as a set of its
+    /// own: the same values and gradients, but `params_len`, steps, norms and `params_zero_grads` see these alone.
+    /// Errors: NOT_FOUND naming a pattern that fits no trainable parameter, FAILED_PRECONDITION before `seal`.
+    /// [one-at-a-time] since 0.2
+    pub params_part: Option<
+        unsafe extern "C" fn(
+            params: *const et_params,
+            patterns: *const et_str,
+            len: usize,
+            out: *mut *mut et_params,
+        ) -> *mut et_error,
+    >,
+    /// Moves the values of `to` towards those of `from`, parameter by parameter of one name: to + factor (from - to).
+    /// 1 copies, 0.001 follows slowly. Parameters that `from` has and `to` has not are left out. Errors: NOT_FOUND
+    /// naming a parameter that `from` lacks, SHAPE. [one-at-a-time] since 0.2
+    pub params_lerp: Option<
+        unsafe extern "C" fn(
+            to: *mut et_params,
+            from: *const et_params,
+            factor: f64,
+        ) -> *mut et_error,
+    >,
+    /// Adds the gradients of `from`, times `factor`, to those of `to`, parameter by parameter of one name; those that
+    /// no gradient has reached in `from` are left out. Both are sealed. Errors: NOT_FOUND, SHAPE,
+    /// FAILED_PRECONDITION. [one-at-a-time] since 0.2
+    pub params_add_grads: Option<
+        unsafe extern "C" fn(
+            to: *mut et_params,
+            from: *const et_params,
+            factor: f64,
+        ) -> *mut et_error,
+    >,
+    /// The arena of a sealed set as a tensor [`params_arena_len`] that shares its memory: `which` is an `ET_ARENA_`
+    /// constant. Gradients are settled: those that no pass has reached are zero, and count as having come. What is
+    /// written to it (by reductions over machines) is what optimizers see. Errors: FAILED_PRECONDITION before `seal`.
+    /// [one-at-a-time] since 0.2
+    pub params_arena: Option<
+        unsafe extern "C" fn(
+            params: *mut et_params,
+            which: i32,
+            out: *mut *mut et_tensor,
+        ) -> *mut et_error,
+    >,
 }
 
 /// Arguments of `layer_norm`: y = gamma * (h - mean) / sqrt(var + epsilon) + beta with h = residual + dropout(x),
@@ -698,6 +744,11 @@ pub struct et_optim_step {
     pub momentum: f64,
     /// Number of this step, from 1.
     pub step: u64,
+    /// First element of the arena that is changed.
+    pub begin: usize,
+    /// End of the elements that are changed; 0 for the end of the arena. LAMB and Adafactor want bounds between
+    /// parameters. since 0.2
+    pub end: usize,
 }
 
 /// `et.nn/1`: fused differentiable operations, written once per device in the engine. "Runs" are the rows of a batch

@@ -71,4 +71,23 @@ pub struct et_host_net {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
+    /// Continues the runs of `batch` by the encoder (module "") or another module, token by token, without a tape.
+    /// The runs that grow are those of "decoder/ids" where the batch has them, else those of "ids"; the rest of the
+    /// batch is read once. The module must answer `ET_WANT_LOGITS`. `options` is JSON: {"max_new_tokens": 64,
+    /// "min_new_tokens": 0, "eos": [ids that end a run], "beams": 1, "length_penalty": 1.0, "early_stopping": false |
+    /// true | "never", "no_repeat_ngram": 0, "repetition_penalty": 1.0, "forced_first": id or null, "forced_last": id
+    /// or null, "sample": false, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0, "return": 1, "cache":
+    /// true}. Adds to `outputs`: "generated/ids" [N] I64 and "generated/starts" [R+1] I64, the new tokens of R = B *
+    /// "return" runs (those of one run side by side, the best first), and "generated/scores" [R] F32, the sums of log
+    /// probabilities by the length penalty, or zeros without beams. Errors: INVALID_ARGUMENT naming the option,
+    /// FAILED_PRECONDITION for a module without logits. since 0.2
+    pub generate: Option<
+        unsafe extern "C" fn(
+            net: *mut et_net,
+            module: et_str,
+            batch: *const et_map,
+            options: et_str,
+            outputs: *mut et_map,
+        ) -> *mut et_error,
+    >,
 }

@@ -52,9 +52,10 @@ pub struct et_call {
     /// Source of random numbers while training, else NULL.
     pub rng: *mut et_rng,
     /// What the model keeps of the tokens so far while the host generates, else NULL. Empty before the first tokens:
-    /// the model then reads all of them and puts in what it will want; later a batch holds the new tokens alone, and
-    /// the model appends. Entries lie in name spaces as those of a batch do: each space has "starts" [B+1] and
-    /// tensors with one row per token, by which the host reorders runs (beams) and drops finished ones. since 0.2
+    /// the model then reads the whole batch and puts in what it will want; later a batch holds the new tokens of the
+    /// growing runs alone, and the model appends. Entries lie in name spaces as those of a batch do: each space has
+    /// "starts" [B+1] and tensors with one row per token, by which the host reorders runs (beams) and drops finished
+    /// ones. A cache of another model is refused. since 0.2
     pub cache: *mut et_map,
 }
 
@@ -85,7 +86,9 @@ pub struct et_plugin_model {
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
     /// Reads "ids", "positions", "starts" and, where it has them, "segments" from `batch`; writes "last" [T, h], and
-    /// "pooled" [B, h] and "hidden_states/k" when wanted, to `outputs`. [one-at-a-time] since 0.1
+    /// "pooled" [B, h], "hidden_states/k" and "logits" when wanted, to `outputs`. A model with an encoder and a decoder
+    /// also reads "decoder/ids", "decoder/positions" and "decoder/starts", and writes "decoder/last". [one-at-a-time]
+    /// since 0.1
     pub forward: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -184,6 +187,20 @@ pub struct et_plugin_optimizer {
     >,
     /// Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    /// As `step`, but changes only the elements from `begin` to `end` of the arena (`params_arena_len` of them), and
+    /// of the state what belongs to them: machines that share the work each do a part. NULL where a step needs all of
+    /// them. Errors: INVALID_ARGUMENT for bounds inside a parameter where the kind does not allow it. [one-at-a-time]
+    /// since 0.2
+    pub step_part: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            params: *mut et_params,
+            lr: f64,
+            step: u64,
+            begin: usize,
+            end: usize,
+        ) -> *mut et_error,
+    >,
 }
 
 /// `et.strategy/1`: a transfer-learning method as hooks of the shared step, or as the whole fit.
@@ -246,7 +263,10 @@ pub struct et_plugin_strategy {
             metrics: et_str,
         ) -> *mut et_error,
     >,
-    /// Drives the whole fit. [one-at-a-time] since 0.1
+    /// Drives the whole fit by `next_batch`, `step_once`, `optimizer_step` and `commit` of the session, from step
+    /// `step` of the session on: after a resume that is not 0. Of its own hooks only `on_setup` is called then; other
+    /// strategies of the run have theirs called by `step_once`. Must return CANCELLED, or soon return, once `commit`
+    /// says so. [one-at-a-time] since 0.2
     pub fit: Option<
         unsafe extern "C" fn(instance: *mut c_void, session: *mut et_session) -> *mut et_error,
     >,
@@ -260,6 +280,13 @@ pub struct et_plugin_strategy {
     >,
     /// Frees the instance. Accepts NULL. [one-at-a-time] since 0.1
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    /// More columns that the strategy needs of every training record, as JSON: [{"role": "domain", "names":
+    /// ["domain"], "required": true, "kind": "category" or "number"}, ...]. Batches have them as fields of that name:
+    /// a number as F32 [B], a category as I64 [B], numbered in the order of its first occurrence. May be NULL.
+    /// [one-at-a-time] since 0.2
+    pub columns: Option<
+        unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
+    >,
 }
 
 /// `et.app/1`: from records to features, a head, a loss and predictions.
@@ -303,7 +330,9 @@ pub struct et_plugin_app {
     /// config.json}, "longest": most tokens of a record's features after `build`, 0 if not known, "task": the model's
     /// task whose head this is, or "", "pretrained_head": whether a head of the checkpoint is taken over, "fresh":
     /// whether features change from epoch to epoch, "finish": whether `finish` is wanted for every record, "modules":
-    /// [{"name": ...}] that `forward` runs besides the encoder}. [one-at-a-time] since 0.2
+    /// [{"name": ...}] that `forward` runs besides the encoder, "vocabulary": {"tokens": [...], "unknown": token,
+    /// "padding": token, "lower": bool} from which the host makes a tokenizer of words where the model's directory has
+    /// none}. [one-at-a-time] since 0.2
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
@@ -501,4 +530,16 @@ pub struct et_plugin_op {
             input_grads: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
+}
+
+/// `et.registry/1`: what other plugins of the host offer.
+#[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
+pub struct et_host_registry {
+    /// Bytes filled by the host.
+    pub struct_size: usize,
+    /// The table of an operation by its name; it lives until the process ends, and goes to `apply_op` of
+    /// `et.autograd/1` as one's own does. Errors: NOT_FOUND naming the nearest name. [any-thread] since 0.2
+    pub op:
+        Option<unsafe extern "C" fn(name: et_str, out: *mut *const et_plugin_op) -> *mut et_error>,
 }

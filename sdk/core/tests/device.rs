@@ -162,6 +162,8 @@ fn step_of(kind: i32, number: u64) -> et_optim_step {
         epsilon: 1e-8,
         momentum: 0.9,
         step: number,
+        begin: 0,
+        end: 0,
     }
 }
 

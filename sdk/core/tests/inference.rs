@@ -132,6 +132,8 @@ fn every_write_makes_the_copy_anew() {
             weight_decay: 0.0,
             momentum: 0.0,
             step,
+            begin: 0,
+            end: 0,
         };
         optim::step(&params, &state, &options).unwrap();
         params.zero_grads();

@@ -240,6 +240,8 @@ impl Model {
             epsilon: 1e-8,
             momentum: 0.0,
             step: number,
+            begin: 0,
+            end: 0,
         };
         optim::step(&self.params, &self.state, &options).unwrap();
     }

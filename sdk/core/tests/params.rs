@@ -97,6 +97,8 @@ fn step(kind: i32, step: u64) -> et_optim_step {
         epsilon: if kind == ET_OPTIM_ADAFACTOR { 1e-30 } else { 1e-8 },
         momentum: if kind == ET_OPTIM_ADAFACTOR { 1.0 } else { 0.9 },
         step,
+        begin: 0,
+        end: 0,
     }
 }
 

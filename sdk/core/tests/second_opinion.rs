@@ -255,6 +255,8 @@ fn adamw_equals_candle_nn() {
             epsilon: 1e-8,
             momentum: 0.0,
             step,
+            begin: 0,
+            end: 0,
         };
         unsafe {
             params_table.params_zero_grads.unwrap()(set);

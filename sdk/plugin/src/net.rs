@@ -260,6 +260,7 @@ pub fn net_host_table() -> *const c_void {
         struct_size: size_of::<abi::et_host_net>(),
         run: Some(thunks::run),
         param: Some(thunks::param),
+        generate: None,
     };
     (&raw const TABLE).cast()
 }

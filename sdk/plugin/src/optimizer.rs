@@ -45,6 +45,7 @@ impl<T: Optimizer> OptimizerTable<T> {
         state_save: Some(Self::state_save),
         state_load: Some(Self::state_load),
         release: Some(Instance::<T>::release),
+        step_part: None,
     };
 
     unsafe extern "C" fn create(

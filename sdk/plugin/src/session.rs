@@ -128,9 +128,14 @@ impl Session<'_> {
         unsafe { Map::from_raw(out) }
     }
 
-    /// Opens one more labelled file as an endless source; only in `on_setup`.
-    pub fn open_source(&mut self, name: &str, path: &str) -> Result<()> {
-        call!(self.table, et_host_session.open_source(self.raw, borrow(name), borrow(path)))
+    /// Opens one more file as a source; only in `on_setup`. `options` is a JSON object: "task", "domain", "weight",
+    /// "columns".
+    pub fn open_source(&mut self, name: &str, path: &str, options: &Value) -> Result<()> {
+        let options = options.to_string();
+        call!(
+            self.table,
+            et_host_session.open_source(self.raw, borrow(name), borrow(path), borrow(&options))
+        )
     }
 
     /// Opens an optimizer over the parameters of a model, which are sealed by it; `options` is JSON.
@@ -156,10 +161,18 @@ impl Session<'_> {
         call!(self.table, et_host_session.optimizer_step(self.raw, raw, lr))
     }
 
-    /// Evaluates the model under training on "valid".
-    pub fn evaluate(&mut self, split: &str) -> Result<Json<String, Value>> {
+    /// Figures of a model on a source, of which the first `rows` records count, or all for 0.
+    pub fn evaluate(
+        &mut self,
+        model: &str,
+        source: &str,
+        rows: u64,
+    ) -> Result<Json<String, Value>> {
         let mut out = null_mut();
-        call!(self.table, et_host_session.evaluate(self.raw, borrow(split), &mut out))?;
+        call!(
+            self.table,
+            et_host_session.evaluate(self.raw, borrow(model), borrow(source), rows, &mut out)
+        )?;
         // SAFETY: on success the out holds an owned reference.
         let buffer = unsafe { Buffer::from_raw(out) }?;
         Ok(serde_json::from_str(buffer.as_str()?)?)
@@ -207,13 +220,13 @@ pub trait SessionHost {
     /// See [`Session::next_batch`].
     fn next_batch(&mut self, source: &str) -> Result<Map>;
     /// See [`Session::open_source`].
-    fn open_source(&mut self, name: &str, path: &str) -> Result<()>;
+    fn open_source(&mut self, name: &str, path: &str, options: &str) -> Result<()>;
     /// See [`Session::optimizer`]; answers with an index, `params` is one of the session's sets.
     fn optimizer(&mut self, name: &str, options: &str, params: &Params) -> Result<usize>;
     /// See [`Session::optimizer_step`].
     fn optimizer_step(&mut self, optimizer: usize, lr: f64) -> Result<()>;
     /// See [`Session::evaluate`].
-    fn evaluate(&mut self, split: &str) -> Result<Json<String, Value>>;
+    fn evaluate(&mut self, model: &str, source: &str, rows: u64) -> Result<Json<String, Value>>;
     /// See [`Session::log_scalar`].
     fn log_scalar(&mut self, name: &str, value: f64) -> Result<()>;
     /// See [`Session::step`].
@@ -259,6 +272,18 @@ pub fn host_table() -> *const c_void {
         step: Some(thunks::step),
         total_steps: Some(thunks::total_steps),
         is_cancelled: Some(thunks::is_cancelled),
+        module: None,
+        keep: None,
+        sources: None,
+        draw_batch: None,
+        records: None,
+        record: None,
+        loss_rows: None,
+        set_total_steps: None,
+        lr: None,
+        step_once: None,
+        backward: None,
+        commit: None,
     };
     (&raw const TABLE).cast()
 }
@@ -317,8 +342,8 @@ mod thunks {
         next_batch(host, source: et_str, out: *mut *mut et_map) {
             *out = host.next_batch(view(source)?)?.into_raw();
         }
-        open_source(host, name: et_str, path: et_str) {
-            host.open_source(view(name)?, view(path)?)?;
+        open_source(host, name: et_str, path: et_str, options: et_str) {
+            host.open_source(view(name)?, view(path)?, view(options)?)?;
         }
         optimizer(host, name: et_str, options: et_str, params: *mut et_params, out: *mut *mut et_session_optimizer) {
             let params = Params::lend(params)?;
@@ -329,8 +354,8 @@ mod thunks {
             let index = (optimizer as usize).checked_sub(1).ok_or_else(|| Error::invalid("the optimizer is NULL"))?;
             host.optimizer_step(index, lr)?;
         }
-        evaluate(host, split: et_str, out: *mut *mut et_buffer) {
-            put_text(out, &Value::Object(host.evaluate(view(split)?)?).to_string())?;
+        evaluate(host, model: et_str, source: et_str, rows: u64, out: *mut *mut et_buffer) {
+            put_text(out, &Value::Object(host.evaluate(view(model)?, view(source)?, rows)?).to_string())?;
         }
         log_scalar(host, name: et_str, value: f64) {
             host.log_scalar(view(name)?, value)?;

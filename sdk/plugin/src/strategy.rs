@@ -153,6 +153,7 @@ impl<T: Strategy> StrategyTable<T> {
         state_save: Some(Self::state_save),
         state_load: Some(Self::state_load),
         release: Some(Instance::<T>::release),
+        columns: None,
     };
 
     unsafe extern "C" fn create(options: abi::et_str, out: *mut *mut c_void) -> *mut abi::et_error {

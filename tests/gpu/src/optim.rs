@@ -49,6 +49,8 @@ fn train(kind: i32, dtype: DType) -> Result<Vec<f64>> {
                 epsilon: if adafactor { 1e-30 } else { 1e-6 },
                 momentum: if adafactor { 1.0 } else { 0.9 },
                 step: number,
+                begin: 0,
+                end: 0,
             },
         )?;
     }

@@ -54,6 +54,11 @@ pub static TABLE: et_host_param = et_host_param {
     set_decay: Some(set_decay),
     set_low_rank: Some(set_low_rank),
     merged: Some(merged),
+    params_retain: None,
+    params_part: None,
+    params_lerp: None,
+    params_add_grads: None,
+    params_arena: None,
 };
 
 unsafe extern "C" fn params_new(

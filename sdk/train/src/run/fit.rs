@@ -371,7 +371,7 @@ impl SessionHost for Fit<'_> {
         }
     }
 
-    fn open_source(&mut self, name: &str, path: &str) -> plugin::Result<()> {
+    fn open_source(&mut self, name: &str, path: &str, _options: &str) -> plugin::Result<()> {
         self.setup_only("open_source")?;
         if name == "train" || self.pending_sources.iter().any(|(known, _)| known == name) {
             return Err(plugin::Error::new(
@@ -427,7 +427,12 @@ impl SessionHost for Fit<'_> {
         Ok(())
     }
 
-    fn evaluate(&mut self, split: &str) -> plugin::Result<Json<String, Value>> {
+    fn evaluate(
+        &mut self,
+        _model: &str,
+        split: &str,
+        _rows: u64,
+    ) -> plugin::Result<Json<String, Value>> {
         if split != "valid" {
             return Err(plugin::Error::new(
                 plugin::abi::ET_ERR_NOT_FOUND,

@@ -170,6 +170,8 @@ fn arena(len: usize, peak: f64, memory: f64, wanted: impl Fn(&str) -> bool) -> R
         epsilon: 1e-8,
         momentum: 0.0,
         step: 0,
+        begin: 0,
+        end: 0,
     };
     let mut line = |name: &str,
                     flop: f64,
