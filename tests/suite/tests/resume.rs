@@ -32,7 +32,7 @@ impl Strategy for Draws {
     }
 
     fn on_setup(&mut self, session: &mut Session<'_>) -> Result<()> {
-        session.open_source("more", "dev.tsv")
+        session.open_source("more", "dev.tsv", &serde_json::json!({}))
     }
 
     fn on_outputs(&mut self, session: &mut Session<'_>, _: &Map, _: &Map) -> Result<()> {
