@@ -3193,6 +3193,24 @@ typedef struct et_host_profile {
 } et_host_profile;
 
 /**
+ * How a strategy writes its state while it drives the fit.
+ */
+typedef struct et_saver {
+  /**
+   * Bytes filled by the strategy.
+   */
+  size_t struct_size;
+  /**
+   * First argument of `save`.
+   */
+  void *context;
+  /**
+   * Writes what `state_load` will read. Called before `commit` returns, or never. [callback-thread] since 0.2
+   */
+  struct et_error *(*save)(void *context, struct et_stream *stream);
+} et_saver;
+
+/**
  * `et.session/1`. The model under training is called "model"; models and modules of strategies have the names they were
  * given. Sources of data are "train", "valid" where there is validation data, those of the run's configuration and those
  * that strategies opened. All slots are [one-at-a-time], called from inside the strategy's hooks.
@@ -3386,15 +3404,13 @@ typedef struct et_host_session {
   struct et_error *(*backward)(struct et_session *session, const struct et_tensor *loss);
   /**
    * Ends a step: counts it, writes `figures` (a JSON object from name to number; "loss" is the step's loss),
-   * evaluates and writes a checkpoint when due. `save` writes the state of the strategy, which is in the middle of
-   * its `fit`, with `context` as its first argument; it is called before `commit` returns or never, and may be NULL
-   * for a strategy without state. The out is 1 while the run goes on, 0 once it is over: all steps done, stopped
-   * early or cancelled. Only in `fit`. since 0.2
+   * evaluates and writes a checkpoint when due, for which `saver` gives the state of the strategy, which is in the
+   * middle of its `fit`; NULL for a strategy without state. The out is 1 while the run goes on, 0 once it is over:
+   * all steps done, stopped early or cancelled. Only in `fit`. since 0.2
    */
   struct et_error *(*commit)(struct et_session *session,
                              struct et_str figures,
-                             struct et_error *(*save)(void *context, struct et_stream *stream),
-                             void *context,
+                             const struct et_saver *saver,
                              int32_t *out);
 } et_host_session;
 

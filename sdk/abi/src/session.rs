@@ -224,19 +224,28 @@ pub struct et_host_session {
         unsafe extern "C" fn(session: *mut et_session, loss: *const et_tensor) -> *mut et_error,
     >,
     /// Ends a step: counts it, writes `figures` (a JSON object from name to number; "loss" is the step's loss),
-    /// evaluates and writes a checkpoint when due. `save` writes the state of the strategy, which is in the middle of
-    /// its `fit`, with `context` as its first argument; it is called before `commit` returns or never, and may be NULL
-    /// for a strategy without state. The out is 1 while the run goes on, 0 once it is over: all steps done, stopped
-    /// early or cancelled. Only in `fit`. since 0.2
+    /// evaluates and writes a checkpoint when due, for which `saver` gives the state of the strategy, which is in the
+    /// middle of its `fit`; NULL for a strategy without state. The out is 1 while the run goes on, 0 once it is over:
+    /// all steps done, stopped early or cancelled. Only in `fit`. since 0.2
     pub commit: Option<
         unsafe extern "C" fn(
             session: *mut et_session,
             figures: et_str,
-            save: Option<
-                unsafe extern "C" fn(context: *mut c_void, stream: *mut et_stream) -> *mut et_error,
-            >,
-            context: *mut c_void,
+            saver: *const et_saver,
             out: *mut i32,
         ) -> *mut et_error,
     >,
+}
+
+/// How a strategy writes its state while it drives the fit.
+#[repr(C)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
+pub struct et_saver {
+    /// Bytes filled by the strategy.
+    pub struct_size: usize,
+    /// First argument of `save`.
+    pub context: *mut c_void,
+    /// Writes what `state_load` will read. Called before `commit` returns, or never. [callback-thread] since 0.2
+    pub save:
+        Option<unsafe extern "C" fn(context: *mut c_void, stream: *mut et_stream) -> *mut et_error>,
 }

@@ -310,7 +310,7 @@ impl SessionHost for NoTrainer {
     fn next_batch(&mut self, _: &str) -> Result<Map> {
         absent()
     }
-    fn open_source(&mut self, _: &str, _: &str) -> Result<()> {
+    fn open_source(&mut self, _: &str, _: &str, _: &str) -> Result<()> {
         absent()
     }
     fn optimizer(&mut self, _: &str, _: &str, _: &Params) -> Result<usize> {
@@ -319,7 +319,7 @@ impl SessionHost for NoTrainer {
     fn optimizer_step(&mut self, _: usize, _: f64) -> Result<()> {
         absent()
     }
-    fn evaluate(&mut self, _: &str) -> Result<Json<String, Value>> {
+    fn evaluate(&mut self, _: &str, _: &str, _: u64) -> Result<Json<String, Value>> {
         absent()
     }
     fn log_scalar(&mut self, _: &str, _: f64) -> Result<()> {
