@@ -91,7 +91,8 @@ pub struct et_host_session {
         ) -> *mut et_error,
     >,
     /// Opens one more file as a source under `name`, read as the training file is; only in `on_setup`. `options` is
-    /// JSON: {"task": text, "domain": text, "weight": number, "columns": {role: column}}. Errors: ALREADY_EXISTS,
+    /// JSON: {"task": text, "domain": text, "weight": number, "labelled": bool, "columns": {role: column}}; without
+    /// "labelled" its records have targets. Errors: ALREADY_EXISTS,
     /// BAD_INPUT; what is wrong with the file comes once all strategies are set up. since 0.2
     pub open_source: Option<
         unsafe extern "C" fn(

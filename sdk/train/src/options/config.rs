@@ -181,7 +181,7 @@ pub fn schema() -> Value {
             "encoder": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the model that replace those of the encoder's config.json, such as hidden_dropout_prob"},
             "app": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the app"},
             "strategy": {"type": "object", "default": {"finetune": {}}, "additionalProperties": true, "properties": {}, "description": "strategies by name with their options, in order; finetune when none is named"},
-            "source": {"type": "object", "additionalProperties": true, "properties": {}, "description": "further data files by name, for strategies: source.NAME.path, and as they say task, domain, weight, columns"},
+            "source": {"type": "object", "additionalProperties": true, "properties": {}, "description": "further data files by name, for strategies: source.NAME.path, and beside it task, domain, weight, labelled (false for data without targets), columns.ROLE"},
             "evaluate_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between evaluations, 0 for once an epoch"},
             "best": {"type": ["string", "null"], "default": null, "description": "figure that decides which parameters are kept; null for that of the app (accuracy for classes)"},
             "patience": {"type": "integer", "minimum": 0, "default": 0, "description": "evaluations without improvement before stopping, 0 for never"},

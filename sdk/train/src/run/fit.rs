@@ -148,6 +148,7 @@ impl Fit<'_> {
         for (_, options) in &self.pending_sources {
             let mut data = self.data.clone();
             data.named.extend(options.columns.clone());
+            data.targets = options.labelled;
             let (path, storage) = (&options.path, &self.storage);
             read.push(RecordStore::read(path, &columns, &data, storage, |r| extra.observe(r))?);
         }
@@ -169,7 +170,8 @@ impl Fit<'_> {
             .transpose()?;
         let mut opened = Vec::new();
         for (at, records) in others.into_iter().enumerate() {
-            let purpose = Purpose { training: true, ..self.purpose(first + at as u64) };
+            let training = self.pending_sources[at].1.labelled;
+            let purpose = Purpose { training, ..self.purpose(first + at as u64) };
             opened.push(self.checked_features(records, true, purpose)?);
         }
         self.network.params.seal()?;

@@ -93,9 +93,10 @@ impl Module {
     }
 
     fn copy_from(&mut self, params: &Params) -> Result<()> {
+        let name = self.name.clone();
         for own in self.params().iter() {
             let found: Param = params.find(&own.name()).map_err(|error| {
-                error.context(format!("module {:?}: copy the model's values", self.name))
+                error.context(format!("module {name:?}: copy the model's values"))
             })?;
             own.assign(&found.tensor()?)?;
         }

@@ -34,6 +34,8 @@ pub struct SourceOptions {
     pub domain: String,
     /// How often batches are drawn from it, beside others.
     pub weight: f64,
+    /// Whether its records have targets; otherwise those are not asked for.
+    pub labelled: bool,
     /// Columns by role, where they have other names than in the training file.
     pub columns: std::collections::BTreeMap<String, String>,
 }
@@ -45,6 +47,7 @@ impl Default for SourceOptions {
             task: String::new(),
             domain: String::new(),
             weight: 1.0,
+            labelled: true,
             columns: Default::default(),
         }
     }
