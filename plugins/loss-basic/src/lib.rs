@@ -56,6 +56,20 @@ impl Loss for CrossEntropy {
         )
     }
 
+    fn rows(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        let logits = outputs.get("logits")?;
+        let labels = batch.get("labels")?.to_vec::<i64>()?;
+        let counts = |label: &i64| *label != self.options.ignore_index;
+        let index: Vec<i64> = labels.iter().map(|l| if counts(l) { *l } else { 0 }).collect();
+        let counts: Vec<f32> = labels.iter().map(|l| f32::from(u8::from(counts(l)))).collect();
+        let log_p = nn::log_softmax(&logits)?;
+        let own = log_p.gather(1, &Tensor::from_slice(&index, &[labels.len(), 1])?)?;
+        let smoothing = self.options.label_smoothing;
+        let own = own.reshape(&[labels.len()])?.affine(smoothing - 1.0, 0.0)?;
+        let loss = own.sub(&log_p.mean(&[1], false)?.affine(smoothing, 0.0)?)?;
+        loss.mul(&Tensor::from_slice(&counts, &[labels.len()])?.cast(logits.dtype())?)
+    }
+
     fn weight(&mut self, batch: &Map) -> Result<f64> {
         let labels = batch.get("labels")?.to_vec::<i64>()?;
         let counts = labels.iter().map(|&label| label != self.options.ignore_index);
@@ -85,6 +99,14 @@ impl Loss for BinaryCrossEntropy {
         let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
         nn::binary_cross_entropy(&logits, &targets, batch.find("weights")?.as_ref())
     }
+
+    fn rows(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        let logits = outputs.get("logits")?;
+        let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
+        // log(1 + e^x) - x t, written so that no power overflows.
+        let soft = logits.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?;
+        mean_of_rows(&logits.relu()?.add(&soft)?.sub(&logits.mul(&targets)?)?)
+    }
 }
 
 /// Mean squared error. logits [B, 1] or [B], labels [B].
@@ -98,21 +120,28 @@ impl Loss for MeanSquaredError {
         Ok(Self)
     }
 
-    fn forward(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
-        let logits = outputs.get("logits")?;
-        let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
-        let squares = logits.sub(&targets)?.sqr()?;
+    fn forward(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        let rows = self.rows(call, outputs, batch)?;
         match batch.find("weights")? {
-            None => squares.mean(&[], false),
+            None => rows.mean(&[], false),
             Some(weights) => {
-                let rows = logits.extent(0)?;
-                let per_row = squares.reshape(&[rows, logits.len() / rows.max(1)])?;
-                let per_row = per_row.mean(&[1], false)?;
-                let weights = weights.cast(logits.dtype())?;
-                per_row.mul(&weights)?.sum(&[], false)?.div(&weights.sum(&[], false)?)
+                let weights = weights.cast(rows.dtype())?;
+                rows.mul(&weights)?.sum(&[], false)?.div(&weights.sum(&[], false)?)
             }
         }
     }
+
+    fn rows(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        let logits = outputs.get("logits")?;
+        let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
+        mean_of_rows(&logits.sub(&targets)?.sqr()?)
+    }
+}
+
+/// Means over all axes but the first.
+fn mean_of_rows(values: &Tensor) -> Result<Tensor> {
+    let rows = values.extent(0)?;
+    values.reshape(&[rows, values.len() / rows.max(1)])?.mean(&[1], false)
 }
 
 easytransfer_plugin::export! {

@@ -46,13 +46,14 @@ impl ExtraColumns {
         Ok(ExtraColumns { numbers: vec![HashMap::new(); none.len()], categories: none, columns })
     }
 
-    /// The columns as files are searched for them.
+    /// The columns as files are searched for them: as targets are, which keep their types, and which other files than
+    /// that of the training may lack.
     pub fn columns(&self) -> impl Iterator<Item = Column> + '_ {
         self.columns.iter().map(|column| Column {
             role: column.role.clone(),
             names: column.names.clone(),
             required: column.required,
-            target: false,
+            target: true,
         })
     }
 
