@@ -276,6 +276,11 @@ pub struct LoadedOp {
     name: String,
 }
 
+// SAFETY: the table is an immutable static, and its functions may be called on any thread.
+unsafe impl Send for LoadedOp {}
+// SAFETY: as above.
+unsafe impl Sync for LoadedOp {}
+
 impl LoadedOp {
     /// Takes the operation of a component. Errors: the component is of another kind.
     pub fn create(component: &ComponentRef) -> Result<Self> {
