@@ -155,7 +155,7 @@ fn add_one(into: &Param, from: &Arena, index: usize, factor: f64) -> Result<()> 
         }
         from.settle_rows()?;
     }
-    into.0.accumulate(&scaled(&grads, factor)?)
+    into.0.accumulate(&Value::new(scaled(&grads, factor)?))
 }
 
 /// A copy of a contiguous tensor times a factor, where the tensor is.
