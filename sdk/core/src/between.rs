@@ -40,25 +40,54 @@ fn check_pair(what: &str, to: &Param, from: &Param) -> Result<()> {
     Ok(())
 }
 
-/// Moves the values of `to` towards those of `from`, for every parameter of `to`: to + factor (from - to), exactly
-/// `from` for a factor of 1 (Polyak averaging of target networks, Lillicrap et al. 2016). Errors: `NOT_FOUND` naming a
-/// parameter that `from` lacks, `SHAPE`, `DTYPE`, `INVALID_ARGUMENT` for a factor that is not finite; then nothing has
-/// changed.
-pub fn lerp(to: &Params, from: &Params, factor: f64) -> Result<()> {
-    check_factor("lerp", factor)?;
-    let mut pairs = Vec::new();
-    for to in to.all() {
-        let from = from.find(to.name()).map_err(|error| error.context("lerp"))?;
-        check_pair("lerp", &to, &from)?;
-        if !to.is_same(&from) {
-            pairs.push((to, from));
+impl Params {
+    /// Moves the values towards those of `from`, for every parameter of this set: to + factor (from - to), exactly
+    /// `from` for a factor of 1 (averaging of target networks, Lillicrap et al. 2016). Errors: `NOT_FOUND` naming a
+    /// parameter that `from` lacks, `SHAPE`, `DTYPE`, `INVALID_ARGUMENT` for a factor that is not finite; then nothing
+    /// has changed.
+    pub fn lerp(&self, from: &Self, factor: f64) -> Result<()> {
+        check_factor("lerp", factor)?;
+        let mut pairs = Vec::new();
+        for to in self.all() {
+            let from = from.find(to.name()).map_err(|error| error.context("lerp"))?;
+            check_pair("lerp", &to, &from)?;
+            if !to.is_same(&from) {
+                pairs.push((to, from));
+            }
         }
+        pairs.iter().try_for_each(|(to, from)| {
+            let mixed = to.writable().and_then(|to| mix(&to, &from.raw()?, factor));
+            to.written();
+            mixed
+        })
     }
-    pairs.iter().try_for_each(|(to, from)| {
-        let mixed = to.writable().and_then(|to| mix(&to, &from.raw()?, factor));
-        to.written();
-        mixed
-    })
+
+    /// Adds the gradients of `from`, times `factor`, to those of this set (first-order meta learning, Nichol et al.
+    /// 2018); parameters that no gradient has reached in `from` are left out. Errors: `NOT_FOUND` naming a parameter
+    /// that this set lacks, `SHAPE`, `DTYPE`, `FAILED_PRECONDITION` for sets that are not sealed and for a frozen
+    /// parameter, `INVALID_ARGUMENT` for a factor that is not finite; then nothing has changed.
+    pub fn add_grads(&self, from: &Self, factor: f64) -> Result<()> {
+        check_factor("add_grads", factor)?;
+        self.expect_sealed().map_err(|error| error.context("add_grads"))?;
+        let source = from.expect_sealed().map_err(|error| error.context("add_grads"))?;
+        let mut pairs = Vec::new();
+        for (index, param) in source.params.iter().enumerate() {
+            if !source.has(index) || !source.arena.has_grad(index) {
+                continue;
+            }
+            let into = self.find(param.name()).map_err(|error| error.context("add_grads"))?;
+            check_pair("add_grads", &into, param)?;
+            if !into.is_trainable() {
+                fail!(
+                    ET_ERR_FAILED_PRECONDITION,
+                    "add_grads: parameter {:?} is frozen and takes no gradient",
+                    into.name()
+                );
+            }
+            pairs.push((into, index));
+        }
+        pairs.iter().try_for_each(|(into, index)| add_one(into, &source.arena, *index, factor))
+    }
 }
 
 /// to += factor (from - to), in memory that only `to` has.
@@ -102,33 +131,6 @@ fn mix_on(device: &dyn Device, to: &Raw, from: &Raw, factor: f64) -> Result<bool
     Ok(true)
 }
 
-/// Adds the gradients of `from`, times `factor`, to those of `to` (first-order meta learning, Nichol et al. 2018);
-/// parameters that no gradient has reached in `from` are left out. Errors: `NOT_FOUND` naming a parameter that `to`
-/// lacks, `SHAPE`, `DTYPE`, `FAILED_PRECONDITION` for sets that are not sealed and frozen parameters of `to`,
-/// `INVALID_ARGUMENT` for a factor that is not finite; then nothing has changed.
-pub fn add_grads(to: &Params, from: &Params, factor: f64) -> Result<()> {
-    check_factor("add_grads", factor)?;
-    to.expect_sealed().map_err(|error| error.context("add_grads"))?;
-    let source = from.expect_sealed().map_err(|error| error.context("add_grads"))?;
-    let mut pairs = Vec::new();
-    for (index, param) in source.params.iter().enumerate() {
-        if !source.has(index) || !source.arena.has_grad(index) {
-            continue;
-        }
-        let into = to.find(param.name()).map_err(|error| error.context("add_grads"))?;
-        check_pair("add_grads", &into, param)?;
-        if !into.is_trainable() {
-            fail!(
-                ET_ERR_FAILED_PRECONDITION,
-                "add_grads: parameter {:?} is frozen and takes no gradient",
-                into.name()
-            );
-        }
-        pairs.push((into, index));
-    }
-    pairs.iter().try_for_each(|(into, index)| add_one(into, &source.arena, *index, factor))
-}
-
 fn add_one(into: &Param, from: &Arena, index: usize, factor: f64) -> Result<()> {
     let grads = from.view(from.unsettled_grads(), index, into.shape())?;
     let factor = factor * from.pending_scale();
@@ -153,7 +155,7 @@ fn add_one(into: &Param, from: &Arena, index: usize, factor: f64) -> Result<()> 
         }
         from.settle_rows()?;
     }
-    into.0.accumulate(&scaled(&grads, factor)?)
+    into.0.accumulate(&Value::new(scaled(&grads, factor)?))
 }
 
 /// A copy of a contiguous tensor times a factor, where the tensor is.

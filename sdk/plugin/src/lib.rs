@@ -71,7 +71,10 @@ pub use net::{
 pub use nn::{Activation, Pool};
 #[doc(hidden)]
 pub use op::stateless;
-pub use op::{InputView, LoadedOp, Op, OpTable, OutputSpec, OutputView, apply};
+pub use op::{
+    InputView, LoadedOp, Op, OpRegistry, OpTable, OutputSpec, OutputView, RegistryTable, apply,
+    find_op,
+};
 pub use optimizer::{LoadedOptimizer, Optimizer, OptimizerTable};
 pub use param::{Init, Param, Params, Scope, out_of_range};
 pub use recompute::{Recompute, recomputed, set_recompute};

@@ -128,6 +128,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn patterns_fit_whole_names() {
+        for (pattern, name) in [
+            ("head.bias", "head.bias"),
+            ("head.*", "head.bias"),
+            ("*.bias", "head.bias"),
+            ("*", ""),
+            ("encoder.*.weight", "encoder.layer.0.weight"),
+            ("*layer*0*", "encoder.layer.10"),
+            ("a*a", "aa"),
+        ] {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("head", "head.bias"),
+            ("head.*", "head"),
+            ("*.bias", "head.bias.0"),
+            ("encoder.*.weight", "encoder.weight"),
+            ("a*a", "a"),
+            ("", "x"),
+            ("*x*y", "yx"),
+        ] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
     fn edit_distance_counts_swaps_once() {
         assert_eq!(edit_distance("", "abc"), 3);
         assert_eq!(edit_distance("kitten", "sitting"), 3);

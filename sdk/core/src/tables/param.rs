@@ -6,7 +6,6 @@ use easytransfer_abi::{
     et_buffer, et_error, et_host_param, et_init, et_param, et_params, et_scope, et_str, et_tensor,
 };
 
-use crate::between;
 use crate::data::Buffer;
 use crate::error::{Result, fail};
 use crate::handle::{
@@ -188,7 +187,7 @@ unsafe extern "C" fn params_lerp(
 ) -> *mut et_error {
     let _span = crate::profile::work("lerp");
     // SAFETY: the boundary's contract: two live sets.
-    guard(|| unsafe { between::lerp(borrow::<Params>(to)?, borrow::<Params>(from)?, factor) })
+    guard(|| unsafe { borrow::<Params>(to)?.lerp(borrow::<Params>(from)?, factor) })
 }
 
 unsafe extern "C" fn params_add_grads(
@@ -198,7 +197,7 @@ unsafe extern "C" fn params_add_grads(
 ) -> *mut et_error {
     let _span = crate::profile::work("add_grads");
     // SAFETY: the boundary's contract: two live sets.
-    guard(|| unsafe { between::add_grads(borrow::<Params>(to)?, borrow::<Params>(from)?, factor) })
+    guard(|| unsafe { borrow::<Params>(to)?.add_grads(borrow::<Params>(from)?, factor) })
 }
 
 unsafe extern "C" fn params_arena(
