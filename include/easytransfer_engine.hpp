@@ -192,9 +192,12 @@ public:
     return values;
   }
   /// The only element.
-  float item() const {
+  double item() const {
     if (size() != 1) throw Error(ET_ERR_SHAPE, "item: expected one element, found " + std::to_string(size()));
-    return to_floats()[0];
+    double value = 0.0;
+    const Tensor same = cast(ET_DTYPE_F64);
+    detail::check(ET_SLOT_(tensor, read)(same.raw_, &value, sizeof value));
+    return value;
   }
 
   Tensor unary(std::int32_t op) const {
@@ -230,6 +233,11 @@ public:
   Tensor affine(double scale, double shift) const {
     et_tensor *out = nullptr;
     detail::check(ET_SLOT_(tensor, affine)(raw_, scale, shift, &out));
+    return Tensor(out);
+  }
+  Tensor power(double exponent) const {
+    et_tensor *out = nullptr;
+    detail::check(ET_SLOT_(tensor, power)(raw_, exponent, &out));
     return Tensor(out);
   }
   Tensor operator-() const { return affine(-1.0, 0.0); }

@@ -85,6 +85,7 @@ constexpr const char *NO_OPTIONS = "{\"type\":\"object\",\"properties\":{},\"add
 #define ET_FIND_(member)                                                                                               \
   template <class Self, class = void> inline constexpr bool has_##member = false;                                     \
   template <class Self> inline constexpr bool has_##member<Self, std::void_t<decltype(&Self::member)>> = true;
+ET_FIND_(forward)
 ET_FIND_(rows)
 ET_FIND_(weight)
 ET_FIND_(lower_is_better)
@@ -131,11 +132,14 @@ private:
 ///   static constexpr const char *name = "mine";             // what users write
 ///   static constexpr const char *schema = "{..}";           // optional: JSON Schema of the options
 ///   explicit Self(const Config &options);
-///   Tensor forward(const Call &, const Map &outputs, const Map &batch);   // a scalar
-///   Tensor rows(const Call &, const Map &outputs, const Map &batch);      // optional: the loss of each row, [B]
-///   double weight(const Map &batch);                        // optional: what `forward` is a mean over; rows if absent
+///   Tensor rows(const Call &, const Map &outputs, const Map &batch);      // the loss of each row by itself, [B]
+///   Tensor forward(const Call &, const Map &outputs, const Map &batch);   // a scalar; optional where there is `rows`:
+///                                                           // then it is the mean of the rows by their weights
+///   double weight(const Map &batch);                        // optional: what `forward` is a mean over; if absent the
+///                                                           // number of rows, or the sum of their weights
 ///
-/// where `outputs` usually holds "logits", `batch` "labels" and, when rows are weighted, "weights" [B].
+/// of which a loss whose rows have none of their own has `forward` alone. `outputs` usually holds "logits", `batch`
+/// "labels" and, when rows are weighted, "weights" [B].
 template <class Self> class LossPlugin : detail::Instances<Self> {
 public:
   static constexpr const char *schema = detail::NO_OPTIONS;
@@ -150,7 +154,10 @@ public:
     table.create = LossPlugin::create;
     table.release = LossPlugin::drop;
     table.forward = [](void *self, const et_call *call, const et_map *outputs, const et_map *batch,
-                       et_tensor **out) noexcept { return run(&Self::forward, self, call, outputs, batch, out); };
+                       et_tensor **out) noexcept {
+      if constexpr (detail::has_forward<Self>) return run(&Self::forward, self, call, outputs, batch, out);
+      else return run(&LossPlugin::mean_of_rows, self, call, outputs, batch, out);
+    };
     if constexpr (detail::has_rows<Self>) {
       table.rows = [](void *self, const et_call *call, const et_map *outputs, const et_map *batch,
                       et_tensor **out) noexcept { return run(&Self::rows, self, call, outputs, batch, out); };
@@ -164,6 +171,12 @@ public:
   }
 
 private:
+  Tensor mean_of_rows(const Call &call, const Map &outputs, const Map &batch) {
+    const Tensor each = static_cast<Self *>(this)->rows(call, outputs, batch);
+    if (!batch.has("weights")) return each.mean();
+    const Tensor weights = batch["weights"].cast(each.dtype());
+    return (each * weights).sum() / weights.sum();
+  }
   template <class Member>
   static et_error *run(Member member, void *self, const et_call *call, const et_map *outputs, const et_map *batch,
                        et_tensor **out) noexcept {
@@ -189,6 +202,8 @@ inline std::string json(const Figures &figures) {
   for (const auto &figure : figures) {
     char number[32] = "null";
     if (std::isfinite(figure.second)) std::snprintf(number, sizeof number, "%.17g", figure.second);
+    // JSON has decimal points, whatever locale the program has set.
+    for (char &character : number) character = character == ',' ? '.' : character;
     text += (text.size() > 1 ? ",\"" : "\"") + figure.first + "\":" + number;
   }
   return text + "}";

@@ -40,7 +40,7 @@ pub fn collect(context: &Context, release: &Path, folder: &Path) -> Result<(), F
     copy(&release.join(&command), &folder.join("bin").join(&command))?;
     libraries(release, &folder.join("lib"))?;
     for header in headers(context)? {
-        copy(&context.root.join("include").join(header), &folder.join("include").join(header))?;
+        copy(&context.root.join("include").join(&header), &folder.join("include").join(header))?;
     }
     for id in stage::ids(context)? {
         // The command looks in `../lib/easytransfer/plugins`.

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 use xtask::{
-    Context, Failure, bench, check, demo, dist, edges, engine, freeze, header, licences, new_plugin,
-    stage, test,
+    Context, Failure, bench, check, demo, dist, edges, engine, freeze, header, licences,
+    new_plugin, stage, test,
 };
 
 const HELP: &str = "\
@@ -18,7 +18,8 @@ usage: cargo xtask COMMAND
                              only as long as that version is not released
   new-plugin KIND NAME [--language LANGUAGE] [--out DIR]
                              starts a plugin in plugins/KIND-NAME, or in DIR outside the workspace; KIND is
-                             loss, model, optimizer, metric, strategy or op
+                             loss, model, optimizer, app, metric, strategy or op. LANGUAGE is rust, c or c++; those in
+                             C and C++ (loss, metric, strategy, op) lie in DIR, or beside the workspace
   bench [NAME...] [--python PYTHON] [-- OPTIONS]
                              runs benches against their peers (installed into target/bench-venv unless PYTHON has them)
   engine cuda [--fetch-toolkit]
@@ -48,9 +49,8 @@ fn main() -> ExitCode {
         ["header"] => header::run(&context, false),
         ["header", "--verify"] => header::run(&context, true),
         ["freeze"] => freeze::run(&context),
-        ["new-plugin", kind, name] => new_plugin::run(&context, kind, name, None),
-        ["new-plugin", kind, name, "--out", folder] => {
-            new_plugin::run(&context, kind, name, Some(folder.as_ref()))
+        ["new-plugin", kind, name, ref options @ ..] => {
+            new_plugin::run(&context, kind, name, options)
         }
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

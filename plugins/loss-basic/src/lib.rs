@@ -7,7 +7,9 @@
 //! | a number per row | `mse` |
 #![forbid(unsafe_code)]
 
-use easytransfer_plugin::{Call, DType, Loss, Map, NoOptions, Result, Tensor, nn, out_of_range};
+use easytransfer_plugin::{
+    Call, Loss, Map, NoOptions, Result, Tensor, nn, out_of_range, weight_of_labels,
+};
 use serde::Deserialize;
 use std::ffi::CStr;
 
@@ -57,15 +59,7 @@ impl Loss for CrossEntropy {
     }
 
     fn weight(&mut self, batch: &Map) -> Result<f64> {
-        let labels = batch.get("labels")?.to_vec::<i64>()?;
-        let counts = labels.iter().map(|&label| label != self.options.ignore_index);
-        Ok(match batch.find("weights")? {
-            Some(weights) => {
-                let weights = weights.cast(DType::F64)?.to_vec::<f64>()?;
-                counts.zip(weights).filter(|(counts, _)| *counts).map(|(_, weight)| weight).sum()
-            }
-            None => counts.filter(|counts| *counts).count() as f64,
-        })
+        weight_of_labels(batch, self.options.ignore_index)
     }
 }
 
@@ -98,20 +92,12 @@ impl Loss for MeanSquaredError {
         Ok(Self)
     }
 
-    fn forward(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+    fn rows(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
         let logits = outputs.get("logits")?;
         let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
-        let squares = logits.sub(&targets)?.sqr()?;
-        match batch.find("weights")? {
-            None => squares.mean(&[], false),
-            Some(weights) => {
-                let rows = logits.extent(0)?;
-                let per_row = squares.reshape(&[rows, logits.len() / rows.max(1)])?;
-                let per_row = per_row.mean(&[1], false)?;
-                let weights = weights.cast(logits.dtype())?;
-                per_row.mul(&weights)?.sum(&[], false)?.div(&weights.sum(&[], false)?)
-            }
-        }
+        let rows = logits.extent(0)?;
+        let squares = logits.sub(&targets)?.sqr()?.reshape(&[rows, logits.len() / rows.max(1)])?;
+        squares.mean(&[1], false)
     }
 }
 

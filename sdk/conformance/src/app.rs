@@ -79,23 +79,34 @@ fn new_app(component: &ComponentRef, state: &str) -> Outcome<LoadedApp> {
     Ok(LoadedApp::create(component, &defaults(component)?, state)?)
 }
 
-/// An app that has seen the records.
+/// Targets of two records: classes, or numbers.
+const TARGETS: [[&str; 2]; 2] = [["yes", "no"], ["0.5", "-2"]];
+
+/// An app that has seen the records, with the first targets that it takes.
 fn learned(component: &ComponentRef) -> Outcome<LoadedApp> {
-    let mut app = new_app(component, "")?;
-    let columns = app.columns()?;
-    for at in 0..TEXTS.len() {
-        app.observe(&record(&columns, at, true))?;
-    }
-    app.observed()?;
-    Ok(app)
+    let [classes, numbers] = TARGETS.map(|targets| {
+        let mut app = new_app(component, "")?;
+        let columns = app.columns()?;
+        for at in 0..TEXTS.len() {
+            app.observe(&record(&columns, at, Some(targets)))?;
+        }
+        app.observed()?;
+        Ok(app)
+    });
+    classes.or(numbers)
 }
 
-fn record(columns: &[Column], at: usize, with_targets: bool) -> Record {
-    let wanted =
-        columns.iter().filter(|column| if column.target { with_targets } else { column.required });
+fn record(columns: &[Column], at: usize, targets: Option<[&str; 2]>) -> Record {
+    let wanted = columns
+        .iter()
+        .filter(|column| if column.target { targets.is_some() } else { column.required });
     wanted
         .map(|column| {
-            let value = if column.target { ["yes", "no"][at % 2] } else { TEXTS[at] };
+            let value = if column.target {
+                targets.map_or("", |targets| targets[at % 2])
+            } else {
+                TEXTS[at]
+            };
             (column.role.clone(), Value::from(value))
         })
         .collect()
@@ -109,9 +120,17 @@ fn predictions(component: &ComponentRef) -> Outcome {
     let mut records = Vec::new();
     for (at, text) in TEXTS.iter().enumerate() {
         let rows =
-            app.features(&mut Asked::new(at as u64), &tokenizer, &record(&columns, at, false))?;
+            app.features(&mut Asked::new(at as u64), &tokenizer, &record(&columns, at, None))?;
         if rows.iter().any(|row| row.tokens_len() == 0) {
             return failed(format!("{text:?} became a row without tokens"));
+        }
+        for row in &rows {
+            let names = Map::from_rows(&[row])?.names();
+            if let Some(name) =
+                names.iter().find(|name| ["record", "source"].contains(&name.as_str()))
+            {
+                return failed(format!("{text:?}: the field {name:?} is the host's to fill"));
+            }
         }
         records.push(rows);
     }
@@ -132,7 +151,7 @@ fn predictions(component: &ComponentRef) -> Outcome {
 
 /// A record whose texts are longer than any limit, so that it may become several rows.
 fn long_record(app: &LoadedApp) -> Outcome<Record> {
-    let mut long = record(&app.columns()?, 0, false);
+    let mut long = record(&app.columns()?, 0, None);
     for value in long.values_mut() {
         *value = Value::from("word ".repeat(1000));
     }

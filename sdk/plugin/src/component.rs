@@ -320,6 +320,20 @@ impl<T> Loaded<T> {
         })
     }
 
+    /// Reads the JSON that a slot answered with. Errors: it is none, or not what the slot promises.
+    pub(crate) fn read<V: DeserializeOwned>(&self, slot: &str, text: &str) -> Result<V> {
+        serde_json::from_str(text).map_err(|error| {
+            Error::new(
+                abi::ET_ERR_FAILED_PRECONDITION,
+                format!(
+                    "{}: {slot}: the answer is not the JSON that it promises: {error}: {}",
+                    self.what,
+                    easytransfer_text::excerpt(text)
+                ),
+            )
+        })
+    }
+
     pub(crate) fn missing(&self, slot: &str) -> Error {
         Error::new(abi::ET_ERR_UNIMPLEMENTED, format!("{}: the plugin has no {slot}", self.what))
     }

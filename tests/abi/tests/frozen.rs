@@ -39,9 +39,11 @@ fn frozen_plugins_compile_with_their_header_and_with_todays() {
 #[test]
 fn frozen_header_of_the_present_version_is_todays() {
     let frozen = here().join(format!("frozen/{ET_ABI_MAJOR}.{ET_ABI_MINOR}/easytransfer_plugin.h"));
-    let (frozen, today) = [frozen, root().join("include/easytransfer_plugin.h")].map(|path| {
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    }).into();
+    let (frozen, today) = [frozen, root().join("include/easytransfer_plugin.h")]
+        .map(|path| {
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        })
+        .into();
     assert!(
         frozen == today,
         "the header changed after it was frozen: run `cargo xtask freeze` if {ET_ABI_MAJOR}.{ET_ABI_MINOR} is not \
