@@ -369,8 +369,9 @@ macro_rules! invoke_text {
         let mut out = ::std::ptr::null_mut();
         $crate::component::invoke!($loaded, $ty.$slot($($arg,)* &mut out)).and_then(|()| {
             // SAFETY: on success the out holds an owned reference.
-            let buffer = unsafe { $crate::Buffer::from_raw(out) }?;
-            Ok(buffer.as_str()?.to_owned())
+            let buffer = unsafe { $crate::Buffer::from_raw(out) };
+            let text = buffer.and_then(|buffer| Ok(buffer.as_str()?.to_owned()));
+            text.map_err(|error| error.context(stringify!($slot)).context(&$loaded.what))
         })
     }};
 }
@@ -382,7 +383,8 @@ macro_rules! invoke_tensor {
         let mut out = ::std::ptr::null_mut();
         $crate::component::invoke!($loaded, $ty.$slot($($arg,)* &mut out)).and_then(|()| {
             // SAFETY: on success the out holds an owned reference.
-            unsafe { $crate::Tensor::from_raw(out) }
+            let tensor = unsafe { $crate::Tensor::from_raw(out) };
+            tensor.map_err(|error| error.context(stringify!($slot)).context(&$loaded.what))
         })
     }};
 }
