@@ -66,15 +66,19 @@
  *     return e;
  *   }
  *   static void drop(void *self) { (void)self; }
- *   static const et_plugin_loss LOSS = {sizeof LOSS, "mine", "{}", create, forward, drop};
+ *   static const et_plugin_loss LOSS = {.struct_size = sizeof LOSS, .name = "mine", .schema = "{}",
+ *     .create = create, .forward = forward, .release = drop};
  *   static const void *component(const char *kind, size_t index) {
  *     return index == 0 && strcmp(kind, "et.loss/1") == 0 ? &LOSS : NULL;
  *   }
- *   static const et_plugin_record RECORD = {ET_PLUGIN_MAGIC, ET_ABI_MAJOR, ET_ABI_MINOR,
- *     sizeof RECORD, 0, 0, "loss-mine", "0.1.0", init, NULL, component};
+ *   static const et_plugin_record RECORD = {.magic = ET_PLUGIN_MAGIC, .abi_major = ET_ABI_MAJOR,
+ *     .abi_minor = ET_ABI_MINOR, .struct_size = sizeof RECORD, .id = "loss-mine",
+ *     .version = "0.1.0", .init = init, .component = component};
  *   ET_EXPORT const et_plugin_record *et_plugin_entry(void) { return &RECORD; }
  *
- * (plus #include <string.h> for strcmp).
+ * (plus #include <string.h> for strcmp). Name the fields of tables, as here: what you leave out is NULL,
+ * and tables that grow later do not touch your code. `cargo xtask new-plugin KIND NAME --language c`
+ * starts a loss, metric, operation or strategy.
  *
  * Licensed under the Apache License, Version 2.0.
  */

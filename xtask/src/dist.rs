@@ -39,8 +39,8 @@ pub fn collect(context: &Context, release: &Path, folder: &Path) -> Result<(), F
     let command = format!("easytransfer{}", consts::EXE_SUFFIX);
     copy(&release.join(&command), &folder.join("bin").join(&command))?;
     libraries(release, &folder.join("lib"))?;
-    for header in ["easytransfer.h", "easytransfer_plugin.h", "easytransfer.hpp"] {
-        copy(&context.root.join("include").join(header), &folder.join("include").join(header))?;
+    for header in headers(context)? {
+        copy(&context.root.join("include").join(&header), &folder.join("include").join(header))?;
     }
     for id in stage::ids(context)? {
         // The command looks in `../lib/easytransfer/plugins`.
@@ -71,6 +71,14 @@ pub fn collect(context: &Context, release: &Path, folder: &Path) -> Result<(), F
     }
     let built = ["easytransfer-capi", "easytransfer-cli"];
     write(&folder.join("THIRD-PARTY.txt"), &licences::third_party(context, &built)?)
+}
+
+/// Names of all headers, those of C and of C++.
+fn headers(context: &Context) -> Result<Vec<String>, Failure> {
+    let folder = context.root.join("include");
+    let entries = fs::read_dir(&folder)
+        .map_err(|error| Failure(format!("read {}: {error}", process::shown(context, &folder))))?;
+    Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
 }
 
 /// The shared library under its version, with the links that the dynamic linker and the linker follow, and the static

@@ -16,6 +16,7 @@ pub mod diff;
 pub mod dist;
 pub mod edges;
 pub mod engine;
+pub mod freeze;
 pub mod header;
 pub mod licences;
 pub mod names;

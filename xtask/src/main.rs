@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 use xtask::{
-    Context, Failure, bench, check, demo, dist, edges, engine, header, licences, new_plugin, stage,
-    test,
+    Context, Failure, bench, check, demo, dist, edges, engine, freeze, header, licences,
+    new_plugin, stage, test,
 };
 
 const HELP: &str = "\
@@ -14,9 +14,12 @@ usage: cargo xtask COMMAND
   demo                       builds, trains a small model on hosts/demo, evaluates it, and asks it from the command line, Rust and C
   stage                      puts the built plugins where programs find them: target/release/plugins
   header [--verify]          writes include/*.h from the Rust sources, or fails when they are out of date
-  new-plugin KIND NAME [--out DIR]
+  freeze                     writes the headers, the frozen copy of the boundary's present version and the goldens in tests/abi;
+                             only as long as that version is not released
+  new-plugin KIND NAME [--language LANGUAGE] [--out DIR]
                              starts a plugin in plugins/KIND-NAME, or in DIR outside the workspace; KIND is
-                             loss, model, optimizer, metric, strategy or op
+                             loss, model, optimizer, app, metric, strategy or op. LANGUAGE is rust, c or c++; those in
+                             C and C++ (loss, metric, strategy, op) lie in DIR, or beside the workspace
   bench [NAME...] [--python PYTHON] [-- OPTIONS]
                              runs benches against their peers (installed into target/bench-venv unless PYTHON has them)
   engine cuda [--fetch-toolkit]
@@ -45,9 +48,9 @@ fn main() -> ExitCode {
         ["dist"] => dist::run(&context),
         ["header"] => header::run(&context, false),
         ["header", "--verify"] => header::run(&context, true),
-        ["new-plugin", kind, name] => new_plugin::run(&context, kind, name, None),
-        ["new-plugin", kind, name, "--out", folder] => {
-            new_plugin::run(&context, kind, name, Some(folder.as_ref()))
+        ["freeze"] => freeze::run(&context),
+        ["new-plugin", kind, name, ref options @ ..] => {
+            new_plugin::run(&context, kind, name, options)
         }
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

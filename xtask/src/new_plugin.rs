@@ -1,10 +1,37 @@
-//! `new-plugin KIND NAME [--out DIR]`: starts a plugin from a template that compiles as it is.
+//! `new-plugin KIND NAME [--language LANGUAGE] [--out DIR]`: starts a plugin from a template that compiles as it is.
 
 use crate::{Context, Failure, process, stage};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+pub mod native;
+
+/// What a plugin is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// A crate over `sdk/plugin`.
+    Rust,
+    /// C99 over `easytransfer_plugin.h`.
+    C,
+    /// C++17 over `easytransfer_plugin.hpp`.
+    Cpp,
+}
+
+impl Language {
+    /// The language of a word. Errors: an unknown one.
+    pub fn of(word: &str) -> Result<Self, Failure> {
+        match word {
+            "rust" => Ok(Self::Rust),
+            "c" => Ok(Self::C),
+            "c++" | "cpp" => Ok(Self::Cpp),
+            other => Err(Failure(format!(
+                "new-plugin: no language `{other}`, known languages: rust, c, c++"
+            ))),
+        }
+    }
+}
 
 /// A kind of plugin with a template: the word, the start of ids, what of the host it needs, how a component is used,
 /// and the source.
@@ -34,7 +61,7 @@ macro_rules! kind {
     };
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     kind!("loss", "loss", r#""et.tensor/1", "et.nn/1", "et.data/1""#, "--set loss.name=@name@"),
     kind!(
         "model",
@@ -47,6 +74,12 @@ const KINDS: [Kind; 6] = [
         "optim",
         r#""et.tensor/1", "et.param/1", "et.data/1", "et.stream/1""#,
         "--set optimizer.name=@name@"
+    ),
+    kind!(
+        "app",
+        "app",
+        r#""et.tensor/1", "et.param/1", "et.nn/1", "et.data/1", "et.tokenizer/1", "et.context/1", "et.net/1""#,
+        "--app @name@"
     ),
     kind!("metric", "metric", r#""et.tensor/1", "et.data/1""#, "with an app that asks for it"),
     kind!("strategy", "tl", r#""et.param/1", "et.session/1""#, "--set strategy.@name@={}"),
@@ -87,31 +120,51 @@ incremental = false
 
 [workspace]";
 
-/// Writes the plugin and prints what comes next. Errors: unknown kind, bad name, a folder that exists.
-pub fn run(context: &Context, kind: &str, name: &str, out: Option<&Path>) -> Result<(), Failure> {
-    let folder = write(context, kind, name, out)?;
+/// Reads the options of the command, writes the plugin and prints what comes next. Errors: an unknown option, and as
+/// for [`write`].
+pub fn run(context: &Context, kind: &str, name: &str, options: &[&str]) -> Result<(), Failure> {
+    let (mut language, mut out) = (Language::Rust, None);
+    for pair in options.chunks(2) {
+        match *pair {
+            ["--language", word] => language = Language::of(word)?,
+            ["--out", folder] => out = Some(Path::new(folder)),
+            _ => {
+                return Err(Failure(format!(
+                    "new-plugin: `{}`: expected --language LANGUAGE or --out DIR",
+                    pair.join(" ")
+                )));
+            }
+        }
+    }
+    let folder = write(context, kind, name, language, out)?;
     println!("written: {}", process::shown(context, &folder));
     let used = KINDS.iter().find(|known| known.word == kind).map_or("", |kind| kind.used);
     let used = used.replace("@name@", name);
-    match out {
-        None => println!(
-            "next: edit src/lib.rs, then run `cargo test --release` there and `cargo xtask stage`, which puts it where programs find it\n\
-             use:  easytransfer train ... {used}"
+    let (next, plugins) = match (language, out) {
+        (Language::Rust, None) => (
+            "edit src/lib.rs, then run `cargo test --release` there and `cargo xtask stage`, which puts it where programs find it",
+            String::new(),
         ),
-        Some(_) => println!(
-            "next: edit src/lib.rs, then run `cargo test --release` and `cargo build --profile plugin` there\n\
-             use:  easytransfer train --plugins {} ... {used}",
-            folder.display()
+        (Language::Rust, Some(_)) => (
+            "edit src/lib.rs, then run `cargo test --release` and `cargo build --profile plugin` there",
+            format!("--plugins {} ", folder.display()),
         ),
-    }
+        _ => (
+            "edit the source, then run `make` there, and `easytransfer plugin check` on the .toml",
+            format!("--plugins {} ", folder.display()),
+        ),
+    };
+    println!("next: {next}\nuse:  easytransfer train {plugins}... {used}");
     Ok(())
 }
 
-/// Writes the plugin and answers with its folder. Errors: as [`run`].
+/// Writes the plugin and answers with its folder. Errors: unknown kind, a kind without a template in the language, bad
+/// name, a folder that exists.
 pub fn write(
     context: &Context,
     kind: &str,
     name: &str,
+    language: Language,
     out: Option<&Path>,
 ) -> Result<PathBuf, Failure> {
     let Some(kind) = KINDS.iter().find(|known| known.word == kind) else {
@@ -127,11 +180,12 @@ pub fn write(
             "new-plugin: name `{name}`: expected lower-case letters, digits and dashes, beginning with a letter"
         )));
     }
+    if language != Language::Rust {
+        return native::write(context, kind, name, language, out);
+    }
     let id = format!("{}-{name}", kind.prefix);
     let folder = out.map_or_else(|| context.root.join("plugins").join(&id), Path::to_path_buf);
-    if folder.exists() {
-        return Err(Failure(format!("new-plugin: {} exists already", folder.display())));
-    }
+    refuse_existing(&folder)?;
     let inside = "workspace = true".to_owned();
     let (sdk, suite, workspace) = match out {
         None => (inside.clone(), inside, "\n[lints]\nworkspace = true"),
@@ -178,6 +232,13 @@ pub fn write(
     Ok(folder)
 }
 
+fn refuse_existing(folder: &Path) -> Result<(), Failure> {
+    if folder.exists() {
+        return Err(Failure(format!("new-plugin: {} exists already", folder.display())));
+    }
+    Ok(())
+}
+
 fn put(path: &Path, text: &str) -> Result<(), Failure> {
     path.parent()
         .map_or(Ok(()), fs::create_dir_all)
@@ -206,29 +267,50 @@ mod tests {
 
     #[test]
     fn new_plugin_fills_every_placeholder_and_keeps_what_exists() {
-        for kind in KINDS {
-            let folder = scratch(kind.word);
-            write(&Context::here(), kind.word, "my-own", Some(&folder)).unwrap();
-            let manifest = format!("{}-my-own.toml", kind.prefix);
-            for file in ["Cargo.toml", &manifest, "src/lib.rs"] {
+        let context = Context::here();
+        let all = |language, kinds: Vec<&'static str>| {
+            kinds.into_iter().map(move |kind| (kind, language))
+        };
+        let plugins = all(Language::Rust, kinds().collect())
+            .chain(all(Language::C, native::kinds().collect()))
+            .chain(all(Language::Cpp, native::kinds().collect()));
+        for (kind, language) in plugins {
+            let folder = scratch(&format!("{kind}-{language:?}"));
+            write(&context, kind, "my-own", language, Some(&folder)).unwrap();
+            let prefix = KINDS.iter().find(|known| known.word == kind).unwrap().prefix;
+            let manifest = format!("{prefix}-my-own.toml");
+            let source = match language {
+                Language::Rust => vec!["src/lib.rs".to_owned(), "Cargo.toml".to_owned()],
+                Language::C => vec![format!("{kind}.c"), "README.md".to_owned()],
+                Language::Cpp => vec![format!("{kind}.cpp"), "README.md".to_owned()],
+            };
+            for file in source.iter().chain([&manifest]) {
                 let text = fs::read_to_string(folder.join(file)).unwrap();
                 assert!(!text.contains('@'), "{file}: {text}");
                 assert!(text.contains("my-own"), "{file}: {text}");
             }
-            let again = write(&Context::here(), kind.word, "my-own", Some(&folder)).unwrap_err();
+            let again = write(&context, kind, "my-own", language, Some(&folder)).unwrap_err();
             assert!(again.0.contains("exists already"), "{again}");
             fs::remove_dir_all(folder).unwrap();
         }
     }
 
     #[test]
-    fn new_plugin_bad_kind_and_bad_name_are_errors() {
-        let folder = scratch("bad");
-        for (kind, name) in
-            [("banana", "a"), ("loss", "A"), ("loss", "a b"), ("loss", "-a"), ("loss", "")]
-        {
-            assert!(write(&Context::here(), kind, name, Some(&folder)).is_err());
+    fn new_plugin_bad_kind_language_and_name_are_errors() {
+        let (context, folder) = (Context::here(), scratch("bad"));
+        for (kind, name, language) in [
+            ("banana", "a", Language::Rust),
+            ("loss", "A", Language::C),
+            ("loss", "a b", Language::Rust),
+            ("loss", "-a", Language::Cpp),
+            ("loss", "", Language::Rust),
+            ("model", "a", Language::C),
+        ] {
+            assert!(write(&context, kind, name, language, Some(&folder)).is_err());
         }
         assert!(!folder.exists());
+        for options in [&["--language"][..], &["--language", "cobol"], &["--where", "there"]] {
+            assert!(run(&context, "loss", "a", options).is_err(), "{options:?}");
+        }
     }
 }

@@ -106,7 +106,7 @@ impl App for Comprehend {
         text_of(record, "question")?;
         let found = answers_of(record)?;
         match found {
-            None => Err(Error::bad_input("answers: missing in a training record")),
+            None => Err(Error::record("answers", "answers in a training record", "nothing")),
             Some(answers) if answers.is_empty() && !self.options.no_answer => {
                 Err(Error::bad_input(
                     "answers: expected at least one, found none; set app.no_answer=true for texts that may lack one",
@@ -156,7 +156,7 @@ impl App for Comprehend {
                 row.put_i64("first_token", &[first])?;
                 row.put_i64("last_token", &[last])?;
             } else if context.is_training() {
-                return Err(Error::bad_input("answers: missing in a training record"));
+                return Err(Error::record("answers", "answers in a training record", "nothing"));
             }
         }
         Ok(())

@@ -23,8 +23,8 @@ impl Answer {
 pub fn text_of<'a>(record: &'a Record, role: &str) -> Result<&'a str> {
     match record.get(role) {
         Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(Error::bad_input(format!("{role}: expected a text, found {other}"))),
-        None => Err(Error::bad_input(format!("{role}: expected a text, found nothing"))),
+        Some(other) => Err(Error::record(role, "a text", other.to_string())),
+        None => Err(Error::record(role, "a text", "nothing")),
     }
 }
 
@@ -57,9 +57,8 @@ pub fn answers_of(record: &Record) -> Result<Option<Vec<Answer>>> {
             texts.iter().zip(starts).collect()
         }
         Some(other) => {
-            return Err(Error::bad_input(format!(
-                "answers: expected {{\"text\": [...], \"answer_start\": [...]}}, found {other}"
-            )));
+            let expected = "{\"text\": [...], \"answer_start\": [...]}";
+            return Err(Error::record("answers", expected, other.to_string()));
         }
     };
     let context = text_of(record, "context")?;

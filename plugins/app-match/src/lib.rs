@@ -120,7 +120,7 @@ impl App for Match {
         text_of(record, "text")?;
         match text_of(record, "text_pair")? {
             Some(_) => Ok(()),
-            None => Err(Error::bad_input("text_pair: missing in a training record")),
+            None => Err(Error::record("text_pair", "a text in a training record", "nothing")),
         }
     }
 
@@ -154,7 +154,7 @@ impl App for Match {
         let mut row = rows.add()?;
         let (text, pair) = (text_of(record, "text")?, text_of(record, "text_pair")?);
         if text.is_none() && pair.is_none() {
-            return Err(Error::bad_input("text: expected a text, found nothing"));
+            return Err(Error::record("text", "a text", "nothing"));
         }
         if let Some(text) = text {
             self.put(tokenizer, text, "text/", &mut row)?;
@@ -207,7 +207,7 @@ fn text_of<'a>(record: &'a Record, role: &str) -> Result<Option<&'a str>> {
     match record.get(role) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(Error::bad_input(format!("{role}: expected a text, found {other}"))),
+        Some(other) => Err(Error::record(role, "a text", other.to_string())),
     }
 }
 

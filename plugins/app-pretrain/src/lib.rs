@@ -224,8 +224,8 @@ impl MaskedLm {
 fn text_of(record: &Record) -> Result<&str> {
     match record.get("text") {
         Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(Error::bad_input(format!("text: expected a text, found {other}"))),
-        None => Err(Error::bad_input("text: expected a text, found nothing")),
+        Some(other) => Err(Error::record("text", "a text", other.to_string())),
+        None => Err(Error::record("text", "a text", "nothing")),
     }
 }
 

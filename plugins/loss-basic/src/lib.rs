@@ -7,7 +7,9 @@
 //! | a number per row | `mse` |
 #![forbid(unsafe_code)]
 
-use easytransfer_plugin::{Call, DType, Loss, Map, NoOptions, Result, Tensor, nn, out_of_range};
+use easytransfer_plugin::{
+    Call, Loss, Map, NoOptions, Result, Tensor, nn, out_of_range, weight_of_labels,
+};
 use serde::Deserialize;
 use std::ffi::CStr;
 
@@ -71,15 +73,7 @@ impl Loss for CrossEntropy {
     }
 
     fn weight(&mut self, batch: &Map) -> Result<f64> {
-        let labels = batch.get("labels")?.to_vec::<i64>()?;
-        let counts = labels.iter().map(|&label| label != self.options.ignore_index);
-        Ok(match batch.find("weights")? {
-            Some(weights) => {
-                let weights = weights.cast(DType::F64)?.to_vec::<f64>()?;
-                counts.zip(weights).filter(|(counts, _)| *counts).map(|(_, weight)| weight).sum()
-            }
-            None => counts.filter(|counts| *counts).count() as f64,
-        })
+        weight_of_labels(batch, self.options.ignore_index)
     }
 }
 
@@ -105,7 +99,7 @@ impl Loss for BinaryCrossEntropy {
         let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
         // log(1 + e^x) - x t, written so that no power overflows.
         let soft = logits.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?;
-        mean_of_rows(&logits.relu()?.add(&soft)?.sub(&logits.mul(&targets)?)?)
+        row_means(&logits.relu()?.add(&soft)?.sub(&logits.mul(&targets)?)?)
     }
 }
 
@@ -120,26 +114,15 @@ impl Loss for MeanSquaredError {
         Ok(Self)
     }
 
-    fn forward(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
-        let rows = self.rows(call, outputs, batch)?;
-        match batch.find("weights")? {
-            None => rows.mean(&[], false),
-            Some(weights) => {
-                let weights = weights.cast(rows.dtype())?;
-                rows.mul(&weights)?.sum(&[], false)?.div(&weights.sum(&[], false)?)
-            }
-        }
-    }
-
     fn rows(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
         let logits = outputs.get("logits")?;
         let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
-        mean_of_rows(&logits.sub(&targets)?.sqr()?)
+        row_means(&logits.sub(&targets)?.sqr()?)
     }
 }
 
 /// Means over all axes but the first.
-fn mean_of_rows(values: &Tensor) -> Result<Tensor> {
+fn row_means(values: &Tensor) -> Result<Tensor> {
     let rows = values.extent(0)?;
     values.reshape(&[rows, values.len() / rows.max(1)])?.mean(&[1], false)
 }

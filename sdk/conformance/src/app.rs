@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use easytransfer::plugin::{
     self, Asked, Call, Column, ComponentRef, DType, Init, LoadedApp, Map, ModelInfo, NetHost,
-    Params, Record, Row, Tensor, Tokenizer, abi, no_grad,
+    Params, Record, Row, Task, Tensor, Tokenizer, abi, no_grad,
 };
 use serde_json::{Value, json};
 
@@ -79,24 +79,44 @@ fn new_app(component: &ComponentRef, state: &str) -> Outcome<LoadedApp> {
     Ok(LoadedApp::create(component, &defaults(component)?, state)?)
 }
 
-/// An app that has seen the records.
-fn learned(component: &ComponentRef) -> Outcome<LoadedApp> {
-    let mut app = new_app(component, "")?;
-    let columns = app.columns()?;
-    for at in 0..TEXTS.len() {
-        app.observe(&record(&columns, at, true))?;
+/// Targets that apps of the tree's kinds take: classes, numbers, and answers in the text.
+fn target(form: usize, at: usize) -> Value {
+    match form {
+        0 => Value::from(["yes", "no"][at % 2]),
+        1 => Value::from(["0.5", "-2"][at % 2]),
+        _ => json!({"text": [&TEXTS[at][..1]], "answer_start": [0]}),
     }
-    app.observed()?;
-    Ok(app)
 }
 
-fn record(columns: &[Column], at: usize, with_targets: bool) -> Record {
-    let wanted =
-        columns.iter().filter(|column| if column.target { with_targets } else { column.required });
+/// An app that has seen records, of the first form that it takes: with the columns that must be there and with all of
+/// them, with targets of each kind. Skips where none is taken.
+fn learned(component: &ComponentRef) -> Outcome<LoadedApp> {
+    let mut refusal = String::new();
+    for (all, form) in [(false, 0), (false, 1), (false, 2), (true, 0), (true, 1), (true, 2)] {
+        let mut app = new_app(component, "")?;
+        let columns = app.columns()?;
+        let mut records = (0..TEXTS.len()).map(|at| record(&columns, at, all, Some(form)));
+        let seen =
+            records.try_for_each(|record| app.observe(&record)).and_then(|()| app.observed());
+        match seen {
+            Ok(()) => return Ok(app),
+            Err(error) => {
+                no_panic::<()>(Err(error.clone())).map(|()| refusal = error.to_string())?
+            }
+        }
+    }
+    skipped(format!("its records are others: {refusal}"))
+}
+
+/// A record with a text in every column that must be there, or in `all`, and with targets of a form.
+fn record(columns: &[Column], at: usize, all: bool, form: Option<usize>) -> Record {
+    let wanted = columns
+        .iter()
+        .filter(|column| if column.target { form.is_some() } else { all || column.required });
     wanted
         .map(|column| {
-            let value = if column.target { ["yes", "no"][at % 2] } else { TEXTS[at] };
-            (column.role.clone(), Value::from(value))
+            let target = form.filter(|_| column.target).map(|form| target(form, at));
+            (column.role.clone(), target.unwrap_or_else(|| Value::from(TEXTS[at])))
         })
         .collect()
 }
@@ -108,10 +128,21 @@ fn predictions(component: &ComponentRef) -> Outcome {
     let tokenizer = folder.tokenizer()?;
     let mut records = Vec::new();
     for (at, text) in TEXTS.iter().enumerate() {
-        let rows =
-            app.features(&mut Asked::new(at as u64), &tokenizer, &record(&columns, at, false))?;
+        let rows = app.features(
+            &mut Asked::new(at as u64),
+            &tokenizer,
+            &record(&columns, at, false, None),
+        )?;
         if rows.iter().any(|row| row.tokens_len() == 0) {
             return failed(format!("{text:?} became a row without tokens"));
+        }
+        for row in &rows {
+            let names = Map::from_rows(&[row])?.names();
+            if let Some(name) =
+                names.iter().find(|name| ["record", "source"].contains(&name.as_str()))
+            {
+                return failed(format!("{text:?}: the field {name:?} is the host's to fill"));
+            }
         }
         records.push(rows);
     }
@@ -132,7 +163,7 @@ fn predictions(component: &ComponentRef) -> Outcome {
 
 /// A record whose texts are longer than any limit, so that it may become several rows.
 fn long_record(app: &LoadedApp) -> Outcome<Record> {
-    let mut long = record(&app.columns()?, 0, false);
+    let mut long = record(&app.columns()?, 0, false, None);
     for value in long.values_mut() {
         *value = Value::from("word ".repeat(1000));
     }
@@ -209,13 +240,21 @@ impl NetHost for FakeNet {
 /// Width of the model that apps are built on.
 const WIDTH: usize = 8;
 
+fn bert() -> Task {
+    Task { class: String::new(), form: "bert".to_owned() }
+}
+
 fn model(tokenizer: &Tokenizer) -> ModelInfo {
     ModelInfo {
         hidden_size: WIDTH,
         layers: 1,
         vocab_size: tokenizer.vocab_len(),
-        max_positions: 64,
+        max_positions: 512,
+        embedding_size: WIDTH,
         pooled: true,
+        tasks: ["masked-lm", "sequence-classification"]
+            .map(|task| (task.to_owned(), bert()))
+            .into(),
         ..ModelInfo::default()
     }
 }

@@ -1,5 +1,6 @@
 //! Losses: a finite scalar with the right gradient, the same every time, also for no rows.
 
+use easytransfer::plugin::abi::ET_ERR_UNIMPLEMENTED;
 use easytransfer::plugin::{Call, ComponentRef, DType, LoadedLoss, Map, Tensor};
 
 use crate::defaults;
@@ -66,6 +67,45 @@ fn check_form(component: &ComponentRef, form: Form, dtype: DType, checks: &mut C
             failed(format!("found {row:?}"))
         }
     });
+    checks.check(&name("the value is the mean of its rows"), || {
+        for weights in [None, Some(&WEIGHTS[..])] {
+            let mut trial = trial()?;
+            let value = trial.value_of(0, ROWS, weights)?;
+            // A loss that reads no weights is the plain mean, whatever they are.
+            let read = value != trial.value_of(0, ROWS, None)?;
+            let rows = trial.rows(weights)?;
+            let weight = |at: usize| weights.filter(|_| read).map_or(1.0, |weights| weights[at]);
+            let total: f64 = (0..ROWS).map(weight).sum();
+            let mean =
+                rows.iter().enumerate().map(|(at, row)| row * weight(at)).sum::<f64>() / total;
+            expect_close(mean, value, dtype, "mean of `rows`")?;
+        }
+        Ok(())
+    });
+    checks.check(&name("parts weighed by `weight` are the whole"), || {
+        for weights in [None, Some(&WEIGHTS[..])] {
+            let mut trial = trial()?;
+            let (whole, weight) =
+                (trial.value_of(0, ROWS, weights)?, trial.weight(0, ROWS, weights)?);
+            if !(weight.is_finite() && weight > 0.0) {
+                return failed(format!("the weight of {ROWS} rows is {weight}"));
+            }
+            // Rows that have no loss of their own depend on the batch that they are in.
+            trial.rows(weights)?;
+            let (mut sum, mut total) = (0.0, 0.0);
+            for (begin, end) in [(0, 1), (1, ROWS)] {
+                let part = trial.weight(begin, end, weights)?;
+                sum += part * trial.value_of(begin, end, weights)?;
+                total += part;
+            }
+            expect_close(total, weight, dtype, "weight of the parts")?;
+            let read = whole != trial.value_of(0, ROWS, None)?;
+            if weights.is_none() || read {
+                expect_close(sum / total, whole, dtype, "mean of the parts")?;
+            }
+        }
+        Ok(())
+    });
     checks.check(&name("no rows are no panic"), || {
         let mut trial = trial()?;
         let mut outputs = Map::new()?;
@@ -73,6 +113,17 @@ fn check_form(component: &ComponentRef, form: Form, dtype: DType, checks: &mut C
         let batch = form.batch(0, 0, dtype)?;
         no_panic(trial.loss.forward(&Call::inference(0), &outputs, &batch))
     });
+}
+
+/// Weights of the rows, none of them 0 and no two alike.
+const WEIGHTS: [f64; ROWS] = [0.5, 2.0, 1.0, 0.25];
+
+fn expect_close(found: f64, expected: f64, dtype: DType, what: &str) -> Outcome {
+    let tolerance = if dtype == DType::F64 { 1e-9 } else { 1e-5 };
+    if (found - expected).abs() <= tolerance * (1.0 + expected.abs()) {
+        return Ok(());
+    }
+    failed(format!("{what}: expected {expected}, found {found}"))
 }
 
 /// A loss on inputs of one form.
@@ -109,6 +160,44 @@ impl Trial {
 
     fn value(&mut self) -> Outcome<f64> {
         self.value_at(&self.form.logits(ROWS))
+    }
+
+    /// Outputs and batch of rows `begin..end`, of the same batch of `ROWS` rows.
+    fn part(&self, begin: usize, end: usize, weights: Option<&[f64]>) -> Outcome<(Map, Map)> {
+        let width = self.form.width;
+        let logits = &self.form.logits(ROWS)[begin * width..end * width];
+        let mut outputs = Map::new()?;
+        outputs.put("logits", &tensor(logits, &[end - begin, width], self.dtype)?)?;
+        let mut batch = self.form.batch(begin, end, self.dtype)?;
+        if let Some(weights) = weights {
+            batch.put("weights", &tensor(&weights[begin..end], &[end - begin], self.dtype)?)?;
+        }
+        Ok((outputs, batch))
+    }
+
+    fn value_of(&mut self, begin: usize, end: usize, weights: Option<&[f64]>) -> Outcome<f64> {
+        let (outputs, batch) = self.part(begin, end, weights)?;
+        Ok(values(&self.loss.forward(&Call::inference(0), &outputs, &batch)?)?[0])
+    }
+
+    fn weight(&mut self, begin: usize, end: usize, weights: Option<&[f64]>) -> Outcome<f64> {
+        let (_, batch) = self.part(begin, end, weights)?;
+        Ok(self.loss.weight(&batch)?)
+    }
+
+    /// The loss of each row. Skips where rows have none.
+    fn rows(&mut self, weights: Option<&[f64]>) -> Outcome<Vec<f64>> {
+        let (outputs, batch) = self.part(0, ROWS, weights)?;
+        match self.loss.rows(&Call::inference(0), &outputs, &batch) {
+            Ok(rows) if rows.shape() == [ROWS] => Ok(values(&rows)?),
+            Ok(rows) => {
+                failed(format!("`rows`: expected shape [{ROWS}], found {:?}", rows.shape()))
+            }
+            Err(error) if error.code() == ET_ERR_UNIMPLEMENTED => {
+                skipped("its rows have no loss of their own")
+            }
+            Err(error) => failed(error.to_string()),
+        }
     }
 
     fn gradient(&mut self, weights: Option<&[f64]>) -> Outcome<Vec<f64>> {

@@ -1,6 +1,7 @@
 //! Metrics: figures over all rows, however the rows come in batches.
 
-use easytransfer::plugin::{ComponentRef, DType, LoadedMetric, Map};
+use easytransfer::plugin::abi::ET_ERR_UNIMPLEMENTED;
+use easytransfer::plugin::{ComponentRef, DType, LoadedMetric, Map, Stream};
 use serde_json::{Map as Json, Value};
 
 use crate::defaults;
@@ -56,18 +57,56 @@ fn check_form(
         }
     });
     checks.check(&name("several batches count as one"), || {
-        let parts = figures(component, form, &[5, 1, 6])?;
-        for (name, value) in whole {
-            let close = parts.get(name).is_some_and(|other| is_close(value, other));
-            if !close {
-                return failed(format!(
-                    "{name}: {value} in one batch, {:?} in three",
-                    parts.get(name)
-                ));
-            }
-        }
-        Ok(())
+        same_figures(whole, &figures(component, form, &[5, 1, 6])?, "in three")
     });
+    checks.check(&name("parts counted apart and merged are the whole"), || {
+        let mut first = counted(component, form, 0, 5)?;
+        let state = saved(&mut counted(component, form, 5, ROWS)?)?;
+        first.merge(&mut Stream::reader(&state)?)?;
+        same_figures(whole, &first.compute()?, "of two that were merged")
+    });
+    checks.check(&name("a state that was cut off is refused"), || {
+        let state = saved(&mut counted(component, form, 0, 5)?)?;
+        let Some(cut) = state.len().checked_sub(1) else { return failed("the state is empty") };
+        let mut other = counted(component, form, 5, ROWS)?;
+        match other.merge(&mut Stream::reader(&state[..cut])?) {
+            Ok(()) => failed("it was merged"),
+            Err(error) => no_panic::<()>(Err(error)),
+        }
+    });
+}
+
+/// A metric that has counted rows `begin..end`.
+fn counted(
+    component: &ComponentRef,
+    form: Form,
+    begin: usize,
+    end: usize,
+) -> Outcome<LoadedMetric> {
+    let mut metric = LoadedMetric::create(component, &defaults(component)?)?;
+    count(&mut metric, form, begin, end)?;
+    Ok(metric)
+}
+
+/// What a metric has counted. Skips where parts cannot be added.
+fn saved(metric: &mut LoadedMetric) -> Outcome<Vec<u8>> {
+    let mut stream = Stream::writer()?;
+    match metric.save(&mut stream) {
+        Ok(()) => Ok(stream.bytes()?.as_slice().to_vec()),
+        Err(error) if error.code() == ET_ERR_UNIMPLEMENTED => {
+            skipped("parts of it cannot be added")
+        }
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+fn same_figures(whole: &Json<String, Value>, parts: &Json<String, Value>, what: &str) -> Outcome {
+    for (name, value) in whole {
+        if !parts.get(name).is_some_and(|other| is_close(value, other)) {
+            return failed(format!("{name}: {value} in one batch, {:?} {what}", parts.get(name)));
+        }
+    }
+    Ok(())
 }
 
 fn is_figure(value: &Value) -> bool {
@@ -96,12 +135,16 @@ fn figures(component: &ComponentRef, form: Form, sizes: &[usize]) -> Outcome<Jso
     let mut metric = LoadedMetric::create(component, &defaults(component)?)?;
     let mut begin = 0;
     for size in sizes {
-        let end = begin + size;
-        let logits: Vec<f64> = (begin * form.width..end * form.width).map(number).collect();
-        let mut outputs = Map::new()?;
-        outputs.put("logits", &tensor(&logits, &[*size, form.width], DType::F32)?)?;
-        metric.update(&outputs, &form.batch(begin, end, DType::F32)?)?;
-        begin = end;
+        count(&mut metric, form, begin, begin + size)?;
+        begin += size;
     }
     Ok(metric.compute()?)
+}
+
+/// Counts rows `begin..end` in one batch.
+fn count(metric: &mut LoadedMetric, form: Form, begin: usize, end: usize) -> Outcome {
+    let logits: Vec<f64> = (begin * form.width..end * form.width).map(number).collect();
+    let mut outputs = Map::new()?;
+    outputs.put("logits", &tensor(&logits, &[end - begin, form.width], DType::F32)?)?;
+    Ok(metric.update(&outputs, &form.batch(begin, end, DType::F32)?)?)
 }

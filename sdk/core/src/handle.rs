@@ -210,6 +210,25 @@ pub unsafe fn retain<T: Handle>(ptr: *const T::Abi) -> *mut T::Abi {
     }
 }
 
+/// Keeps the object of a handle alive beside the references that callers own, for an owner who lends it: a borrower who
+/// gives it back by mistake leaves a handle that is refused, and no memory that is used again.
+///
+/// # Safety
+/// `ptr` is a live handle; [`let_go`] is called once, and the handle is not used afterwards.
+pub unsafe fn keep<T: Handle>(ptr: *mut T::Abi) {
+    // SAFETY: the caller's handle is alive.
+    unsafe { block::retain(ptr.cast::<Tagged<T>>()) }
+}
+
+/// Ends what [`keep`] began.
+///
+/// # Safety
+/// As for [`keep`].
+pub unsafe fn let_go<T: Handle>(ptr: *mut T::Abi) {
+    // SAFETY: the reference is that of `keep`.
+    unsafe { T::release_block(ptr.cast::<Tagged<T>>()) }
+}
+
 /// Gives one reference back. NULL does nothing; a bad handle is logged and left alone; a panic while the object goes
 /// is logged.
 ///

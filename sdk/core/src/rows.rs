@@ -131,7 +131,7 @@ impl Handle for Rows {
     const NAME: &'static str = "list of rows";
 }
 
-/// One reference to a row.
+/// One reference to a row, kept so that an app which releases what it was lent harms itself alone.
 #[derive(Debug)]
 struct Owned(*mut et_row);
 
@@ -142,8 +142,11 @@ unsafe impl Sync for Owned {}
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // SAFETY: the reference is this one's, and it is given up once.
-        unsafe { handle::release::<Row>(self.0) }
+        // SAFETY: the reference is this one's, and it is given up once; `Rows::add` kept it.
+        unsafe {
+            handle::release::<Row>(self.0);
+            handle::let_go::<Row>(self.0);
+        }
     }
 }
 
@@ -156,6 +159,8 @@ impl Rows {
     /// Adds an empty row; the handle is the list's.
     pub fn add(&self) -> *mut et_row {
         let row = handle::into_raw(Row::new());
+        // SAFETY: the handle is new; `Owned` lets go of it.
+        unsafe { handle::keep::<Row>(row) };
         lock(&self.0).push(Owned(row));
         row
     }
@@ -170,12 +175,16 @@ impl Rows {
         self.len() == 0
     }
 
-    /// An owned reference to a row. Errors: `NOT_FOUND`.
+    /// An owned reference to a row. Errors: `NOT_FOUND`; `BAD_HANDLE` for one that a borrower has released.
     pub fn get(&self, index: usize) -> Result<*mut et_row> {
         let rows = lock(&self.0);
         match rows.get(index) {
-            // SAFETY: the list holds a reference, so the row is alive.
-            Some(row) => Ok(unsafe { handle::retain::<Row>(row.0) }),
+            // SAFETY: the list has kept the row, so its memory is readable.
+            Some(row) => unsafe {
+                handle::borrow::<Row>(row.0)
+                    .map_err(|error| error.context(format!("row {index} of the list")))?;
+                Ok(handle::retain::<Row>(row.0))
+            },
             None => fail!(ET_ERR_NOT_FOUND, "there is no row {index}, the list has {}", rows.len()),
         }
     }

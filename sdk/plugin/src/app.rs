@@ -357,7 +357,7 @@ impl LoadedApp {
 
     /// Columns that records need.
     pub fn columns(&self) -> Result<Vec<Column>> {
-        Ok(serde_json::from_str(&invoke_text!(self.0, et_plugin_app.columns())?)?)
+        self.0.read("columns", &invoke_text!(self.0, et_plugin_app.columns())?)
     }
 
     /// Sees a training record before training.
@@ -377,12 +377,12 @@ impl LoadedApp {
 
     /// What a bundle must keep.
     pub fn state(&self) -> Result<Value> {
-        Ok(serde_json::from_str(&invoke_text!(self.0, et_plugin_app.state())?)?)
+        self.0.read("state", &invoke_text!(self.0, et_plugin_app.state())?)
     }
 
     /// What the host must know.
     pub fn info(&self) -> Result<AppInfo> {
-        Ok(serde_json::from_str(&invoke_text!(self.0, et_plugin_app.describe())?)?)
+        self.0.read("describe", &invoke_text!(self.0, et_plugin_app.describe())?)
     }
 
     /// Turns a record into rows of features.
@@ -445,13 +445,13 @@ impl LoadedApp {
 
     /// One part per row of the batch.
     pub fn decode(&self, batch: &Map, outputs: &Map) -> Result<Vec<Record>> {
-        Ok(serde_json::from_str(&self.decode_json(batch, outputs)?)?)
+        self.0.read("decode", &self.decode_json(batch, outputs)?)
     }
 
     /// The prediction of a record from the parts of its rows.
     pub fn finish(&self, record: &Record, parts: Vec<Record>) -> Result<Record> {
         let (record, parts) = (serde_json::to_string(record)?, serde_json::to_string(&parts)?);
         let text = invoke_text!(self.0, et_plugin_app.finish(borrow(&record), borrow(&parts)))?;
-        Ok(serde_json::from_str(&text)?)
+        self.0.read("finish", &text)
     }
 }

@@ -320,6 +320,20 @@ impl<T> Loaded<T> {
         })
     }
 
+    /// Reads the JSON that a slot answered with. Errors: it is none, or not what the slot promises.
+    pub(crate) fn read<V: DeserializeOwned>(&self, slot: &str, text: &str) -> Result<V> {
+        serde_json::from_str(text).map_err(|error| {
+            Error::new(
+                abi::ET_ERR_FAILED_PRECONDITION,
+                format!(
+                    "{}: {slot}: the answer is not the JSON that it promises: {error}: {}",
+                    self.what,
+                    easytransfer_text::excerpt(text)
+                ),
+            )
+        })
+    }
+
     pub(crate) fn missing(&self, slot: &str) -> Error {
         Error::new(abi::ET_ERR_UNIMPLEMENTED, format!("{}: the plugin has no {slot}", self.what))
     }
@@ -355,8 +369,9 @@ macro_rules! invoke_text {
         let mut out = ::std::ptr::null_mut();
         $crate::component::invoke!($loaded, $ty.$slot($($arg,)* &mut out)).and_then(|()| {
             // SAFETY: on success the out holds an owned reference.
-            let buffer = unsafe { $crate::Buffer::from_raw(out) }?;
-            Ok(buffer.as_str()?.to_owned())
+            let buffer = unsafe { $crate::Buffer::from_raw(out) };
+            let text = buffer.and_then(|buffer| Ok(buffer.as_str()?.to_owned()));
+            text.map_err(|error| error.context(stringify!($slot)).context(&$loaded.what))
         })
     }};
 }
@@ -368,7 +383,8 @@ macro_rules! invoke_tensor {
         let mut out = ::std::ptr::null_mut();
         $crate::component::invoke!($loaded, $ty.$slot($($arg,)* &mut out)).and_then(|()| {
             // SAFETY: on success the out holds an owned reference.
-            unsafe { $crate::Tensor::from_raw(out) }
+            let tensor = unsafe { $crate::Tensor::from_raw(out) };
+            tensor.map_err(|error| error.context(stringify!($slot)).context(&$loaded.what))
         })
     }};
 }

@@ -62,7 +62,7 @@ pub use data::{Buffer, Map, Row, Rows};
 pub use error::{Error, RecordFault, Result};
 pub use host::{Lent, attach, live_handles, raw_host};
 pub use layers::{Embedding, LayerNorm, Linear, LinearConfig};
-pub use loss::{LoadedLoss, Loss, LossTable, weight_of_rows};
+pub use loss::{LoadedLoss, Loss, LossTable, mean_of_rows, weight_of_labels, weight_of_rows};
 pub use metric::{Counts, LoadedMetric, Metric, MetricInfo, MetricTable};
 pub use model::{LoadedModel, Model, ModelInfo, ModelTable, Task};
 pub use net::{

@@ -4,7 +4,7 @@ use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_tensor, parse,
 };
 use crate::text::borrow;
-use crate::{Error, Map, Result, Tensor};
+use crate::{DType, Error, Map, Result, Tensor};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use std::ffi::{CStr, c_void};
@@ -21,8 +21,11 @@ pub trait Loss: Send + Sized + 'static {
     /// Makes an instance.
     fn new(options: Self::Options) -> Result<Self>;
 
-    /// The loss as a scalar tensor.
-    fn forward(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor>;
+    /// The loss as a scalar tensor. As written: the mean of [`Loss::rows`] by [`mean_of_rows`]; a loss has one of the
+    /// two at least.
+    fn forward(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        mean_of_rows(&self.rows(call, outputs, batch)?, batch)
+    }
 
     /// The loss of each row by itself, [B]; [`Loss::forward`] is their mean, weighted by "weights" where the batch
     /// has them. As written, rows have none.
@@ -41,10 +44,31 @@ pub trait Loss: Send + Sized + 'static {
     }
 }
 
+/// The mean of losses [B], weighted by a batch's "weights" where it has them.
+pub fn mean_of_rows(rows: &Tensor, batch: &Map) -> Result<Tensor> {
+    match batch.find("weights")? {
+        Some(weights) => {
+            let weights = weights.cast(rows.dtype())?;
+            rows.mul(&weights)?.sum(&[], false)?.div(&weights.sum(&[], false)?)
+        }
+        None => rows.mean(&[], false),
+    }
+}
+
+/// The sum of a batch's "weights", or the number, of the rows whose "labels" are not `ignored`.
+pub fn weight_of_labels(batch: &Map, ignored: i64) -> Result<f64> {
+    let labels = batch.get("labels")?.to_vec::<i64>()?;
+    let weights = match batch.find("weights")? {
+        Some(weights) => weights.cast(DType::F64)?.to_vec::<f64>()?,
+        None => vec![1.0; labels.len()],
+    };
+    Ok(labels.iter().zip(weights).filter(|(label, _)| **label != ignored).map(|(_, w)| w).sum())
+}
+
 /// The sum of a batch's "weights", or its number of rows.
 pub fn weight_of_rows(batch: &Map) -> Result<f64> {
     match batch.find("weights")? {
-        Some(weights) => Ok(weights.to_vec::<f32>()?.iter().map(|&weight| f64::from(weight)).sum()),
+        Some(weights) => Ok(weights.cast(DType::F64)?.to_vec::<f64>()?.iter().sum()),
         None => {
             // Rows that no host has collated know their number by their labels.
             let rows = if batch.has("record") { "record" } else { "labels" };

@@ -186,7 +186,7 @@ impl LoadedMetric {
     pub fn create(component: &ComponentRef, options: &str) -> Result<Self> {
         let loaded = create!(component, "et.metric/1", et_plugin_metric(borrow(options)));
         let info = if crate::host::slot!(loaded.table, et_plugin_metric.describe).is_some() {
-            serde_json::from_str(&invoke_text!(loaded, et_plugin_metric.describe())?)?
+            loaded.read("describe", &invoke_text!(loaded, et_plugin_metric.describe())?)?
         } else {
             MetricInfo::default()
         };
@@ -211,7 +211,7 @@ impl LoadedMetric {
 
     /// The figures so far.
     pub fn compute(&self) -> Result<Json<String, Value>> {
-        Ok(serde_json::from_str(&invoke_text!(self.loaded, et_plugin_metric.compute())?)?)
+        self.loaded.read("compute", &invoke_text!(self.loaded, et_plugin_metric.compute())?)
     }
 
     /// Writes what was counted.

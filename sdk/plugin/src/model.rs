@@ -176,7 +176,7 @@ impl LoadedModel {
     pub fn create(component: &ComponentRef, config: &str, scope: &Scope) -> Result<Self> {
         let loaded =
             create!(component, "et.model/1", et_plugin_model(borrow(config), scope.as_raw()));
-        let info = serde_json::from_str(&invoke_text!(loaded, et_plugin_model.describe())?)?;
+        let info = loaded.read("describe", &invoke_text!(loaded, et_plugin_model.describe())?)?;
         Ok(Self { loaded, info })
     }
 

@@ -94,8 +94,9 @@ static inline et_error *forward(void *instance, const et_call *call, const et_ma
 
 static void release(void *instance) { (void)instance; }
 
-static const et_plugin_loss LOSS = {LOSS_SIZE,   LOSS_NAME,    LOSS_SCHEMA,
-                                    LOSS_CREATE, LOSS_FORWARD, release};
+/* Files of C++17 include this one, so the fields have no names here. */
+static const et_plugin_loss LOSS = {LOSS_SIZE,    LOSS_NAME, LOSS_SCHEMA, LOSS_CREATE,
+                                    LOSS_FORWARD, release,   NULL,        NULL};
 
 static inline int is_loss(const char *kind) {
   const char *wanted = "et.loss/1";

@@ -104,7 +104,7 @@ impl Workshop {
     pub fn manifest(&self, text: &ManifestText, library: &str) -> PathBuf {
         let platform = easytransfer_loader::current_platform();
         let mut toml = format!(
-            "manifest_version = 1\nid = {:?}\nversion = {:?}\n\n[abi]\nmajor = 0\nminor = 1\nrequires = {:?}\n",
+            "manifest_version = 1\nid = {:?}\nversion = {:?}\n\n[abi]\nmajor = 0\nminor = 2\nrequires = {:?}\n",
             text.id, text.version, text.requires
         );
         for name in text.losses {

@@ -82,9 +82,16 @@ fn next_major_version() {
 
 #[test]
 fn far_minor_version() {
-    let error = refuse("far_minor.c", "at most abi 0.1", "abi 0.1001");
+    let error = refuse("far_minor.c", "at most abi 0.2", "abi 0.1002");
     assert!(matches!(error, LoadError::Abi(_)));
     assert!(error.facts().remedy.contains("update the host"));
+}
+
+#[test]
+fn version_whose_slots_changed() {
+    let error = refuse("older_minor.c", "abi 0.2 to 0.2", "abi 0.1");
+    assert!(matches!(error, LoadError::Abi(_)));
+    assert!(error.facts().remedy.contains("rebuild the plugin against this host's header"));
 }
 
 #[test]
@@ -224,7 +231,7 @@ fn manifest_promises_too_little() {
 #[test]
 fn unknown_interface() {
     let text = ManifestText { requires: &["et.log/1", "et.teleport/3"], ..ManifestText::default() };
-    let error = refuse_with("good.c", &text, "et.teleport/3", "abi 0.1 without it");
+    let error = refuse_with("good.c", &text, "et.teleport/3", "abi 0.2 without it");
     assert!(matches!(error, LoadError::Interface(_)));
     assert!(!error.facts().required.contains("et.log/1"));
 }

@@ -53,13 +53,27 @@ static et_error *forward(void *self, const et_call *call, const et_map *outputs,
 static void drop(void *self) { (void)self; }
 
 static const et_plugin_loss LOSS = {
-    sizeof(et_plugin_loss), "outsider-c", "{\"type\":\"object\",\"properties\":{}}", create, forward, drop};
+    .struct_size = sizeof(et_plugin_loss),
+    .name = "outsider-c",
+    .schema = "{\"type\":\"object\",\"properties\":{}}",
+    .create = create,
+    .forward = forward,
+    .release = drop,
+};
 
 static const void *component(const char *kind, size_t index) {
   return index == 0 && strcmp(kind, "et.loss/1") == 0 ? &LOSS : NULL;
 }
 
 static const et_plugin_record RECORD = {
-    ET_PLUGIN_MAGIC, ET_ABI_MAJOR, ET_ABI_MINOR, sizeof(et_plugin_record), 0, 0, "outsider-c", "0.1.0", init, NULL, component};
+    .magic = ET_PLUGIN_MAGIC,
+    .abi_major = ET_ABI_MAJOR,
+    .abi_minor = ET_ABI_MINOR,
+    .struct_size = sizeof(et_plugin_record),
+    .id = "outsider-c",
+    .version = "0.1.0",
+    .init = init,
+    .component = component,
+};
 
 ET_EXPORT const et_plugin_record *et_plugin_entry(void) { return &RECORD; }

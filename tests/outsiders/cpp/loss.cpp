@@ -1,6 +1,6 @@
 // The loss of the outsiders in C++17, against the headers alone: mean over all logits of squared difference to the
 // one-hot label, written with the same operations in the same order as its siblings in Rust and C.
-#include "easytransfer.hpp"
+#include "easytransfer_plugin.hpp"
 
 using easytransfer::Map;
 using easytransfer::Tensor;

@@ -379,12 +379,24 @@ impl Network {
         let (rows, counts) = self.rows(records)?;
         let batch = Map::from_rows(&rows.iter().collect::<Vec<_>>())?;
         let outputs = no_grad(|| self.forward(&Call::inference(0), &batch))?;
-        let mut parts = self.app.decode(&batch, &outputs)?.into_iter();
+        let mut parts = self.decode(&batch, &outputs, rows.len())?.into_iter();
         records
             .iter()
             .zip(counts)
             .map(|(r, c)| self.answer(r, parts.by_ref().take(c).collect()))
             .collect()
+    }
+
+    /// One part for each of the `rows` of a batch. Errors: the app answers with another number.
+    pub fn decode(&self, batch: &Map, outputs: &Map, rows: usize) -> Result<Vec<Record>> {
+        let parts = self.app.decode(batch, outputs)?;
+        if parts.len() == rows {
+            return Ok(parts);
+        }
+        let (name, found) = (&self.app_origin.name, parts.len());
+        Err(Error::other(format!(
+            "app {name}: decode: expected {rows} parts, one for each row of the batch, found {found}"
+        )))
     }
 
     /// The prediction of a record from the parts of its rows.

@@ -184,15 +184,7 @@ pub fn predictions_with(
     let mut parts: Vec<Option<Record>> = vec![None; rows];
     run(network, samples, tokens, |network, indices, batch, outputs| {
         each(batch, outputs)?;
-        let decoded = network.app.decode(batch, outputs)?;
-        if decoded.len() != indices.len() {
-            return Err(Error::other(format!(
-                "app {}: expected {} predictions for a batch, found {}",
-                network.app_origin.name,
-                indices.len(),
-                decoded.len()
-            )));
-        }
+        let decoded = network.decode(batch, outputs, indices.len())?;
         for (&index, part) in indices.iter().zip(decoded) {
             parts[index as usize] = Some(part);
         }

@@ -1,6 +1,6 @@
 // Losses against the C++ header that throw in each of their callbacks, as `at` says: a std::exception in the
 // constructor and in forward, something else in forward, and from the destructor.
-#include "easytransfer.hpp"
+#include "easytransfer_plugin.hpp"
 
 #include <stdexcept>
 

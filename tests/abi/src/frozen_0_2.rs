@@ -1,85 +1,78 @@
-//! The tables as version 0.1 released them. This file never changes; tests/layout_check.rs compares it with today's.
+//! The tables as version 0.2 has them, written by `cargo xtask freeze`; tests/layout_check.rs compares them with
+//! today's.
 
-use abi_stable::StableAbi;
 use core::ffi::{c_char, c_void};
-
 #[repr(C)]
-#[derive(StableAbi, Clone, Copy)]
-pub struct et_str {
-    pub ptr: *const c_char,
-    pub len: usize,
-}
-
-#[repr(C)]
-#[derive(StableAbi)]
-pub struct et_error {
-    _opaque: [u8; 0],
-}
-
-#[repr(C)]
-#[derive(StableAbi)]
-pub struct et_host {
+#[derive(abi_stable::StableAbi)]
+pub struct et_cuda_launch {
     pub struct_size: usize,
-    pub abi_major: u32,
-    pub abi_minor: u32,
-    pub get_interface:
-        Option<unsafe extern "C" fn(host: *const et_host, id: *const c_char) -> *const c_void>,
-    pub get_experimental:
-        Option<unsafe extern "C" fn(host: *const et_host, name: *const c_char) -> *const c_void>,
-    pub error_new: Option<unsafe extern "C" fn(code: i32, message: et_str) -> *mut et_error>,
-    pub error_code: Option<unsafe extern "C" fn(error: *const et_error) -> i32>,
-    pub error_message: Option<unsafe extern "C" fn(error: *const et_error) -> et_str>,
-    pub error_release: Option<unsafe extern "C" fn(error: *mut et_error)>,
-    pub live_handles: Option<unsafe extern "C" fn() -> i64>,
+    pub ptx: et_str,
+    pub kernel: et_str,
+    pub grid_x: u32,
+    pub grid_y: u32,
+    pub grid_z: u32,
+    pub block_x: u32,
+    pub block_y: u32,
+    pub block_z: u32,
+    pub shared_size: usize,
+    pub args: *const *const c_void,
+    pub args_len: usize,
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
-pub struct et_host_log {
+#[derive(abi_stable::StableAbi)]
+pub struct et_host_cuda {
     pub struct_size: usize,
-    pub write: Option<unsafe extern "C" fn(level: i32, target: et_str, message: et_str)>,
+    pub device: Option<unsafe extern "C" fn() -> i32>,
+    pub stream: Option<unsafe extern "C" fn(out: *mut *mut c_void) -> *mut et_error>,
+    pub launch: Option<unsafe extern "C" fn(args: *const et_cuda_launch) -> *mut et_error>,
 }
-
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_buffer {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_map {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_row {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_rows {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_stream {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_config {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_tokenizer {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_encoding {
     _opaque: [u8; 0],
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_host_data {
     pub struct_size: usize,
+
     pub buffer_new: Option<
         unsafe extern "C" fn(
             data: *const c_void,
@@ -92,6 +85,7 @@ pub struct et_host_data {
     pub buffer_data: Option<unsafe extern "C" fn(buffer: *const et_buffer) -> *const c_void>,
     pub buffer_size: Option<unsafe extern "C" fn(buffer: *const et_buffer) -> usize>,
     pub buffer_release: Option<unsafe extern "C" fn(buffer: *mut et_buffer)>,
+
     pub map_new: Option<unsafe extern "C" fn(out: *mut *mut et_map) -> *mut et_error>,
     pub map_release: Option<unsafe extern "C" fn(map: *mut et_map)>,
     pub map_len: Option<unsafe extern "C" fn(map: *const et_map) -> usize>,
@@ -112,6 +106,7 @@ pub struct et_host_data {
         ) -> *mut et_error,
     >,
     pub map_remove: Option<unsafe extern "C" fn(map: *mut et_map, name: et_str)>,
+
     pub row_new: Option<unsafe extern "C" fn(out: *mut *mut et_row) -> *mut et_error>,
     pub row_release: Option<unsafe extern "C" fn(row: *mut et_row)>,
     pub row_put_tokens: Option<
@@ -153,10 +148,23 @@ pub struct et_host_data {
             out: *mut *mut et_map,
         ) -> *mut et_error,
     >,
+
+    pub rows_new: Option<unsafe extern "C" fn(out: *mut *mut et_rows) -> *mut et_error>,
+    pub rows_release: Option<unsafe extern "C" fn(rows: *mut et_rows)>,
+    pub rows_add:
+        Option<unsafe extern "C" fn(rows: *mut et_rows, out: *mut *mut et_row) -> *mut et_error>,
+    pub rows_len: Option<unsafe extern "C" fn(rows: *const et_rows) -> usize>,
+    pub rows_get: Option<
+        unsafe extern "C" fn(
+            rows: *const et_rows,
+            index: usize,
+            out: *mut *mut et_row,
+        ) -> *mut et_error,
+    >,
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_host_stream {
     pub struct_size: usize,
     pub write: Option<
@@ -188,7 +196,7 @@ pub struct et_host_stream {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_host_config {
     pub struct_size: usize,
     pub parse:
@@ -221,7 +229,7 @@ pub struct et_host_config {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_encode_options {
     pub struct_size: usize,
     pub max_len: usize,
@@ -230,7 +238,7 @@ pub struct et_encode_options {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_host_tokenizer {
     pub struct_size: usize,
     pub load:
@@ -275,38 +283,50 @@ pub struct et_host_tokenizer {
     pub encoding_offsets: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> *const i64>,
     pub encoding_truncated: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> i32>,
     pub encoding_release: Option<unsafe extern "C" fn(encoding: *mut et_encoding)>,
+    pub encoding_words: Option<unsafe extern "C" fn(encoding: *const et_encoding) -> *const i64>,
+    pub assemble: Option<
+        unsafe extern "C" fn(
+            tokenizer: *const et_tokenizer,
+            first: *const i64,
+            first_len: usize,
+            second: *const i64,
+            second_len: usize,
+            out: *mut *mut et_encoding,
+        ) -> *mut et_error,
+    >,
+    pub added_len: Option<unsafe extern "C" fn(tokenizer: *const et_tokenizer, pair: i32) -> usize>,
 }
-
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_tensor {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_params {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_scope {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_param {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_rng {
     _opaque: [u8; 0],
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_host_tensor {
     pub struct_size: usize,
+
     pub retain: Option<unsafe extern "C" fn(tensor: *const et_tensor) -> *mut et_tensor>,
     pub release: Option<unsafe extern "C" fn(tensor: *mut et_tensor)>,
     pub dtype: Option<unsafe extern "C" fn(tensor: *const et_tensor) -> i32>,
@@ -315,6 +335,7 @@ pub struct et_host_tensor {
     pub len: Option<unsafe extern "C" fn(tensor: *const et_tensor) -> usize>,
     pub is_tracked: Option<unsafe extern "C" fn(tensor: *const et_tensor) -> i32>,
     pub is_contiguous: Option<unsafe extern "C" fn(tensor: *const et_tensor) -> i32>,
+
     pub from_data: Option<
         unsafe extern "C" fn(
             dtype: i32,
@@ -350,6 +371,7 @@ pub struct et_host_tensor {
             size: usize,
         ) -> *mut et_error,
     >,
+
     pub unary: Option<
         unsafe extern "C" fn(
             op: i32,
@@ -421,6 +443,7 @@ pub struct et_host_tensor {
             out: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
+
     pub reshape: Option<
         unsafe extern "C" fn(
             x: *const et_tensor,
@@ -500,7 +523,25 @@ pub struct et_host_tensor {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi, Clone, Copy)]
+pub struct et_segment {
+    pub struct_size: usize,
+    pub state: *mut c_void,
+    pub run: Option<
+        unsafe extern "C" fn(
+            state: *mut c_void,
+            inputs: *const *const et_tensor,
+            inputs_len: usize,
+            rng: *mut et_rng,
+            outputs: *mut *mut et_tensor,
+            outputs_len: usize,
+        ) -> *mut et_error,
+    >,
+    pub release: Option<unsafe extern "C" fn(state: *mut c_void)>,
+}
+
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_host_autograd {
     pub struct_size: usize,
     pub detach: Option<
@@ -520,17 +561,28 @@ pub struct et_host_autograd {
     pub is_recording: Option<unsafe extern "C" fn() -> i32>,
     pub apply_op: Option<
         unsafe extern "C" fn(
-            op: *const et_plugin_op,
+            op: *const crate::et_plugin_op,
             state: *mut c_void,
             inputs: *const *const et_tensor,
             inputs_len: usize,
             outputs: *mut *mut et_tensor,
         ) -> *mut et_error,
     >,
+    pub checkpoint: Option<
+        unsafe extern "C" fn(
+            segment: *const et_segment,
+            inputs: *const *const et_tensor,
+            inputs_len: usize,
+            rng: *mut et_rng,
+            outputs: *mut *mut et_tensor,
+            outputs_len: usize,
+        ) -> *mut et_error,
+    >,
+    pub set_recompute: Option<unsafe extern "C" fn(level: i32) -> *mut et_error>,
 }
 
 #[repr(C)]
-#[derive(StableAbi, Clone, Copy)]
+#[derive(abi_stable::StableAbi, Clone, Copy)]
 pub struct et_rng_state {
     pub seed: u64,
     pub stream: u64,
@@ -538,7 +590,7 @@ pub struct et_rng_state {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_host_rng {
     pub struct_size: usize,
     pub create: Option<
@@ -573,7 +625,7 @@ pub struct et_host_rng {
 }
 
 #[repr(C)]
-#[derive(StableAbi, Clone, Copy)]
+#[derive(abi_stable::StableAbi, Clone, Copy)]
 pub struct et_init {
     pub kind: i32,
     pub reserved: i32,
@@ -582,9 +634,10 @@ pub struct et_init {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_host_param {
     pub struct_size: usize,
+
     pub params_new: Option<
         unsafe extern "C" fn(seed: u64, dtype: i32, out: *mut *mut et_params) -> *mut et_error,
     >,
@@ -613,6 +666,7 @@ pub struct et_host_param {
     pub params_restore: Option<
         unsafe extern "C" fn(params: *mut et_params, snapshot: *const et_buffer) -> *mut et_error,
     >,
+
     pub scope_child: Option<
         unsafe extern "C" fn(
             scope: *const et_scope,
@@ -632,6 +686,7 @@ pub struct et_host_param {
         ) -> *mut et_error,
     >,
     pub scope_release: Option<unsafe extern "C" fn(scope: *mut et_scope)>,
+
     pub retain: Option<unsafe extern "C" fn(param: *const et_param) -> *mut et_param>,
     pub release: Option<unsafe extern "C" fn(param: *mut et_param)>,
     pub name: Option<unsafe extern "C" fn(param: *const et_param) -> et_str>,
@@ -676,10 +731,41 @@ pub struct et_host_param {
     pub merged: Option<
         unsafe extern "C" fn(param: *const et_param, out: *mut *mut et_tensor) -> *mut et_error,
     >,
+
+    pub params_retain: Option<unsafe extern "C" fn(params: *const et_params) -> *mut et_params>,
+    pub params_part: Option<
+        unsafe extern "C" fn(
+            params: *const et_params,
+            patterns: *const et_str,
+            len: usize,
+            out: *mut *mut et_params,
+        ) -> *mut et_error,
+    >,
+    pub params_lerp: Option<
+        unsafe extern "C" fn(
+            to: *mut et_params,
+            from: *const et_params,
+            factor: f64,
+        ) -> *mut et_error,
+    >,
+    pub params_add_grads: Option<
+        unsafe extern "C" fn(
+            to: *mut et_params,
+            from: *const et_params,
+            factor: f64,
+        ) -> *mut et_error,
+    >,
+    pub params_arena: Option<
+        unsafe extern "C" fn(
+            params: *mut et_params,
+            which: i32,
+            out: *mut *mut et_tensor,
+        ) -> *mut et_error,
+    >,
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_layer_norm {
     pub struct_size: usize,
     pub x: *const et_tensor,
@@ -692,7 +778,7 @@ pub struct et_layer_norm {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_attention {
     pub struct_size: usize,
     pub query: *const et_tensor,
@@ -706,10 +792,24 @@ pub struct et_attention {
     pub rng: *mut et_rng,
     pub causal: i32,
     pub reserved: i32,
+    pub window: usize,
+    pub bias: *const et_tensor,
+    pub bias_buckets: *const et_tensor,
+    pub position_keys: *const et_tensor,
+    pub position_query: *const et_tensor,
+    pub position_queries: *const et_tensor,
+    pub position_buckets: *const et_tensor,
+    pub segment_scores: *const et_tensor,
+    pub segments: *const et_tensor,
+    pub key_segments: *const et_tensor,
+    pub order: *const et_tensor,
+    pub key_order: *const et_tensor,
+    pub order_inclusive: i32,
+    pub reserved_2: i32,
 }
 
 #[repr(C)]
-#[derive(StableAbi, Clone, Copy)]
+#[derive(abi_stable::StableAbi, Clone, Copy)]
 pub struct et_optim_step {
     pub struct_size: usize,
     pub kind: i32,
@@ -721,10 +821,12 @@ pub struct et_optim_step {
     pub epsilon: f64,
     pub momentum: f64,
     pub step: u64,
+    pub begin: usize,
+    pub end: usize,
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_host_nn {
     pub struct_size: usize,
     pub linear: Option<
@@ -885,9 +987,190 @@ pub struct et_host_nn {
     pub supports:
         Option<unsafe extern "C" fn(family: *const c_char, opcode: i32, dtype: i32) -> i32>,
 }
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_group {
+    _opaque: [u8; 0],
+}
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_group_table {
+    pub struct_size: usize,
+    pub rank: Option<unsafe extern "C" fn(group: *const et_group) -> usize>,
+    pub size: Option<unsafe extern "C" fn(group: *const et_group) -> usize>,
+    pub all_reduce: Option<
+        unsafe extern "C" fn(
+            group: *mut et_group,
+            data: *const et_view,
+            reduction: i32,
+            stream: *mut c_void,
+        ) -> *mut et_error,
+    >,
+    pub reduce_scatter: Option<
+        unsafe extern "C" fn(
+            group: *mut et_group,
+            data: *const et_view,
+            part: *const et_view,
+            reduction: i32,
+            stream: *mut c_void,
+        ) -> *mut et_error,
+    >,
+    pub all_gather: Option<
+        unsafe extern "C" fn(
+            group: *mut et_group,
+            part: *const et_view,
+            data: *const et_view,
+            stream: *mut c_void,
+        ) -> *mut et_error,
+    >,
+    pub broadcast: Option<
+        unsafe extern "C" fn(
+            group: *mut et_group,
+            data: *const et_view,
+            root: usize,
+            stream: *mut c_void,
+        ) -> *mut et_error,
+    >,
+    pub barrier: Option<unsafe extern "C" fn(group: *mut et_group) -> *mut et_error>,
+    pub release: Option<unsafe extern "C" fn(group: *mut et_group)>,
+}
+
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_group_record {
+    pub magic: u64,
+    pub abi_major: u32,
+    pub abi_minor: u32,
+    pub struct_size: usize,
+    pub id: *const c_char,
+    pub version: *const c_char,
+    pub join: Option<
+        unsafe extern "C" fn(
+            host: *const et_host,
+            options: et_str,
+            table: *mut *const et_group_table,
+            out: *mut *mut et_group,
+        ) -> *mut et_error,
+    >,
+}
+#[repr(C)]
+#[derive(abi_stable::StableAbi, Clone, Copy)]
+pub struct et_str {
+    pub ptr: *const c_char,
+    pub len: usize,
+}
+
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_error {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_host {
+    pub struct_size: usize,
+    pub abi_major: u32,
+    pub abi_minor: u32,
+    pub get_interface:
+        Option<unsafe extern "C" fn(host: *const et_host, id: *const c_char) -> *const c_void>,
+    pub get_experimental:
+        Option<unsafe extern "C" fn(host: *const et_host, name: *const c_char) -> *const c_void>,
+    pub error_new: Option<unsafe extern "C" fn(code: i32, message: et_str) -> *mut et_error>,
+    pub error_code: Option<unsafe extern "C" fn(error: *const et_error) -> i32>,
+    pub error_message: Option<unsafe extern "C" fn(error: *const et_error) -> et_str>,
+    pub error_release: Option<unsafe extern "C" fn(error: *mut et_error)>,
+    pub live_handles: Option<unsafe extern "C" fn() -> i64>,
+    pub error_new_detailed:
+        Option<unsafe extern "C" fn(code: i32, message: et_str, details: et_str) -> *mut et_error>,
+    pub error_details: Option<unsafe extern "C" fn(error: *const et_error) -> et_str>,
+}
+
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_host_log {
+    pub struct_size: usize,
+    pub write: Option<unsafe extern "C" fn(level: i32, target: et_str, message: et_str)>,
+}
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_engine_record {
+    pub magic: u64,
+    pub abi_major: u32,
+    pub abi_minor: u32,
+    pub struct_size: usize,
+    pub id: *const c_char,
+    pub version: *const c_char,
+    pub host: *const et_host,
+    pub open: Option<unsafe extern "C" fn(device: i32, options: et_str) -> *mut et_error>,
+    pub provide: Option<unsafe extern "C" fn(id: *const c_char, table: *const c_void)>,
+    pub report: Option<unsafe extern "C" fn(out: *mut *mut et_buffer) -> *mut et_error>,
+}
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_context {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_net {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_host_context {
+    pub struct_size: usize,
+    pub training: Option<unsafe extern "C" fn(context: *const et_context) -> i32>,
+    pub epoch: Option<unsafe extern "C" fn(context: *const et_context) -> u64>,
+    pub source: Option<unsafe extern "C" fn(context: *const et_context) -> u64>,
+    pub record: Option<unsafe extern "C" fn(context: *const et_context) -> u64>,
+    pub records_len: Option<unsafe extern "C" fn(context: *const et_context) -> u64>,
+    pub record_at: Option<
+        unsafe extern "C" fn(
+            context: *mut et_context,
+            index: u64,
+            out: *mut *mut et_buffer,
+        ) -> *mut et_error,
+    >,
+    pub rng: Option<
+        unsafe extern "C" fn(context: *mut et_context, out: *mut *mut et_rng) -> *mut et_error,
+    >,
+}
+
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_host_net {
+    pub struct_size: usize,
+    pub run: Option<
+        unsafe extern "C" fn(
+            net: *mut et_net,
+            module: et_str,
+            call: *const et_call,
+            batch: *const et_map,
+            outputs: *mut et_map,
+        ) -> *mut et_error,
+    >,
+    pub param: Option<
+        unsafe extern "C" fn(
+            net: *mut et_net,
+            name: et_str,
+            out: *mut *mut et_tensor,
+        ) -> *mut et_error,
+    >,
+    pub generate: Option<
+        unsafe extern "C" fn(
+            net: *mut et_net,
+            module: et_str,
+            batch: *const et_map,
+            options: et_str,
+            outputs: *mut et_map,
+        ) -> *mut et_error,
+    >,
+}
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_plugin_record {
     pub magic: u64,
     pub abi_major: u32,
@@ -903,16 +1186,17 @@ pub struct et_plugin_record {
 }
 
 #[repr(C)]
-#[derive(StableAbi, Clone, Copy)]
+#[derive(abi_stable::StableAbi, Clone, Copy)]
 pub struct et_call {
     pub struct_size: usize,
     pub training: i32,
     pub want: u32,
     pub rng: *mut et_rng,
+    pub cache: *mut et_map,
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_plugin_model {
     pub struct_size: usize,
     pub name: *const c_char,
@@ -939,7 +1223,7 @@ pub struct et_plugin_model {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_plugin_loss {
     pub struct_size: usize,
     pub name: *const c_char,
@@ -956,10 +1240,26 @@ pub struct et_plugin_loss {
         ) -> *mut et_error,
     >,
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    pub rows: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            call: *const et_call,
+            outputs: *const et_map,
+            batch: *const et_map,
+            out: *mut *mut et_tensor,
+        ) -> *mut et_error,
+    >,
+    pub weight: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            batch: *const et_map,
+            out: *mut f64,
+        ) -> *mut et_error,
+    >,
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_plugin_optimizer {
     pub struct_size: usize,
     pub name: *const c_char,
@@ -986,10 +1286,20 @@ pub struct et_plugin_optimizer {
         unsafe extern "C" fn(instance: *mut c_void, stream: *mut et_stream) -> *mut et_error,
     >,
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    pub step_part: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            params: *mut et_params,
+            lr: f64,
+            step: u64,
+            begin: usize,
+            end: usize,
+        ) -> *mut et_error,
+    >,
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_plugin_strategy {
     pub struct_size: usize,
     pub name: *const c_char,
@@ -1044,10 +1354,13 @@ pub struct et_plugin_strategy {
         unsafe extern "C" fn(instance: *mut c_void, stream: *mut et_stream) -> *mut et_error,
     >,
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    pub columns: Option<
+        unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
+    >,
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_plugin_app {
     pub struct_size: usize,
     pub name: *const c_char,
@@ -1074,9 +1387,10 @@ pub struct et_plugin_app {
     pub features: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
+            context: *mut et_context,
             tokenizer: *const et_tokenizer,
             record: et_str,
-            row: *mut et_row,
+            rows: *mut et_rows,
         ) -> *mut et_error,
     >,
     pub build: Option<
@@ -1090,6 +1404,7 @@ pub struct et_plugin_app {
         unsafe extern "C" fn(
             instance: *mut c_void,
             call: *const et_call,
+            net: *mut et_net,
             batch: *const et_map,
             outputs: *mut et_map,
         ) -> *mut et_error,
@@ -1103,10 +1418,18 @@ pub struct et_plugin_app {
         ) -> *mut et_error,
     >,
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    pub finish: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            record: et_str,
+            parts: et_str,
+            out: *mut *mut et_buffer,
+        ) -> *mut et_error,
+    >,
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_plugin_metric {
     pub struct_size: usize,
     pub name: *const c_char,
@@ -1124,10 +1447,26 @@ pub struct et_plugin_metric {
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
     pub release: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    pub describe: Option<
+        unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
+    >,
+    pub answers: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            answers: et_str,
+            records: et_str,
+        ) -> *mut et_error,
+    >,
+    pub state_save: Option<
+        unsafe extern "C" fn(instance: *mut c_void, stream: *mut et_stream) -> *mut et_error,
+    >,
+    pub state_merge: Option<
+        unsafe extern "C" fn(instance: *mut c_void, stream: *mut et_stream) -> *mut et_error,
+    >,
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_view {
     pub struct_size: usize,
     pub data: *mut c_void,
@@ -1141,7 +1480,7 @@ pub struct et_view {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_op_call {
     pub struct_size: usize,
     pub state: *mut c_void,
@@ -1153,7 +1492,7 @@ pub struct et_op_call {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_plugin_op {
     pub struct_size: usize,
     pub name: *const c_char,
@@ -1183,18 +1522,38 @@ pub struct et_plugin_op {
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_host_registry {
+    pub struct_size: usize,
+    pub op:
+        Option<unsafe extern "C" fn(name: et_str, out: *mut *const et_plugin_op) -> *mut et_error>,
+}
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_host_profile {
+    pub struct_size: usize,
+    pub is_on: Option<unsafe extern "C" fn() -> i32>,
+    pub start: Option<unsafe extern "C" fn(capacity: usize)>,
+    pub stop: Option<unsafe extern "C" fn()>,
+    pub begin: Option<unsafe extern "C" fn(category: et_str, name: et_str) -> u64>,
+    pub note: Option<unsafe extern "C" fn(span: u64, key: et_str, value: f64)>,
+    pub end: Option<unsafe extern "C" fn(span: u64)>,
+    pub trace: Option<unsafe extern "C" fn(out: *mut *mut et_buffer) -> *mut et_error>,
+    pub summary: Option<unsafe extern "C" fn(out: *mut *mut et_buffer) -> *mut et_error>,
+}
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_session {
     _opaque: [u8; 0],
 }
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_session_optimizer {
     _opaque: [u8; 0],
 }
 
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(abi_stable::StableAbi)]
 pub struct et_host_session {
     pub struct_size: usize,
     pub params: Option<
@@ -1251,7 +1610,12 @@ pub struct et_host_session {
         ) -> *mut et_error,
     >,
     pub open_source: Option<
-        unsafe extern "C" fn(session: *mut et_session, name: et_str, path: et_str) -> *mut et_error,
+        unsafe extern "C" fn(
+            session: *mut et_session,
+            name: et_str,
+            path: et_str,
+            options: et_str,
+        ) -> *mut et_error,
     >,
     pub optimizer: Option<
         unsafe extern "C" fn(
@@ -1272,7 +1636,9 @@ pub struct et_host_session {
     pub evaluate: Option<
         unsafe extern "C" fn(
             session: *mut et_session,
-            split: et_str,
+            model: et_str,
+            source: et_str,
+            rows: u64,
             out: *mut *mut et_buffer,
         ) -> *mut et_error,
     >,
@@ -1282,4 +1648,144 @@ pub struct et_host_session {
     pub step: Option<unsafe extern "C" fn(session: *const et_session) -> u64>,
     pub total_steps: Option<unsafe extern "C" fn(session: *const et_session) -> u64>,
     pub is_cancelled: Option<unsafe extern "C" fn(session: *const et_session) -> i32>,
+
+    pub module: Option<
+        unsafe extern "C" fn(
+            session: *mut et_session,
+            name: et_str,
+            model: et_str,
+            config: et_str,
+            flags: u32,
+            out: *mut *mut et_scope,
+        ) -> *mut et_error,
+    >,
+    pub keep:
+        Option<unsafe extern "C" fn(session: *mut et_session, module: et_str) -> *mut et_error>,
+    pub sources: Option<
+        unsafe extern "C" fn(session: *mut et_session, out: *mut *mut et_buffer) -> *mut et_error,
+    >,
+    pub draw_batch: Option<
+        unsafe extern "C" fn(
+            session: *mut et_session,
+            sources: *const et_str,
+            weights: *const f64,
+            len: usize,
+            out: *mut *mut et_map,
+        ) -> *mut et_error,
+    >,
+    pub records: Option<
+        unsafe extern "C" fn(
+            session: *mut et_session,
+            source: et_str,
+            numbers: *const u64,
+            len: usize,
+            out: *mut *mut et_map,
+        ) -> *mut et_error,
+    >,
+    pub record: Option<
+        unsafe extern "C" fn(
+            session: *mut et_session,
+            source: et_str,
+            number: u64,
+            out: *mut *mut et_buffer,
+        ) -> *mut et_error,
+    >,
+    pub loss_rows: Option<
+        unsafe extern "C" fn(
+            session: *mut et_session,
+            outputs: *const et_map,
+            batch: *const et_map,
+            out: *mut *mut et_tensor,
+        ) -> *mut et_error,
+    >,
+    pub set_total_steps:
+        Option<unsafe extern "C" fn(session: *mut et_session, steps: u64) -> *mut et_error>,
+    pub lr: Option<unsafe extern "C" fn(session: *mut et_session) -> f64>,
+    pub step_once:
+        Option<unsafe extern "C" fn(session: *mut et_session, source: et_str) -> *mut et_error>,
+    pub backward: Option<
+        unsafe extern "C" fn(session: *mut et_session, loss: *const et_tensor) -> *mut et_error,
+    >,
+    pub commit: Option<
+        unsafe extern "C" fn(
+            session: *mut et_session,
+            figures: et_str,
+            saver: *const et_saver,
+            out: *mut i32,
+        ) -> *mut et_error,
+    >,
 }
+
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_saver {
+    pub struct_size: usize,
+    pub context: *mut c_void,
+    pub save:
+        Option<unsafe extern "C" fn(context: *mut c_void, stream: *mut et_stream) -> *mut et_error>,
+}
+#[repr(C)]
+#[derive(abi_stable::StableAbi)]
+pub struct et_host_step {
+    pub struct_size: usize,
+    pub defers: Option<unsafe extern "C" fn() -> i32>,
+    pub prefetch: Option<unsafe extern "C" fn(batch: *const et_map) -> *mut et_error>,
+    pub clip_grads: Option<
+        unsafe extern "C" fn(
+            params: *mut et_params,
+            limit: f64,
+            out: *mut *mut et_tensor,
+        ) -> *mut et_error,
+    >,
+}
+
+/// Hands the names of all tables to another macro.
+macro_rules! tables {
+    ($with:ident) => {
+        $with!(
+            et_cuda_launch,
+            et_host_cuda,
+            et_host_data,
+            et_host_stream,
+            et_host_config,
+            et_encode_options,
+            et_host_tokenizer,
+            et_host_tensor,
+            et_segment,
+            et_host_autograd,
+            et_rng_state,
+            et_host_rng,
+            et_init,
+            et_host_param,
+            et_layer_norm,
+            et_attention,
+            et_optim_step,
+            et_host_nn,
+            et_group_table,
+            et_group_record,
+            et_str,
+            et_host,
+            et_host_log,
+            et_engine_record,
+            et_host_context,
+            et_host_net,
+            et_plugin_record,
+            et_call,
+            et_plugin_model,
+            et_plugin_loss,
+            et_plugin_optimizer,
+            et_plugin_strategy,
+            et_plugin_app,
+            et_plugin_metric,
+            et_view,
+            et_op_call,
+            et_plugin_op,
+            et_host_registry,
+            et_host_profile,
+            et_host_session,
+            et_saver,
+            et_host_step
+        )
+    };
+}
+pub(crate) use tables;
