@@ -1,7 +1,7 @@
 """Writes apps/: what reference implementations compute for the apps, on tiny random models.
 
     python make_apps.py match masked-lm     # with requirements.txt
-    python make_apps.py comprehend          # with requirements-pipeline.txt: transformers 5 has no question answering pipeline
+    python make_apps.py comprehend squad-metric   # with requirements-pipeline.txt: transformers 5 has no question answering pipeline
 """
 
 import json
@@ -73,6 +73,28 @@ def comprehend():
                 spans = [[f["start"], f["end"], f["score"]] for f in found]
                 golden.append({"file": name, "id": key, "no_answer": none, "spans": spans})
     (out / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")
+
+
+def squad_metric():
+    """Exact match and F1 as transformers computes them after the official scorer, over answers right, near and wrong."""
+    from transformers.data.metrics import squad_metrics
+
+    with open(SHARED / "data/squad-v1.1/dev-v1.1.json", encoding="utf-8") as file:
+        paragraphs = [p for article in json.load(file)["data"] for p in article["paragraphs"]]
+    golden = []
+    for index, paragraph in enumerate(paragraphs[:: len(paragraphs) // 60]):
+        question = paragraph["qas"][index % len(paragraph["qas"])]
+        texts = [answer["text"] for answer in question["answers"]]
+        words = texts[0].split()
+        start = question["answers"][0]["answer_start"]
+        said = [texts[-1], "The " + texts[0].upper() + "!", " ".join(words[: len(words) // 2 + 1]),
+                paragraph["context"][max(0, start - 25): start + len(texts[0])], ""][index % 5]
+        golden.append({
+            "id": question["id"], "answer": said,
+            "exact": max(squad_metrics.compute_exact(text, said) for text in texts),
+            "f1": max(squad_metrics.compute_f1(text, said) for text in texts),
+        })
+    (OUT / "squad-metric.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")
 
 
 def tiny(directory, model):
@@ -151,4 +173,4 @@ def masked_lm():
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        {"comprehend": comprehend, "match": match, "masked-lm": masked_lm}[name]()
+        {"comprehend": comprehend, "squad-metric": squad_metric, "match": match, "masked-lm": masked_lm}[name]()

@@ -111,7 +111,7 @@ impl App for Match {
             column(
                 "text_pair",
                 &["text_pair", "passage", "answer", "sentence2", "text2", "positive"],
-                false,
+                true,
             ),
         ]
     }

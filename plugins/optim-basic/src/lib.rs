@@ -4,6 +4,7 @@
 use easytransfer_plugin::{Map, Optimizer, Params, Result, Stream, abi, nn, out_of_range};
 use serde::Deserialize;
 use std::ffi::CStr;
+use std::ops::Range;
 
 /// Numbers shared by all kinds; each kind reads those that its schema lists.
 #[derive(Clone, Copy, Deserialize)]
@@ -69,7 +70,8 @@ impl Fused {
         Ok(Self { kind, options, state: nn::optim_state(params, kind)? })
     }
 
-    fn step(&mut self, params: &mut Params, lr: f64, step: u64) -> Result<()> {
+    /// Changes the elements of `part` of the arena; an end of 0 is the end of the arena.
+    fn step(&mut self, params: &mut Params, lr: f64, step: u64, part: Range<usize>) -> Result<()> {
         let adafactor = self.kind == abi::ET_OPTIM_ADAFACTOR;
         let o = self.options;
         nn::optim_step(
@@ -86,8 +88,8 @@ impl Fused {
                 epsilon: o.epsilon,
                 momentum: if adafactor { o.clip_threshold } else { o.momentum },
                 step,
-                begin: 0,
-                end: 0,
+                begin: part.start,
+                end: part.end,
             },
         )
     }
@@ -101,6 +103,7 @@ macro_rules! optimizers {
         impl Optimizer for $name {
             const NAME: &'static CStr = $text;
             const SCHEMA: &'static CStr = $schema;
+            const PARTS: bool = true;
             type Options = Options;
 
             fn new(options: Options, params: &Params) -> Result<Self> {
@@ -108,7 +111,20 @@ macro_rules! optimizers {
             }
 
             fn step(&mut self, params: &mut Params, lr: f64, step: u64) -> Result<()> {
-                self.0.step(params, lr, step)
+                self.0.step(params, lr, step, 0..0)
+            }
+
+            fn step_part(
+                &mut self,
+                params: &mut Params,
+                lr: f64,
+                step: u64,
+                part: Range<usize>,
+            ) -> Result<()> {
+                if part.start == part.end {
+                    return Ok(());
+                }
+                self.0.step(params, lr, step, part)
             }
 
             fn save(&self, stream: &mut Stream) -> Result<()> {

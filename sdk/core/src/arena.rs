@@ -66,6 +66,13 @@ impl Touched {
     }
 }
 
+/// Which of an arena's parameters are meant: all of them, or those of a part, by their numbers.
+pub type Members<'a> = Option<&'a [bool]>;
+
+fn is_meant(members: Members<'_>, index: usize) -> bool {
+    members.is_none_or(|members| members[index])
+}
+
 /// Rows of a gradient whose squares one task adds.
 const ROWS_PER_SUM: usize = 32;
 
@@ -177,10 +184,13 @@ impl Arena {
         self.has_grad[index].store(false, Ordering::Release);
     }
 
-    /// Forgets all gradients; their memory is overwritten by the first contribution of the next pass.
-    pub fn forget_all(&self) {
-        (0..self.spans.len()).for_each(|index| self.forget(index));
-        self.pending_scale.store(1f64.to_bits(), Ordering::Release);
+    /// Forgets gradients; their memory is overwritten by the first contribution of the next pass.
+    pub fn forget_all(&self, members: Members<'_>) {
+        let meant = (0..self.spans.len()).filter(|&index| is_meant(members, index));
+        meant.for_each(|index| self.forget(index));
+        if members.is_none() {
+            self.pending_scale.store(1f64.to_bits(), Ordering::Release);
+        }
     }
 
     /// Calls `f(slice, first)` with the gradient of parameter `index`; it counts as present afterwards. `F` must be
@@ -222,10 +232,15 @@ impl Arena {
         f(&view, first)
     }
 
-    /// Starts and lengths of the parameters that have gradients.
-    fn present(&self) -> Vec<(usize, usize)> {
-        let present = self.spans.iter().enumerate().filter(|(index, _)| self.has_grad(*index));
-        present.map(|(_, span)| (span.start, span.len)).collect()
+    /// Numbers of the parameters that have gradients.
+    fn present<'a>(&'a self, members: Members<'a>) -> impl Iterator<Item = usize> + 'a {
+        (0..self.spans.len()).filter(move |&index| self.has_grad(index) && is_meant(members, index))
+    }
+
+    /// Their starts and lengths.
+    fn present_ranges(&self, members: Members<'_>) -> Vec<(usize, usize)> {
+        let span = |index: usize| (self.spans[index].start, self.spans[index].len);
+        self.present(members).map(span).collect()
     }
 
     /// Calls `f(slice)` to add to `rows` (ascending, each once) of `width` elements of the gradient of parameter
@@ -269,9 +284,9 @@ impl Arena {
         f64::from_bits(self.pending_scale.load(Ordering::Acquire))
     }
 
-    /// The rows that mean anything, for every parameter whose gradient is of rows.
-    pub fn touched(&self) -> Vec<Option<Touched>> {
-        self.touched.iter().map(|touched| lock(touched).clone()).collect()
+    /// The rows that mean anything, if the gradient of parameter `index` is of rows.
+    pub fn touched(&self, index: usize) -> Option<Touched> {
+        lock(&self.touched[index]).clone()
     }
 
     /// The memory of all gradients, for readers that mind [`Arena::pending_scale`] and [`Arena::touched`].
@@ -282,10 +297,37 @@ impl Arena {
     /// The memory of all gradients, with nothing left to be minded but `has_grad`.
     pub fn settled_grads(&self) -> Result<&Raw> {
         self.apply_scale()?;
-        for index in 0..self.spans.len() {
-            if self.has_grad(index) && lock(&self.touched[index]).is_some() {
+        self.settle_rows()?;
+        Ok(&self.grads)
+    }
+
+    /// Makes gradients of rows whole.
+    pub fn settle_rows(&self) -> Result<()> {
+        for index in self.present(None) {
+            if lock(&self.touched[index]).is_some() {
                 with_real!(self.dtype(), F => self.write_grad::<F, _>(index, |_, _| ())?);
             }
+        }
+        Ok(())
+    }
+
+    /// The memory of all gradients for somebody who writes to it: settled, and zero where no pass has been. Those of
+    /// parameters that `counts` count as present from now on.
+    pub fn open_grads(&self, counts: impl Fn(usize) -> bool) -> Result<&Raw> {
+        self.settled_grads()?;
+        for index in (0..self.spans.len()).filter(|&index| !self.has_grad(index)) {
+            match self.device() {
+                Some(_) if self.spans[index].len == 0 => {}
+                Some(device) => {
+                    let view = self.view(&self.grads, index, &[self.spans[index].len])?;
+                    device.store(&view.zeros_like()?, false, &view)?;
+                }
+                None => with_real!(self.dtype(), F => {
+                    self.with_slot::<F, _>(index, |slot| slot.fill(0.0))?;
+                }),
+            }
+            lock(&self.touched[index]).take();
+            self.has_grad[index].store(counts(index), Ordering::Release);
         }
         Ok(&self.grads)
     }
@@ -293,26 +335,30 @@ impl Arena {
     /// Multiplies the memory by the pending factor.
     fn apply_scale(&self) -> Result<()> {
         let factor = f64::from_bits(self.pending_scale.swap(1f64.to_bits(), Ordering::AcqRel));
+        self.multiply(factor, None)
+    }
+
+    /// Multiplies the memory of present gradients.
+    fn multiply(&self, factor: f64, members: Members<'_>) -> Result<()> {
         if factor == 1.0 {
             return Ok(());
         }
         if let Some(device) = self.device()
-            && device.scale(&self.grads, factor, &self.present())?
+            && device.scale(&self.grads, factor, &self.present_ranges(members))?
         {
             return Ok(());
         }
         with_real!(self.dtype(), F => storage::with_mut::<F, _>(&self.grads, |grads| {
-            for (index, span) in self.spans.iter().enumerate() {
-                if self.has_grad(index) {
-                    let slot = &mut grads[span.start..span.start + span.len];
-                    match &*lock(&self.touched[index]) {
-                        // The other rows are cleared before anybody reads them.
-                        Some(Touched { width, rows }) => rows.iter().for_each(|&row| {
-                            let row = row as usize * width;
-                            scale(factor as F, &mut slot[row..row + width]);
-                        }),
-                        None => scale(factor as F, slot),
-                    }
+            for index in self.present(members) {
+                let span = self.spans[index];
+                let slot = &mut grads[span.start..span.start + span.len];
+                match &*lock(&self.touched[index]) {
+                    // The other rows are cleared before anybody reads them.
+                    Some(Touched { width, rows }) => rows.iter().for_each(|&row| {
+                        let row = row as usize * width;
+                        scale(factor as F, &mut slot[row..row + width]);
+                    }),
+                    None => scale(factor as F, slot),
                 }
             }
         }))
@@ -341,18 +387,18 @@ impl Arena {
         Ok(())
     }
 
-    /// Sum of the squares of all present gradients, in the order of the arena.
-    pub fn grad_square_sum(&self) -> Result<f64> {
+    /// Sum of the squares of present gradients, in the order of the arena.
+    pub fn grad_square_sum(&self, members: Members<'_>) -> Result<f64> {
         let factor = self.pending_scale();
         if let Some(device) = self.device()
-            && let Some(sum) = device.square_sum(&self.grads, &self.present())?
+            && let Some(sum) = device.square_sum(&self.grads, &self.present_ranges(members))?
         {
             return Ok(sum * factor * factor);
         }
         with_real!(self.dtype(), F => {
             let grads = storage::read::<F>(&self.grads)?;
-            let present = self.spans.iter().enumerate().filter(|(index, _)| self.has_grad(*index));
-            let each = present.map(|(index, span)| {
+            let each = self.present(members).map(|index| {
+                let span = self.spans[index];
                 let slot = &grads[span.start..span.start + span.len];
                 match &*lock(&self.touched[index]) {
                     Some(Touched { width, rows }) => {
@@ -372,116 +418,33 @@ impl Arena {
         })
     }
 
-    /// Clips the norm of all present gradients to `limit` and gives the norm before that, a scalar F64. On a device
+    /// Clips the norm of present gradients to `limit` and gives the norm before that, a scalar F64. On a device
     /// neither is waited for.
-    pub fn clip(&self, limit: f64) -> Result<Raw> {
-        if let Some(device) = self.device()
-            && let Some(norm) =
-                device.clip(&self.grads, self.pending_scale(), limit, &self.present())?
-        {
-            return Ok(norm);
+    pub fn clip(&self, limit: f64, members: Members<'_>) -> Result<Raw> {
+        if let Some(device) = self.device() {
+            let parts = self.present_ranges(members);
+            if let Some(norm) = device.clip(&self.grads, self.pending_scale(), limit, &parts)? {
+                return Ok(norm);
+            }
         }
-        let norm = self.grad_square_sum()?.sqrt();
+        let norm = self.grad_square_sum(members)?.sqrt();
         if norm > limit {
             // The small constant is torch.nn.utils.clip_grad_norm_'s.
-            self.scale_grads(limit / (norm + 1e-6));
+            self.scale_grads(limit / (norm + 1e-6), members)?;
         }
         tensor_from_vec(vec![norm], ())
     }
 
-    /// Multiplies all present gradients; the next reader does the work.
-    pub fn scale_grads(&self, factor: f64) {
+    /// Multiplies present gradients: at once those of a part, and all of them when they are next read.
+    pub fn scale_grads(&self, factor: f64, members: Members<'_>) -> Result<()> {
+        if members.is_some() {
+            return self.multiply(factor, members);
+        }
         let scaled = self.pending_scale() * factor;
         self.pending_scale.store(scaled.to_bits(), Ordering::Release);
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_begin_at_aligned_places() {
-        let (spans, len) = lay_out([3usize, 0, 16, 17].into_iter());
-        assert_eq!(spans.iter().map(|s| s.start).collect::<Vec<_>>(), [0, 16, 16, 32]);
-        assert_eq!(len, 64);
-    }
-
-    #[test]
-    fn first_contribution_overwrites_and_later_ones_add() {
-        let (spans, len) = lay_out([2usize, 2].into_iter());
-        let arena = Arena::new(vec![0f32; len], spans).unwrap();
-        let grad = |a: f32| tensor_from_vec(vec![a, 2.0 * a], 2).unwrap();
-        arena.accumulate(0, &grad(1.0)).unwrap();
-        arena.accumulate(0, &grad(2.0)).unwrap();
-        assert_eq!(arena.grad_square_sum().unwrap(), 9.0 + 36.0);
-        assert!(arena.has_grad(0) && !arena.has_grad(1));
-        arena.scale_grads(2.0);
-        assert_eq!(arena.grad_square_sum().unwrap(), 4.0 * 45.0);
-        arena.forget_all();
-        assert_eq!(arena.grad_square_sum().unwrap(), 0.0);
-        arena.accumulate(0, &grad(1.0)).unwrap();
-        assert_eq!(arena.grad_square_sum().unwrap(), 5.0);
-        assert!(arena.accumulate(1, &tensor_from_vec(vec![1f64, 2.0], 2).unwrap()).is_err());
-        assert!(!arena.has_grad(1));
-    }
-
-    /// Writes rows as an embedding does.
-    fn add_rows(arena: &Arena, rows: &[u32], value: f32) {
-        arena
-            .add_to_rows::<f32, _>(0, 2, rows, |slot| {
-                for &row in rows {
-                    slot[row as usize * 2..][..2].iter_mut().for_each(|x| *x += value);
-                }
-            })
-            .unwrap();
-    }
-
-    /// An arena of one table [4, 2] whose gradients' memory holds garbage.
-    fn table() -> Arena {
-        let (spans, len) = lay_out([8usize].into_iter());
-        let arena = Arena::new(vec![0f32; len], spans).unwrap();
-        arena.accumulate(0, &tensor_from_vec(vec![7f32; 8], 8).unwrap()).unwrap();
-        arena.forget_all();
-        arena
-    }
-
-    fn settled(arena: &Arena) -> Vec<f32> {
-        storage::with_f32(arena.settled_grads().unwrap(), |grads| grads[..8].to_vec()).unwrap()
-    }
-
-    #[test]
-    fn rows_that_nobody_touched_are_zero_for_every_reader() {
-        let arena = table();
-        add_rows(&arena, &[1], 1.0);
-        add_rows(&arena, &[0, 1, 3], 2.0);
-        assert_eq!(arena.touched()[0].as_ref().unwrap().rows, [0, 1, 3]);
-        assert_eq!(arena.grad_square_sum().unwrap(), 4. + 4. + 9. + 9. + 4. + 4.);
-        arena.scale_grads(0.5);
-        assert_eq!(arena.grad_square_sum().unwrap(), 34.0 / 4.0);
-        assert_eq!(settled(&arena), [1., 1., 1.5, 1.5, 0., 0., 1., 1.]);
-        assert_eq!((arena.touched()[0].clone(), arena.pending_scale()), (None, 1.0));
-    }
-
-    #[test]
-    fn whole_gradients_and_rows_add_up_in_either_order() {
-        let whole = tensor_from_vec(vec![1f32; 8], 8).unwrap();
-        let arena = table();
-        add_rows(&arena, &[2], 1.0);
-        arena.scale_grads(2.0);
-        arena.accumulate(0, &whole).unwrap();
-        assert_eq!(settled(&arena), [1., 1., 1., 1., 3., 3., 1., 1.]);
-        let arena = table();
-        arena.accumulate(0, &whole).unwrap();
-        add_rows(&arena, &[2], 1.0);
-        assert_eq!(settled(&arena), [1., 1., 1., 1., 2., 2., 1., 1.]);
-    }
-
-    #[test]
-    fn rows_of_another_width_make_the_gradient_whole() {
-        let arena = table();
-        add_rows(&arena, &[3], 1.0);
-        arena.add_to_rows::<f32, _>(0, 4, &[0], |slot| slot[0] += 5.0).unwrap();
-        assert_eq!(settled(&arena), [5., 0., 0., 0., 0., 0., 1., 1.]);
-    }
-}
+mod tests;

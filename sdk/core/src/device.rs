@@ -86,11 +86,11 @@ pub struct Step<'a> {
     pub options: &'a et_optim_step,
     /// Factor on the gradients.
     pub grad_scale: f64,
-    /// The parameters.
+    /// The parameters, or what is to be changed of them.
     pub segments: &'a [Segment],
-    /// All values, which the step changes.
+    /// All values that the segments lie in, which the step changes.
     pub values: &'a Raw,
-    /// All gradients.
+    /// As many gradients.
     pub grads: &'a Raw,
     /// The optimizer's states, which the step changes.
     pub states: &'a [Raw],
@@ -316,14 +316,14 @@ pub trait Device: Send + Sync {
         Ok(None)
     }
 
-    /// y (+)= x, contiguous, of one type and shape; y is on the device, in an arena.
+    /// y (+)= x, contiguous, of one type and shape; y is on the device, in an arena or like one.
     fn store(&self, x: &Raw, add: bool, y: &Raw) -> Result<()> {
         let host = |x: &Raw| if self.holds(x) { self.download(x) } else { Ok(x.clone()) };
         let x = host(x)?;
         self.overwrite(y, &if add { (x + self.download(y)?)? } else { x })
     }
 
-    /// Multiplies parts of an arena's gradients. False without a kernel.
+    /// Multiplies parts of an arena's gradients, or of a tensor like them. False without a kernel.
     fn scale(&self, _grads: &Raw, _factor: f64, _parts: Ranges<'_>) -> Result<bool> {
         Ok(false)
     }

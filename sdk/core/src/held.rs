@@ -1,6 +1,10 @@
 //! Bytes of a device's memory that belong to parameters, for a device to say who holds its memory.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::sync::lock;
 
 static VALUES: AtomicUsize = AtomicUsize::new(0);
 static STATES: AtomicUsize = AtomicUsize::new(0);
@@ -30,18 +34,19 @@ pub fn bytes() -> Bytes {
 pub(crate) struct Share {
     /// Bytes of the values, and as many of the gradients.
     bytes: usize,
-    states: AtomicUsize,
+    /// Bytes of each optimizer's state, by the element where it begins.
+    states: Mutex<HashMap<usize, usize>>,
 }
 
 impl Share {
     pub fn new(bytes: usize) -> Self {
         VALUES.fetch_add(bytes, Ordering::Relaxed);
-        Self { bytes, states: AtomicUsize::new(0) }
+        Self { bytes, states: Mutex::default() }
     }
 
-    /// Says how many bytes the optimizer keeps for this arena.
-    pub fn states(&self, bytes: usize) {
-        let before = self.states.swap(bytes, Ordering::Relaxed);
+    /// Says how many bytes the optimizer keeps whose part of this arena begins at element `start`.
+    pub fn states(&self, start: usize, bytes: usize) {
+        let before = lock(&self.states).insert(start, bytes).unwrap_or(0);
         // Wraps where it shrinks, as the sum does.
         STATES.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
     }
@@ -49,7 +54,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.states(0);
+        STATES.fetch_sub(lock(&self.states).values().sum(), Ordering::Relaxed);
         VALUES.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
@@ -77,8 +82,9 @@ mod tests {
     #[test]
     fn shares_are_counted_while_they_live() {
         let share = Share::new(10);
-        share.states(30);
-        share.states(20);
+        share.states(0, 30);
+        share.states(0, 15);
+        share.states(16, 5);
         let copy = CopyShare::new(5);
         assert_eq!(bytes(), Bytes { values: 10, states: 20, copies: 5 });
         drop((share, copy));

@@ -19,6 +19,7 @@
 //! This crate and those of devices are the only ones that name candle.
 
 mod arena;
+mod between;
 pub mod config;
 mod copies;
 pub mod custom_op;

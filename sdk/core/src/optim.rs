@@ -1,6 +1,8 @@
 //! Optimizer steps over the arena of a set. The arithmetic is in `kernels::optim::adam`, `kernels::optim::sgd` and
 //! `kernels::optim::adafactor`.
 
+use std::ops::Range;
+
 use candle_core::StorageRef;
 use candle_core::Tensor as Raw;
 use easytransfer_abi::{
@@ -8,7 +10,7 @@ use easytransfer_abi::{
     et_map, et_optim_step, et_params,
 };
 
-use crate::arena::{Touched, check_room, with_real};
+use crate::arena::{Arena, ParamRange, Touched, check_room, with_real};
 use crate::data::Map;
 use crate::device::Step;
 use crate::error::{Result, fail};
@@ -34,44 +36,63 @@ fn state_names(kind: i32) -> Result<&'static [&'static str]> {
     })
 }
 
-/// The arena of a set. Errors: `FAILED_PRECONDITION` before `seal`.
-fn sealed(params: &Params) -> Result<Sealed> {
-    match params.sealed() {
-        Some(sealed) => Ok(sealed),
-        None => fail!(
-            ET_ERR_FAILED_PRECONDITION,
-            "the parameter set is not sealed: call params_seal first"
-        ),
-    }
+/// What a step does to a set: its parameters as segments of the part of the arena that the optimizer's state covers.
+struct Plan {
+    /// All of the arena, or for a part of a set the elements from its first parameter to its last.
+    window: Range<usize>,
+    /// Numbers of the parameters in the arena.
+    indexes: Vec<usize>,
+    /// The same parameters within the window; those without a gradient, frozen or out of range are not active. Tensors
+    /// of two axes and more are matrices for Adafactor: rows are all axes but the last.
+    segments: Vec<Segment>,
 }
 
-/// The parameters as segments of the arena; those without a gradient or frozen are not active. Tensors of two axes
-/// and more are matrices for Adafactor: rows are all axes but the last.
-fn segments(sealed: &Sealed, weight_decay: f64) -> Vec<Segment> {
-    let each = sealed.arena.spans.iter().zip(sealed.params.iter()).enumerate();
-    each.map(|(index, (span, param))| {
-        let cols = match param.shape() {
-            [.., cols] if param.shape().len() >= 2 && span.len > 0 => *cols,
-            _ => 0,
+impl Plan {
+    /// For a step that changes the elements of `range`; parameters across its bounds are cut.
+    fn new(sealed: &Sealed, weight_decay: f64, range: &Range<usize>) -> Self {
+        let spans = &sealed.arena.spans;
+        let indexes: Vec<usize> = (0..spans.len()).filter(|&index| sealed.has(index)).collect();
+        let window = match (sealed.members(), indexes.first(), indexes.last()) {
+            (Some(_), Some(&first), Some(&last)) => {
+                spans[first].start..spans[last].start + spans[last].len
+            }
+            _ => 0..sealed.arena.len(),
         };
-        Segment {
-            offset: span.start,
-            len: span.len,
-            rows: span.len.checked_div(cols).unwrap_or(0),
-            cols,
-            lr_scale: param.lr_scale(),
-            weight_decay: if param.has_decay() { weight_decay } else { 0.0 },
-            active: param.is_trainable() && sealed.arena.has_grad(index),
-        }
-    })
-    .collect()
-}
+        let segment = |&index: &usize| {
+            let (span, param) = (spans[index], &sealed.params[index]);
+            let (begin, end) = (range.start.max(span.start), range.end.min(span.start + span.len));
+            let is_inside = begin < end;
+            let is_cut = is_inside && end - begin < span.len;
+            let (start, len) = if is_cut { (begin, end - begin) } else { (span.start, span.len) };
+            let cols = match param.shape() {
+                [.., cols] if param.shape().len() >= 2 && len > 0 && !is_cut => *cols,
+                _ => 0,
+            };
+            Segment {
+                offset: start - window.start,
+                len,
+                rows: len.checked_div(cols).unwrap_or(0),
+                cols,
+                lr_scale: param.lr_scale(),
+                weight_decay: if param.has_decay() { weight_decay } else { 0.0 },
+                active: is_inside && param.is_trainable() && sealed.arena.has_grad(index),
+            }
+        };
+        let segments = indexes.iter().map(segment).collect();
+        Self { window, indexes, segments }
+    }
 
-/// Length of a state tensor.
-fn state_len(kind: i32, sealed: &Sealed) -> usize {
-    match kind {
-        ET_OPTIM_ADAFACTOR => segments(sealed, 0.0).iter().map(adafactor_state_len).sum(),
-        _ => sealed.arena.len(),
+    /// The part of a buffer as long as the arena.
+    fn part(&self, buffer: &Raw) -> Result<Raw> {
+        Ok(buffer.narrow(0, self.window.start, self.window.len())?)
+    }
+
+    /// Length of a state tensor.
+    fn state_len(&self, kind: i32) -> usize {
+        match kind {
+            ET_OPTIM_ADAFACTOR => self.segments.iter().map(adafactor_state_len).sum(),
+            _ => self.window.len(),
+        }
     }
 }
 
@@ -80,8 +101,8 @@ fn state_len(kind: i32, sealed: &Sealed) -> usize {
 /// Errors: `FAILED_PRECONDITION`, `INVALID_ARGUMENT`.
 pub fn state(params: &Params, kind: i32) -> Result<Map> {
     let names = state_names(kind)?;
-    let sealed = sealed(params)?;
-    let len = state_len(kind, &sealed);
+    let sealed = params.expect_sealed()?;
+    let len = Plan::new(&sealed, 0.0, &(0..sealed.arena.len())).state_len(kind);
     let map = Map::new();
     for name in names {
         let zeros = with_real!(sealed.arena.dtype(), F => {
@@ -93,13 +114,52 @@ pub fn state(params: &Params, kind: i32) -> Result<Map> {
     Ok(map)
 }
 
-/// One step over the whole arena; parameters without a gradient are left alone, and so is their state. Errors:
-/// `FAILED_PRECONDITION` when not sealed, `SHAPE` when the state belongs to another set or kind, `INVALID_ARGUMENT`
-/// for rates out of range.
+/// The elements that a step changes. Errors: `INVALID_ARGUMENT` for bounds outside of the arena, or inside a parameter
+/// for kinds that look at a parameter as a whole.
+fn range_of(sealed: &Sealed, step: &et_optim_step) -> Result<Range<usize>> {
+    let len = sealed.arena.len();
+    let end = if step.end == 0 { len } else { step.end };
+    if step.begin > end || end > len {
+        fail!(
+            ET_ERR_INVALID_ARGUMENT,
+            "optim_step: expected begin <= end <= {len}, the length of the arena, found {} and {end}",
+            step.begin
+        );
+    }
+    if matches!(step.kind, ET_OPTIM_LAMB | ET_OPTIM_ADAFACTOR) {
+        for bound in [step.begin, end] {
+            let is_inside = |span: &ParamRange| span.start < bound && bound < span.start + span.len;
+            let cut = sealed.arena.spans.iter().position(is_inside);
+            if let Some(index) = cut.filter(|&index| sealed.has(index)) {
+                let span = sealed.arena.spans[index];
+                fail!(
+                    ET_ERR_INVALID_ARGUMENT,
+                    "optim_step: bound {bound} lies inside parameter {:?} ({} to {}); LAMB and Adafactor change \
+                     whole parameters",
+                    sealed.params[index].name(),
+                    span.start,
+                    span.start + span.len
+                );
+            }
+        }
+    }
+    Ok(step.begin..end)
+}
+
+/// One step over the arena, or over the elements from `begin` to `end` of it; parameters without a gradient are left
+/// alone, and so is their state. Errors: `FAILED_PRECONDITION` when not sealed, `SHAPE` when the state belongs to
+/// another set or kind, `INVALID_ARGUMENT` for rates and bounds out of range.
 pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
     let names = state_names(step.kind)?;
-    let sealed = sealed(params)?;
-    let len = state_len(step.kind, &sealed);
+    let sealed = params.expect_sealed()?;
+    let arena = &sealed.arena;
+    let range = range_of(&sealed, step)?;
+    if range.len() < arena.len() {
+        // Rows are counted from the beginning of a parameter, which a bound may cut off.
+        arena.settle_rows()?;
+    }
+    let plan = Plan::new(&sealed, step.weight_decay, &range);
+    let len = Plan::new(&sealed, 0.0, &(0..arena.len())).state_len(step.kind);
     let mut states = Vec::with_capacity(names.len());
     for name in names {
         if !state.has(name) {
@@ -110,20 +170,20 @@ pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
         }
         let tensor = state.get(name)?;
         let raw = tensor.value().clone();
-        if raw.dims() != [len] || raw.dtype() != sealed.arena.dtype() || !raw.is_contiguous() {
+        if raw.dims() != [len] || raw.dtype() != arena.dtype() || !raw.is_contiguous() {
             fail!(
                 ET_ERR_SHAPE,
                 "the optimizer's state {name:?} must have shape [{len}] and type {}, found {:?} and {}: it belongs to another set",
-                sealed.arena.dtype().as_str(),
+                arena.dtype().as_str(),
                 raw.dims(),
                 raw.dtype().as_str()
             );
         }
         states.push(raw);
     }
-    let arena = &sealed.arena;
     if let Some(share) = &arena.share {
-        share.states(len * names.len() * arena.dtype().size_in_bytes());
+        let bytes = len * names.len() * arena.dtype().size_in_bytes();
+        share.states(plan.window.start, bytes);
     }
     let memory = [&arena.values, arena.unsettled_grads()].into_iter().chain(&states).map(lock_of);
     let mut memory: Vec<usize> = memory.collect();
@@ -134,11 +194,18 @@ pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
     // Copies of the values that are up to date, which a device writes along with them.
     let copies = arena.copies.current();
     let mut on_device = false;
-    let done = run_on_device(&sealed, &states, step, &copies).and_then(|done| {
+    let done = run_on_device(arena, &plan, &states, step, &copies).and_then(|done| {
         on_device = done;
-        if done { Ok(()) } else { with_real!(arena.dtype(), F => run::<F>(&sealed, &states, step)) }
+        if done {
+            return Ok(());
+        }
+        with_real!(arena.dtype(), F => run::<F>(arena, &plan, &states, step))
     });
-    sealed.params.iter().for_each(|param| param.written());
+    for (index, segment) in plan.indexes.iter().zip(&plan.segments) {
+        if segment.active {
+            sealed.params[*index].written();
+        }
+    }
     if on_device {
         arena.copies.keep(&copies);
     }
@@ -147,21 +214,22 @@ pub fn step(params: &Params, state: &Map, step: &et_optim_step) -> Result<()> {
 
 /// The step by a kernel of the device on which the arena lies; false where there is none.
 fn run_on_device(
-    sealed: &Sealed,
+    arena: &Arena,
+    plan: &Plan,
     states: &[Raw],
     step: &et_optim_step,
     copies: &[Raw],
 ) -> Result<bool> {
-    let arena = &sealed.arena;
     let Some(device) = arena.device() else { return Ok(false) };
+    let copies: Vec<Raw> = copies.iter().map(|copy| plan.part(copy)).collect::<Result<_>>()?;
     device.optim_step(&Step {
         options: step,
         grad_scale: arena.pending_scale(),
-        segments: &segments(sealed, step.weight_decay),
-        values: &arena.values,
-        grads: arena.unsettled_grads(),
+        segments: &plan.segments,
+        values: &plan.part(&arena.values)?,
+        grads: &plan.part(arena.unsettled_grads())?,
         states,
-        copies,
+        copies: &copies,
     })
 }
 
@@ -171,11 +239,10 @@ fn lock_of(tensor: &Raw) -> usize {
     std::ptr::from_ref(StorageRef::rwlock(&guard)) as usize
 }
 
-fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result<()> {
-    let segments = segments(sealed, step.weight_decay);
-    let arena = &sealed.arena;
+fn run<F: Real>(arena: &Arena, plan: &Plan, states: &[Raw], step: &et_optim_step) -> Result<()> {
+    let segments = &plan.segments;
     // Scaled gradients and rows of gradients are read on the way.
-    let touched = arena.touched();
+    let touched: Vec<_> = plan.indexes.iter().map(|&index| arena.touched(index)).collect();
     let touched: Vec<Option<TouchedRows<'_>>> = touched
         .iter()
         .map(|touched| {
@@ -184,7 +251,8 @@ fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result
         })
         .collect();
     let grad_scale = arena.pending_scale();
-    let memory = storage::read::<F>(arena.unsettled_grads())?;
+    let grads = plan.part(arena.unsettled_grads())?;
+    let memory = storage::read::<F>(&grads)?;
     let g = Gradients { values: &memory, touched: &touched };
     let adam_op = Adam {
         lr: step.lr,
@@ -194,7 +262,7 @@ fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result
         step: step.step,
         grad_scale,
     };
-    storage::with_mut::<F, _>(&arena.values, |p| match (step.kind, states) {
+    storage::with_mut::<F, _>(&plan.part(&arena.values)?, |p| match (step.kind, states) {
         (ET_OPTIM_SGD, [momentum]) => {
             let op = Sgd {
                 lr: step.lr,
@@ -204,7 +272,7 @@ fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result
                 step: step.step,
                 grad_scale,
             };
-            storage::with_mut::<F, _>(momentum, |m| sgd(op, &segments, g, p, m))
+            storage::with_mut::<F, _>(momentum, |m| sgd(op, segments, g, p, m))
         }
         (ET_OPTIM_ADAFACTOR, [row_col]) => {
             let op = Adafactor {
@@ -216,13 +284,13 @@ fn run<F: Real>(sealed: &Sealed, states: &[Raw], step: &et_optim_step) -> Result
                 step: step.step,
                 grad_scale,
             };
-            storage::with_mut::<F, _>(row_col, |s| adafactor(op, &segments, g, p, s, &mut []))
+            storage::with_mut::<F, _>(row_col, |s| adafactor(op, segments, g, p, s, &mut []))
         }
         (kind, [exp_avg, exp_avg_sq]) => storage::with_mut::<F, _>(exp_avg, |m| {
             storage::with_mut::<F, _>(exp_avg_sq, |v| match kind {
-                ET_OPTIM_LAMB => lamb(adam_op, &segments, g, p, m, v),
-                ET_OPTIM_ADAM => adam(adam_op, &segments, g, p, m, v),
-                _ => adamw(adam_op, &segments, g, p, m, v),
+                ET_OPTIM_LAMB => lamb(adam_op, segments, g, p, m, v),
+                ET_OPTIM_ADAM => adam(adam_op, segments, g, p, m, v),
+                _ => adamw(adam_op, segments, g, p, m, v),
             })
         })
         .and_then(|result| result),

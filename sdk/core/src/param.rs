@@ -295,6 +295,23 @@ impl Param {
         self.0.value(&mut lock(&self.0.state))
     }
 
+    /// The value in memory that may be written to; call [`Param::written`] afterwards. Mapped memory is left behind.
+    pub(crate) fn writable(&self) -> Result<Raw> {
+        let mut state = lock(&self.0.state);
+        let value = self.0.value(&mut state)?;
+        let Value::Mapped(_) = state.value else { return Ok(value) };
+        let copy = with_real!(self.0.dtype, F => {
+            tensor_from_vec(storage::with::<F, _>(&value, <[F]>::to_vec)?, self.shape())?
+        });
+        state.value = Value::Own(copy.clone());
+        Ok(copy)
+    }
+
+    /// True if both are the same parameter.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Says that somebody wrote to the value where it lies.
     pub(crate) fn written(&self) {
         self.0.packs.invalidate();
@@ -475,10 +492,14 @@ impl Param {
         if a.dtype() != self.dtype() || b.dtype() != self.dtype() {
             fail!(ET_ERR_DTYPE, "the factors of parameter {:?} must have its type", self.0.name);
         }
-        let is_same = |p: &Param| Arc::ptr_eq(&p.0, &self.0);
         let has_update = |p: &Param| lock(&p.0.state).low_rank.is_some();
         // Factors without updates of their own cannot form a circle.
-        if is_same(a) || is_same(b) || has_update(a) || has_update(b) || !scale.is_finite() {
+        if self.is_same(a)
+            || self.is_same(b)
+            || has_update(a)
+            || has_update(b)
+            || !scale.is_finite()
+        {
             fail!(
                 ET_ERR_INVALID_ARGUMENT,
                 "the factors of parameter {:?} must be other parameters without updates, and the scale finite",

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::DType;
 use easytransfer_abi::{
-    ET_DTYPE_F32, ET_DTYPE_F64, ET_ERR_NOT_FOUND, et_init, et_params, et_scope,
+    ET_ARENA_GRADS, ET_ARENA_VALUES, ET_DTYPE_F32, ET_DTYPE_F64, ET_ERR_FAILED_PRECONDITION,
+    ET_ERR_NOT_FOUND, et_init, et_params, et_scope,
 };
+use easytransfer_text::{closest, fits};
 
-use crate::arena::{self, Arena, with_real};
+use crate::arena::{self, Arena, Members, with_real};
 use crate::error::{Error, Result, fail};
 use crate::handle::{Handle, tag};
 use crate::init;
@@ -23,7 +25,7 @@ const SNAPSHOT_MAGIC: &[u8; 8] = b"ETPARAM1";
 /// Magic, hash of names and shapes, number of bytes that follow.
 const SNAPSHOT_HEADER: usize = 24;
 
-/// A set of parameters; clones are the same one.
+/// A set of parameters, or a part of one; clones are the same one.
 #[derive(Clone)]
 pub struct Params(Arc<Set>);
 
@@ -45,6 +47,20 @@ struct Inner {
 pub(crate) struct Sealed {
     pub arena: Arc<Arena>,
     pub params: Arc<[Param]>,
+    /// Which of them belong to a part of a set; all where there is none.
+    pub members: Option<Arc<[bool]>>,
+}
+
+impl Sealed {
+    /// The members, for the arena.
+    pub fn members(&self) -> Members<'_> {
+        self.members.as_deref()
+    }
+
+    /// True if parameter `index` of the arena belongs to the set.
+    pub fn has(&self, index: usize) -> bool {
+        self.members().is_none_or(|members| members[index])
+    }
 }
 
 impl Handle for Params {
@@ -114,7 +130,7 @@ impl Params {
             return Ok(inner.params[index].clone());
         }
         let known = inner.params.iter().map(Param::name);
-        let near = match easytransfer_text::closest(name, known) {
+        let near = match closest(name, known) {
             Some(near) => format!("; the nearest name is {near:?}"),
             None => "; the set is empty".into(),
         };
@@ -164,8 +180,44 @@ impl Params {
         for param in inner.params.iter().filter(|param| !param.is_trainable()) {
             param.seal(None)?;
         }
-        inner.sealed = Some(Sealed { arena, params: moved });
+        inner.sealed = Some(Sealed { arena, params: moved, members: None });
         Ok(())
+    }
+
+    /// The parameters whose names fit one of `patterns`, in which `*` stands for any text, as a set that shares values
+    /// and gradients; steps, norms and everything else that is done to it concern these alone. Errors: `NOT_FOUND`
+    /// naming a pattern that fits no trainable parameter, `FAILED_PRECONDITION` before `seal`, `INVALID_ARGUMENT`
+    /// without patterns.
+    pub fn part(&self, patterns: &[&str]) -> Result<Self> {
+        let inner = lock(&self.0.inner);
+        let Some(sealed) = &inner.sealed else { return Err(not_sealed()) };
+        if patterns.is_empty() {
+            fail!(ET_ERR_INVALID_ARGUMENT, "a part of a parameter set needs at least one pattern");
+        }
+        let trainable =
+            || sealed.params.iter().enumerate().filter(|(i, p)| sealed.has(*i) && p.is_trainable());
+        for pattern in patterns {
+            if !trainable().any(|(_, param)| fits(pattern, param.name())) {
+                let near = closest(pattern, trainable().map(|(_, param)| param.name()));
+                let near = near.map_or_else(
+                    || "there is none".into(),
+                    |near| format!("the nearest name is {near:?}"),
+                );
+                fail!(
+                    ET_ERR_NOT_FOUND,
+                    "the pattern {pattern:?} fits no trainable parameter; {near}"
+                );
+            }
+        }
+        let is_member = |param: &Param| patterns.iter().any(|pattern| fits(pattern, param.name()));
+        let each = sealed.params.iter().enumerate();
+        let members = each.map(|(index, param)| sealed.has(index) && is_member(param)).collect();
+        let params: Vec<Param> = inner.params.iter().filter(|p| is_member(p)).cloned().collect();
+        let names = params.iter().enumerate();
+        let by_name = names.map(|(index, param)| (param.name().to_owned(), index)).collect();
+        let sealed = Some(Sealed { members: Some(members), ..sealed.clone() });
+        let inner = Mutex::new(Inner { params, by_name, sealed });
+        Ok(Self(Arc::new(Set { seed: self.0.seed, dtype: self.0.dtype, inner })))
     }
 
     /// The arena, once sealed.
@@ -173,7 +225,34 @@ impl Params {
         lock(&self.0.inner).sealed.clone()
     }
 
-    /// Number of elements in the arena, gaps between parameters included; 0 before `seal`.
+    /// The arena. Errors: `FAILED_PRECONDITION` before `seal`.
+    pub(crate) fn expect_sealed(&self) -> Result<Sealed> {
+        self.sealed().ok_or_else(not_sealed)
+    }
+
+    /// The arena as a tensor [`Params::arena_len`] that shares its memory: the values or the gradients, an `ET_ARENA_`
+    /// constant. Who writes values asks anew for each write, because it makes copies of them stale. Gradients are
+    /// settled, and zero where no pass has been; those of trainable parameters of the set count as present from then
+    /// on. Errors: `FAILED_PRECONDITION` before `seal`, `INVALID_ARGUMENT` for other constants.
+    pub fn arena_view(&self, which: i32) -> Result<Tensor> {
+        let sealed = self.expect_sealed()?;
+        let counts = |index: usize| sealed.has(index) && sealed.params[index].is_trainable();
+        let raw = match which {
+            ET_ARENA_VALUES => {
+                sealed.params.iter().for_each(Param::written);
+                &sealed.arena.values
+            }
+            ET_ARENA_GRADS => sealed.arena.open_grads(counts)?,
+            other => fail!(
+                ET_ERR_INVALID_ARGUMENT,
+                "{other} is no arena, expected ET_ARENA_VALUES or ET_ARENA_GRADS"
+            ),
+        };
+        Ok(Tensor::new(raw.clone()))
+    }
+
+    /// Number of elements in the arena, gaps between parameters and, for a part, the other parameters included; 0
+    /// before `seal`.
     pub fn arena_len(&self) -> usize {
         self.sealed().map_or(0, |sealed| sealed.arena.len())
     }
@@ -181,13 +260,14 @@ impl Params {
     /// Forgets all gradients.
     pub fn zero_grads(&self) {
         if let Some(sealed) = self.sealed() {
-            sealed.arena.forget_all();
+            sealed.arena.forget_all(sealed.members());
         }
     }
 
     /// Euclidean norm of all gradients together, summed in the order of the arena; 0 when there are none.
     pub fn grad_norm(&self) -> Result<f64> {
-        self.sealed().map_or(Ok(0.0), |sealed| Ok(sealed.arena.grad_square_sum()?.sqrt()))
+        let Some(sealed) = self.sealed() else { return Ok(0.0) };
+        Ok(sealed.arena.grad_square_sum(sealed.members())?.sqrt())
     }
 
     /// Multiplies all gradients by limit / (norm + 1e-6) if their norm is above `limit` (Pascanu et al. 2013); gives
@@ -198,7 +278,7 @@ impl Params {
             fail!(ET_ERR_INVALID_ARGUMENT, "clip_grads: the limit must be positive, found {limit}");
         }
         let norm = match self.sealed() {
-            Some(sealed) => sealed.arena.clip(limit)?,
+            Some(sealed) => sealed.arena.clip(limit, sealed.members())?,
             None => storage::tensor_from_vec(vec![0f64], ())?,
         };
         Ok(Tensor::new(norm))
@@ -207,7 +287,7 @@ impl Params {
     /// Multiplies all gradients.
     pub fn scale_grads(&self, factor: f64) -> Result<()> {
         if let Some(sealed) = self.sealed() {
-            sealed.arena.scale_grads(factor);
+            sealed.arena.scale_grads(factor, sealed.members())?;
         }
         Ok(())
     }
@@ -274,6 +354,11 @@ impl Params {
         }
         init::fnv1a64(text.as_bytes())
     }
+}
+
+fn not_sealed() -> Error {
+    let message = "the parameter set is not sealed: call params_seal first";
+    Error::new(ET_ERR_FAILED_PRECONDITION, message)
 }
 
 fn restore_one<F: Real>(param: &Param, bytes: &[u8]) -> Result<()> {

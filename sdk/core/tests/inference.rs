@@ -108,14 +108,23 @@ fn every_write_makes_the_copy_anew() {
         before = now;
     };
     let snapshot = params.snapshot().unwrap();
-    let ones =
+    let (other, away) = set();
+    let quarters =
         Tensor::new(tensor_from_vec(vec![0.25f32; OUTPUTS * INPUTS], (OUTPUTS, INPUTS)).unwrap());
-    weight.assign(&ones).unwrap();
-    check("assign", &weight);
+    away.assign(&quarters).unwrap();
+    params.lerp(&other, 0.5).unwrap();
+    check("lerp", &weight);
+    params.lerp(&other, 1.0).unwrap();
+    check("copy", &weight);
     params.restore(&snapshot).unwrap();
     check("restore", &weight);
     params.seal().unwrap();
     assert_eq!(run(&weight, 3, Some(LayerPrecision::Int8)), first, "sealing moves the value only");
+    weight.assign(&quarters).unwrap();
+    check("assign", &weight);
+    let arena = params.arena_view(ET_ARENA_VALUES).unwrap();
+    easytransfer_core::storage::with_f32_mut(arena.value(), |all| all.fill(-0.125)).unwrap();
+    check("a write to the arena", &weight);
     for step in 1..=2 {
         let y = linear(&x(3), &weight.tensor().unwrap(), None, Activation::None).unwrap();
         let seed = Tensor::new(y.value().ones_like().unwrap());

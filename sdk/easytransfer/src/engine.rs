@@ -4,7 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use easytransfer_abi::et_host;
 use easytransfer_loader::engine::{self, Device, Engine, EngineError, EnginePrecision};
+use easytransfer_plugin::RegistryTable;
 use easytransfer_train::{Error, Result};
+
+use crate::registry;
 
 /// An engine that was started.
 #[derive(Clone)]
@@ -74,6 +77,7 @@ pub(crate) fn start(device: &Device, precision: EnginePrecision) -> Result<*cons
         ("et.session/1", easytransfer_plugin::host_table()),
         ("et.context/1", easytransfer_plugin::context_host_table()),
         ("et.net/1", easytransfer_plugin::net_host_table()),
+        ("et.registry/1", std::ptr::from_ref(RegistryTable::<registry::All>::TABLE).cast()),
     ] {
         match engine {
             // SAFETY: each table is a static of its interface.

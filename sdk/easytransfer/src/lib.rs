@@ -26,6 +26,7 @@ mod inputs;
 pub mod json;
 mod parts;
 mod profile;
+mod registry;
 mod runtime;
 mod sentence;
 

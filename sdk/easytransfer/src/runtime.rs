@@ -34,7 +34,7 @@ pub struct Runtime {
     registry: Arc<Registered>,
 }
 
-struct Registered(Registry);
+pub(crate) struct Registered(Registry);
 
 /// A plugin that was found.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,12 +57,13 @@ fn load_error(error: &LoadError) -> Error {
     Error::user(error.to_string())
 }
 
-impl Components for Registered {
-    fn find(&self, kind: &str, name: &str) -> Result<ComponentRef> {
-        let short = kind.trim_start_matches("et.").trim_end_matches("/1");
-        let kind = ComponentKind::from_name(short)
-            .ok_or_else(|| Error::other(format!("components of kind {kind} are not known")))?;
-        let found = self.0.lookup(kind, name).map_err(|error| load_error(&error))?;
+impl Registered {
+    pub(crate) fn component(
+        &self,
+        kind: ComponentKind,
+        name: &str,
+    ) -> std::result::Result<ComponentRef, LoadError> {
+        let found = self.0.lookup(kind, name)?;
         // Interface ids are ASCII constants.
         let interface = kind.interface().to_str().unwrap_or_default();
         // SAFETY: the registry checked the table, and it lives until the process ends.
@@ -76,6 +77,15 @@ impl Components for Registered {
                 found.table,
             )
         })
+    }
+}
+
+impl Components for Registered {
+    fn find(&self, kind: &str, name: &str) -> Result<ComponentRef> {
+        let short = kind.trim_start_matches("et.").trim_end_matches("/1");
+        let kind = ComponentKind::from_name(short)
+            .ok_or_else(|| Error::other(format!("components of kind {kind} are not known")))?;
+        self.component(kind, name).map_err(|error| load_error(&error))
     }
 
     fn precision(&self) -> &'static str {
@@ -97,7 +107,9 @@ impl Runtime {
             SearchPath::standard(&options.plugins)
         };
         registry.discover(&search);
-        Ok(Runtime { registry: Arc::new(Registered(registry)) })
+        let registry = Arc::new(Registered(registry));
+        crate::registry::remember(&registry);
+        Ok(Runtime { registry })
     }
 
     /// Loads a plugin by its manifest or folder.

@@ -34,6 +34,12 @@ multiversion! {
         }
     }
 
+    fn lerp_block<F: Float>(alpha: F, x: &[F], y: &mut [F]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += alpha * (x - *y);
+        }
+    }
+
     fn scale_block<F: Float>(alpha: F, x: &mut [F]) {
         for x in x {
             *x *= alpha;
@@ -171,6 +177,14 @@ pub fn mul_assign<F: Float>(y: &mut [F], x: &[F]) -> Result {
 /// If the lengths differ.
 pub fn axpy<F: Float>(alpha: F, x: &[F], y: &mut [F]) -> Result {
     pairwise("axpy", x, y, |x, y| axpy_block(alpha, x, y))
+}
+
+/// y += alpha (x - y).
+///
+/// # Errors
+/// If the lengths differ.
+pub fn lerp<F: Float>(alpha: F, x: &[F], y: &mut [F]) -> Result {
+    pairwise("lerp", x, y, |x, y| lerp_block(alpha, x, y))
 }
 
 /// x *= alpha.
@@ -355,6 +369,9 @@ mod tests {
         check(&out, &|a, b| a + b);
         axpy(2.0, &b, &mut out).unwrap();
         check(&out, &|a, b| a + b + 2.0 * b);
+        out.copy_from_slice(&a);
+        lerp(0.25, &b, &mut out).unwrap();
+        check(&out, &|a, b| a + 0.25 * (b - a));
         out.copy_from_slice(&a);
         mul_assign(&mut out, &b).unwrap();
         scale(3.0, &mut out);

@@ -77,6 +77,8 @@ pub enum LoadError {
     Component(Box<Facts>),
     /// A component of this kind and name is registered already.
     Clash(Box<Facts>),
+    /// A plugin asked for something of another plugin while plugins are being loaded.
+    Busy(Box<Facts>),
     /// No plugin provides the component that was asked for.
     NoSuchComponent(Box<Facts>),
 }
@@ -98,6 +100,7 @@ impl LoadError {
             | LoadError::Init { facts, .. }
             | LoadError::Component(facts)
             | LoadError::Clash(facts)
+            | LoadError::Busy(facts)
             | LoadError::NoSuchComponent(facts) => facts,
         }
     }
@@ -109,7 +112,7 @@ impl LoadError {
             LoadError::Path(_) | LoadError::NoSuchComponent(_) => abi::ET_ERR_NOT_FOUND,
             LoadError::Duplicate(_) | LoadError::Clash(_) => abi::ET_ERR_ALREADY_EXISTS,
             LoadError::Platform(_) | LoadError::Interface(_) => abi::ET_ERR_UNIMPLEMENTED,
-            LoadError::Policy(_) => abi::ET_ERR_FAILED_PRECONDITION,
+            LoadError::Policy(_) | LoadError::Busy(_) => abi::ET_ERR_FAILED_PRECONDITION,
             LoadError::Init { code, .. } => *code,
             LoadError::PluginManifest(_)
             | LoadError::Library(_)

@@ -11,6 +11,7 @@ use crate::policy::Policy;
 use crate::search::{Listing, SearchPath, manifests_at};
 use easytransfer_abi::{ET_PLUGIN_FLAG_PANIC_ABORT, et_host, et_plugin_record};
 use easytransfer_text::nearest;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -53,6 +54,19 @@ pub struct Registry {
     /// Held during a load, so that calls into plugins happen without the lock on `state`.
     loading: Mutex<()>,
     state: Mutex<State>,
+}
+
+thread_local! {
+    static LOADS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, this thread loads a plugin.
+struct Loading<'a>(#[allow(dead_code, reason = "held, not read")] MutexGuard<'a, ()>);
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        LOADS.set(false);
+    }
 }
 
 #[derive(Default)]
@@ -156,8 +170,8 @@ impl Registry {
         &self,
         record: *const et_plugin_record,
     ) -> Result<PluginReport, LoadError> {
-        let _one_at_a_time = lock(&self.loading);
         let file = PathBuf::from("(linked in)");
+        let _one_at_a_time = self.begin_loading("(unknown)", &file)?;
         if record.is_null() {
             return Err(LoadError::Entry(Facts::boxed(
                 "(unknown)",
@@ -177,8 +191,25 @@ impl Registry {
         unsafe { self.register(record, origin, None) }
     }
 
+    /// Waits until no other thread loads. Errors: `Busy` when this thread does.
+    fn begin_loading(&self, id: &str, file: &Path) -> Result<Loading<'_>, LoadError> {
+        if LOADS.get() {
+            return Err(LoadError::Busy(Facts::boxed(
+                id,
+                file,
+                "a plugin that is being loaded asks for this one",
+                "one load after the other",
+                "a call from `init`",
+                "look it up when a component is made",
+            )));
+        }
+        let guard = lock(&self.loading);
+        LOADS.set(true);
+        Ok(Loading(guard))
+    }
+
     fn load_manifest(&self, manifest: &PluginManifest) -> Result<PluginReport, LoadError> {
-        let _one_at_a_time = lock(&self.loading);
+        let _one_at_a_time = self.begin_loading(&manifest.id, &manifest.path)?;
         let same_file = |plugin: &Plugin| {
             let loaded = plugin.info.manifest.as_ref();
             plugin.info.id == manifest.id

@@ -71,13 +71,18 @@ pub use net::{
 pub use nn::{Activation, Pool};
 #[doc(hidden)]
 pub use op::stateless;
-pub use op::{InputView, LoadedOp, Op, OpTable, OutputSpec, OutputView, apply};
+pub use op::{
+    InputView, LoadedOp, Op, OpRegistry, OpTable, OutputSpec, OutputView, RegistryTable, apply,
+    find_op,
+};
 pub use optimizer::{LoadedOptimizer, Optimizer, OptimizerTable};
 pub use param::{Init, Param, Params, Scope, out_of_range};
 pub use recompute::{Recompute, recomputed, set_recompute};
 pub use service::{Encoding, LogLevel, Rng, RngState, Stream, Tokenizer, log};
-pub use session::{MODEL, Session, SessionHost, SessionOptimizer, host_table};
-pub use strategy::{LoadedStrategy, Phases, Strategy, StrategyTable};
+pub use session::{
+    MODEL, ModuleSpec, Save, Session, SessionHost, SessionOptimizer, SourceInfo, host_table,
+};
+pub use strategy::{ColumnKind, ExtraColumn, LoadedStrategy, Phases, Strategy, StrategyTable};
 pub use tensor::{DType, Element, Tensor, is_recording, no_grad};
 
 /// Schema of components without options.

@@ -2,7 +2,8 @@
 
 use crate::component::{ComponentRef, guard};
 use crate::cuda::no_code;
-use crate::host::{call, tables};
+use crate::host::{call, host, interface, missing, nothing, tables};
+use crate::text::{borrow, view};
 use crate::{Cuda, DType, Error, Lent, Result, Tensor};
 use easytransfer_abi as abi;
 use std::ffi::{CStr, c_void};
@@ -268,11 +269,17 @@ fn dtype(code: i32) -> Result<DType> {
         .ok_or_else(|| Error::new(abi::ET_ERR_DTYPE, format!("dtype {code} is not known")))
 }
 
-/// An operation from a registry, as the host uses it. It was found by its name, so it has no state of its own.
+/// An operation from a registry, as the host uses it, or another plugin ([`find_op`]). It was found by its name, so it
+/// has no state of its own.
 pub struct LoadedOp {
     table: &'static abi::et_plugin_op,
     name: String,
 }
+
+// SAFETY: the table is an immutable static, and its functions may be called on any thread.
+unsafe impl Send for LoadedOp {}
+// SAFETY: as above.
+unsafe impl Sync for LoadedOp {}
 
 impl LoadedOp {
     /// Takes the operation of a component. Errors: the component is of another kind.
@@ -305,6 +312,56 @@ impl LoadedOp {
         let state = NonNull::<u128>::dangling().as_ptr().cast();
         apply_table(self.table, state, inputs, outputs_len)
             .map_err(|error| error.context(format!("op {}", self.name)))
+    }
+}
+
+/// The operation of that name that some plugin of the host offers. Not while plugins are being loaded. Errors:
+/// NOT_FOUND naming the nearest name; UNIMPLEMENTED in a host without a registry.
+pub fn find_op(name: &str) -> Result<LoadedOp> {
+    const ID: &CStr = c"et.registry/1";
+    // SAFETY: the id names the table type.
+    let registry: Option<&'static abi::et_host_registry> = unsafe { interface(host(), ID) };
+    let registry = registry.ok_or_else(|| missing("et.registry/1"))?;
+    let mut out = std::ptr::null();
+    call!(registry, et_host_registry.op(borrow(name), &mut out))?;
+    // SAFETY: on success the out holds a table that lives until the process ends.
+    match unsafe { out.as_ref() } {
+        Some(table) => Ok(LoadedOp { table, name: name.to_owned() }),
+        None => Err(nothing("operation")),
+    }
+}
+
+/// How a host finds operations for its plugins.
+pub trait OpRegistry {
+    /// The operation of that name. Errors: NOT_FOUND naming the nearest name.
+    fn op(name: &str) -> Result<ComponentRef>;
+}
+
+/// The table `et.registry/1` of a host.
+pub struct RegistryTable<T>(std::marker::PhantomData<T>);
+
+impl<T: OpRegistry> RegistryTable<T> {
+    /// The table.
+    pub const TABLE: &'static abi::et_host_registry = &abi::et_host_registry {
+        struct_size: size_of::<abi::et_host_registry>(),
+        op: Some(Self::op),
+    };
+
+    unsafe extern "C" fn op(
+        name: abi::et_str,
+        out: *mut *const abi::et_plugin_op,
+    ) -> *mut abi::et_error {
+        guard(|| {
+            if out.is_null() {
+                return Err(Error::invalid("registry: the out pointer is NULL"));
+            }
+            // SAFETY: the caller lends the text for the call.
+            let component = T::op(unsafe { view(name) }?)?;
+            let table: &'static abi::et_plugin_op = component.table("et.op/1")?;
+            // SAFETY: not NULL, and writable by the boundary's contract.
+            unsafe { out.write(table) };
+            Ok(())
+        })
     }
 }
 

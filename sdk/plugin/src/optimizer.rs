@@ -1,11 +1,13 @@
 //! Optimizers: a step over a sealed parameter set.
 
 use crate::component::{ComponentRef, Instance, Loaded, create, invoke, parse};
+use crate::host::slot;
 use crate::text::borrow;
-use crate::{Params, Result, Stream};
+use crate::{Error, Params, Result, Stream};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use std::ffi::{CStr, c_void};
+use std::ops::Range;
 
 /// An optimizer.
 pub trait Optimizer: Send + Sized + 'static {
@@ -14,6 +16,8 @@ pub trait Optimizer: Send + Sized + 'static {
     /// JSON Schema of the options. Beside "type" and "properties" it may have "default_lr", the peak learning rate of
     /// runs that set none (5e-5 without it).
     const SCHEMA: &'static CStr = crate::NO_OPTIONS;
+    /// Whether there is [`Optimizer::step_part`].
+    const PARTS: bool = false;
     /// The options.
     type Options: DeserializeOwned;
 
@@ -22,6 +26,22 @@ pub trait Optimizer: Send + Sized + 'static {
 
     /// Changes the parameters by their gradients. `lr` is this step's learning rate; `step` counts from 1.
     fn step(&mut self, params: &mut Params, lr: f64, step: u64) -> Result<()>;
+
+    /// As [`Optimizer::step`], but changes only the elements of `part` of the arena ([`Params::arena_len`] of them), and
+    /// of the state what belongs to them: machines that share the work do a part each. Errors: INVALID_ARGUMENT for
+    /// bounds inside a parameter where that is not possible.
+    fn step_part(
+        &mut self,
+        _params: &mut Params,
+        _lr: f64,
+        _step: u64,
+        _part: Range<usize>,
+    ) -> Result<()> {
+        Err(Error::new(
+            abi::ET_ERR_UNIMPLEMENTED,
+            format!("optimizer {} makes whole steps only", Self::NAME.to_string_lossy()),
+        ))
+    }
 
     /// Writes the state.
     fn save(&self, stream: &mut Stream) -> Result<()>;
@@ -45,7 +65,7 @@ impl<T: Optimizer> OptimizerTable<T> {
         state_save: Some(Self::state_save),
         state_load: Some(Self::state_load),
         release: Some(Instance::<T>::release),
-        step_part: None,
+        step_part: if T::PARTS { Some(Self::step_part) } else { None },
     };
 
     unsafe extern "C" fn create(
@@ -69,6 +89,22 @@ impl<T: Optimizer> OptimizerTable<T> {
         unsafe {
             Instance::<T>::with_mut(instance, |optimizer| {
                 optimizer.step(&mut *Params::lend(params)?, lr, step)
+            })
+        }
+    }
+
+    unsafe extern "C" fn step_part(
+        instance: *mut c_void,
+        params: *mut abi::et_params,
+        lr: f64,
+        step: u64,
+        begin: usize,
+        end: usize,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes its instance, one call at a time, and a live set.
+        unsafe {
+            Instance::<T>::with_mut(instance, |optimizer| {
+                optimizer.step_part(&mut *Params::lend(params)?, lr, step, begin..end)
             })
         }
     }
@@ -114,6 +150,24 @@ impl LoadedOptimizer {
     /// One step; see [`Optimizer::step`].
     pub fn step(&mut self, params: &mut Params, lr: f64, step: u64) -> Result<()> {
         invoke!(self.0, et_plugin_optimizer.step(params.as_raw(), lr, step))
+    }
+
+    /// Whether [`LoadedOptimizer::step_part`] is there.
+    pub fn has_parts(&self) -> bool {
+        slot!(self.0.table, et_plugin_optimizer.step_part).is_some()
+    }
+
+    /// A step of a part of the arena; see [`Optimizer::step_part`]. Errors: UNIMPLEMENTED where it makes whole steps
+    /// only.
+    pub fn step_part(
+        &mut self,
+        params: &mut Params,
+        lr: f64,
+        step: u64,
+        part: Range<usize>,
+    ) -> Result<()> {
+        let Range { start, end } = part;
+        invoke!(self.0, et_plugin_optimizer.step_part(params.as_raw(), lr, step, start, end))
     }
 
     /// Writes the state.

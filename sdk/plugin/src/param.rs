@@ -44,8 +44,20 @@ impl Init {
 }
 
 handle! {
-    /// A set of parameters: built by declaring through scopes, then sealed into arenas for training.
+    /// A set of parameters: built by declaring through scopes, then sealed into arenas for training. Cloning takes
+    /// another reference to the same set.
     Params(et_params) released by param, et_host_param.params_release
+}
+
+impl Clone for Params {
+    fn clone(&self) -> Self {
+        let raw = ask!(tables().param, et_host_param.params_retain(self.as_raw()) or null_mut());
+        // SAFETY: `params_retain` answers with an owned reference to a live set.
+        match unsafe { Self::from_raw(raw) } {
+            Ok(params) => params,
+            Err(error) => panic!("a live parameter set can be retained: {error}"),
+        }
+    }
 }
 
 impl Params {
@@ -122,6 +134,55 @@ impl Params {
     /// Multiplies all gradients.
     pub fn scale_grads(&mut self, factor: f64) -> Result<()> {
         call!(tables().param, et_host_param.params_scale_grads(self.as_raw(), factor))
+    }
+
+    /// The parameters of a sealed set whose names fit one of `patterns`, in which `*` stands for any text, as a set of
+    /// its own: it shares values and gradients, but steps, norms and forgetting concern these alone. Errors: NOT_FOUND
+    /// naming a pattern that fits no trainable parameter, FAILED_PRECONDITION before [`Params::seal`].
+    pub fn part(&self, patterns: &[&str]) -> Result<Params> {
+        let patterns: Vec<_> = patterns.iter().map(|pattern| borrow(pattern)).collect();
+        let mut out = null_mut();
+        call!(
+            tables().param,
+            et_host_param.params_part(self.as_raw(), patterns.as_ptr(), patterns.len(), &mut out)
+        )?;
+        // SAFETY: on success the out holds an owned reference.
+        unsafe { Self::from_raw(out) }
+    }
+
+    /// Moves the values towards those of `from`, by name: self + factor (from - self). Parameters that only `from` has
+    /// are left out. Errors: NOT_FOUND naming a parameter that `from` lacks, SHAPE.
+    pub fn lerp(&mut self, from: &Params, factor: f64) -> Result<()> {
+        call!(tables().param, et_host_param.params_lerp(self.as_raw(), from.as_raw(), factor))
+    }
+
+    /// Takes over the values of `from`, by name. Errors as for [`Params::lerp`].
+    pub fn copy_from(&mut self, from: &Params) -> Result<()> {
+        self.lerp(from, 1.0)
+    }
+
+    /// Adds the gradients of `from`, times `factor`, by name; parameters that no gradient has reached in `from` are
+    /// left out. Errors: NOT_FOUND, SHAPE, FAILED_PRECONDITION where a set is not sealed or a parameter is frozen.
+    pub fn add_grads(&mut self, from: &Params, factor: f64) -> Result<()> {
+        call!(tables().param, et_host_param.params_add_grads(self.as_raw(), from.as_raw(), factor))
+    }
+
+    /// All values of a sealed set as a tensor [[`Params::arena_len`]] that shares their memory, for reductions over
+    /// machines; asked for anew before each write.
+    pub fn arena_values(&mut self) -> Result<Tensor> {
+        self.arena(abi::ET_ARENA_VALUES)
+    }
+
+    /// All gradients, likewise. Those that no pass has reached are zero, and count as having come.
+    pub fn arena_grads(&mut self) -> Result<Tensor> {
+        self.arena(abi::ET_ARENA_GRADS)
+    }
+
+    fn arena(&mut self, which: i32) -> Result<Tensor> {
+        let mut out = null_mut();
+        call!(tables().param, et_host_param.params_arena(self.as_raw(), which, &mut out))?;
+        // SAFETY: on success the out holds an owned reference.
+        unsafe { Tensor::from_raw(out) }
     }
 
     /// A copy of all values.

@@ -1,14 +1,20 @@
 //! A running fit, from both sides: what a strategy asks ([`Session`]) and what a trainer answers ([`SessionHost`]).
 
-use crate::component::{guard, put_text};
+mod host;
+
+use crate::component::guard;
 use crate::host::{call, interface, missing, slot};
-use crate::text::{borrow, view};
-use crate::{Buffer, Error, Lent, Map, Params, Result, Tensor};
+use crate::text::borrow;
+use crate::{Buffer, Error, Lent, Map, Params, Result, Scope, Stream, Tensor};
 use easytransfer_abi as abi;
-use serde_json::{Map as Json, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map as Json, Value, json};
 use std::ffi::c_void;
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
+
+pub(crate) use host::with_session;
+pub use host::{Save, SessionHost, host_table};
 
 /// Name of the model under training.
 pub const MODEL: &str = "model";
@@ -16,6 +22,39 @@ pub const MODEL: &str = "model";
 /// An optimizer that a strategy opened; an index into the session's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionOptimizer(usize);
+
+/// A network of a strategy's own, see [`Session::module`]. As it is by default it is a bare set of parameters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModuleSpec<'a> {
+    /// Name of a model in the registry, [`MODEL`] for that of the model under training, or empty for none.
+    pub model: &'a str,
+    /// The model's configuration; with [`MODEL`] the entries that differ.
+    pub config: Json<String, Value>,
+    /// Whether the run's app builds its head in it, too.
+    pub head: bool,
+    /// Whether it starts with the values of the model under training.
+    pub copy: bool,
+}
+
+/// A source of data.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceInfo {
+    /// Its name.
+    pub name: String,
+    /// Number of records.
+    pub records: u64,
+    /// Batches of an epoch.
+    pub batches: u64,
+    /// The task that it was given.
+    pub task: String,
+    /// The domain that it was given.
+    pub domain: String,
+    /// The weight that it was given, 1 by default.
+    pub weight: f64,
+    /// The texts of columns of categories, in the order of their numbers, by role.
+    pub categories: Json<String, Value>,
+}
 
 /// A running fit, as a strategy sees it.
 pub struct Session<'a> {
@@ -145,8 +184,27 @@ impl Session<'_> {
         options: &Value,
         model: &str,
     ) -> Result<SessionOptimizer> {
-        let options = options.to_string();
         let params = self.params(model)?.as_raw();
+        self.open_optimizer(name, options, params)
+    }
+
+    /// [`Session::optimizer`] over a part of a set ([`Params::part`]).
+    pub fn optimizer_over(
+        &mut self,
+        name: &str,
+        options: &Value,
+        params: &Params,
+    ) -> Result<SessionOptimizer> {
+        self.open_optimizer(name, options, params.as_raw())
+    }
+
+    fn open_optimizer(
+        &mut self,
+        name: &str,
+        options: &Value,
+        params: *mut abi::et_params,
+    ) -> Result<SessionOptimizer> {
+        let options = options.to_string();
         let mut out = null_mut();
         call!(
             self.table,
@@ -155,7 +213,12 @@ impl Session<'_> {
         Ok(SessionOptimizer(out as usize))
     }
 
-    /// One step with the gradients present, which are forgotten then.
+    /// One step of the run's own optimizer over the model under training; only in `fit`.
+    pub fn own_optimizer_step(&mut self, lr: f64) -> Result<()> {
+        call!(self.table, et_host_session.optimizer_step(self.raw, null_mut(), lr))
+    }
+
+    /// One step with the gradients present, which are clipped first as the run is, and forgotten then.
     pub fn optimizer_step(&mut self, optimizer: SessionOptimizer, lr: f64) -> Result<()> {
         let raw = optimizer.0 as *mut abi::et_session_optimizer;
         call!(self.table, et_host_session.optimizer_step(self.raw, raw, lr))
@@ -193,187 +256,139 @@ impl Session<'_> {
         ask_session!(self, total_steps(self.raw) or 0)
     }
 
+    /// A network of the strategy's own; only in `on_setup`. Answers with the outermost scope of its parameters, in which
+    /// more may be declared until `on_setup` ends.
+    pub fn module(&mut self, name: &str, spec: &ModuleSpec<'_>) -> Result<Scope> {
+        let config = Value::Object(spec.config.clone()).to_string();
+        let mut flags = 0;
+        for (is_set, flag) in [(spec.head, abi::ET_MODULE_HEAD), (spec.copy, abi::ET_MODULE_COPY)] {
+            flags |= if is_set { flag } else { 0 };
+        }
+        let (name, model, config) = (borrow(name), borrow(spec.model), borrow(&config));
+        let mut out = null_mut();
+        call!(self.table, et_host_session.module(self.raw, name, model, config, flags, &mut out))?;
+        // SAFETY: on success the out holds an owned reference.
+        unsafe { Scope::from_raw(out) }
+    }
+
+    /// Makes a module with a model and a head the result of the run.
+    pub fn keep(&mut self, module: &str) -> Result<()> {
+        call!(self.table, et_host_session.keep(self.raw, borrow(module)))
+    }
+
+    /// The sources in the order of their numbers, which batches have under "source"; only after setup.
+    pub fn sources(&mut self) -> Result<Vec<SourceInfo>> {
+        let mut out = null_mut();
+        call!(self.table, et_host_session.sources(self.raw, &mut out))?;
+        // SAFETY: on success the out holds an owned reference.
+        let buffer = unsafe { Buffer::from_raw(out) }?;
+        Ok(serde_json::from_str(buffer.as_str()?)?)
+    }
+
+    /// The next batch of one of these sources, drawn with these weights, or with those that the sources were given.
+    pub fn draw_batch(&mut self, sources: &[&str], weights: Option<&[f64]>) -> Result<Map> {
+        if weights.is_some_and(|weights| weights.len() != sources.len()) {
+            return Err(Error::invalid("draw_batch: expected one weight for each source"));
+        }
+        let names: Vec<abi::et_str> = sources.iter().map(|name| borrow(name)).collect();
+        let weights = weights.map_or(null(), <[f64]>::as_ptr);
+        let mut out = null_mut();
+        call!(
+            self.table,
+            et_host_session.draw_batch(self.raw, names.as_ptr(), weights, names.len(), &mut out)
+        )?;
+        // SAFETY: on success the out holds an owned reference.
+        unsafe { Map::from_raw(out) }
+    }
+
+    /// A batch of records of a source by their numbers.
+    pub fn records(&mut self, source: &str, numbers: &[u64]) -> Result<Map> {
+        let mut out = null_mut();
+        call!(
+            self.table,
+            et_host_session.records(
+                self.raw,
+                borrow(source),
+                numbers.as_ptr(),
+                numbers.len(),
+                &mut out
+            )
+        )?;
+        // SAFETY: on success the out holds an owned reference.
+        unsafe { Map::from_raw(out) }
+    }
+
+    /// One record of a source.
+    pub fn record(&mut self, source: &str, number: u64) -> Result<crate::Record> {
+        let mut out = null_mut();
+        call!(self.table, et_host_session.record(self.raw, borrow(source), number, &mut out))?;
+        // SAFETY: on success the out holds an owned reference.
+        let buffer = unsafe { Buffer::from_raw(out) }?;
+        Ok(serde_json::from_str(buffer.as_str()?)?)
+    }
+
+    /// The loss of each row by itself, [B].
+    pub fn loss_rows(&mut self, outputs: &Map, batch: &Map) -> Result<Tensor> {
+        let mut out = null_mut();
+        call!(
+            self.table,
+            et_host_session.loss_rows(self.raw, outputs.as_raw(), batch.as_raw(), &mut out)
+        )?;
+        // SAFETY: on success the out holds an owned reference.
+        unsafe { Tensor::from_raw(out) }
+    }
+
+    /// Says how many steps the run has; only in `on_setup`, for strategies that drive the fit.
+    pub fn set_total_steps(&mut self, steps: u64) -> Result<()> {
+        call!(self.table, et_host_session.set_total_steps(self.raw, steps))
+    }
+
+    /// The learning rate of the present step by the run's schedule.
+    pub fn lr(&self) -> f64 {
+        ask_session!(self, lr(self.raw) or 0.0)
+    }
+
+    /// The trainer's own step over the next batches of a source, which is not counted before [`Session::commit`]; only
+    /// in `fit`.
+    pub fn step_once(&mut self, source: &str) -> Result<()> {
+        call!(self.table, et_host_session.step_once(self.raw, borrow(source)))
+    }
+
+    /// Gradients of a scalar, added to those that are there.
+    pub fn backward(&mut self, loss: &Tensor) -> Result<()> {
+        call!(self.table, et_host_session.backward(self.raw, loss.as_raw()))
+    }
+
+    /// Ends a step with its figures, of which "loss" is the step's loss; only in `fit`. `save` writes what
+    /// [`crate::Strategy::load`] reads, when a checkpoint is due. Answers whether the run goes on.
+    pub fn commit<F: FnMut(&mut Stream) -> Result<()>>(
+        &mut self,
+        figures: &[(&str, f64)],
+        mut save: F,
+    ) -> Result<bool> {
+        unsafe extern "C" fn write<F: FnMut(&mut Stream) -> Result<()>>(
+            context: *mut c_void,
+            stream: *mut abi::et_stream,
+        ) -> *mut abi::et_error {
+            // SAFETY: the context is the closure below, which nobody else uses meanwhile; the stream lives for the
+            // call.
+            guard(|| unsafe { (*context.cast::<F>())(&mut *Stream::lend(stream)?) })
+        }
+        let figures: Json<String, Value> =
+            figures.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let figures = Value::Object(figures).to_string();
+        let saver = abi::et_saver {
+            struct_size: size_of::<abi::et_saver>(),
+            context: (&raw mut save).cast(),
+            save: Some(write::<F>),
+        };
+        let mut out = 0;
+        call!(self.table, et_host_session.commit(self.raw, borrow(&figures), &saver, &mut out))?;
+        Ok(out != 0)
+    }
+
     /// Whether the user asked to stop.
     pub fn is_cancelled(&self) -> bool {
         ask_session!(self, is_cancelled(self.raw) or 0) != 0
-    }
-}
-
-/// What a trainer answers a strategy; each method is the slot of the same name.
-pub trait SessionHost {
-    /// See [`Session::params`].
-    fn params(&mut self, model: &str) -> Result<&mut Params>;
-    /// See [`Session::load_model`].
-    fn load_model(&mut self, name: &str, path: &str) -> Result<()>;
-    /// See [`Session::describe`].
-    fn describe(&mut self, model: &str) -> Result<Value>;
-    /// See [`Session::forward`].
-    fn forward(&mut self, model: &str, batch: &Map, training: bool, want: u32) -> Result<Map>;
-    /// See [`Session::loss`].
-    fn loss(&mut self, outputs: &Map, batch: &Map) -> Result<Tensor>;
-    /// See [`Session::add_loss`].
-    fn add_loss(&mut self, name: &str, loss: Tensor, weight: f64) -> Result<()>;
-    /// See [`Session::set_loss_weight`].
-    fn set_loss_weight(&mut self, weight: f64) -> Result<()>;
-    /// See [`Session::want`].
-    fn want(&mut self, want: u32) -> Result<()>;
-    /// See [`Session::next_batch`].
-    fn next_batch(&mut self, source: &str) -> Result<Map>;
-    /// See [`Session::open_source`].
-    fn open_source(&mut self, name: &str, path: &str, options: &str) -> Result<()>;
-    /// See [`Session::optimizer`]; answers with an index, `params` is one of the session's sets.
-    fn optimizer(&mut self, name: &str, options: &str, params: &Params) -> Result<usize>;
-    /// See [`Session::optimizer_step`].
-    fn optimizer_step(&mut self, optimizer: usize, lr: f64) -> Result<()>;
-    /// See [`Session::evaluate`].
-    fn evaluate(&mut self, model: &str, source: &str, rows: u64) -> Result<Json<String, Value>>;
-    /// See [`Session::log_scalar`].
-    fn log_scalar(&mut self, name: &str, value: f64) -> Result<()>;
-    /// See [`Session::step`].
-    fn step(&self) -> u64;
-    /// See [`Session::total_steps`].
-    fn total_steps(&self) -> u64;
-    /// See [`Session::is_cancelled`].
-    fn is_cancelled(&self) -> bool;
-}
-
-/// Runs `f` with the trainer's session as strategies get it.
-pub(crate) fn with_session<T>(
-    mut host: &mut dyn SessionHost,
-    f: impl FnOnce(*mut abi::et_session) -> T,
-) -> T {
-    f((&raw mut host).cast())
-}
-
-/// The host behind a session pointer.
-unsafe fn host_of<'a>(raw: *const abi::et_session) -> &'a mut (dyn SessionHost + 'a) {
-    // SAFETY: sessions are made by `with_session` alone, and live for the hook.
-    unsafe { &mut **raw.cast_mut().cast::<&'a mut (dyn SessionHost + 'a)>() }
-}
-
-/// The C table that a host with a trainer offers as `et.session/1`.
-pub fn host_table() -> *const c_void {
-    static TABLE: abi::et_host_session = abi::et_host_session {
-        struct_size: size_of::<abi::et_host_session>(),
-        params: Some(thunks::params),
-        load_model: Some(thunks::load_model),
-        describe: Some(thunks::describe),
-        forward: Some(thunks::forward),
-        loss: Some(thunks::loss),
-        add_loss: Some(thunks::add_loss),
-        set_loss_weight: Some(thunks::set_loss_weight),
-        want: Some(thunks::want),
-        next_batch: Some(thunks::next_batch),
-        open_source: Some(thunks::open_source),
-        optimizer: Some(thunks::optimizer),
-        optimizer_step: Some(thunks::optimizer_step),
-        evaluate: Some(thunks::evaluate),
-        log_scalar: Some(thunks::log_scalar),
-        step: Some(thunks::step),
-        total_steps: Some(thunks::total_steps),
-        is_cancelled: Some(thunks::is_cancelled),
-        module: None,
-        keep: None,
-        sources: None,
-        draw_batch: None,
-        records: None,
-        record: None,
-        loss_rows: None,
-        set_total_steps: None,
-        lr: None,
-        step_once: None,
-        backward: None,
-        commit: None,
-    };
-    (&raw const TABLE).cast()
-}
-
-mod thunks {
-    use super::*;
-    use easytransfer_abi::{
-        et_buffer, et_error, et_map, et_params, et_session, et_session_optimizer, et_str, et_tensor,
-    };
-
-    /// Defines a slot: the body runs with `host` and may write outs; panics and errors become errors of the boundary.
-    macro_rules! slots {
-        ($($name:ident($host:ident $(, $arg:ident: $ty:ty)*) $body:block)*) => {$(
-            pub(super) unsafe extern "C" fn $name(session: *mut et_session $(, $arg: $ty)*) -> *mut et_error {
-                guard(|| {
-                    // SAFETY: strategies pass the session of their hook, borrowed arguments and valid outs.
-                    unsafe {
-                        let $host = host_of(session);
-                        $body
-                    }
-                    Ok(())
-                })
-            }
-        )*};
-    }
-
-    slots! {
-        params(host, model: et_str, out: *mut *mut et_params) {
-            *out = host.params(view(model)?)?.as_raw();
-        }
-        load_model(host, name: et_str, path: et_str) {
-            host.load_model(view(name)?, view(path)?)?;
-        }
-        describe(host, model: et_str, out: *mut *mut et_buffer) {
-            put_text(out, &host.describe(view(model)?)?.to_string())?;
-        }
-        forward(host, model: et_str, batch: *const et_map, training: i32, want: u32, out: *mut *mut et_map) {
-            let batch = Map::lend(batch.cast_mut())?;
-            *out = host.forward(view(model)?, &batch, training != 0, want)?.into_raw();
-        }
-        loss(host, outputs: *const et_map, batch: *const et_map, out: *mut *mut et_tensor) {
-            let outputs = Map::lend(outputs.cast_mut())?;
-            let batch = Map::lend(batch.cast_mut())?;
-            *out = host.loss(&outputs, &batch)?.into_raw();
-        }
-        add_loss(host, name: et_str, loss: *const et_tensor, weight: f64) {
-            let loss = Tensor::clone(&*Tensor::lend(loss.cast_mut())?);
-            host.add_loss(view(name)?, loss, weight)?;
-        }
-        set_loss_weight(host, weight: f64) {
-            host.set_loss_weight(weight)?;
-        }
-        want(host, want: u32) {
-            host.want(want)?;
-        }
-        next_batch(host, source: et_str, out: *mut *mut et_map) {
-            *out = host.next_batch(view(source)?)?.into_raw();
-        }
-        open_source(host, name: et_str, path: et_str, options: et_str) {
-            host.open_source(view(name)?, view(path)?, view(options)?)?;
-        }
-        optimizer(host, name: et_str, options: et_str, params: *mut et_params, out: *mut *mut et_session_optimizer) {
-            let params = Params::lend(params)?;
-            // The handle is the index plus one, so that it is never NULL.
-            *out = (host.optimizer(view(name)?, view(options)?, &params)? + 1) as *mut et_session_optimizer;
-        }
-        optimizer_step(host, optimizer: *mut et_session_optimizer, lr: f64) {
-            let index = (optimizer as usize).checked_sub(1).ok_or_else(|| Error::invalid("the optimizer is NULL"))?;
-            host.optimizer_step(index, lr)?;
-        }
-        evaluate(host, model: et_str, source: et_str, rows: u64, out: *mut *mut et_buffer) {
-            put_text(out, &Value::Object(host.evaluate(view(model)?, view(source)?, rows)?).to_string())?;
-        }
-        log_scalar(host, name: et_str, value: f64) {
-            host.log_scalar(view(name)?, value)?;
-        }
-    }
-
-    pub(super) unsafe extern "C" fn step(session: *const et_session) -> u64 {
-        // SAFETY: as for the other slots.
-        unsafe { host_of(session) }.step()
-    }
-
-    pub(super) unsafe extern "C" fn total_steps(session: *const et_session) -> u64 {
-        // SAFETY: as for the other slots.
-        unsafe { host_of(session) }.total_steps()
-    }
-
-    pub(super) unsafe extern "C" fn is_cancelled(session: *const et_session) -> i32 {
-        // SAFETY: as for the other slots.
-        i32::from(unsafe { host_of(session) }.is_cancelled())
     }
 }

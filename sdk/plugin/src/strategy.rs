@@ -1,13 +1,15 @@
 //! Transfer strategies: hooks of the shared step, or the whole fit.
 
 use crate::component::{
-    ComponentRef, Instance, Loaded, create, invoke, invoke_tensor, log_panic, parse,
+    ComponentRef, Instance, Loaded, create, invoke, invoke_tensor, invoke_text, log_panic, parse,
+    put_text,
 };
 use crate::session::with_session;
 use crate::text::{borrow, view};
 use crate::{Error, Map, Result, Session, SessionHost, Stream, Tensor};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map as Json, Value};
 use std::ffi::{CStr, c_void};
 
@@ -44,6 +46,31 @@ impl std::ops::BitOr for Phases {
     }
 }
 
+/// How values of a column become a field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnKind {
+    /// A text, numbered in the order of its first occurrence: I64 [B]; -1 where a record has none.
+    #[default]
+    Category,
+    /// A number: F32 [B]; NaN where a record has none.
+    Number,
+}
+
+/// A column that a strategy needs of every record besides those of the app.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExtraColumn {
+    /// Role, which is also the name of the field.
+    pub role: String,
+    /// Names that are taken without being asked for, first match wins.
+    pub names: Vec<String>,
+    /// Whether records cannot be used without it.
+    pub required: bool,
+    /// What the field is.
+    pub kind: ColumnKind,
+}
+
 /// A transfer strategy. Only the hooks named by [`Strategy::phases`] are called.
 #[allow(unused_variables, reason = "default hooks do nothing with their arguments")]
 pub trait Strategy: Send + Sized + 'static {
@@ -59,6 +86,11 @@ pub trait Strategy: Send + Sized + 'static {
 
     /// The hooks that are used.
     fn phases(&self) -> Phases;
+
+    /// Columns that the strategy needs besides those of the app. A role that the app has, too, is the app's.
+    fn columns(&self) -> Vec<ExtraColumn> {
+        Vec::new()
+    }
 
     /// Weights are loaded and nothing is sealed: freeze, scale rates, add low-rank updates, load other models.
     fn on_setup(&mut self, session: &mut Session<'_>) -> Result<()> {
@@ -95,7 +127,8 @@ pub trait Strategy: Send + Sized + 'static {
         Ok(())
     }
 
-    /// Drives the whole fit.
+    /// Drives the whole fit, from step [`Session::step`] on, until [`Session::commit`] says that it is over. Of the
+    /// strategy's own hooks only `on_setup` is called then.
     fn fit(&mut self, session: &mut Session<'_>) -> Result<()> {
         Err(Error::new(abi::ET_ERR_UNIMPLEMENTED, "fit is not implemented"))
     }
@@ -153,7 +186,7 @@ impl<T: Strategy> StrategyTable<T> {
         state_save: Some(Self::state_save),
         state_load: Some(Self::state_load),
         release: Some(Instance::<T>::release),
-        columns: None,
+        columns: Some(Self::columns),
     };
 
     unsafe extern "C" fn create(options: abi::et_str, out: *mut *mut c_void) -> *mut abi::et_error {
@@ -176,6 +209,18 @@ impl<T: Strategy> StrategyTable<T> {
             log_panic::<T>("phases", error.message());
         }
         phases
+    }
+
+    unsafe extern "C" fn columns(
+        instance: *mut c_void,
+        out: *mut *mut abi::et_buffer,
+    ) -> *mut abi::et_error {
+        // SAFETY: the host passes its instance, one call at a time, and a valid out.
+        unsafe {
+            Instance::<T>::with_mut(instance, |strategy| {
+                put_text(out, &serde_json::to_string(&strategy.columns())?)
+            })
+        }
     }
 
     hooks! {
@@ -254,6 +299,17 @@ impl LoadedStrategy {
     /// The hooks that the strategy uses.
     pub fn phases(&self) -> Phases {
         self.phases
+    }
+
+    /// See [`Strategy::columns`]. Errors: what the plugin says, text that is no list of columns.
+    pub fn columns(&self) -> Result<Vec<ExtraColumn>> {
+        if crate::host::slot!(self.loaded.table, et_plugin_strategy.columns).is_none() {
+            return Ok(Vec::new());
+        }
+        let text = invoke_text!(self.loaded, et_plugin_strategy.columns())?;
+        serde_json::from_str(&text).map_err(|error| {
+            Error::bad_input(format!("{}: columns: {error}, found {text}", self.loaded.what))
+        })
     }
 
     /// See [`Strategy::on_setup`].

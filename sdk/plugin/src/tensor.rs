@@ -413,6 +413,13 @@ impl Tensor {
         produce!(et_host_autograd.detach(self.as_raw()))
     }
 
+    /// The same value, exactly, whose gradient goes on times `factor`: gradient reversal for a negative one (Ganin and
+    /// Lempitsky 2015). Elements must be finite.
+    pub fn scale_grad(&self, factor: f64) -> Result<Tensor> {
+        let value = self.detach()?;
+        value.add(&self.sub(&value)?.affine(factor, 0.0)?)
+    }
+
     /// The same value as a new leaf, whose gradient [`Tensor::leaf_grad`] returns after [`Tensor::backward`].
     pub fn leaf(&self) -> Result<Tensor> {
         produce!(et_host_autograd.leaf(self.as_raw()))

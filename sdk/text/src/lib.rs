@@ -34,6 +34,21 @@ fn folded(name: &str) -> String {
     name.to_lowercase().replace('-', "_")
 }
 
+/// Whether a name fits a pattern, in which `*` stands for any text, none included.
+pub fn fits(pattern: &str, name: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let last = parts.pop().unwrap_or("");
+    for part in parts {
+        match name.split_once(part) {
+            Some((_, behind)) => name = behind,
+            None => return false,
+        }
+    }
+    name.ends_with(last)
+}
+
 /// The name among `known` that is nearest to `name`, without regard to case, however far it is; none only where
 /// nothing is known. Ties go to the earlier one.
 pub fn closest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -111,6 +126,32 @@ pub fn panic_text(payload: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_fit_whole_names() {
+        for (pattern, name) in [
+            ("head.bias", "head.bias"),
+            ("head.*", "head.bias"),
+            ("*.bias", "head.bias"),
+            ("*", ""),
+            ("encoder.*.weight", "encoder.layer.0.weight"),
+            ("*layer*0*", "encoder.layer.10"),
+            ("a*a", "aa"),
+        ] {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("head", "head.bias"),
+            ("head.*", "head"),
+            ("*.bias", "head.bias.0"),
+            ("encoder.*.weight", "encoder.weight"),
+            ("a*a", "a"),
+            ("", "x"),
+            ("*x*y", "yx"),
+        ] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+    }
 
     #[test]
     fn edit_distance_counts_swaps_once() {

@@ -263,3 +263,36 @@ fn static_registration_and_a_half_failed_one() {
     let error = unsafe { registry.register_static(std::ptr::null()) }.expect_err("NULL");
     assert!(matches!(error, LoadError::Entry(_)), "{error}");
 }
+
+/// What `init` of a plugin was told when it looked for another one.
+static TOLD: std::sync::OnceLock<(i32, String)> = std::sync::OnceLock::new();
+static ASKED: std::sync::OnceLock<Registry> = std::sync::OnceLock::new();
+
+unsafe extern "C" fn ask_too_early(_host: *const et_host) -> *mut et_error {
+    let asked = ASKED.get().and_then(|registry| registry.lookup(ComponentKind::Loss, "late").err());
+    if let Some(error) = asked {
+        let _ = TOLD.set((error.code(), error.to_string()));
+    }
+    null_mut()
+}
+
+#[test]
+fn a_plugin_that_loads_others_while_it_is_loaded_is_told_so() {
+    let folder = workshop("early");
+    // Nobody gets as far as its library.
+    std::fs::write(folder.folder().join("late.so"), "").unwrap();
+    folder.manifest(&twin("late", &["late"]), "late.so");
+    let registry = ASKED.get_or_init(registry);
+    registry.discover(&SearchPath::only(&[folder.folder().to_path_buf()]));
+    let early = Box::leak(Box::new(et_plugin_record {
+        init: Some(ask_too_early),
+        shutdown: None,
+        ..*record(c"early", nothing)
+    }));
+    // SAFETY: leaked records live for ever.
+    unsafe { registry.register_static(early) }.expect("it is loaded all the same");
+    let (code, text) = TOLD.get().expect("it was told");
+    assert_eq!(*code, easytransfer_abi::ET_ERR_FAILED_PRECONDITION);
+    assert!(text.contains("plugin \"late\"") && text.contains("init"), "{text}");
+    assert_eq!(registry.plugins().len(), 1);
+}

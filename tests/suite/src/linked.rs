@@ -31,6 +31,7 @@ link! {
     app_pretrain = "../../../plugins/app-pretrain/src/lib.rs",
     loss_basic = "../../../plugins/loss-basic/src/lib.rs",
     optim_basic = "../../../plugins/optim-basic/src/lib.rs",
+    tl_adversarial = "../../../plugins/tl-adversarial/src/lib.rs",
     tl_finetune = "../../../plugins/tl-finetune/src/lib.rs",
     tl_distill = "../../../plugins/tl-distill/src/lib.rs",
 }

@@ -316,7 +316,7 @@ impl SessionHost for NoTrainer {
     fn optimizer(&mut self, _: &str, _: &str, _: &Params) -> Result<usize> {
         absent()
     }
-    fn optimizer_step(&mut self, _: usize, _: f64) -> Result<()> {
+    fn optimizer_step(&mut self, _: Option<usize>, _: f64) -> Result<()> {
         absent()
     }
     fn evaluate(&mut self, _: &str, _: &str, _: u64) -> Result<Json<String, Value>> {

@@ -7,7 +7,7 @@ use easytransfer_abi::{
 };
 
 use crate::data::Buffer;
-use crate::error::fail;
+use crate::error::{Result, fail};
 use crate::handle::{
     borrow, guard, guard_value, into_raw, out, out_optional, put, release, retain, slice_from,
     str_from, str_to,
@@ -54,11 +54,11 @@ pub static TABLE: et_host_param = et_host_param {
     set_decay: Some(set_decay),
     set_low_rank: Some(set_low_rank),
     merged: Some(merged),
-    params_retain: None,
-    params_part: None,
-    params_lerp: None,
-    params_add_grads: None,
-    params_arena: None,
+    params_retain: Some(params_retain),
+    params_part: Some(params_part),
+    params_lerp: Some(params_lerp),
+    params_add_grads: Some(params_add_grads),
+    params_arena: Some(params_arena),
 };
 
 unsafe extern "C" fn params_new(
@@ -156,6 +156,57 @@ unsafe extern "C" fn params_restore(
         // SAFETY: the boundary's contract: a live set and a live buffer.
         unsafe { borrow::<Params>(params)?.restore(borrow::<Buffer>(snapshot)?.bytes()) }
     })
+}
+
+unsafe extern "C" fn params_retain(params: *const et_params) -> *mut et_params {
+    // SAFETY: the boundary's contract: a live set or NULL.
+    unsafe { retain::<Params>(params) }
+}
+
+unsafe extern "C" fn params_part(
+    params: *const et_params,
+    patterns: *const et_str,
+    len: usize,
+    result: *mut *mut et_params,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the boundary's contract: a live set, `len` readable texts and a writable out pointer.
+        unsafe {
+            let patterns = slice_from(patterns, len)?;
+            let patterns: Vec<&str> =
+                patterns.iter().map(|text| str_from(*text)).collect::<Result<_>>()?;
+            out(result, borrow::<Params>(params)?.part(&patterns)?)
+        }
+    })
+}
+
+unsafe extern "C" fn params_lerp(
+    to: *mut et_params,
+    from: *const et_params,
+    factor: f64,
+) -> *mut et_error {
+    let _span = crate::profile::work("lerp");
+    // SAFETY: the boundary's contract: two live sets.
+    guard(|| unsafe { borrow::<Params>(to)?.lerp(borrow::<Params>(from)?, factor) })
+}
+
+unsafe extern "C" fn params_add_grads(
+    to: *mut et_params,
+    from: *const et_params,
+    factor: f64,
+) -> *mut et_error {
+    let _span = crate::profile::work("add_grads");
+    // SAFETY: the boundary's contract: two live sets.
+    guard(|| unsafe { borrow::<Params>(to)?.add_grads(borrow::<Params>(from)?, factor) })
+}
+
+unsafe extern "C" fn params_arena(
+    params: *mut et_params,
+    which: i32,
+    result: *mut *mut et_tensor,
+) -> *mut et_error {
+    // SAFETY: the boundary's contract: a live set and a writable out pointer.
+    guard(|| unsafe { out(result, borrow::<Params>(params)?.arena_view(which)?) })
 }
 
 unsafe extern "C" fn scope_child(

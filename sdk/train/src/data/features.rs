@@ -11,6 +11,7 @@ use easytransfer_plugin::{
 };
 
 use crate::data::collation::{Sample, lengths};
+use crate::data::extra::ExtraColumns;
 use crate::data::prefetch::{Prefetch, caught};
 use crate::data::records::OnBadRow;
 use crate::data::store::{RecordStore, Storage};
@@ -56,6 +57,7 @@ pub struct Features {
     records: RecordStore,
     makers: Vec<Featurizer>,
     purpose: Purpose,
+    extra: Arc<ExtraColumns>,
     lengths: Option<Vec<u32>>,
     kept: Mutex<Kept>,
 }
@@ -67,17 +69,18 @@ struct Kept {
 }
 
 impl Features {
-    /// Samples with the fields of all `makers`. About `keep` bytes of them are kept once they are made.
+    /// Samples with the fields of all `makers` and of the `extra` columns. About `keep` bytes of them are kept once they are made.
     pub fn new(
         records: RecordStore,
         makers: Vec<Featurizer>,
         purpose: Purpose,
+        extra: Arc<ExtraColumns>,
         keep: usize,
     ) -> Features {
         // What is made anew every epoch is not worth keeping.
         let keep = if makers.iter().any(|maker| maker.fresh) { 0 } else { keep };
         let kept = Mutex::new(Kept { samples: HashMap::new(), left: keep });
-        Features { records, makers, purpose, lengths: None, kept }
+        Features { records, makers, purpose, extra, lengths: None, kept }
     }
 
     /// The same without keeping samples, for those whose turn comes once.
@@ -147,6 +150,9 @@ impl Features {
             for (row, part) in sample.iter_mut().zip(&rows) {
                 row.merge(&maker.prefix, part)?;
             }
+        }
+        if let Err(error) = self.extra.fill(&text, &mut sample) {
+            return Ok(Err(error));
         }
         Ok(Ok(Sample::new(sample, index, self.purpose.source)?))
     }

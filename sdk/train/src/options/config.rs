@@ -127,6 +127,8 @@ pub struct TrainConfig {
     pub app: Map<String, Value>,
     /// Strategies by name, with their options, in order.
     pub strategy: Map<String, Value>,
+    /// Further data files by name, for strategies: "path", "task", "domain", "weight", "columns".
+    pub source: Map<String, Value>,
     /// Steps between evaluations, 0 for once an epoch.
     pub evaluate_every: u64,
     /// Figure that decides which parameters are kept; by default that of the app.
@@ -179,6 +181,7 @@ pub fn schema() -> Value {
             "encoder": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the model that replace those of the encoder's config.json, such as hidden_dropout_prob"},
             "app": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the app"},
             "strategy": {"type": "object", "default": {"finetune": {}}, "additionalProperties": true, "properties": {}, "description": "strategies by name with their options, in order; finetune when none is named"},
+            "source": {"type": "object", "additionalProperties": true, "properties": {}, "description": "further data files by name, for strategies: source.NAME.path, and beside it task, domain, weight, labelled (false for data without targets), columns.ROLE"},
             "evaluate_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between evaluations, 0 for once an epoch"},
             "best": {"type": ["string", "null"], "default": null, "description": "figure that decides which parameters are kept; null for that of the app (accuracy for classes)"},
             "patience": {"type": "integer", "minimum": 0, "default": 0, "description": "evaluations without improvement before stopping, 0 for never"},

@@ -1,8 +1,8 @@
 //! Checkpoints: everything that a killed run needs to go on as if nothing had happened.
 //!
 //! A checkpoint is a directory that appears whole or not at all: `state.json`, `params.bin`, `optimizer.bin`, one
-//! `strategy-N.bin` each, one `session-N.bin` for each optimizer that a strategy opened, and `best.bin` when some
-//! parameters were better than the present ones.
+//! `strategy-N.bin` each, one `session-N.bin` for each optimizer and one `module-N.bin` for each module that a strategy
+//! opened, and `best.bin` when some parameters were better than the present ones.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,15 @@ use crate::model::bundle::write_json;
 use crate::model::network::read_json;
 
 /// Version of the layout and of the order of batches.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Optimizer steps done.
+    /// Steps done.
     pub step: u64,
+    /// Steps of the run's own optimizer, which differ where a strategy drives the fit.
+    pub optimizer_steps: u64,
     /// Epoch in which the next batch is, from 0.
     pub epoch: u64,
     /// Batches of that epoch that are done.
@@ -40,6 +42,8 @@ pub struct Progress {
     pub loss_sum: f64,
     /// Number of losses in it.
     pub loss_count: u64,
+    /// Step after which the last evaluation was made.
+    pub evaluated: u64,
 }
 
 /// The best evaluation so far.
@@ -59,11 +63,13 @@ struct State {
     fingerprint: Value,
     progress: Progress,
     rng: [u64; 3],
-    #[serde(default)]
     sources: BTreeMap<String, Position>,
+    draws: [u64; 3],
     /// Steps of the optimizers that strategies opened.
-    #[serde(default)]
     session_steps: Vec<u64>,
+    /// Names of the modules that strategies made.
+    modules: Vec<String>,
+    kept: Option<String>,
 }
 
 /// What strategies got from the session and what moves with the steps.
@@ -71,8 +77,14 @@ struct State {
 pub struct SessionState {
     /// Sources by name, the training data under "train".
     pub sources: BTreeMap<String, Position>,
+    /// State of the generator that draws between sources.
+    pub draws: [u64; 3],
     /// Optimizers in the order in which they were opened: steps done and state.
     pub optimizers: Vec<(u64, Vec<u8>)>,
+    /// Modules in the order in which they were made: name and values.
+    pub modules: Vec<(String, Vec<u8>)>,
+    /// The module that is the result of the run.
+    pub kept: Option<String>,
 }
 
 /// The parts of a run that a checkpoint holds.
@@ -83,8 +95,6 @@ pub struct Parts<'a> {
     pub params: &'a mut Params,
     /// The optimizer.
     pub optimizer: &'a mut LoadedOptimizer,
-    /// The strategies.
-    pub strategies: &'a mut [LoadedStrategy],
     /// The best parameters, when they are not the present ones.
     pub best: &'a mut Option<Buffer>,
 }
@@ -104,12 +114,31 @@ fn read_bytes(directory: &Path, name: &str) -> Result<Vec<u8>> {
     read_regular(&path, u64::MAX).map_err(|error| Error::io("read", path, error))
 }
 
-/// Writes a checkpoint.
+/// The states of strategies, in their order. `driver` is that of the strategy that drives the fit, at its place: it
+/// cannot be asked while it does.
+pub fn states(
+    strategies: &mut [LoadedStrategy],
+    driver: Option<(usize, Vec<u8>)>,
+) -> Result<Vec<Vec<u8>>> {
+    let mut states = Vec::new();
+    for strategy in strategies {
+        let mut stream = Stream::writer()?;
+        strategy.save(&mut stream)?;
+        states.push(stream.bytes()?.as_slice().to_vec());
+    }
+    if let Some((place, state)) = driver {
+        states.insert(place, state);
+    }
+    Ok(states)
+}
+
+/// Writes a checkpoint; `strategies` are the states of the strategies.
 pub fn save(
     target: &Path,
     progress: &Progress,
     rng: RngState,
     session: &SessionState,
+    strategies: &[Vec<u8>],
     parts: &mut Parts<'_>,
 ) -> Result<()> {
     let directory = AtomicDir::create(target)?;
@@ -118,13 +147,14 @@ pub fn save(
     let mut stream = Stream::writer()?;
     parts.optimizer.save(&mut stream)?;
     write_bytes(at, "optimizer.bin", stream.bytes()?.as_slice())?;
-    for (index, strategy) in parts.strategies.iter_mut().enumerate() {
-        let mut stream = Stream::writer()?;
-        strategy.save(&mut stream)?;
-        write_bytes(at, &format!("strategy-{index}.bin"), stream.bytes()?.as_slice())?;
+    for (index, state) in strategies.iter().enumerate() {
+        write_bytes(at, &format!("strategy-{index}.bin"), state)?;
     }
     for (index, (_, bytes)) in session.optimizers.iter().enumerate() {
         write_bytes(at, &format!("session-{index}.bin"), bytes)?;
+    }
+    for (index, (_, bytes)) in session.modules.iter().enumerate() {
+        write_bytes(at, &format!("module-{index}.bin"), bytes)?;
     }
     if let Some(best) = parts.best {
         write_bytes(at, "best.bin", best.as_slice())?;
@@ -135,7 +165,10 @@ pub fn save(
         progress: progress.clone(),
         rng: [rng.seed, rng.stream, rng.offset],
         sources: session.sources.clone(),
+        draws: session.draws,
         session_steps: session.optimizers.iter().map(|(steps, _)| *steps).collect(),
+        modules: session.modules.iter().map(|(name, _)| name.clone()).collect(),
+        kept: session.kept.clone(),
     };
     let state = serde_json::to_value(state)
         .map_err(|error| Error::other(format!("write state.json: {error}")))?;
@@ -150,7 +183,11 @@ pub fn exists(target: &Path) -> Result<bool> {
 }
 
 /// Reads a checkpoint back. Errors: it belongs to a run with other options or data, naming what differs.
-pub fn load(target: &Path, parts: &mut Parts<'_>) -> Result<(Progress, RngState, SessionState)> {
+pub fn load(
+    target: &Path,
+    strategies: &mut [LoadedStrategy],
+    parts: &mut Parts<'_>,
+) -> Result<(Progress, RngState, SessionState)> {
     let path = target.join("state.json");
     let fault = |message: String| Error::Config {
         origin: path.display().to_string(),
@@ -172,7 +209,7 @@ pub fn load(target: &Path, parts: &mut Parts<'_>) -> Result<(Progress, RngState,
     }
     parts.params.restore(&Buffer::new(&read_bytes(target, "params.bin")?)?)?;
     parts.optimizer.load(&mut Stream::reader(&read_bytes(target, "optimizer.bin")?)?)?;
-    for (index, strategy) in parts.strategies.iter_mut().enumerate() {
+    for (index, strategy) in strategies.iter_mut().enumerate() {
         strategy
             .load(&mut Stream::reader(&read_bytes(target, &format!("strategy-{index}.bin"))?)?)?;
     }
@@ -188,7 +225,12 @@ pub fn load(target: &Path, parts: &mut Parts<'_>) -> Result<(Progress, RngState,
         .enumerate()
         .map(|(index, &steps)| Ok((steps, read_bytes(target, &format!("session-{index}.bin"))?)))
         .collect::<Result<_>>()?;
-    let session = SessionState { sources: state.sources, optimizers };
+    let modules = state.modules.into_iter().enumerate();
+    let modules = modules
+        .map(|(index, name)| Ok((name, read_bytes(target, &format!("module-{index}.bin"))?)))
+        .collect::<Result<_>>()?;
+    let (sources, draws, kept) = (state.sources, state.draws, state.kept);
+    let session = SessionState { sources, draws, optimizers, modules, kept };
     Ok((state.progress, RngState { seed, stream, offset }, session))
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use easytransfer_plugin::{Buffer, LoadedOptimizer, LoadedStrategy, Phases, profile, step};
 use serde_json::{Map as Json, Value, json};
 
-use crate::data::batches::{self, Batches, Source};
+use crate::data::batches::{self, Batches};
 use crate::data::features::Features;
 use crate::error::{Error, Result};
 use crate::model::bundle;
@@ -47,7 +47,7 @@ impl Drop for AtSteps {
 /// A run on its way.
 pub(crate) struct Run<'r, 'f> {
     pub fit: &'r mut Fit<'f>,
-    job: &'r mut TrainJob,
+    pub job: &'r mut TrainJob,
     features: Arc<Features>,
     pub strategies: Vec<LoadedStrategy>,
     pub optimizer: LoadedOptimizer,
@@ -62,25 +62,30 @@ pub(crate) struct Run<'r, 'f> {
     pub unread: Vec<Unread>,
     /// The last loss that was read.
     pub last_loss: f64,
-    tokens: u64,
+    pub tokens: u64,
     started: Instant,
     /// Time of evaluations and checkpoints.
     aside: Duration,
-    stopped_early: bool,
+    pub stopped_early: bool,
+    bar: ProgressLine,
+    /// Whether the user has ended the run.
+    pub cancelled: bool,
+    /// The place of the strategy that drives the fit, while it does.
+    pub driver: Option<usize>,
 }
 
 /// What one step has read.
-struct Size {
-    rows: u64,
-    tokens: u64,
+pub(crate) struct Size {
+    pub rows: u64,
+    pub tokens: u64,
 }
 
 /// What is to be done after a step.
-struct Due {
-    epoch_ends: bool,
-    run_ends: bool,
-    evaluation: bool,
-    checkpoint: bool,
+pub(crate) struct Due {
+    pub epoch_ends: bool,
+    pub run_ends: bool,
+    pub evaluation: bool,
+    pub checkpoint: bool,
 }
 
 impl Due {
@@ -94,23 +99,23 @@ impl<'r, 'f> Run<'r, 'f> {
     pub fn new(
         fit: &'r mut Fit<'f>,
         job: &'r mut TrainJob,
-        features: Features,
+        features: Arc<Features>,
         mut strategies: Vec<LoadedStrategy>,
         mut optimizer: LoadedOptimizer,
     ) -> Result<Self> {
         let config = fit.config;
-        let features = Arc::new(features);
-        fit.train = Some(Source::new(features.clone()));
-        let steps: u64 = batches::batch_counts(&features, config)
-            .map(|batches| batches.div_ceil(config.accumulate))
-            .sum();
+        let steps = match fit.total_steps {
+            0 => batches::batch_counts(&features, config)
+                .map(|batches| batches.div_ceil(config.accumulate))
+                .sum(),
+            asked_for => asked_for,
+        };
         fit.total_steps = if config.max_steps > 0 { steps.min(config.max_steps) } else { steps };
         let fingerprint = json!({
             "config": config.deciding(fit.lr)?,
             "precision": fit.components.precision(),
             "rows": features.len(),
-            "data": features.records().digest(),
-            "valid": fit.valid.as_ref().map(|valid| valid.records().digest()),
+            "data": fit.sources.digests(),
             "app": job.app,
             "labels": fit.network.app_info.labels,
         });
@@ -121,11 +126,11 @@ impl<'r, 'f> Run<'r, 'f> {
         if resumed {
             let (found, rng, session) = checkpoint::load(
                 &target,
+                &mut strategies,
                 &mut Parts {
                     fingerprint: &fingerprint,
                     params: &mut fit.network.params,
                     optimizer: &mut optimizer,
-                    strategies: &mut strategies,
                     best: &mut best_params,
                 },
             )?;
@@ -145,6 +150,9 @@ impl<'r, 'f> Run<'r, 'f> {
                 schedule.warmup_steps(fit.total_steps)
             ))?;
         }
+        let mut bar =
+            ProgressLine::new("train", fit.total_steps, job.progress, Duration::from_secs(10));
+        bar.resume_at(progress.step);
         Ok(Run {
             fit,
             job,
@@ -163,6 +171,9 @@ impl<'r, 'f> Run<'r, 'f> {
             started: Instant::now(),
             aside: Duration::ZERO,
             stopped_early: false,
+            bar,
+            cancelled: false,
+            driver: None,
         })
     }
 
@@ -170,30 +181,20 @@ impl<'r, 'f> Run<'r, 'f> {
     /// in a step.
     pub fn go(mut self) -> Result<TrainResult> {
         let _at_steps = AtSteps::begin();
-        let config = self.fit.config;
-        let mut bar = ProgressLine::new(
-            "train",
-            self.fit.total_steps,
-            self.job.progress,
-            Duration::from_secs(10),
-        );
-        bar.resume_at(self.progress.step);
-        let whole_fit = self.strategies.iter().position(|s| s.phases().has(Phases::FIT));
-        if let Some(index) = whole_fit {
-            self.strategies[index].fit(self.fit)?;
-            self.progress.finished = true;
-            self.after_evaluation(&mut bar)?;
+        let driver = self.strategies.iter().position(|s| s.phases().has(Phases::FIT));
+        if let Some(place) = driver {
+            self.drive(place)?;
         }
-        while !self.progress.finished && self.progress.epoch < config.epochs {
-            self.epoch(&mut bar)?;
+        while !self.progress.finished && self.progress.epoch < self.fit.config.epochs {
+            self.epoch()?;
         }
-        bar.finish();
+        self.bar.finish();
         self.progress.finished = true;
         self.write()
     }
 
     /// Trains from the present batch to the end of the epoch or of the run.
-    fn epoch(&mut self, bar: &mut ProgressLine) -> Result<()> {
+    fn epoch(&mut self) -> Result<()> {
         let config = self.fit.config;
         let schedule = config.schedule()?;
         let plan = batches::epoch(&self.features, config, 0, self.progress.epoch);
@@ -204,13 +205,12 @@ impl<'r, 'f> Run<'r, 'f> {
             let lr = self.fit.lr * schedule.factor(self.progress.step, self.fit.total_steps);
             let size = self.step(&mut batches, micros, lr)?;
             let due = self.advance(micros, plan.batches());
-            self.show(size, &due, bar)?;
-            let mut aside = self.after_step(&due, bar)?;
-            let cancelled = self.ask_to_go_on(lr);
-            aside += self.save_if_due(&due, cancelled)?;
-            self.aside += aside;
-            bar.leave_out(aside);
-            if cancelled && !self.progress.finished {
+            self.show(size, &due)?;
+            let mut aside = self.after_step(&due)?;
+            self.cancelled = self.ask_to_go_on(lr);
+            aside += self.save_if_due(&due)?;
+            self.leave_out(aside);
+            if self.cancelled && !self.progress.finished {
                 return Err(Error::Cancelled);
             }
             if due.epoch_ends || self.progress.finished {
@@ -224,15 +224,37 @@ impl<'r, 'f> Run<'r, 'f> {
     fn step(&mut self, batches: &mut Batches, micros: usize, lr: f64) -> Result<Size> {
         let span = profile::span("train", "step");
         span.note("step", (self.progress.step + 1) as f64);
-        self.fit.network.params.zero_grads();
-        let Micros { losses, parts, rows, tokens } = self.micros(batches, micros)?;
+        self.zero_grads();
+        let batches = self.gather(batches, micros)?;
+        let Micros { losses, parts, rows, tokens } = self.micros(batches)?;
         let size = Size { rows, tokens };
         let norm = self.update(lr)?;
+        self.count();
         span.note("rows", size.rows as f64);
         span.note("tokens", size.tokens as f64);
         self.tokens += size.tokens;
         self.unread.push(Unread { step: self.progress.step, lr, losses, norm, parts });
         Ok(size)
+    }
+
+    /// Forgets the gradients of the network and of all modules.
+    pub(crate) fn zero_grads(&mut self) {
+        self.fit.network.params.zero_grads();
+        for module in &mut self.fit.modules {
+            module.params().zero_grads();
+        }
+    }
+
+    /// Counts a step.
+    pub(crate) fn count(&mut self) {
+        self.progress.step += 1;
+        self.fit.step = self.progress.step;
+    }
+
+    /// Counts time that is none of training.
+    pub(crate) fn leave_out(&mut self, aside: Duration) {
+        self.aside += aside;
+        self.bar.leave_out(aside);
     }
 
     /// Moves on by the batches of a step, of `batches` in the epoch, and says what follows from that.
@@ -259,7 +281,7 @@ impl<'r, 'f> Run<'r, 'f> {
     }
 
     /// Shows a step, and reads the losses so far where somebody asks for them now.
-    fn show(&mut self, size: Size, due: &Due, bar: &mut ProgressLine) -> Result<()> {
+    pub(crate) fn show(&mut self, size: Size, due: &Due) -> Result<()> {
         let asked = !self.defers
             || self.job.on_step.is_some()
             || self.log_is_due()
@@ -267,20 +289,20 @@ impl<'r, 'f> Run<'r, 'f> {
             || self.unread.len() >= MOST_UNREAD;
         let read = if asked { self.read_figures()? } else { Vec::new() };
         if let Some(last) = read.last() {
-            bar.note(format!("loss {:.4} lr {:.2e}", last.loss, last.lr));
+            self.bar.note(format!("loss {:.4} lr {:.2e}", last.loss, last.lr));
         }
-        bar.step(size.rows, size.tokens);
+        self.bar.step(size.rows, size.tokens);
         self.log_figures(read)
     }
 
     /// The evaluation and the end of an epoch, where they are due; answers with the time that is none of training.
-    fn after_step(&mut self, due: &Due, bar: &mut ProgressLine) -> Result<Duration> {
+    pub(crate) fn after_step(&mut self, due: &Due) -> Result<Duration> {
         let before = Instant::now();
         if due.evaluation {
-            self.after_evaluation(bar)?;
+            self.after_evaluation()?;
         }
         let aside = before.elapsed();
-        if due.epoch_ends {
+        if due.epoch_ends && self.driver.is_none() {
             self.after_epoch()?;
         }
         self.progress.finished = due.run_ends || self.stopped_early;
@@ -288,7 +310,7 @@ impl<'r, 'f> Run<'r, 'f> {
     }
 
     /// Tells the caller of the step; answers whether the run was cancelled.
-    fn ask_to_go_on(&mut self, lr: f64) -> bool {
+    pub(crate) fn ask_to_go_on(&mut self, lr: f64) -> bool {
         let info = StepInfo {
             step: self.progress.step,
             total_steps: self.fit.total_steps,
@@ -300,31 +322,33 @@ impl<'r, 'f> Run<'r, 'f> {
     }
 
     /// Writes a checkpoint when one is due and before the loop is left; answers with the time that took.
-    fn save_if_due(&mut self, due: &Due, cancelled: bool) -> Result<Duration> {
+    fn save_if_due(&mut self, due: &Due) -> Result<Duration> {
         let before = Instant::now();
-        if due.checkpoint || self.progress.finished || cancelled {
+        if due.checkpoint || self.progress.finished || self.cancelled {
             let read = self.read_figures()?;
             self.log_figures(read)?;
-            self.checkpoint()?;
+            self.checkpoint(None)?;
         }
         Ok(before.elapsed())
     }
 
     /// Evaluates on the validation data, keeps the best parameters, and decides whether to stop early.
-    fn after_evaluation(&mut self, bar: &mut ProgressLine) -> Result<()> {
+    pub(crate) fn after_evaluation(&mut self) -> Result<()> {
         if self.fit.valid.is_none() {
             return Ok(());
         }
         let span = profile::span("train", "evaluate");
         let figures = self.fit.evaluate_valid()?;
+        self.progress.evaluated = self.progress.step;
         drop(span);
         let mut values = Json::new();
         for (name, value) in figures.iter().filter(|(_, value)| value.is_number()) {
             values.insert(format!("valid/{name}"), value.clone());
         }
         self.log.write(self.progress.step, &values)?;
-        let info = &self.fit.network.app_info;
-        let name = self.fit.config.best.clone().unwrap_or_else(|| info.best.clone());
+        let info = &self.fit.result().app_info;
+        let best = info.best.clone();
+        let name = self.fit.config.best.clone().unwrap_or(best);
         let value = figures.get(&name).and_then(Value::as_f64).ok_or_else(|| {
             let known: Vec<&str> = figures.keys().map(String::as_str).collect();
             Error::user(format!("best: expected one of {known:?}, found {name:?}"))
@@ -335,7 +359,7 @@ impl<'r, 'f> Run<'r, 'f> {
             .best
             .as_ref()
             .is_none_or(|best| if lower { value < best.value } else { value > best.value });
-        bar.print(&format!(
+        self.bar.print(&format!(
             "step {}: {name} {value:.4}{}",
             self.progress.step,
             if better { " (best so far)" } else { "" }
@@ -343,7 +367,7 @@ impl<'r, 'f> Run<'r, 'f> {
         if better {
             self.progress.best = Some(Best { step: self.progress.step, value, metrics: figures });
             self.progress.evaluations_since_best = 0;
-            self.best_params = Some(self.fit.network.params.snapshot()?);
+            self.best_params = Some(self.fit.result().params.snapshot()?);
         } else {
             self.progress.evaluations_since_best += 1;
             let patience = self.fit.config.patience;
@@ -361,20 +385,22 @@ impl<'r, 'f> Run<'r, 'f> {
         Ok(())
     }
 
-    fn checkpoint(&mut self) -> Result<()> {
+    /// Writes a checkpoint; `driver` is the state of the strategy that drives the fit.
+    pub(crate) fn checkpoint(&mut self, driver: Option<(usize, Vec<u8>)>) -> Result<()> {
         let _span = profile::span("train", "checkpoint");
         self.log.flush()?;
         let session = self.fit.session()?;
+        let states = checkpoint::states(&mut self.strategies, driver)?;
         checkpoint::save(
             &checkpoint::path(&self.job.output),
             &self.progress,
             self.fit.rng.state(),
             &session,
+            &states,
             &mut Parts {
                 fingerprint: &self.fingerprint,
                 params: &mut self.fit.network.params,
                 optimizer: &mut self.optimizer,
-                strategies: &mut self.strategies,
                 best: &mut self.best_params,
             },
         )
@@ -386,26 +412,38 @@ impl<'r, 'f> Run<'r, 'f> {
         let step_seconds = elapsed.saturating_sub(self.aside).as_secs_f64();
         let seconds = elapsed.as_secs_f64();
         if let Some(best) = &self.best_params {
-            self.fit.network.params.restore(best)?;
+            self.fit.result().params.restore(best)?;
         }
         let _span = profile::span("train", "write bundle");
         let best = self.progress.best.clone();
         let metrics = best.as_ref().map(|best| best.metrics.clone()).unwrap_or_default();
         let config = self.fit.config.resolved(self.fit.lr)?;
+        let modules: Json<String, Value> = self
+            .fit
+            .modules
+            .iter_mut()
+            .map(|module| (module.name.clone(), module.describe()["parameters"].clone()))
+            .collect();
+        let network = self.fit.result();
+        let labels = network.app_info.labels.clone();
         bundle::save(
-            &self.fit.network,
+            network,
             &self.job.output,
             self.features.records().columns().clone(),
             config.clone(),
             metrics.clone(),
         )?;
         self.log.flush()?;
+        let mut shown = config;
+        if !modules.is_empty() {
+            shown["parameters of modules"] = Value::Object(modules);
+        }
         self.log.report(
             &self.job.output.join("report.html"),
             &format!("{} on {}", self.job.app, self.job.train.display()),
-            &self.fit.network.app_info.labels,
+            &labels,
             &metrics,
-            config,
+            shown,
         )?;
         let target = checkpoint::path(&self.job.output);
         if target.exists() {

@@ -1,32 +1,33 @@
-//! The state of a running fit, and what it answers to strategies.
+//! The state of a running fit.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use easytransfer_plugin as plugin;
 use easytransfer_plugin::{
-    Call, LoadedLoss, LoadedOptimizer, MODEL, Map, Params, Rng, SessionHost, Stream, Tensor,
-    no_grad,
+    Buffer, LoadedLoss, LoadedOptimizer, MODEL, Params, Rng, Stream, Tensor,
 };
 use serde_json::{Map as Json, Value};
 
-use crate::data::batches::{Position, Source, must_measure};
+use crate::data::batches::must_measure;
+use crate::data::collation::Sample;
 use crate::data::dataset::DataOptions;
+use crate::data::extra::ExtraColumns;
 use crate::data::features::{Features, Featurizer, Purpose};
 use crate::data::records::OnBadRow;
 use crate::data::store::{RecordStore, Storage};
 use crate::error::{Error, Result};
-use crate::model::bundle;
 use crate::model::components::Components;
 use crate::model::network::Network;
 use crate::nearest::nearest;
 use crate::options::config::TrainConfig;
 use crate::run::checkpoint::SessionState;
 use crate::run::evaluate;
+use crate::run::modules::Module;
+use crate::run::sources::{SourceOptions, Sources, TRAIN, VALID};
 
-/// What a fit consists of while it runs. Strategies reach it through [`SessionHost`].
+/// What a fit consists of while it runs. Strategies reach it through [`SessionHost`](easytransfer_plugin::SessionHost).
 pub struct Fit<'a> {
     /// Where components come from.
     pub components: &'a dyn Components,
@@ -40,20 +41,24 @@ pub struct Fit<'a> {
     pub rng: Rng,
     /// Models that strategies loaded, by name.
     pub companions: BTreeMap<String, Network>,
-    /// Training rows, for strategies that draw batches themselves.
-    pub train: Option<Source>,
+    /// Networks of strategies' own, in the order in which they were made.
+    pub modules: Vec<Module>,
+    /// The module that is the result of the run, if it is not the network under training.
+    pub kept: Option<String>,
     /// Validation rows.
     pub valid: Option<Arc<Features>>,
     /// How the training file was read, for more files of its kind.
     pub data: DataOptions,
+    /// Columns that strategies need.
+    pub extra: Arc<ExtraColumns>,
     /// Where data waits.
     pub storage: Storage,
-    /// Further sources: a file until setup is over, rows afterwards.
-    pub sources: BTreeMap<String, Source>,
-    /// Files that `open_source` named, in order.
-    pub pending_sources: Vec<(String, PathBuf)>,
-    /// Optimizers that strategies opened.
-    pub optimizers: Vec<(LoadedOptimizer, u64, String)>,
+    /// All data by name; empty until setup is over.
+    pub sources: Sources,
+    /// Files that the configuration and `open_source` named, in order.
+    pub pending_sources: Vec<(String, SourceOptions)>,
+    /// Optimizers that strategies opened: steps done, and the parameters.
+    pub optimizers: Vec<(LoadedOptimizer, u64, Params)>,
     /// States that optimizers take over when a strategy opens them again after a resume, by their order.
     pub saved_optimizers: BTreeMap<usize, (u64, Vec<u8>)>,
     /// Losses of the present step: name, value, weight.
@@ -68,7 +73,7 @@ pub struct Fit<'a> {
     pub lr: f64,
     /// Steps done.
     pub step: u64,
-    /// Steps of the whole run.
+    /// Steps of the whole run; until setup is over those that a strategy asked for, 0 if none did.
     pub total_steps: u64,
     /// Set by the user to stop.
     pub cancel: Arc<AtomicBool>,
@@ -104,7 +109,8 @@ impl Fit<'_> {
         let skips = records.on_bad_row() == OnBadRow::Skip;
         let makers = self.featurizers(true);
         let purpose = Purpose { training: true, ..self.purpose(0) };
-        let mut features = Features::new(records, makers, purpose, self.storage.memory);
+        let extra = self.extra.clone();
+        let mut features = Features::new(records, makers, purpose, extra, self.storage.memory);
         if skips || must_measure(self.config, &features) {
             features.measure(self.config.workers, &self.storage)?;
         } else if self.config.epochs == 1 {
@@ -122,7 +128,8 @@ impl Fit<'_> {
         purpose: Purpose,
     ) -> Result<Arc<Features>> {
         let makers = self.featurizers(companions);
-        let mut features = Features::new(records, makers, purpose, self.storage.memory);
+        let extra = self.extra.clone();
+        let mut features = Features::new(records, makers, purpose, extra, self.storage.memory);
         features.measure(self.config.workers, &self.storage)?;
         Ok(Arc::new(features))
     }
@@ -133,18 +140,69 @@ impl Fit<'_> {
         training.records().skipped() + valid
     }
 
-    /// Reads the files that strategies opened.
-    pub fn open_pending(&mut self) -> Result<()> {
-        let columns = self.network.app.columns()?;
-        for (name, path) in std::mem::take(&mut self.pending_sources) {
-            let records =
-                RecordStore::read(&path, &columns, &self.data, &self.storage, |_| Ok(()))?;
-            let source = self.sources.len() as u64 + 1;
-            let purpose = Purpose { training: true, ..self.purpose(source) };
-            let features = self.checked_features(records, true, purpose)?;
-            self.sources.insert(name, Source::new(features));
+    /// Reads the files of further sources, in order. Columns of strategies see their records.
+    pub fn read_pending(&mut self, extra: &mut ExtraColumns) -> Result<Vec<RecordStore>> {
+        let mut columns = self.network.app.columns()?;
+        columns.extend(extra.columns());
+        let mut read = Vec::new();
+        for (_, options) in &self.pending_sources {
+            let mut data = self.data.clone();
+            data.named.extend(options.columns.clone());
+            data.targets = options.labelled;
+            let (path, storage) = (&options.path, &self.storage);
+            read.push(RecordStore::read(path, &columns, &data, storage, |r| extra.observe(r))?);
         }
-        Ok(())
+        Ok(read)
+    }
+
+    /// Makes features of all data and gives the sources their numbers: training, validation, then the others. Answers
+    /// with those of the training data.
+    pub fn open_sources(
+        &mut self,
+        train: RecordStore,
+        valid: Option<RecordStore>,
+        others: Vec<RecordStore>,
+    ) -> Result<Arc<Features>> {
+        let first = 1 + u64::from(valid.is_some());
+        let valid_purpose = self.purpose(1);
+        self.valid = valid
+            .map(|records| self.checked_features(records, false, valid_purpose))
+            .transpose()?;
+        let mut opened = Vec::new();
+        for (at, records) in others.into_iter().enumerate() {
+            let training = self.pending_sources[at].1.labelled;
+            let purpose = Purpose { training, ..self.purpose(first + at as u64) };
+            opened.push(self.checked_features(records, true, purpose)?);
+        }
+        self.network.params.seal()?;
+        for module in &mut self.modules {
+            module.params().seal()?;
+        }
+        self.check_best()?;
+        let features = Arc::new(self.training_features(train)?);
+        self.sources.add(TRAIN, SourceOptions::default(), features.clone());
+        if let Some(valid) = &self.valid {
+            self.sources.add(VALID, SourceOptions::default(), valid.clone());
+        }
+        for ((name, options), features) in
+            std::mem::take(&mut self.pending_sources).into_iter().zip(opened)
+        {
+            self.sources.add(&name, options, features);
+        }
+        Ok(features)
+    }
+
+    /// The network that is the result of the run: evaluated, kept when best, and written.
+    pub fn result(&mut self) -> &mut Network {
+        let kept = self.kept.clone();
+        let module = self.modules.iter_mut().find(|module| Some(&module.name) == kept.as_ref());
+        // `keep` admits only modules with a network.
+        module.and_then(Module::network).unwrap_or(&mut self.network)
+    }
+
+    /// The learning rate of the present step.
+    pub fn present_lr(&self) -> Result<f64> {
+        Ok(self.lr * self.config.schedule()?.factor(self.step, self.total_steps))
     }
 
     /// Makes sure that the figure under `best` exists, before hours are spent on it. Errors: an unknown name, naming
@@ -158,14 +216,8 @@ impl Fit<'_> {
         };
         // A few rows tell the names, whatever the values are.
         let few = valid.samples(0..valid.len().min(32) as u32, 0);
-        let figures = evaluate::evaluate(
-            self.components,
-            &mut self.network,
-            [few],
-            |index| valid.record(index),
-            self.config.batch.tokens,
-            Some(&mut self.loss),
-        )?;
+        let valid = valid.clone();
+        let figures = self.evaluate_result([few], &valid)?;
         // Over few rows a figure may be undefined, which JSON writes as null.
         let known: Vec<&str> = figures
             .iter()
@@ -183,36 +235,40 @@ impl Fit<'_> {
 
     /// What a checkpoint must hold of the session.
     pub fn session(&mut self) -> Result<SessionState> {
-        let mut sources: BTreeMap<String, Position> =
-            self.sources.iter().map(|(name, source)| (name.clone(), source.position())).collect();
-        if let Some(train) = &self.train {
-            sources.insert("train".to_owned(), train.position());
-        }
+        let (sources, draws) = self.sources.state();
         let mut optimizers = Vec::new();
         for (optimizer, steps, _) in &mut self.optimizers {
             let mut stream = Stream::writer()?;
             optimizer.save(&mut stream)?;
             optimizers.push((*steps, stream.bytes()?.as_slice().to_vec()));
         }
-        Ok(SessionState { sources, optimizers })
+        let mut modules = Vec::new();
+        for module in &mut self.modules {
+            let snapshot = module.params().snapshot()?;
+            modules.push((module.name.clone(), snapshot.as_slice().to_vec()));
+        }
+        Ok(SessionState { sources, draws, optimizers, modules, kept: self.kept.clone() })
     }
 
     /// Takes over what [`Fit::session`] answered in the interrupted run. Optimizers that are not open yet get theirs
-    /// when they are.
+    /// when they are. Errors: sources or modules that are not there again.
     pub fn resume(&mut self, state: SessionState) -> Result<()> {
-        for (name, position) in state.sources {
-            let stream = self.stream_of(&name);
-            let config = self.config;
-            let source =
-                if name == "train" { self.train.as_mut() } else { self.sources.get_mut(&name) };
-            let Some(source) = source else {
-                return Err(Error::user(format!(
-                    "source {name:?} of the interrupted run was not opened again"
-                )));
-            };
-            source
-                .resume(config, stream, position)
-                .map_err(|error| Error::user(format!("source {name:?}: {error}")))?;
+        self.sources.resume(state.sources, state.draws, self.config)?;
+        let names = |modules: &[Module]| -> Vec<String> {
+            modules.iter().map(|module| module.name.clone()).collect()
+        };
+        let saved: Vec<String> = state.modules.iter().map(|(name, _)| name.clone()).collect();
+        if names(&self.modules) != saved {
+            return Err(Error::user(format!(
+                "the interrupted run had the modules {saved:?}, found {:?}; resume with the plugins that began it",
+                names(&self.modules)
+            )));
+        }
+        for (module, (_, bytes)) in self.modules.iter_mut().zip(&state.modules) {
+            module.params().restore(&Buffer::new(bytes)?)?;
+        }
+        if state.kept.is_some() {
+            self.kept = state.kept;
         }
         self.saved_optimizers = state.optimizers.into_iter().enumerate().collect();
         for index in 0..self.optimizers.len() {
@@ -221,16 +277,11 @@ impl Fit<'_> {
         Ok(())
     }
 
-    fn resume_optimizer(&mut self, index: usize) -> plugin::Result<()> {
+    pub(super) fn resume_optimizer(&mut self, index: usize) -> plugin::Result<()> {
         let Some((steps, bytes)) = self.saved_optimizers.remove(&index) else { return Ok(()) };
         let (optimizer, done, _) = &mut self.optimizers[index];
         *done = steps;
         optimizer.load(&mut Stream::reader(&bytes)?)
-    }
-
-    /// Number of a source's order: sources differ in it, so that two of one file do not come in the same order.
-    fn stream_of(&self, source: &str) -> u64 {
-        self.sources.keys().position(|name| name == source).map_or(0, |at| at as u64 + 1)
     }
 
     /// Figures on the validation rows.
@@ -238,17 +289,47 @@ impl Fit<'_> {
         let Some(valid) = &self.valid else {
             return Err(Error::user("evaluate: there is no validation data; give it with --valid"));
         };
+        let valid = valid.clone();
+        self.evaluate_result(valid.windows(self.config.workers), &valid)
+    }
+
+    /// Figures of the result on some samples of `features`.
+    fn evaluate_result(
+        &mut self,
+        windows: impl IntoIterator<Item = Result<Vec<Arc<Sample>>>>,
+        features: &Features,
+    ) -> Result<Json<String, Value>> {
+        let model = self.kept.clone().unwrap_or_else(|| MODEL.to_owned());
+        self.evaluate_model(&model, windows, features)
+    }
+
+    /// Figures of the network under training or a module with a head. Errors: a module without one, a loaded model.
+    pub(super) fn evaluate_model(
+        &mut self,
+        model: &str,
+        windows: impl IntoIterator<Item = Result<Vec<Arc<Sample>>>>,
+        features: &Features,
+    ) -> Result<Json<String, Value>> {
+        let network = if model == MODEL {
+            &mut self.network
+        } else {
+            let Some(module) = self.modules.iter_mut().find(|module| module.name == model) else {
+                return Err(self.unknown_model(model).into());
+            };
+            let headless = module.headless("evaluate");
+            module.network().ok_or(headless)?
+        };
         evaluate::evaluate(
             self.components,
-            &mut self.network,
-            valid.windows(self.config.workers),
-            |index| valid.record(index),
+            network,
+            windows,
+            |index| features.record(index),
             self.config.batch.tokens,
             Some(&mut self.loss),
         )
     }
 
-    fn setup_only(&self, what: &str) -> plugin::Result<()> {
+    pub(super) fn setup_only(&self, what: &str) -> plugin::Result<()> {
         if self.in_setup {
             return Ok(());
         }
@@ -258,204 +339,13 @@ impl Fit<'_> {
         ))
     }
 
-    fn unknown_model(&self, name: &str) -> plugin::Error {
-        let known: Vec<&str> =
-            std::iter::once(MODEL).chain(self.companions.keys().map(String::as_str)).collect();
+    pub(super) fn unknown_model(&self, name: &str) -> plugin::Error {
+        let companions = self.companions.keys().map(String::as_str);
+        let modules = self.modules.iter().map(|module| module.name.as_str());
+        let known: Vec<&str> = std::iter::once(MODEL).chain(companions).chain(modules).collect();
         plugin::Error::new(
             plugin::abi::ET_ERR_NOT_FOUND,
             format!("model {name:?}: expected one of {known:?}"),
         )
-    }
-}
-
-impl SessionHost for Fit<'_> {
-    fn params(&mut self, model: &str) -> plugin::Result<&mut Params> {
-        if model == MODEL {
-            return Ok(&mut self.network.params);
-        }
-        if !self.companions.contains_key(model) {
-            return Err(self.unknown_model(model));
-        }
-        // The key was just found.
-        match self.companions.get_mut(model) {
-            Some(network) => Ok(&mut network.params),
-            None => Err(plugin::Error::invalid(model)),
-        }
-    }
-
-    fn load_model(&mut self, name: &str, path: &str) -> plugin::Result<()> {
-        self.setup_only("load_model")?;
-        if name == MODEL || name.is_empty() || self.companions.contains_key(name) {
-            return Err(plugin::Error::new(
-                plugin::abi::ET_ERR_ALREADY_EXISTS,
-                format!("load_model: the name {name:?} is taken"),
-            ));
-        }
-        let (network, _) = bundle::load(self.components, path.as_ref())
-            .map_err(|error| plugin::Error::from(error).context(format!("load model {name:?}")))?;
-        for param in network.params.iter() {
-            param.set_trainable(false)?;
-        }
-        self.companions.insert(name.to_owned(), network);
-        Ok(())
-    }
-
-    fn describe(&mut self, model: &str) -> plugin::Result<Value> {
-        if model == MODEL {
-            return Ok(self.network.describe());
-        }
-        match self.companions.get(model) {
-            Some(network) => Ok(network.describe()),
-            None => Err(self.unknown_model(model)),
-        }
-    }
-
-    fn forward(
-        &mut self,
-        model: &str,
-        batch: &Map,
-        training: bool,
-        want: u32,
-    ) -> plugin::Result<Map> {
-        let call = if training { Call::training(want, &self.rng) } else { Call::inference(want) };
-        if model == MODEL {
-            return Ok(self.network.forward(&call, batch)?);
-        }
-        if !self.companions.contains_key(model) {
-            return Err(self.unknown_model(model));
-        }
-        let batch = batch.below(&format!("{model}/"))?;
-        match self.companions.get_mut(model) {
-            Some(network) => Ok(no_grad(|| network.forward(&call, &batch))?),
-            None => Err(plugin::Error::invalid(model)),
-        }
-    }
-
-    fn loss(&mut self, outputs: &Map, batch: &Map) -> plugin::Result<Tensor> {
-        self.loss.forward(&Call::training(0, &self.rng), outputs, batch)
-    }
-
-    fn add_loss(&mut self, name: &str, loss: Tensor, weight: f64) -> plugin::Result<()> {
-        if name == "loss" || self.losses.iter().any(|(known, _, _)| known == name) {
-            return Err(plugin::Error::new(
-                plugin::abi::ET_ERR_ALREADY_EXISTS,
-                format!("add_loss: the name {name:?} is taken in this step"),
-            ));
-        }
-        self.losses.push((name.to_owned(), loss, weight));
-        Ok(())
-    }
-
-    fn set_loss_weight(&mut self, weight: f64) -> plugin::Result<()> {
-        self.loss_weight = weight;
-        Ok(())
-    }
-
-    fn want(&mut self, want: u32) -> plugin::Result<()> {
-        self.setup_only("want")?;
-        self.want |= want;
-        Ok(())
-    }
-
-    fn next_batch(&mut self, source: &str) -> plugin::Result<Map> {
-        let known: Vec<String> = self.sources.keys().cloned().collect();
-        let stream = self.stream_of(source);
-        let found =
-            if source == "train" { self.train.as_mut() } else { self.sources.get_mut(source) };
-        match found {
-            Some(found) => Ok(found.next(self.config, stream)?.map),
-            None => Err(plugin::Error::new(
-                plugin::abi::ET_ERR_NOT_FOUND,
-                format!("next_batch: source {source:?}: expected \"train\" or one of {known:?}"),
-            )),
-        }
-    }
-
-    fn open_source(&mut self, name: &str, path: &str, _options: &str) -> plugin::Result<()> {
-        self.setup_only("open_source")?;
-        if name == "train" || self.pending_sources.iter().any(|(known, _)| known == name) {
-            return Err(plugin::Error::new(
-                plugin::abi::ET_ERR_ALREADY_EXISTS,
-                format!("open_source: the name {name:?} is taken"),
-            ));
-        }
-        self.pending_sources.push((name.to_owned(), PathBuf::from(path)));
-        Ok(())
-    }
-
-    fn optimizer(&mut self, name: &str, options: &str, params: &Params) -> plugin::Result<usize> {
-        let model = if params.as_raw() == self.network.params.as_raw() {
-            MODEL.to_owned()
-        } else {
-            let found = self
-                .companions
-                .iter()
-                .find(|(_, network)| network.params.as_raw() == params.as_raw());
-            match found {
-                Some((model, _)) => model.clone(),
-                None => {
-                    return Err(plugin::Error::invalid(
-                        "optimizer: the parameters belong to no model of this session",
-                    ));
-                }
-            }
-        };
-        let component = self.components.find("et.optimizer/1", name)?;
-        self.params(&model)?.seal()?;
-        let optimizer = LoadedOptimizer::create(&component, options, params)?;
-        self.optimizers.push((optimizer, 0, model));
-        let index = self.optimizers.len() - 1;
-        self.resume_optimizer(index)?;
-        Ok(index)
-    }
-
-    fn optimizer_step(&mut self, optimizer: usize, lr: f64) -> plugin::Result<()> {
-        let Some((optimizer, steps, model)) = self.optimizers.get_mut(optimizer) else {
-            return Err(plugin::Error::invalid("optimizer_step: no such optimizer"));
-        };
-        *steps += 1;
-        let params = if model == MODEL {
-            &mut self.network.params
-        } else {
-            match self.companions.get_mut(model.as_str()) {
-                Some(network) => &mut network.params,
-                None => return Err(plugin::Error::invalid(model.as_str())),
-            }
-        };
-        optimizer.step(params, lr, *steps)?;
-        params.zero_grads();
-        Ok(())
-    }
-
-    fn evaluate(
-        &mut self,
-        _model: &str,
-        split: &str,
-        _rows: u64,
-    ) -> plugin::Result<Json<String, Value>> {
-        if split != "valid" {
-            return Err(plugin::Error::new(
-                plugin::abi::ET_ERR_NOT_FOUND,
-                format!("evaluate: split {split:?}: expected \"valid\""),
-            ));
-        }
-        Ok(self.evaluate_valid()?)
-    }
-
-    fn log_scalar(&mut self, name: &str, value: f64) -> plugin::Result<()> {
-        self.scalars.insert(name.to_owned(), Value::from(value));
-        Ok(())
-    }
-
-    fn step(&self) -> u64 {
-        self.step
-    }
-
-    fn total_steps(&self) -> u64 {
-        self.total_steps
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed)
     }
 }

@@ -1,13 +1,17 @@
-//! A run of training: [`trainer`] sets a [`job`] up, `epochs` is the loop and `step` a step of it; [`fit`] is its
-//! state and what it answers strategies; [`checkpoint`] is what a killed run goes on from; [`evaluate`] runs a
-//! network over data.
+//! A run of training: [`trainer`] sets a [`job`] up, `epochs` is the loop and `step` a step of it, `drive` hands the
+//! loop to a strategy; [`fit`] is its state, and `session` what it answers strategies, with their [`modules`] and
+//! [`sources`]; [`checkpoint`] is what a killed run goes on from; [`evaluate`] runs a network over data.
 
 pub mod checkpoint;
+mod drive;
 mod epochs;
 pub mod evaluate;
 mod figures;
 pub mod fit;
 pub mod job;
+pub mod modules;
+mod session;
+pub mod sources;
 mod step;
 pub mod trainer;
 

@@ -30,13 +30,19 @@ struct Share {
 }
 
 impl Run<'_, '_> {
-    /// Forward and backward of the next `count` batches; gradients are added up.
-    pub(crate) fn micros(&mut self, batches: &mut Batches, count: usize) -> Result<Micros> {
+    /// The next `count` batches.
+    pub(crate) fn gather(&mut self, batches: &mut Batches, count: usize) -> Result<Vec<Batch>> {
         let mut all: Vec<Batch> = Vec::with_capacity(count);
         for _ in 0..count {
             let _wait = profile::span("train", "wait for batch");
             all.push(batches.next().ok_or_else(|| Error::other("the batches ended early"))??);
         }
+        Ok(all)
+    }
+
+    /// Forward and backward of batches; gradients are added up.
+    pub(crate) fn micros(&mut self, all: Vec<Batch>) -> Result<Micros> {
+        let count = all.len();
         let shares = if count > 1 {
             let rows: Vec<f64> = all.iter().map(|batch| batch.rows as f64).collect();
             let loss = &mut self.fit.loss;
@@ -132,9 +138,8 @@ impl Run<'_, '_> {
         if config.clip > 0.0 {
             norm = Some(step::clip_grads(params, config.clip)?);
         }
-        self.progress.step += 1;
-        self.fit.step = self.progress.step;
-        if self.progress.step == 1 {
+        self.progress.optimizer_steps += 1;
+        if self.progress.optimizer_steps == 1 {
             let without: Vec<String> = params
                 .iter()
                 .filter(|p| p.is_trainable() && !p.has_grad())
@@ -148,7 +153,7 @@ impl Run<'_, '_> {
                 ))?;
             }
         }
-        self.optimizer.step(params, lr, self.progress.step)?;
+        self.optimizer.step(params, lr, self.progress.optimizer_steps)?;
         Ok(norm)
     }
 

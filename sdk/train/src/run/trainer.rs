@@ -1,6 +1,7 @@
 //! From a job to a bundle: data, network and strategies are set up, then the loop runs.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use easytransfer_plugin::{
     Choice, ComponentRef, LoadedLoss, LoadedOptimizer, LoadedStrategy, Phases, Rng,
@@ -8,6 +9,7 @@ use easytransfer_plugin::{
 use serde_json::{Map as Json, Value};
 
 use crate::data::dataset::DataOptions;
+use crate::data::extra::ExtraColumns;
 use crate::data::store::{RecordStore, Storage};
 use crate::error::{Error, Result};
 use crate::files::lock::FolderLock;
@@ -19,6 +21,7 @@ use crate::run::checkpoint;
 use crate::run::epochs::Run;
 use crate::run::fit::Fit;
 pub use crate::run::job::{OnStep, StepInfo, TrainJob, TrainResult};
+use crate::run::sources::{SourceOptions, Sources};
 
 /// Trains and writes the bundle. Errors, beside everything that can go wrong: another run is writing into the output
 /// directory; it holds a bundle, another model or the checkpoint of an unfinished run, and neither `overwrite` nor
@@ -33,7 +36,14 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     let (optimizer_schema, optimizer_options) =
         checked(&optimizer, Value::Object(config.optimizer.options.clone()), "optimizer")?;
     let mut strategies = make_strategies(components, &config)?;
-    let columns = stage.app.columns()?;
+    let more_sources = SourceOptions::of_config(&config)?;
+    let mut columns = stage.app.columns()?;
+    let mut extra = Vec::new();
+    for strategy in &mut strategies {
+        extra.extend(strategy.columns()?);
+    }
+    let mut extra = ExtraColumns::new(extra, &columns)?;
+    columns.extend(extra.columns());
     let storage = Storage {
         memory: config.data_memory << 20,
         directory: job.output.clone(),
@@ -41,12 +51,13 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         cancel: job.cancel.clone(),
     };
     let records = RecordStore::read(&job.train, &columns, &job.train_data, &storage, |record| {
-        stage.app.observe_json(record)
+        stage.app.observe_json(record)?;
+        extra.observe(record)
     })?;
     // What the training data had not, the validation data must not have, or the figures would be of something else.
     let valid_data = DataOptions { trained: records.columns().clone(), ..job.valid_data.clone() };
     let read = |path: &std::path::PathBuf| {
-        RecordStore::read(path, &columns, &valid_data, &storage, |_| Ok(()))
+        RecordStore::read(path, &columns, &valid_data, &storage, |record| extra.observe(record))
     };
     let valid = job.valid.as_ref().map(read).transpose()?;
     stage.app.observed().map_err(|error| in_file(error, &job.train))?;
@@ -60,13 +71,15 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         network,
         loss,
         companions: Default::default(),
-        train: None,
+        modules: Vec::new(),
+        kept: None,
         valid: None,
         data: job.train_data.clone(),
+        extra: Default::default(),
         storage,
-        sources: Default::default(),
+        sources: Sources::new(config.seed)?,
         saved_optimizers: Default::default(),
-        pending_sources: Vec::new(),
+        pending_sources: more_sources,
         optimizers: Vec::new(),
         losses: Vec::new(),
         loss_weight: 1.0,
@@ -83,13 +96,10 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
             strategy.on_setup(&mut fit)?;
         }
     }
+    let others = fit.read_pending(&mut extra)?;
+    fit.extra = Arc::new(extra);
+    let features = fit.open_sources(records, valid, others)?;
     fit.in_setup = false;
-    fit.open_pending()?;
-    let purpose = fit.purpose(0);
-    fit.valid = valid.map(|records| fit.checked_features(records, false, purpose)).transpose()?;
-    fit.network.params.seal()?;
-    fit.check_best()?;
-    let features = fit.training_features(records)?;
     let optimizer = LoadedOptimizer::create(&optimizer, &optimizer_options, &fit.network.params)?;
     Run::new(&mut fit, &mut job, features, strategies, optimizer)?.go()
 }
