@@ -71,7 +71,7 @@ impl Run<'_> {
         self.tally.skipped += 1;
     }
 
-    /// In CI, as root, installs the compilers, pkg-config and valgrind where they are missing; fetches CMake where
+    /// In CI, as root, installs the compilers, make, pkg-config and valgrind where they are missing; fetches CMake where
     /// there is none.
     fn tools(&mut self) -> Result<(), Failure> {
         self.packages();
@@ -87,7 +87,7 @@ impl Run<'_> {
 
     fn packages(&self) {
         // Each package is called like its program.
-        let tools = ["gcc", "g++", "clang", "valgrind", "pkg-config"];
+        let tools = ["gcc", "g++", "clang", "make", "valgrind", "pkg-config"];
         let missing: Vec<&str> = tools.into_iter().filter(|tool| !has(tool)).collect();
         if missing.is_empty() {
             return;

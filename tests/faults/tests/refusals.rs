@@ -75,7 +75,7 @@ fn wrong_magic() {
 
 #[test]
 fn next_major_version() {
-    let error = refuse("next_major.c", "abi 0.x", "abi 1.1");
+    let error = refuse("next_major.c", "abi 0.x", "abi 1.2");
     assert!(matches!(error, LoadError::Abi(_)));
     assert!(error.facts().remedy.contains("rebuild"));
 }

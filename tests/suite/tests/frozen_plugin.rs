@@ -1,27 +1,83 @@
-//! A plugin written and compiled against the header of a released version, found by its manifest and run on the engine of today.
+//! A plugin written and compiled against the header of a released version, found by its manifest and run on the engine
+//! of today; one whose slots meant something else is refused and told what to do.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
+use easytransfer::plugin::abi::{ET_ABI_MAJOR, ET_ABI_MINOR, ET_ABI_MINOR_OLDEST};
 use easytransfer::plugin::{Call, Map, Tensor, live_handles};
 use easytransfer::{Runtime, RuntimeOptions};
 use easytransfer_tests::hosts::{Scratch, build_plugin, command, demo, install_loss, run};
 use easytransfer_tests::places;
 
+/// The versions that are frozen, and whether a host of today takes their plugins.
+fn versions() -> Vec<(PathBuf, bool)> {
+    let folders = fs::read_dir(places::root().join("tests/abi/frozen")).unwrap();
+    let mut versions: Vec<(PathBuf, bool)> = folders
+        .map(|folder| {
+            let path = folder.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let (major, minor) = name.split_once('.').unwrap();
+            let (major, minor): (u32, u32) = (major.parse().unwrap(), minor.parse().unwrap());
+            let oldest = (ET_ABI_MAJOR, ET_ABI_MINOR_OLDEST);
+            let is_taken = (oldest..=(ET_ABI_MAJOR, ET_ABI_MINOR)).contains(&(major, minor));
+            (path, is_taken)
+        })
+        .collect();
+    versions.sort();
+    versions
+}
+
+/// The frozen loss of a version, built with the header of that version; its manifest says `minor`.
+fn installed(place: &Path, version: &Path, minor: &str) -> PathBuf {
+    fs::create_dir_all(place).unwrap();
+    let library = build_plugin(place, &version.join("loss.c"), "libfrozen_loss.so");
+    let requires = ["et.tensor/1", "et.data/1"];
+    let plugins = install_loss(&place.join("plugins"), "frozen-loss", &requires, &library);
+    let manifest = plugins.join("frozen-loss/frozen-loss.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let text = text.replace("name = \"frozen-loss\"", "name = \"frozen-mse\"");
+    let present = format!("minor = {ET_ABI_MINOR}\n");
+    assert!(text.contains(&present), "{text}");
+    fs::write(&manifest, text.replace(&present, &format!("minor = {minor}\n"))).unwrap();
+    plugins
+}
+
+#[test]
+fn plugins_of_versions_whose_slots_changed_are_refused_with_what_to_do() {
+    let scratch = Scratch::new("frozen-refused");
+    let mut count = 0;
+    for (version, _) in versions().into_iter().filter(|(_, is_taken)| !is_taken) {
+        let name = version.file_name().unwrap().to_str().unwrap().to_owned();
+        let old = name.split_once('.').unwrap().1.to_owned();
+        // By the manifest, before the library is opened; and by the record, where the manifest says something else.
+        for minor in [old, ET_ABI_MINOR.to_string()] {
+            let place = scratch.path().join(format!("{name}-{minor}"));
+            let plugins = installed(&place, &version, &minor);
+            let options = RuntimeOptions { only_these: true, ..RuntimeOptions::default() };
+            let runtime = Runtime::new(options).unwrap();
+            let error = runtime.load_plugin(&plugins.join("frozen-loss")).unwrap_err().to_string();
+            let oldest = format!("abi {ET_ABI_MAJOR}.{ET_ABI_MINOR_OLDEST}");
+            let rebuild =
+                "rebuild the plugin against this host's header (CHANGELOG.md says what changed)";
+            for part in ["frozen-loss", &format!("abi {name}"), &oldest, rebuild] {
+                assert!(error.contains(part), "{part:?} is not in: {error}");
+            }
+            assert!(runtime.loss("frozen-mse", "").is_err());
+            count += 1;
+        }
+    }
+    assert!(count > 0, "no frozen version that is refused");
+}
+
 #[test]
 fn frozen_plugins_compute_and_train_on_todays_engine() {
     let scratch = Scratch::new("frozen");
     let mut count = 0;
-    for folder in fs::read_dir(places::root().join("tests/abi/frozen")).unwrap() {
-        let version = folder.unwrap().path();
+    for (version, _) in versions().into_iter().filter(|(_, is_taken)| *is_taken) {
         let place = scratch.path().join(version.file_name().unwrap());
-        fs::create_dir_all(&place).unwrap();
-        let library = build_plugin(&place, &version.join("loss.c"), "libfrozen_loss.so");
-        let requires = ["et.tensor/1", "et.data/1"];
-        let plugins = install_loss(&place.join("plugins"), "frozen-loss", &requires, &library);
-        let manifest = plugins.join("frozen-loss/frozen-loss.toml");
-        let text = fs::read_to_string(&manifest).unwrap();
-        fs::write(&manifest, text.replace("name = \"frozen-loss\"", "name = \"frozen-mse\""))
-            .unwrap();
+        let minor = version.extension().unwrap().to_str().unwrap();
+        let plugins = installed(&place, &version, minor);
 
         // ((1 - 2)^2 + (3 - 1)^2) / 2, and its gradient 2 (logits - labels) / 2.
         let options = RuntimeOptions { only_these: true, ..RuntimeOptions::default() };
@@ -68,5 +124,5 @@ fn frozen_plugins_compute_and_train_on_todays_engine() {
         assert!(losses[29] < 0.5 * losses[0], "the loss did not go down: {losses:?}");
         count += 1;
     }
-    assert!(count > 0, "no frozen version found");
+    assert!(count > 0, "no frozen version that is taken");
 }
