@@ -46,9 +46,9 @@ impl Window<'_> {
         for (first, &begin) in self.begins.iter().enumerate() {
             let Ok(begin) = usize::try_from(begin) else { continue };
             let stop = self.begins.len().min(first + longest);
-            for last in first..stop {
-                let Ok(end) = usize::try_from(self.ends[last]) else { continue };
-                let score = starts[first] * ends[last];
+            for (&end, probability) in self.ends[first..stop].iter().zip(&ends[first..stop]) {
+                let Ok(end) = usize::try_from(end) else { continue };
+                let score = starts[first] * probability;
                 // A full list's last is the one to beat.
                 if spans.len() < count || spans.last().is_some_and(|worst| score > worst.score) {
                     let at = spans.partition_point(|span| span.score >= score);

@@ -71,8 +71,8 @@ impl Masking {
         let number = |kind: usize, at: usize| f64::from(numbers[kind * len + at]);
         let (words, special) = (encoding.words(), encoding.special());
         let mut masked = Masked { ids: encoding.ids().to_vec(), labels: vec![IGNORED; len] };
-        for at in 0..len {
-            if special[at] != 0 || ids.special.contains(&masked.ids[at]) {
+        for (at, &is_special) in special.iter().enumerate() {
+            if is_special != 0 || ids.special.contains(&masked.ids[at]) {
                 continue;
             }
             // A word is decided by its first token.

@@ -13,7 +13,7 @@ use easytransfer_kernels::attention::{
     AttentionOutputs, AttentionShape, attention_forward, attention_forward_with,
 };
 use easytransfer_kernels::philox::{Counter, Dropout, fill_uniform};
-use easytransfer_kernels::runs::Rows;
+use easytransfer_kernels::runs::RowsView;
 use std::time::Instant;
 
 const RUNS: usize = 32;
@@ -56,7 +56,7 @@ fn with_terms(len: usize) {
         values
     };
     let inputs: [Vec<f32>; 3] = std::array::from_fn(|i| uniform(rows * width, i as u64));
-    let [q, k, v] = [0, 1, 2].map(|i| Rows::new(&inputs[i], width));
+    let [q, k, v] = [0, 1, 2].map(|i| RowsView::new(&inputs[i], width));
     let do_ = uniform(rows * width, 3);
     // DeBERTa's buckets: distances up to 128 each, then logarithms up to 512, to both sides.
     let bucket = |distance: i64| {
@@ -80,14 +80,14 @@ fn with_terms(len: usize) {
     let plain = AttentionTerms::default();
     let bias = Some(DistanceBias { table: &bias, buckets: &bias_buckets });
     let deberta = |keys: bool, queries: bool| {
-        let table = Rows::new(&table, width);
+        let table = RowsView::new(&table, width);
         let (keys, queries) = (keys.then_some(table), queries.then_some(table));
         Some(Positions { rows: 512, buckets: &buckets, keys, query: None, queries })
     };
     let xlnet = Positions {
         rows: distances,
         buckets: &relative,
-        keys: Some(Rows::new(&relative_table, width)),
+        keys: Some(RowsView::new(&relative_table, width)),
         query: Some(q),
         queries: None,
     };
@@ -166,7 +166,7 @@ fn case(head_size: usize, len: usize, p: f64) {
     let mut do_ = vec![0f32; n];
     fill_uniform(Counter::new(1, 0, 0), -1.0, 1.0, &mut qkv);
     fill_uniform(Counter::new(1, 1, 0), -1.0, 1.0, &mut do_);
-    let part = |i: usize| Rows::new(&qkv[i * n..(i + 1) * n], width);
+    let part = |i: usize| RowsView::new(&qkv[i * n..(i + 1) * n], width);
     let (q, k, v) = (part(0), part(1), part(2));
     let dropout = (p > 0.0).then(|| Dropout::new(p, Counter::new(1, 2, 0)).expect("p is below 1"));
     let (mut o, mut lse) = (vec![0.0; n], vec![0.0; rows * HEADS]);

@@ -87,12 +87,12 @@ pub(crate) fn split_runs<'a, F>(
 /// A matrix that is read, whose rows begin `stride` elements apart: a part of the columns of a wider row-major
 /// matrix, such as the keys in a fused [T, 3 H] buffer.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows<'a, F> {
+pub struct RowsView<'a, F> {
     data: &'a [F],
     stride: usize,
 }
 
-impl<'a, F: Float> Rows<'a, F> {
+impl<'a, F: Float> RowsView<'a, F> {
     /// Element (r, c) is `data[r * stride + c]`.
     pub fn new(data: &'a [F], stride: usize) -> Self {
         Self { data, stride }
@@ -230,7 +230,7 @@ mod tests {
         // SAFETY: the segments are in different rows.
         let (a, b) = unsafe { (right.segment(0, 1..3), right.segment(1, 0..3)) };
         assert_eq!((&a[..], &b[..]), (&[4.0, 5.0][..], &[9.0, 10.0, 11.0][..]));
-        let rows = Rows::new(&data, 6);
+        let rows = RowsView::new(&data, 6);
         assert_eq!(rows.segment(1, 2..4), [8.0, 9.0]);
         assert!(rows.check("k", "x", 2, 6).is_ok() && rows.check("k", "x", 3, 1).is_err());
     }

@@ -16,10 +16,11 @@ macro_rules! table {
     ($name:ident, $ty:ident, $id:literal, $text:literal) => {
         fn $name() -> Result<&'static abi::$ty> {
             static TABLE: OnceLock<Option<&'static abi::$ty>> = OnceLock::new();
-            // SAFETY: the id names the table type.
-            TABLE
-                .get_or_init(|| unsafe { interface(crate::host::host(), $id) })
-                .ok_or_else(|| missing($text))
+            let find = || {
+                // SAFETY: the id names the table type.
+                unsafe { interface(crate::host::host(), $id) }
+            };
+            TABLE.get_or_init(find).ok_or_else(|| missing($text))
         }
     };
 }

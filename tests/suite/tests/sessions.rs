@@ -20,7 +20,8 @@ use serde_json::{Map as Json, Value, json};
 /// Fails with the place where something is not as it should be.
 macro_rules! ensure {
     ($condition:expr, $($found:expr),*) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             let found = [$(format!("{:?}", $found)),*].join(", ");
             return Err(Error::invalid(format!("{}: {found}", stringify!($condition))));
         }
@@ -75,7 +76,6 @@ impl Strategy for Driver {
             let encoder = model.part(&["embeddings.*", "encoder.*", "pooler.*"])?;
             let head = model.part(&["classifier.*"])?;
             ensure!(encoder.len() + head.len() == model.len(), encoder.len(), head.len());
-            drop(model);
             let mut open = |part| session.optimizer_over("adamw", &json!({}), part);
             vec![open(&head)?, open(&encoder)?]
         } else if self.is("whole") {

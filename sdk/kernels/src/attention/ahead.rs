@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::Float;
 use crate::gemm::{small_raw, tile_rows};
-use crate::runs::Rows;
+use crate::runs::RowsView;
 
 /// Most matrices of which rows are wanted.
 const PARTS: usize = 5;
@@ -59,7 +59,7 @@ impl<'a> Ahead<'a> {
     /// If it does not lie within `x`, or for a sixth one.
     pub(super) fn want<F: Float>(
         &mut self,
-        x: &Rows<'a, F>,
+        x: &RowsView<'a, F>,
         rows: Range<usize>,
         cols: Range<usize>,
     ) {
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn all_rows_are_asked_for_within_the_steps() {
         let data = vec![0f32; 40 * 64];
-        let x = Rows::new(&data, 64);
+        let x = RowsView::new(&data, 64);
         for steps in [0, 1, 3, 7, 100] {
             let mut ahead = Ahead::new(steps);
             ahead.step();

@@ -20,7 +20,7 @@ use crate::attention::{AttentionShape, pack_queries, scores_of};
 use crate::gemm::{ALIGN_SLACK, align, packed_len, panel_cols};
 use crate::machine::scratch::{take, with_scratch};
 use crate::philox::Dropout;
-use crate::runs::{Rows, SharedRows, for_each_weighed};
+use crate::runs::{RowsView, SharedRows, for_each_weighed};
 use crate::{Float, Result, check_len};
 
 pub use crate::attention::gradients::{AttentionGradients, AttentionSaved};
@@ -129,8 +129,8 @@ fn checked<F: Float>(
 struct Item<'a, F, const TERMS: bool> {
     shape: &'a AttentionShape<'a>,
     saved: &'a AttentionSaved<'a, F>,
-    o: Rows<'a, F>,
-    do_: Rows<'a, F>,
+    o: RowsView<'a, F>,
+    do_: RowsView<'a, F>,
     dropout: Option<DropoutRows>,
     run: &'a Run,
     head: usize,
@@ -141,9 +141,9 @@ struct QueryBlock<'a, F> {
     /// Rows of the block.
     rows: Range<usize>,
     /// Its queries.
-    q: Rows<'a, F>,
+    q: RowsView<'a, F>,
     /// The gradients of its outputs.
-    do_: Rows<'a, F>,
+    do_: RowsView<'a, F>,
     /// Both packed.
     packed: [&'a [F]; 2],
     /// Logarithms of the sums of exp(score).
@@ -161,7 +161,7 @@ impl<'a, F: Float, const TERMS: bool> Item<'a, F, TERMS> {
         run: &'a Run,
         head: usize,
     ) -> Self {
-        let (o, do_) = (Rows::new(saved.o, shape.width()), Rows::new(do_, shape.width()));
+        let (o, do_) = (RowsView::new(saved.o, shape.width()), RowsView::new(do_, shape.width()));
         Self { shape, saved, o, do_, dropout, run, head }
     }
 
@@ -326,7 +326,7 @@ impl<'a, F: Float, const TERMS: bool> Item<'a, F, TERMS> {
         &self,
         tile: &Tile,
         block: &QueryBlock<'_, F>,
-        [k, v]: [&Rows<'_, F>; 2],
+        [k, v]: [&RowsView<'_, F>; 2],
         keep: &[u16],
         [scores, dscores]: [&mut [F]; 2],
         [add_queries, add_keys]: [bool; 2],
@@ -350,7 +350,7 @@ impl<'a, F: Float, const TERMS: bool> Item<'a, F, TERMS> {
         }
         let (stride, panel) = (tile.stride(), panel_cols::<F>());
         let start = |add| if add { F::ONE } else { F::ZERO };
-        let mut gradient = |factor, weights: &[F], x: &Rows<'_, F>, out: &SharedRows<'_, F>| {
+        let mut gradient = |factor, weights: &[F], x: &RowsView<'_, F>, out: &SharedRows<'_, F>| {
             // SAFETY: the tile has a row of `stride` numbers for every key; the blocks were checked to lie within
             // their matrices, and nobody else uses this head's part of the gradients.
             unsafe {

@@ -1,6 +1,6 @@
 //! What attention's backward pass reads and writes.
 
-use crate::runs::{Rows, SharedRows};
+use crate::runs::{RowsView, SharedRows};
 use crate::{Float, Result, check_len};
 
 /// Where [`crate::attention::backward::attention_backward`] writes the gradients. Everything is overwritten.
@@ -64,11 +64,11 @@ impl<'a, F: Float> AttentionGradients<'a, F> {
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionSaved<'a, F> {
     /// Queries [Tq, H].
-    pub q: Rows<'a, F>,
+    pub q: RowsView<'a, F>,
     /// Keys [Tk, H].
-    pub k: Rows<'a, F>,
+    pub k: RowsView<'a, F>,
     /// Values [Tk, H].
-    pub v: Rows<'a, F>,
+    pub v: RowsView<'a, F>,
     /// Output [Tq, H] of the forward pass.
     pub o: &'a [F],
     /// Logarithms [Tq, heads] that the forward pass wrote.

@@ -30,7 +30,7 @@ use crate::gemm::{ALIGN_SLACK, Matrix, align, pack_panels, packed_len, panel_col
 use crate::machine::lanes::LANES;
 use crate::machine::scratch::{take, with_scratch};
 use crate::philox::Dropout;
-use crate::runs::{Rows, SharedRows, for_each_weighed};
+use crate::runs::{RowsView, SharedRows, for_each_weighed};
 use crate::{Float, Result, check_len};
 
 pub use crate::attention::shape::AttentionShape;
@@ -57,9 +57,9 @@ pub struct AttentionOutputs<'a, F> {
 /// If the slices do not fit the shape, or the shape is not sound (no heads, bad starts, scale not finite).
 pub fn attention_forward<F: Float>(
     shape: AttentionShape<'_>,
-    q: Rows<'_, F>,
-    k: Rows<'_, F>,
-    v: Rows<'_, F>,
+    q: RowsView<'_, F>,
+    k: RowsView<'_, F>,
+    v: RowsView<'_, F>,
     dropout: Option<Dropout>,
     outputs: AttentionOutputs<'_, F>,
 ) -> Result {
@@ -74,7 +74,7 @@ pub fn attention_forward<F: Float>(
 pub fn attention_forward_with<F: Float>(
     shape: AttentionShape<'_>,
     terms: AttentionTerms<'_, F>,
-    inputs: [Rows<'_, F>; 3],
+    inputs: [RowsView<'_, F>; 3],
     dropout: Option<Dropout>,
     outputs: AttentionOutputs<'_, F>,
 ) -> Result {
@@ -88,7 +88,7 @@ pub fn attention_forward_with<F: Float>(
 fn forward<F: Float, const TERMS: bool>(
     shape: AttentionShape<'_>,
     terms: AttentionTerms<'_, F>,
-    [q, k, v]: [Rows<'_, F>; 3],
+    [q, k, v]: [RowsView<'_, F>; 3],
     dropout: Option<Dropout>,
     outputs: AttentionOutputs<'_, F>,
 ) -> Result {
@@ -139,7 +139,7 @@ fn forward<F: Float, const TERMS: bool>(
 struct Item<'a, 'o, F, const TERMS: bool> {
     shape: &'a AttentionShape<'a>,
     terms: Option<&'a Prepared<'a, F>>,
-    inputs: [&'a Rows<'a, F>; 3],
+    inputs: [&'a RowsView<'a, F>; 3],
     run: &'a Run,
     head: usize,
     dropout: Option<DropoutRows>,
@@ -214,7 +214,7 @@ impl<F: Float, const TERMS: bool> Item<'_, '_, F, TERMS> {
     fn block(
         &self,
         queries: Range<usize>,
-        [k, v]: [&Rows<'_, F>; 2],
+        [k, v]: [&RowsView<'_, F>; 2],
         key_step: usize,
         Room { panels, scores, state }: &mut Room<'_, F>,
         mut terms: Option<&mut Head<'_, F>>,
@@ -307,7 +307,7 @@ impl<F: Float, const TERMS: bool> Item<'_, '_, F, TERMS> {
 }
 
 /// Packs the transposed first rows and columns of `x`: a query or a row of gradients becomes a column.
-fn pack_queries<F: Float>(x: &Rows<'_, F>, [rows, cols]: [usize; 2], out: &mut [F]) {
+fn pack_queries<F: Float>(x: &RowsView<'_, F>, [rows, cols]: [usize; 2], out: &mut [F]) {
     let matrix = Matrix::strided(x.from(0, 0), [cols, rows], [1, x.stride()]);
     pack_panels(matrix.expect("the rows were checked"), out);
 }
@@ -317,7 +317,7 @@ fn pack_queries<F: Float>(x: &Rows<'_, F>, [rows, cols]: [usize; 2], out: &mut [
 fn scores_of<F: Float>(
     tile: &Tile,
     factor: F,
-    x: &Rows<'_, F>,
+    x: &RowsView<'_, F>,
     cols: usize,
     panels: &[F],
     scores: &mut [F],
@@ -383,7 +383,7 @@ mod tests {
     fn forward<F: Float>(shape: AttentionShape<'_>, qkv: &[F], dropout: Option<Dropout>) -> Vec<F> {
         let h = shape.width();
         let rows = qkv.len() / (3 * h);
-        let part = |third: usize| Rows::new(qkv.get(third * h..).unwrap_or(&[]), 3 * h);
+        let part = |third: usize| RowsView::new(qkv.get(third * h..).unwrap_or(&[]), 3 * h);
         let (mut o, mut lse) = (vec![F::ONE; rows * h], vec![F::ONE; rows * shape.heads]);
         let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: None };
         attention_forward(shape, part(0), part(1), part(2), dropout, outputs).unwrap();
@@ -457,7 +457,7 @@ mod tests {
         };
         let x = [0f32; 4];
         let run = |shape| {
-            let rows = Rows::new(&x, 2);
+            let rows = RowsView::new(&x, 2);
             let (mut o, mut lse) = ([0.0; 4], [0.0; 2]);
             let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: None };
             attention_forward(shape, rows, rows, rows, None, outputs)

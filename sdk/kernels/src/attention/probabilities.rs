@@ -5,7 +5,7 @@ use crate::attention::shape::Run;
 use crate::attention::tile::{Softmax, Tile, finish_softmax, softmax_tile};
 use crate::attention::{AttentionShape, pack_queries, scores_of};
 use crate::gemm::packed_len;
-use crate::runs::Rows;
+use crate::runs::RowsView;
 use crate::{Float, Result};
 
 /// The probabilities themselves, for inspection: one vector per run, [heads, queries, keys], without dropout.
@@ -14,8 +14,8 @@ use crate::{Float, Result};
 /// As [`crate::attention::attention_forward`].
 pub fn attention_probabilities<F: Float>(
     shape: AttentionShape<'_>,
-    q: Rows<'_, F>,
-    k: Rows<'_, F>,
+    q: RowsView<'_, F>,
+    k: RowsView<'_, F>,
 ) -> Result<Vec<Vec<F>>> {
     const NAME: &str = "attention_probabilities";
     let queries = AttentionShape::rows_of(shape.query_starts);
@@ -42,8 +42,8 @@ pub fn attention_probabilities<F: Float>(
 /// Writes the probabilities [queries, keys] of one head of a run that has both.
 fn probabilities<F: Float>(
     shape: &AttentionShape<'_>,
-    q: &Rows<'_, F>,
-    k: &Rows<'_, F>,
+    q: &RowsView<'_, F>,
+    k: &RowsView<'_, F>,
     run: &Run,
     head: usize,
     out: &mut [F],
@@ -100,7 +100,7 @@ mod tests {
             scale: 0.7,
         };
         let qkv: Vec<f64> = random(9 * 18, 3);
-        let part = |third: usize| Rows::new(&qkv[third * 6..], 18);
+        let part = |third: usize| RowsView::new(&qkv[third * 6..], 18);
         let all = attention_probabilities(shape, part(0), part(1)).unwrap();
         assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [32, 0, 50]);
         let (mut o, mut lse) = (vec![0.0; 9 * 6], vec![0.0; 9 * 2]);

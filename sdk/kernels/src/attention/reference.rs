@@ -4,7 +4,7 @@
 use crate::attention::backward::{AttentionGradients, AttentionSaved, attention_backward};
 use crate::attention::{AttentionOutputs, AttentionShape, attention_forward};
 use crate::philox::{Counter, Dropout};
-use crate::runs::Rows;
+use crate::runs::RowsView;
 use crate::testing::{assert_close, at_every_level, random};
 
 /// The output and the gradients of q, k and v.
@@ -83,7 +83,7 @@ fn check(heads: usize, head_size: usize, queries: &[usize], keys: &[usize], p: f
     // What is there before must not matter.
     let stale = |len| vec![f32::NAN; len];
     let (mut o, mut lse) = (stale(m), stale(m / head_size));
-    let [q, k, v] = [&q, &k, &v].map(|x| Rows::new(x, width));
+    let [q, k, v] = [&q, &k, &v].map(|x| RowsView::new(x, width));
     let mut words = vec![0u16; shape.decisions_len().unwrap()];
     let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: Some(&mut words) };
     attention_forward(shape, q, k, v, dropout, outputs).unwrap();

@@ -11,7 +11,7 @@ use crate::attention::shape::DropoutRows;
 use crate::machine::lanes::{LANES, by_level};
 use crate::machine::simd::multiversion;
 use crate::philox::KEEP_LANES;
-use crate::runs::{Rows, SharedRows};
+use crate::runs::{RowsView, SharedRows};
 
 const _: () = assert!(LANES == KEEP_LANES, "a vector has a word of decisions");
 
@@ -189,7 +189,7 @@ by_level! {
 
 by_level! {
     /// Inner products of the first rows, as many as `out` has, and `cols` columns of two matrices.
-    pub(super) fn inner_products<F, L>(a: &Rows<'_, F>, b: &Rows<'_, F>, cols: usize, out: &mut [F]) {
+    pub(super) fn inner_products<F, L>(a: &RowsView<'_, F>, b: &RowsView<'_, F>, cols: usize, out: &mut [F]) {
         let whole = cols / LANES * LANES;
         for (row, out) in out.iter_mut().enumerate() {
             let (a, b) = (a.segment(row, 0..cols), b.segment(row, 0..cols));

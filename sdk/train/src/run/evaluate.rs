@@ -70,12 +70,12 @@ pub fn run(
 
 /// A loss as a mean over many batches, each weighed by what its own mean is over.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct MeanLoss {
+pub struct WeightedMean {
     sum: f64,
     weight: f64,
 }
 
-impl MeanLoss {
+impl WeightedMean {
     /// Takes a batch and what the network said of it.
     pub fn update(&mut self, loss: &mut LoadedLoss, batch: &Map, outputs: &Map) -> Result<()> {
         let value = no_grad(|| loss.forward(&Call::inference(0), outputs, batch))?.to_scalar()?;
@@ -106,7 +106,7 @@ pub fn evaluate<S: Borrow<Sample>>(
 ) -> Result<Json<String, Value>> {
     let mut measure = Measure::new(components, network)?;
     let mut loss = loss;
-    let mut mean = MeanLoss::default();
+    let mut mean = WeightedMean::default();
     let wants_answers = measure.wants_answers();
     let mut first = 0;
     for samples in windows {

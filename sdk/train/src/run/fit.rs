@@ -24,7 +24,7 @@ use crate::nearest::nearest;
 use crate::options::config::TrainConfig;
 use crate::run::checkpoint::SessionState;
 use crate::run::evaluate;
-use crate::run::modules::Module;
+use crate::run::modules::StrategyModule;
 use crate::run::sources::{SourceOptions, Sources, TRAIN, VALID};
 
 /// What a fit consists of while it runs. Strategies reach it through [`SessionHost`](easytransfer_plugin::SessionHost).
@@ -42,7 +42,7 @@ pub struct Fit<'a> {
     /// Models that strategies loaded, by name.
     pub companions: BTreeMap<String, Network>,
     /// Networks of strategies' own, in the order in which they were made.
-    pub modules: Vec<Module>,
+    pub modules: Vec<StrategyModule>,
     /// The module that is the result of the run, if it is not the network under training.
     pub kept: Option<String>,
     /// Validation rows.
@@ -197,7 +197,7 @@ impl Fit<'_> {
         let kept = self.kept.clone();
         let module = self.modules.iter_mut().find(|module| Some(&module.name) == kept.as_ref());
         // `keep` admits only modules with a network.
-        module.and_then(Module::network).unwrap_or(&mut self.network)
+        module.and_then(StrategyModule::network).unwrap_or(&mut self.network)
     }
 
     /// The learning rate of the present step.
@@ -254,7 +254,7 @@ impl Fit<'_> {
     /// when they are. Errors: sources or modules that are not there again.
     pub fn resume(&mut self, state: SessionState) -> Result<()> {
         self.sources.resume(state.sources, state.draws, self.config)?;
-        let names = |modules: &[Module]| -> Vec<String> {
+        let names = |modules: &[StrategyModule]| -> Vec<String> {
             modules.iter().map(|module| module.name.clone()).collect()
         };
         let saved: Vec<String> = state.modules.iter().map(|(name, _)| name.clone()).collect();

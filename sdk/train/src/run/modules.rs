@@ -13,7 +13,7 @@ use crate::model::weights::LoadReport;
 use crate::options;
 
 /// A module of a strategy.
-pub struct Module {
+pub struct StrategyModule {
     /// Its name in the session.
     pub name: String,
     body: Body,
@@ -22,13 +22,13 @@ pub struct Module {
 enum Body {
     /// Parameters that the strategy uses itself.
     Bare(Params),
-    /// A model over them.
-    Model { params: Params, model: LoadedModel, config: Value },
+    /// A model over them, with its configuration.
+    Model(Box<(Params, LoadedModel, Value)>),
     /// A model with the app's head.
     Network(Box<Network>),
 }
 
-impl Module {
+impl StrategyModule {
     /// Makes a module beside `trained`; `seed` is its own. Errors: an unknown model, a configuration that it refuses,
     /// values to be copied that the model under training lacks.
     pub fn new(
@@ -37,7 +37,7 @@ impl Module {
         name: &str,
         spec: &ModuleSpec<'_>,
         seed: u64,
-    ) -> Result<Module> {
+    ) -> Result<StrategyModule> {
         let params = Params::new(seed)?;
         if spec.model.is_empty() {
             if spec.head || spec.copy {
@@ -45,7 +45,7 @@ impl Module {
                     "module {name:?}: a bare set has neither a head nor values to copy; name a model, {MODEL:?} for that of the model under training"
                 )));
             }
-            return Ok(Module { name: name.to_owned(), body: Body::Bare(params) });
+            return Ok(StrategyModule { name: name.to_owned(), body: Body::Bare(params) });
         }
         let (model_type, config) = if spec.model == MODEL {
             let mut config = trained.config.clone();
@@ -83,9 +83,9 @@ impl Module {
                 load_report: LoadReport::default(),
             }))
         } else {
-            Body::Model { params, model, config }
+            Body::Model(Box::new((params, model, config)))
         };
-        let mut module = Module { name: name.to_owned(), body };
+        let mut module = StrategyModule { name: name.to_owned(), body };
         if spec.copy {
             module.copy_from(&trained.params)?;
         }
@@ -111,7 +111,8 @@ impl Module {
     /// Its parameters.
     pub fn params(&mut self) -> &mut Params {
         match &mut self.body {
-            Body::Bare(params) | Body::Model { params, .. } => params,
+            Body::Bare(params) => params,
+            Body::Model(body) => &mut body.0,
             Body::Network(network) => &mut network.params,
         }
     }
@@ -137,9 +138,9 @@ impl Module {
     pub fn forward(&mut self, call: &Call<'_>, batch: &Map) -> Result<Map> {
         match &mut self.body {
             Body::Network(network) => network.forward(call, batch),
-            Body::Model { model, .. } => {
+            Body::Model(body) => {
                 let mut outputs = Map::new()?;
-                model.forward(call, batch, &mut outputs)?;
+                body.1.forward(call, batch, &mut outputs)?;
                 Ok(outputs)
             }
             Body::Bare(_) => Err(plugin::Error::new(
@@ -155,8 +156,8 @@ impl Module {
         let parameters: usize = self.params().iter().map(|param| param.len()).sum();
         match &self.body {
             Body::Bare(_) => json!({ "parameters": parameters }),
-            Body::Model { model, config, .. } => {
-                json!({ "model": model.info(), "config": config, "parameters": parameters })
+            Body::Model(body) => {
+                json!({ "model": body.1.info(), "config": body.2, "parameters": parameters })
             }
             Body::Network(network) => {
                 let mut said = network.describe();

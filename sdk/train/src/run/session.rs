@@ -11,7 +11,7 @@ use serde_json::{Map as Json, Value};
 
 use crate::model::bundle;
 use crate::run::fit::Fit;
-use crate::run::modules::Module;
+use crate::run::modules::StrategyModule;
 use crate::run::sources::{self, SourceOptions, TRAIN, VALID};
 
 impl SessionHost for Fit<'_> {
@@ -196,7 +196,7 @@ impl SessionHost for Fit<'_> {
         self.setup_only("module")?;
         self.check_name("module", name)?;
         let seed = self.config.seed.wrapping_add(1 + self.modules.len() as u64);
-        let mut module = Module::new(self.components, &self.network, name, spec, seed)?;
+        let mut module = StrategyModule::new(self.components, &self.network, name, spec, seed)?;
         let root = module.root()?;
         self.modules.push(module);
         Ok(root)

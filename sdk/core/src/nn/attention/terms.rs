@@ -3,7 +3,7 @@
 use super::super::{check_shape, dense, given, integers};
 use crate::error::{Result, fail};
 use crate::kernels::attention::terms::{AttentionTerms, DistanceBias, Order, Positions, Segments};
-use crate::kernels::runs::Rows;
+use crate::kernels::runs::RowsView;
 use crate::storage::{self, Real, Slice, Value};
 use crate::tensor::Tensor;
 
@@ -267,13 +267,13 @@ impl Inputs {
     pub(super) fn read<F: Real, R>(
         &self,
         integers: &Integers,
-        f: impl FnOnce([Rows<'_, F>; 3], AttentionTerms<'_, F>) -> Result<R>,
+        f: impl FnOnce([RowsView<'_, F>; 3], AttentionTerms<'_, F>) -> Result<R>,
     ) -> Result<R> {
         let mut all = [const { None }; 8];
         for (slice, value) in all.iter_mut().zip(&self.values) {
             *slice = value.as_ref().map(|x| slices::<F>(x)).transpose()?;
         }
-        let rows = |index: usize| all[index].as_ref().map(|(x, stride)| Rows::new(x, *stride));
+        let rows = |index: usize| all[index].as_ref().map(|(x, stride)| RowsView::new(x, *stride));
         let flat = |index: usize| all[index].as_ref().map(|(x, _)| &**x);
         let bias_buckets = read(&integers.bias_buckets)?;
         let position_buckets = read(&integers.position_buckets)?;
@@ -298,7 +298,7 @@ impl Inputs {
                 inclusive: integers.order_inclusive,
             }),
         };
-        let [q, k, v] = [rows(0), rows(1), rows(2)].map(|x| x.unwrap_or(Rows::new(&[], 0)));
+        let [q, k, v] = [rows(0), rows(1), rows(2)].map(|x| x.unwrap_or(RowsView::new(&[], 0)));
         f([q, k, v], terms)
     }
 }

@@ -17,7 +17,7 @@ fn both<F: Float>(
     let width = shape.width();
     let mut o = vec![F::ZERO; q.len()];
     let mut lse = vec![F::ZERO; q.len() / width * shape.heads];
-    let [q, k, v] = [q, k, v].map(|x| Rows::new(x, width));
+    let [q, k, v] = [q, k, v].map(|x| RowsView::new(x, width));
     let mut words = vec![0xaaaau16; shape.decisions_len().unwrap()];
     let decisions = Some(&mut words[..]);
     let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions };
@@ -127,7 +127,7 @@ fn several_tiles_match_differences_and_all_layouts_agree() {
             (0..rows).flat_map(row).collect()
         };
         let fused = fuse(&[part(0), part(1), part(2)]);
-        let rows_of = |i: usize| Rows::new(&fused[i * width..], 3 * width);
+        let rows_of = |i: usize| RowsView::new(&fused[i * width..], 3 * width);
         let (mut o, mut lse) = (vec![0.0; n], vec![0.0; rows * 2]);
         let (q, k, v) = (rows_of(0), rows_of(1), rows_of(2));
         let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: None };

@@ -15,7 +15,7 @@ use crate::attention::tile::Tile;
 use crate::gemm::{packed_len, panel_cols, small_raw};
 use crate::machine::lanes::LANES;
 use crate::machine::scratch::take;
-use crate::runs::{Rows, SharedRows};
+use crate::runs::{RowsView, SharedRows};
 
 /// Where the gradients of terms go that have rows of their own for all runs of a task; nobody else uses this head's
 /// part meanwhile.
@@ -100,7 +100,7 @@ impl<'a, F: Float> Head<'a, F> {
         prepared: &'a Prepared<'a, F>,
         run: &'a Run,
         head: usize,
-        k: &Rows<'_, F>,
+        k: &RowsView<'_, F>,
         step: usize,
         backward: bool,
         rest: &mut &'a mut [F],
@@ -288,7 +288,7 @@ impl<'a, F: Float> Head<'a, F> {
     /// Ends a block of queries: `q` are all queries of the call and `dq` their gradients, to which is added.
     pub(in crate::attention) fn end_block(
         &mut self,
-        q: &Rows<'_, F>,
+        q: &RowsView<'_, F>,
         dq: &SharedRows<'_, F>,
         into: &mut HeadGradients<'_, F>,
     ) {
@@ -330,7 +330,7 @@ impl<'a, F: Float> Head<'a, F> {
     /// Ends the run: `k` are all keys of the call and `dk` their gradients, to which is added.
     pub(in crate::attention) fn end(
         self,
-        k: &Rows<'_, F>,
+        k: &RowsView<'_, F>,
         dk: &SharedRows<'_, F>,
         into: &HeadGradients<'_, F>,
     ) {
@@ -364,8 +364,8 @@ impl<F: Float> Products<'_, F> {
     fn of_all_keys(
         &mut self,
         run: &Run,
-        table: &Rows<'_, F>,
-        k: &Rows<'_, F>,
+        table: &RowsView<'_, F>,
+        k: &RowsView<'_, F>,
         [head, head_size]: [usize; 2],
         scale: F,
     ) {
@@ -411,7 +411,7 @@ struct Back<'a, F> {
 
 impl<F: Float> Back<'_, F> {
     /// Adds the gradients of the table and of `x`, where they are wanted.
-    fn add(&self, [table, x]: [&Rows<'_, F>; 2], into: [Option<&SharedRows<'_, F>>; 2]) {
+    fn add(&self, [table, x]: [&RowsView<'_, F>; 2], into: [Option<&SharedRows<'_, F>>; 2]) {
         let [buckets, rows] = [&self.buckets, &self.rows];
         let [bucket, row] = self.strides;
         if buckets.is_empty() || rows.is_empty() {

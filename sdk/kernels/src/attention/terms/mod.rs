@@ -12,7 +12,7 @@ pub(super) mod shared;
 #[cfg(test)]
 mod tests;
 
-use crate::runs::Rows;
+use crate::runs::RowsView;
 
 /// What is added to the scores, and what is hidden. Without members it is plain attention:
 ///
@@ -50,11 +50,11 @@ pub struct Positions<'a, F> {
     /// Row of the tables for each distance, as in [`DistanceBias`].
     pub buckets: &'a [i64],
     /// Keys of positions [rows, H], which queries meet.
-    pub keys: Option<Rows<'a, F>>,
+    pub keys: Option<RowsView<'a, F>>,
     /// The queries [Tq, H] that meet them, if those are not the queries themselves.
-    pub query: Option<Rows<'a, F>>,
+    pub query: Option<RowsView<'a, F>>,
     /// Queries of positions [rows, H], which keys meet.
-    pub queries: Option<Rows<'a, F>>,
+    pub queries: Option<RowsView<'a, F>>,
 }
 
 /// Scores by whether query and key are of one segment.

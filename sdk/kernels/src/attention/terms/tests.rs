@@ -147,7 +147,7 @@ impl Case {
     fn terms<'a, F: Float>(&'a self, values: &'a [F]) -> AttentionTerms<'a, F> {
         let (which, width) = (self.which, self.width());
         let [_, _, _, bias, keys, query, queries, segments] = self.parts(values);
-        let rows = |given: bool, x: &'a [F]| given.then(|| Rows::new(x, width));
+        let rows = |given: bool, x: &'a [F]| given.then(|| RowsView::new(x, width));
         let [of_queries, of_keys, query_order, key_order] = &self.numbers;
         AttentionTerms {
             bias: which.bias.then_some(DistanceBias { table: bias, buckets: &self.bias_buckets }),
@@ -241,7 +241,7 @@ impl Case {
         let (mut o, mut lse) = (stale(q.len()), stale(q.len() / self.head_size));
         let shape = self.shape();
         let mut words = vec![0xaaaau16; shape.decisions_len_within(self.which.window).unwrap()];
-        let inputs = [q, k, v].map(|x| Rows::new(x, self.width()));
+        let inputs = [q, k, v].map(|x| RowsView::new(x, self.width()));
         let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: Some(&mut words) };
         attention_forward_with(shape, self.terms(values), inputs, self.dropout, outputs).unwrap();
         (o, lse, words)
@@ -250,7 +250,7 @@ impl Case {
     /// Output and gradients, laid as the values are.
     fn both<F: Float>(&self, values: &[F], do_: &[F]) -> (Vec<F>, Vec<F>) {
         let (o, lse, words) = self.forward(values);
-        let [q, k, v, ..] = self.parts(values).map(|x| Rows::new(x, self.width()));
+        let [q, k, v, ..] = self.parts(values).map(|x| RowsView::new(x, self.width()));
         let [gradient, again] = [Some(&words[..]), None].map(|decisions| {
             let mut gradient = vec![F::from_f64(f64::NAN); values.len()];
             let mut rest = &mut gradient[..];
@@ -384,7 +384,7 @@ fn terms_that_do_not_fit_are_refused_by_name() {
     let run = |change: &dyn Fn(&mut AttentionTerms<'_, f64>)| -> Result {
         let mut terms = case.terms(&values);
         change(&mut terms);
-        let inputs = [0, 1, 2].map(|i| Rows::new(case.parts(&values)[i], case.width()));
+        let inputs = [0, 1, 2].map(|i| RowsView::new(case.parts(&values)[i], case.width()));
         let (mut o, mut lse) = (vec![0.0; case.lens()[0]], vec![0.0; 8]);
         let outputs = AttentionOutputs { o: &mut o, lse: &mut lse, decisions: None };
         attention_forward_with(case.shape(), terms, inputs, None, outputs)
@@ -410,8 +410,10 @@ fn terms_that_do_not_fit_are_refused_by_name() {
     refused("position_buckets[0]", &|terms| positions(terms, &|x| x.buckets = &[99]));
     refused("position_keys", &|terms| positions(terms, &|x| (x.keys, x.queries) = (None, None)));
     refused("position_keys", &|terms| positions(terms, &|x| x.keys = None));
-    refused("position_keys", &|terms| positions(terms, &|x| x.keys = Some(Rows::new(&[], 6))));
-    refused("position_query", &|terms| positions(terms, &|x| x.query = Some(Rows::new(&[], 6))));
+    refused("position_keys", &|terms| positions(terms, &|x| x.keys = Some(RowsView::new(&[], 6))));
+    refused("position_query", &|terms| {
+        positions(terms, &|x| x.query = Some(RowsView::new(&[], 6)))
+    });
     refused("segments", &|terms| terms.segments.as_mut().unwrap().of_queries = &[1]);
     refused("key_segments", &|terms| terms.segments.as_mut().unwrap().of_keys = &[1]);
     refused("segment_scores", &|terms| terms.segments.as_mut().unwrap().scores = &[1.0]);
