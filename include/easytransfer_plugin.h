@@ -3283,7 +3283,8 @@ typedef struct et_host_session {
                                  struct et_map **out);
   /**
    * Opens one more file as a source under `name`, read as the training file is; only in `on_setup`. `options` is
-   * JSON: {"task": text, "domain": text, "weight": number, "columns": {role: column}}. Errors: ALREADY_EXISTS,
+   * JSON: {"task": text, "domain": text, "weight": number, "labelled": bool, "columns": {role: column}}; without
+   * "labelled" its records have targets. Errors: ALREADY_EXISTS,
    * BAD_INPUT; what is wrong with the file comes once all strategies are set up. since 0.2
    */
   struct et_error *(*open_source)(struct et_session *session,
@@ -3301,15 +3302,16 @@ typedef struct et_host_session {
                                 struct et_params *params,
                                 struct et_session_optimizer **out);
   /**
-   * One step of such an optimizer with the gradients present, then forgets them. NULL is the run's own optimizer
-   * over the model under training, for strategies that drive the fit. since 0.1
+   * One step of such an optimizer with the gradients present, which are clipped first as the run's are, and
+   * forgotten then. NULL is the run's own optimizer over the model under training, for strategies that drive the
+   * fit. since 0.1
    */
   struct et_error *(*optimizer_step)(struct et_session *session,
                                      struct et_session_optimizer *optimizer,
                                      double lr);
   /**
-   * Figures of a model (or a module with a head) on a source, of which the first `rows` records count, or all for 0;
-   * a JSON object. since 0.2
+   * Figures of the model under training or a module with a head on a source, of which the first `rows` records count,
+   * or all for 0; a JSON object. since 0.2
    */
   struct et_error *(*evaluate)(struct et_session *session,
                                struct et_str model,
@@ -3334,7 +3336,8 @@ typedef struct et_host_session {
   int32_t (*is_cancelled)(const struct et_session *session);
   /**
    * A network of the strategy's own under `name`; only in `on_setup`. `model` names a model of the registry that
-   * `config` (JSON) describes, or is empty for a bare set. `flags` is a set of `ET_MODULE_` bits. The out is the
+   * `config` (JSON) describes, or is "model" for that of the model under training, of whose configuration `config`
+   * has the entries that differ, or is empty for a bare set. `flags` is a set of `ET_MODULE_` bits. The out is the
    * outermost scope of its parameters, owned by the caller, in which more may be declared until `on_setup` ends;
    * then the set is sealed. Modules are checkpointed and resumed with the run, and are listed in its report.
    * Errors: ALREADY_EXISTS, NOT_FOUND, BAD_INPUT. since 0.2

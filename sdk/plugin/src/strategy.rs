@@ -306,10 +306,7 @@ impl LoadedStrategy {
         if crate::host::slot!(self.loaded.table, et_plugin_strategy.columns).is_none() {
             return Ok(Vec::new());
         }
-        let text = invoke_text!(self.loaded, et_plugin_strategy.columns())?;
-        serde_json::from_str(&text).map_err(|error| {
-            Error::bad_input(format!("{}: columns: {error}, found {text}", self.loaded.what))
-        })
+        self.loaded.read("columns", &invoke_text!(self.loaded, et_plugin_strategy.columns())?)
     }
 
     /// See [`Strategy::on_setup`].
