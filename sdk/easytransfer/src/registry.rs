@@ -1,5 +1,5 @@
-//! `et.registry/1`: operations of one plugin for another one. Plugins know one host per process, so they are given what
-//! any runtime of the process has, the youngest first.
+//! `et.registry/1`: operations of one plugin for another one. Plugins know one host per process, so they are given
+//! what any runtime of the process has, the youngest first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 

@@ -405,7 +405,8 @@ impl LoadedApp {
         self.features_json(context, tokenizer, &serde_json::to_string(record)?)
     }
 
-    /// Turns a record, as JSON text, into rows of features. Errors: also an app that adds no row.
+    /// Turns a record, as JSON text, into rows of features, each with the numbers of the record ("record") and of its
+    /// source ("source"). Errors: also an app that adds no row, or has used one of the two names.
     pub fn features_json(
         &self,
         context: &mut dyn ContextHost,
@@ -413,6 +414,7 @@ impl LoadedApp {
         record: &str,
     ) -> Result<Vec<Row>> {
         let rows = Rows::new()?;
+        let place = [("record", context.record() as i64), ("source", context.source() as i64)];
         with_context(context, |context| {
             invoke!(
                 self.0,
@@ -425,7 +427,16 @@ impl LoadedApp {
                 format!("{}: features: expected at least one row, found none", self.0.what),
             ));
         }
-        rows.to_vec()
+        let mut rows = rows.to_vec()?;
+        for row in &mut rows {
+            for (name, value) in place {
+                row.put_i64(name, &[value]).map_err(|error| {
+                    let message = format!("features: the field {name:?} is the host's to fill");
+                    error.context(message).context(&self.0.what)
+                })?;
+            }
+        }
+        Ok(rows)
     }
 
     /// Declares the parameters of the head.

@@ -27,9 +27,9 @@ pub trait Optimizer: Send + Sized + 'static {
     /// Changes the parameters by their gradients. `lr` is this step's learning rate; `step` counts from 1.
     fn step(&mut self, params: &mut Params, lr: f64, step: u64) -> Result<()>;
 
-    /// As [`Optimizer::step`], but changes only the elements of `part` of the arena ([`Params::arena_len`] of them), and
-    /// of the state what belongs to them: machines that share the work do a part each. Errors: INVALID_ARGUMENT for
-    /// bounds inside a parameter where that is not possible.
+    /// As [`Optimizer::step`], but changes only the elements of `part` of the arena ([`Params::arena_len`] of them),
+    /// and of the state what belongs to them: machines that share the work do a part each. Errors: INVALID_ARGUMENT
+    /// for bounds inside a parameter where that is not possible.
     fn step_part(
         &mut self,
         _params: &mut Params,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! gpu-check ops    [--device D] [--precision P]   every operation's value and gradients
-//! gpu-check optim  [--device D]                   ten steps of every optimizer over an arena
+//! gpu-check optim  [--device D]                   ten steps of every optimizer over an arena, parts of
+//!                                                 sets and what goes between sets
 //! gpu-check speed  [--device D] [--precision P] --config FILE --workloads FILE [--seconds S] [--trace FILE]
 //!                                                 training steps and forward passes, tokens per second, where the time goes
 //! ```
@@ -15,6 +16,7 @@ mod custom;
 mod full;
 mod ops;
 mod optim;
+mod sets;
 mod speed;
 
 use std::process::ExitCode;
@@ -49,7 +51,10 @@ fn run(arguments: &[String]) -> Result<usize, String> {
             let custom = custom::run().map_err(|error| error.to_string())?;
             own + custom + full::run().map_err(|error| error.to_string())?
         }
-        Some("optim") => optim::run().map_err(|error| error.to_string())?,
+        Some("optim") => {
+            let own = optim::run().map_err(|error| error.to_string())?;
+            own + sets::run().map_err(|error| error.to_string())?
+        }
         Some("speed") => {
             let file = |name: &str| {
                 let path = argument(arguments, name, "");

@@ -1,9 +1,13 @@
 //! An operation of one plugin, looked up and used by another one: forward, backward, and what is said of names that
 //! nobody offers.
 
+use easytransfer::Runtime;
 use easytransfer::plugin::abi::ET_ERR_NOT_FOUND;
 use easytransfer::plugin::{Call, Map, Tensor, find_op, live_handles};
-use easytransfer_tests::linked;
+use easytransfer_tests::command::Place;
+use easytransfer_tests::face::{Face, RustFace};
+use easytransfer_tests::{linked, places};
+use serde_json::{Value, json};
 
 /// The plugin that has the operation.
 mod giver {
@@ -55,7 +59,9 @@ mod giver {
 
 /// The plugin that uses it.
 mod taker {
-    use easytransfer::plugin::{Call, LoadedOp, Loss, Map, NoOptions, Result, Tensor, find_op};
+    use easytransfer::plugin::{
+        Call, LoadedOp, Loss, Map, NoOptions, Phases, Result, Session, Strategy, Tensor, find_op,
+    };
     use std::ffi::CStr;
 
     /// The sum of a b + a + b.
@@ -75,10 +81,63 @@ mod taker {
         }
     }
 
+    /// Whether the strategy borrows.
+    #[derive(serde::Deserialize)]
+    pub struct Options {
+        borrows: bool,
+    }
+
+    /// Keeps logits small: adds the mean of their squares to the loss.
+    struct Small(Option<LoadedOp>);
+
+    impl Strategy for Small {
+        const NAME: &'static CStr = c"small-logits";
+        const SCHEMA: &'static CStr =
+            cr#"{"type":"object","properties":{"borrows":{"type":"boolean"}}}"#;
+        type Options = Options;
+
+        fn new(options: Options) -> Result<Self> {
+            Ok(Self(options.borrows.then(|| find_op("product-and-sum")).transpose()?))
+        }
+
+        fn phases(&self) -> Phases {
+            Phases::OUTPUTS
+        }
+
+        fn on_outputs(&mut self, session: &mut Session<'_>, _: &Map, outputs: &Map) -> Result<()> {
+            let logits = outputs.get("logits")?;
+            let squares = match &self.0 {
+                Some(op) => op.apply(&[&logits, &logits])?.swap_remove(0),
+                None => logits.sqr()?,
+            };
+            session.add_loss("small", &squares.mean(&[], false)?, 0.5)
+        }
+    }
+
     easytransfer::plugin::export! {
         id: "op-taker",
         losses: [Borrowing],
+        strategies: [Small],
     }
+}
+
+/// A run whose strategy borrows the operation ends with the bytes of one that computes the same by itself.
+fn training_with_a_borrowed_operation_is_training(runtime: &Runtime) {
+    let place = Place::new("borrowed-operation");
+    let demo = places::root().join("hosts/demo");
+    let weights = |name: &str, strategy: Value| {
+        let (train, valid) = (demo.join("messages.train.tsv"), demo.join("messages.dev.tsv"));
+        let config = json!({ "epochs": 1, "max_steps": 3, "seed": 3, "strategy": strategy });
+        let bundle = place.at(name);
+        let face = RustFace(runtime.clone());
+        face.fit(&demo.join("encoder"), &train, &valid, &bundle, &config).unwrap();
+        std::fs::read(bundle.join("model.safetensors")).unwrap()
+    };
+    let borrowed = weights("borrowed", json!({ "small-logits": { "borrows": true } }));
+    let own = weights("own", json!({ "small-logits": { "borrows": false } }));
+    let without = weights("without", json!({ "finetune": {} }));
+    assert!(borrowed == own, "the operation computes something else");
+    assert!(borrowed != without, "the strategy did nothing");
 }
 
 /// One test, because the runtimes of a process share what they have.
@@ -113,9 +172,10 @@ fn a_plugin_uses_the_operation_of_another_one() {
     let op = find_op("product-and-sum").unwrap();
     assert_eq!((op.arity(), op.has_backward()), ((2, 2), true));
     let one = Tensor::from_slice(&[1.0f32], &[1]).unwrap();
-    let error = op.apply(&[&one]).err().expect("refused");
+    let error = op.apply(&[&one]).expect_err("refused");
     assert!(error.message().contains("expected 2 inputs, found 1"), "{error}");
     drop(one);
+    training_with_a_borrowed_operation_is_training(&runtime);
     let error = find_op("product-and-some").err().expect("unknown");
     assert_eq!(error.code(), ET_ERR_NOT_FOUND);
     assert!(error.message().contains("product-and-some"), "{error}");

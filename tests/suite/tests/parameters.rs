@@ -1,5 +1,5 @@
-//! What plugins do with parameter sets beyond training one: parts, copies, gradients of another set, arenas, steps of a
-//! part, and gradients that go on with a factor.
+//! What plugins do with parameter sets beyond training one: parts, copies, gradients of another set, arenas, steps of
+//! a part, and gradients that go on with a factor.
 
 use std::ffi::CStr;
 

@@ -7,26 +7,17 @@ use easytransfer_plugin::{Map, Row};
 use crate::data::batching::BatchOptions;
 use crate::error::{Error, Result};
 
-/// The features of one record: its rows, each of which knows the record ("record") and the source ("source") that it
-/// came from.
+/// The features of one record: its rows.
 pub struct Sample {
     rows: Vec<Row>,
     tokens: usize,
 }
 
 impl Sample {
-    /// Rows that an app made of record `record` of a source. Errors: the app has used one of the two names.
-    pub fn new(mut rows: Vec<Row>, record: u32, source: u64) -> Result<Sample> {
-        let mut tokens = 0;
-        for row in &mut rows {
-            tokens += row.tokens_len();
-            for (name, value) in [("record", i64::from(record)), ("source", source as i64)] {
-                row.put_i64(name, &[value]).map_err(|error| {
-                    error.context(format!("features: the field {name:?} is the host's to fill"))
-                })?;
-            }
-        }
-        Ok(Sample { rows, tokens })
+    /// Rows that an app made of a record.
+    pub fn new(rows: Vec<Row>) -> Sample {
+        let tokens = rows.iter().map(Row::tokens_len).sum();
+        Sample { rows, tokens }
     }
 
     /// The rows in their order.

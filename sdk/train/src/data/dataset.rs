@@ -227,10 +227,7 @@ impl Part {
         for (index, record) in self.records.iter().enumerate() {
             let number = self.first + index as u64;
             match app.features(&mut Asked::new(number), tokenizer, record) {
-                Ok(rows) => {
-                    let number = u32::try_from(number).unwrap_or(u32::MAX);
-                    samples.push(Sample::new(rows, number, 0)?);
-                }
+                Ok(rows) => samples.push(Sample::new(rows)),
                 Err(error) if self.on_bad_row == OnBadRow::Stop => {
                     return Err(fault(&self.path, &self.columns, self.lines[index], &error));
                 }

@@ -154,7 +154,7 @@ impl Features {
         if let Err(error) = self.extra.fill(&text, &mut sample) {
             return Ok(Err(error));
         }
-        Ok(Ok(Sample::new(sample, index, self.purpose.source)?))
+        Ok(Ok(Sample::new(sample)))
     }
 
     fn keep(&self, index: u32, sample: Sample) -> Arc<Sample> {

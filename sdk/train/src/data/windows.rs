@@ -104,7 +104,7 @@ pub fn features(
     let rows = app
         .features(&mut Asked::new(index as u64), tokenizer, record)
         .map_err(|error| error.context(format!("record {index}")))?;
-    Sample::new(rows, u32::try_from(index).unwrap_or(u32::MAX), 0)
+    Ok(Sample::new(rows))
 }
 
 impl Iterator for Windows {

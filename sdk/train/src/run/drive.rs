@@ -64,6 +64,7 @@ impl Run<'_, '_> {
         let loss = said.or((!read.is_empty()).then_some(mean));
         if let Some(loss) = loss {
             self.last_loss = loss;
+            self.note(loss, lr);
         }
         if self.log_is_due() {
             let mut values = Json::new();

@@ -251,6 +251,11 @@ impl<'r, 'f> Run<'r, 'f> {
         self.fit.step = self.progress.step;
     }
 
+    /// Shows a loss on the line of progress.
+    pub(crate) fn note(&mut self, loss: f64, lr: f64) {
+        self.bar.note(format!("loss {loss:.4} lr {lr:.2e}"));
+    }
+
     /// Counts time that is none of training.
     pub(crate) fn leave_out(&mut self, aside: Duration) {
         self.aside += aside;
@@ -289,7 +294,7 @@ impl<'r, 'f> Run<'r, 'f> {
             || self.unread.len() >= MOST_UNREAD;
         let read = if asked { self.read_figures()? } else { Vec::new() };
         if let Some(last) = read.last() {
-            self.bar.note(format!("loss {:.4} lr {:.2e}", last.loss, last.lr));
+            self.note(last.loss, last.lr);
         }
         self.bar.step(size.rows, size.tokens);
         self.log_figures(read)
