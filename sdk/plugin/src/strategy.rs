@@ -338,9 +338,10 @@ impl LoadedStrategy {
 
     /// See [`Strategy::combine`].
     pub fn combine(&mut self, host: &mut dyn SessionHost, losses: &Map) -> Result<Tensor> {
-        with_session(host, |session| {
+        let loss = with_session(host, |session| {
             invoke_tensor!(self.loaded, et_plugin_strategy.combine(session, losses.as_raw()))
-        })
+        });
+        self.loaded.scalar("combine", loss?)
     }
 
     /// See [`Strategy::on_gradients`].

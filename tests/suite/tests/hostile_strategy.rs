@@ -48,7 +48,7 @@ fn hostile_answers_of_a_strategy_are_errors() {
         ("hostile", "source: no records", "empty.tsv"),
         ("hostile", "source: a name twice", "more"),
         ("hostile", "weights: of another number of rows", "weights"),
-        ("hostile", "loss: no scalar", "scalar"),
+        ("hostile", "loss: no scalar", "add_loss: \"extra\": expected a scalar, found shape"),
         ("hostile", "loss: not a number", "NaN"),
         ("hostile", "batch: no such source", "more"),
         ("hostile", "record: beyond the last", "1099511627776"),
