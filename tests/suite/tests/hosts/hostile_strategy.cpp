@@ -1,5 +1,5 @@
-// A strategy against the C++ headers that does what a session refuses, or answers what a run cannot use: what its option
-// `at` names. What it does not know is no fault.
+// Strategies against the C++ headers that do what a session refuses, or answer what a run cannot use: what their option
+// `at` names. What they do not know is no fault.
 #include "easytransfer_plugin.hpp"
 
 #include <limits>
