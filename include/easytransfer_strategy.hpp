@@ -55,8 +55,8 @@ private:
   et_session *raw_;
 };
 
-/// A transfer strategy of a plugin. `Self` has name, schema (optional) and a constructor as a loss has, and those of the
-/// hooks that it uses:
+/// A transfer strategy of a plugin. `Self` has name, schema (optional) and a constructor as a loss has, and those of
+/// the hooks that it uses:
 ///
 ///   void on_setup(Session &);                               // weights are loaded and nothing is sealed yet
 ///   void on_batch(Session &, Map &batch);                   // may put "weights" [B] into the batch

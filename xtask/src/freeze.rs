@@ -1,6 +1,6 @@
 //! `freeze`: writes the headers, the frozen copy of the present version of the boundary into `tests/abi`, and the
-//! goldens that follow from it. While a version is being made this is run after every change; once it is released its copy never
-//! changes again, and the next change of the boundary raises `ET_ABI_MINOR` first.
+//! goldens that follow from it. While a version is being made this is run after every change; once it is released its
+//! copy never changes again, and the next change of the boundary raises `ET_ABI_MINOR` first.
 
 use crate::{
     Context, Failure, header,
@@ -8,8 +8,8 @@ use crate::{
 };
 use std::{fmt::Write, fs, path::Path, process::Command};
 
-const HEAD: &str = "//! The tables as version @VERSION@ has them, written by `cargo xtask freeze`; tests/layout_check.rs compares them with
-//! today's.
+const HEAD: &str = "//! The tables as version @VERSION@ has them, written by `cargo xtask freeze`; tests/layout_check.rs compares them
+//! with today's.
 
 use core::ffi::{c_char, c_void};
 ";

@@ -71,8 +71,8 @@ impl Run<'_> {
         self.tally.skipped += 1;
     }
 
-    /// In CI, as root, installs the compilers, make, pkg-config and valgrind where they are missing; fetches CMake where
-    /// there is none.
+    /// In CI, as root, installs the compilers, make, pkg-config and valgrind where they are missing; fetches CMake
+    /// where there is none.
     fn tools(&mut self) -> Result<(), Failure> {
         self.packages();
         match cmake::fetched(self.context) {

@@ -8,7 +8,7 @@ mod metrics;
 
 use easytransfer_plugin::{
     App, AppInfo, Call, Choice, Column, Context, Error, Map, ModelInfo, Record, Result, Rows,
-    Scope, Tokenizer, abi, nn, out_of_range,
+    Scope, Tokenizer, abi, nn, out_of_range, text_of,
 };
 use head::{Head, Pooling};
 use labels::{Labels, Problem};
@@ -273,16 +273,6 @@ fn texts_of(record: &Record) -> Result<(String, Option<String>)> {
     let text =
         text_of(record, "text")?.ok_or_else(|| Error::record("text", "a string", "nothing"))?;
     Ok((text, text_of(record, "text_pair")?))
-}
-
-/// A text value; numbers are texts too.
-fn text_of(record: &Record, role: &str) -> Result<Option<String>> {
-    match record.get(role) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(other) => Err(Error::record(role, "a string", other.to_string())),
-    }
 }
 
 easytransfer_plugin::export! {

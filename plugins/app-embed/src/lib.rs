@@ -6,7 +6,7 @@ mod pooling;
 
 use easytransfer_plugin::{
     App, AppInfo, Call, Column, Context, Error, Map, ModelInfo, Record, Result, Rows, Scope,
-    Tensor, Tokenizer, abi, out_of_range,
+    Tensor, Tokenizer, abi, out_of_range, text_of,
 };
 use modules::{Module, ModuleOptions, normalized};
 use pooling::{Pooling, Tokens};
@@ -135,13 +135,8 @@ impl App for Embed {
         rows: &mut Rows,
     ) -> Result<()> {
         let mut row = rows.add()?;
-        let text = match record.get("text") {
-            Some(Value::String(text)) => text.clone(),
-            // Numbers are texts too.
-            Some(Value::Number(number)) => number.to_string(),
-            Some(other) => return Err(Error::record("text", "a string", other.to_string())),
-            None => return Err(Error::record("text", "a string", "nothing")),
-        };
+        let text = text_of(record, "text")?;
+        let text = text.ok_or_else(|| Error::record("text", "a string", "nothing"))?;
         if !self.options.pool_prompt && !self.options.prompt.is_empty() {
             // As sentence-transformers counts them: what the prompt alone gives, but for the token that ends a text.
             let alone = tokenizer.encode(&self.options.prepared(""), None, self.max_length)?;

@@ -59,17 +59,9 @@ impl Loss for CrossEntropy {
     }
 
     fn rows(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
-        let logits = outputs.get("logits")?;
-        let labels = batch.get("labels")?.to_vec::<i64>()?;
-        let counts = |label: &i64| *label != self.options.ignore_index;
-        let index: Vec<i64> = labels.iter().map(|l| if counts(l) { *l } else { 0 }).collect();
-        let counts: Vec<f32> = labels.iter().map(|l| f32::from(u8::from(counts(l)))).collect();
-        let log_p = nn::log_softmax(&logits)?;
-        let own = log_p.gather(1, &Tensor::from_slice(&index, &[labels.len(), 1])?)?;
-        let smoothing = self.options.label_smoothing;
-        let own = own.reshape(&[labels.len()])?.affine(smoothing - 1.0, 0.0)?;
-        let loss = own.sub(&log_p.mean(&[1], false)?.affine(smoothing, 0.0)?)?;
-        loss.mul(&Tensor::from_slice(&counts, &[labels.len()])?.cast(logits.dtype())?)
+        let (logits, labels) = (outputs.get("logits")?, batch.get("labels")?);
+        let CrossEntropyOptions { label_smoothing, ignore_index } = self.options;
+        nn::cross_entropy_rows(&logits, &labels, ignore_index, label_smoothing)
     }
 
     fn weight(&mut self, batch: &Map) -> Result<f64> {
@@ -89,17 +81,13 @@ impl Loss for BinaryCrossEntropy {
     }
 
     fn forward(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
-        let logits = outputs.get("logits")?;
-        let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
+        let (logits, targets) = inputs(outputs, batch)?;
         nn::binary_cross_entropy(&logits, &targets, batch.find("weights")?.as_ref())
     }
 
     fn rows(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
-        let logits = outputs.get("logits")?;
-        let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
-        // log(1 + e^x) - x t, written so that no power overflows.
-        let soft = logits.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?;
-        row_means(&logits.relu()?.add(&soft)?.sub(&logits.mul(&targets)?)?)
+        let (logits, targets) = inputs(outputs, batch)?;
+        nn::binary_cross_entropy_rows(&logits, &targets)
     }
 }
 
@@ -115,16 +103,16 @@ impl Loss for MeanSquaredError {
     }
 
     fn rows(&mut self, _: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
-        let logits = outputs.get("logits")?;
-        let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
-        row_means(&logits.sub(&targets)?.sqr()?)
+        let (logits, targets) = inputs(outputs, batch)?;
+        nn::row_means(&logits.sub(&targets)?.sqr()?)
     }
 }
 
-/// Means over all axes but the first.
-fn row_means(values: &Tensor) -> Result<Tensor> {
-    let rows = values.extent(0)?;
-    values.reshape(&[rows, values.len() / rows.max(1)])?.mean(&[1], false)
+/// The logits, and the labels in their type and shape.
+fn inputs(outputs: &Map, batch: &Map) -> Result<(Tensor, Tensor)> {
+    let logits = outputs.get("logits")?;
+    let targets = batch.get("labels")?.cast(logits.dtype())?.reshape(logits.shape())?;
+    Ok((logits, targets))
 }
 
 easytransfer_plugin::export! {

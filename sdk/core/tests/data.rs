@@ -75,9 +75,9 @@ fn batches_have_no_padding() {
     ok(b.tokens("teacher/ids", &[8, 7]));
     ok(b.tokens("ids", &[]));
     ok(b.tokens("segments", &[]));
-    // SAFETY: live rows.
+    // The sum over the name spaces. SAFETY: live rows.
     unsafe {
-        assert_eq!(api().row_tokens_len.unwrap()(a.0), 3);
+        assert_eq!(api().row_tokens_len.unwrap()(a.0), 3 + 1);
         assert_eq!(api().row_tokens_len.unwrap()(b.0), 2);
     }
     let batch = make(|out| collate(&[&a, &b], out));
@@ -117,6 +117,34 @@ fn fields_that_exist_are_not_replaced() {
     assert_eq!(names(batch), ["ids", "positions", "starts"]);
     // SAFETY: an owned map.
     unsafe { api().map_release.unwrap()(batch) };
+}
+
+#[test]
+fn a_row_of_a_list_that_a_borrower_released_is_refused_and_given_to_nobody() {
+    let _guard = no_leaks();
+    // SAFETY: live handles, but for the row that is released though it is the list's.
+    unsafe {
+        let list = make(|out| api().rows_new.unwrap()(out));
+        let add = || make(|out| api().rows_add.unwrap()(list, out));
+        let row = add();
+        api().row_release.unwrap()(row);
+        let (code, message) = err(api().row_put_i64.unwrap()(row, text("labels"), &1, 1));
+        assert_eq!(code, ET_ERR_BAD_HANDLE);
+        assert!(message.contains("one that was released"), "{message}");
+        // Neither a row of the list nor one of its own lies where the released one did.
+        let other = add();
+        let own = Row::new();
+        assert!(row != other && row != own.0 && own.0 != other);
+        let mut out = ptr::null_mut();
+        let (code, message) = err(api().rows_get.unwrap()(list, 0, &mut out));
+        assert_eq!(code, ET_ERR_BAD_HANDLE);
+        assert!(message.contains("row 0 of the list") && out.is_null(), "{message}");
+        let kept = make(|out| api().rows_get.unwrap()(list, 1, out));
+        assert_eq!(kept, other);
+        api().row_release.unwrap()(kept);
+        assert_eq!(api().rows_len.unwrap()(list), 2);
+        api().rows_release.unwrap()(list);
+    }
 }
 
 #[test]

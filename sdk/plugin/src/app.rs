@@ -17,6 +17,16 @@ use std::ffi::{CStr, c_void};
 /// A record: values by role ("text", "text_pair", "label", ...).
 pub type Record = Json<String, Value>;
 
+/// The text of a role, where the record has one; numbers are texts too. Errors: a value of another kind.
+pub fn text_of(record: &Record, role: &str) -> Result<Option<String>> {
+    match record.get(role) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        Some(other) => Err(Error::record(role, "a string", other.to_string())),
+    }
+}
+
 /// A column that records need.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Column {

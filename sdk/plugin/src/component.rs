@@ -1,7 +1,7 @@
 //! What all kinds of components share: instances behind an opaque pointer, caught panics, and the host's handle of a
 //! table.
 
-use crate::{Buffer, Error, Lent, LogLevel, Result, Rng};
+use crate::{Buffer, Error, Lent, LogLevel, Result, Rng, Tensor};
 use easytransfer_abi as abi;
 use easytransfer_text::panic_text;
 use serde::de::DeserializeOwned;
@@ -332,6 +332,17 @@ impl<T> Loaded<T> {
                 ),
             )
         })
+    }
+
+    /// A scalar that a slot answered with. Errors: it has another shape.
+    pub(crate) fn scalar(&self, slot: &str, value: Tensor) -> Result<Tensor> {
+        if value.len() == 1 {
+            return Ok(value);
+        }
+        Err(Error::new(
+            abi::ET_ERR_SHAPE,
+            format!("{}: {slot}: expected a scalar, found shape {:?}", self.what, value.shape()),
+        ))
     }
 
     pub(crate) fn missing(&self, slot: &str) -> Error {

@@ -55,7 +55,7 @@ mod text;
 #[doc(hidden)]
 pub use easytransfer_abi as abi;
 
-pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Module, Record};
+pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Module, Record, text_of};
 pub use component::{Call, ComponentRef};
 pub use cuda::Cuda;
 pub use data::{Buffer, Map, Row, Rows};

@@ -171,7 +171,9 @@ impl LoadedLoss {
     /// The loss as a scalar tensor.
     pub fn forward(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
         let call = call.raw();
-        invoke_tensor!(self.0, et_plugin_loss.forward(&call, outputs.as_raw(), batch.as_raw()))
+        let value =
+            invoke_tensor!(self.0, et_plugin_loss.forward(&call, outputs.as_raw(), batch.as_raw()));
+        self.0.scalar("forward", value?)
     }
 
     /// The loss of each row, [B]. Errors: `UNIMPLEMENTED` where rows have none.

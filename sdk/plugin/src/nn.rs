@@ -2,11 +2,13 @@
 //! `starts` [B + 1] holds their cumulative lengths.
 
 mod attention;
+mod by_row;
 mod sequence;
 
 pub use attention::{
     Attention, AttentionTerms, DistanceBias, Order, Positions, Segments, attention, attention_with,
 };
+pub use by_row::{binary_cross_entropy_rows, cross_entropy_rows, row_means};
 pub use sequence::{Crf, Recurrent, crf_decode, crf_loss, gru, lstm};
 
 use crate::host::{ask, call, tables};

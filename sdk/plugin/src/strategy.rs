@@ -306,10 +306,7 @@ impl LoadedStrategy {
         if crate::host::slot!(self.loaded.table, et_plugin_strategy.columns).is_none() {
             return Ok(Vec::new());
         }
-        let text = invoke_text!(self.loaded, et_plugin_strategy.columns())?;
-        serde_json::from_str(&text).map_err(|error| {
-            Error::bad_input(format!("{}: columns: {error}, found {text}", self.loaded.what))
-        })
+        self.loaded.read("columns", &invoke_text!(self.loaded, et_plugin_strategy.columns())?)
     }
 
     /// See [`Strategy::on_setup`].
@@ -341,9 +338,10 @@ impl LoadedStrategy {
 
     /// See [`Strategy::combine`].
     pub fn combine(&mut self, host: &mut dyn SessionHost, losses: &Map) -> Result<Tensor> {
-        with_session(host, |session| {
+        let loss = with_session(host, |session| {
             invoke_tensor!(self.loaded, et_plugin_strategy.combine(session, losses.as_raw()))
-        })
+        });
+        self.loaded.scalar("combine", loss?)
     }
 
     /// See [`Strategy::on_gradients`].

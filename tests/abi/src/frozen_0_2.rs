@@ -1,5 +1,5 @@
-//! The tables as version 0.2 has them, written by `cargo xtask freeze`; tests/layout_check.rs compares them with
-//! today's.
+//! The tables as version 0.2 has them, written by `cargo xtask freeze`; tests/layout_check.rs compares them
+//! with today's.
 
 use core::ffi::{c_char, c_void};
 #[repr(C)]

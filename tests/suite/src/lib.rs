@@ -5,4 +5,5 @@ pub mod command;
 pub mod face;
 pub mod hosts;
 pub mod linked;
+pub mod no_trainer;
 pub mod places;

@@ -3,13 +3,13 @@
 
 use easytransfer::plugin::abi::{ET_ERR_FAILED_PRECONDITION, ET_ERR_PANIC};
 use easytransfer::plugin::{
-    App, AppInfo, Asked, Call, Column, Context, Error, InputView, LoadedApp, LoadedLoss,
-    LoadedMetric, LoadedModel, LoadedOptimizer, LoadedStrategy, Loss, Map, Metric, MetricInfo,
-    Model, ModelInfo, NetHost, Op, Optimizer, OutputSpec, OutputView, Params, Phases, Record,
-    Result, Rows, Scope, Session, SessionHost, Strategy, Stream, Tensor, Tokenizer, apply,
-    live_handles,
+    App, AppInfo, Asked, Call, Column, Context, Error, ExtraColumn, InputView, LoadedApp,
+    LoadedLoss, LoadedMetric, LoadedModel, LoadedOptimizer, LoadedStrategy, Loss, Map, Metric,
+    MetricInfo, Model, ModelInfo, NetHost, Op, Optimizer, OutputSpec, OutputView, Params, Phases,
+    Record, Result, Rows, Scope, Session, Strategy, Stream, Tensor, Tokenizer, apply, live_handles,
 };
 use easytransfer::{Runtime, RuntimeOptions};
+use easytransfer_tests::no_trainer::NoTrainer;
 use easytransfer_tests::places;
 use serde::Deserialize;
 use serde_json::{Map as Json, Value, json};
@@ -189,6 +189,10 @@ impl Strategy for FragileStrategy {
         self.0.reach("on_epoch");
         Ok(())
     }
+    fn columns(&self) -> Vec<ExtraColumn> {
+        self.0.reach("columns");
+        Vec::new()
+    }
     fn fit(&mut self, session: &mut Session<'_>) -> Result<()> {
         assert_eq!(session.total_steps(), 7);
         self.0.reach("fit");
@@ -273,67 +277,6 @@ easytransfer::plugin::export! {
     strategies: [FragileStrategy],
     apps: [FragileApp],
     metrics: [FragileMetric],
-}
-
-/// A trainer without a model: no hook here asks it for anything but the number of steps.
-struct NoTrainer;
-
-fn absent<T>() -> Result<T> {
-    Err(Error::invalid("this trainer has nothing"))
-}
-
-impl SessionHost for NoTrainer {
-    fn params(&mut self, _: &str) -> Result<&mut Params> {
-        absent()
-    }
-    fn load_model(&mut self, _: &str, _: &str) -> Result<()> {
-        absent()
-    }
-    fn describe(&mut self, _: &str) -> Result<Value> {
-        absent()
-    }
-    fn forward(&mut self, _: &str, _: &Map, _: bool, _: u32) -> Result<Map> {
-        absent()
-    }
-    fn loss(&mut self, _: &Map, _: &Map) -> Result<Tensor> {
-        absent()
-    }
-    fn add_loss(&mut self, _: &str, _: Tensor, _: f64) -> Result<()> {
-        absent()
-    }
-    fn set_loss_weight(&mut self, _: f64) -> Result<()> {
-        absent()
-    }
-    fn want(&mut self, _: u32) -> Result<()> {
-        absent()
-    }
-    fn next_batch(&mut self, _: &str) -> Result<Map> {
-        absent()
-    }
-    fn open_source(&mut self, _: &str, _: &str, _: &str) -> Result<()> {
-        absent()
-    }
-    fn optimizer(&mut self, _: &str, _: &str, _: &Params) -> Result<usize> {
-        absent()
-    }
-    fn optimizer_step(&mut self, _: Option<usize>, _: f64) -> Result<()> {
-        absent()
-    }
-    fn evaluate(&mut self, _: &str, _: &str, _: u64) -> Result<Json<String, Value>> {
-        absent()
-    }
-    fn log_scalar(&mut self, _: &str, _: f64) -> Result<()> {
-        absent()
-    }
-    fn step(&self) -> u64 {
-        0
-    }
-    fn total_steps(&self) -> u64 {
-        7
-    }
-    fn is_cancelled(&self) -> bool {
-        false
-    }
 }
 
 /// A net whose encoder computes nothing.
@@ -477,6 +420,7 @@ fn strategies_that_panic_are_errors() {
         "on_gradients",
         "on_epoch",
         "fit",
+        "columns",
         "state_save",
         "state_load",
     ];
@@ -490,6 +434,7 @@ fn strategies_that_panic_are_errors() {
                 "on_gradients" => strategy.on_gradients(host),
                 "on_epoch" => strategy.on_epoch(host, 1, &Json::new()),
                 "fit" => strategy.fit(host),
+                "columns" => strategy.columns().map(|_| ()),
                 "state_save" => strategy.save(&mut Stream::writer()?),
                 "state_load" => strategy.load(&mut Stream::reader(&[])?),
                 _ => strategy.on_setup(host),

@@ -82,6 +82,13 @@ impl SessionHost for Fit<'_> {
                 format!("add_loss: the name {name:?} is taken in this step"),
             ));
         }
+        if loss.len() != 1 {
+            let found = loss.shape();
+            return Err(plugin::Error::new(
+                plugin::abi::ET_ERR_SHAPE,
+                format!("add_loss: {name:?}: expected a scalar, found shape {found:?}"),
+            ));
+        }
         self.losses.push((name.to_owned(), loss, weight));
         Ok(())
     }

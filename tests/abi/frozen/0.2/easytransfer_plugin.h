@@ -6,7 +6,7 @@
  * A plugin is a shared library that exports one function, et_plugin_entry, which returns a
  * pointer to a constant et_plugin_record. The library links nothing of EasyTransfer: it fills
  * tables of function pointers, and gets tables of the host in return. C90 to C17 and C++11 to
- * C++20 read this file; C++ authors may prefer easytransfer.hpp, a wrapper over it.
+ * C++20 read this file; C++ authors may prefer easytransfer_plugin.hpp, which is over it.
  *
  * Conventions, for every table
  * - The first field is struct_size: the number of bytes that the writer filled. Fill it with

@@ -82,7 +82,8 @@ static et_error *describe(void *self, et_buffer **out) {
               out);
 }
 
-static et_error *features(void *self, et_context *context, const et_tokenizer *tokenizer, et_str record, et_rows *rows) {
+static et_error *features(void *self, et_context *context, const et_tokenizer *tokenizer, et_str record,
+                          et_rows *rows) {
   const et_encode_options options = {sizeof(et_encode_options), 32, 1, 0};
   const int64_t label = record.len % 2, seven = 7;
   et_config *values = NULL;
