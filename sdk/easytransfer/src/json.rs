@@ -16,8 +16,8 @@ use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::{
-    AppOptions, EmbedOptions, LayerPrecision, PluginInfo, RuntimeOptions, TrainConfig, TrainJob,
-    TrainResult,
+    AppOptions, EmbedOptions, LayerPrecision, PluginInfo, Record, RuntimeOptions, TrainConfig,
+    TrainJob, TrainResult,
 };
 
 /// Parses a JSON text; `origin` names it in messages.
@@ -218,6 +218,25 @@ pub fn plugins(plugins: &[PluginInfo]) -> String {
         })
     };
     Value::Array(plugins.iter().map(one).collect()).to_string()
+}
+
+/// A record as programs write it: an object from role to value, or a text alone.
+pub(crate) fn record_of(value: Value) -> Result<Record> {
+    match value {
+        Value::Object(record) => Ok(record),
+        Value::String(text) => Ok(Record::from_iter([("text".to_owned(), Value::String(text))])),
+        other => Err(Error::user(format!(
+            "predict: expected an object like {{\"text\": ...}} or a string, found {other}"
+        ))),
+    }
+}
+
+/// A record from its JSON text: an object from role to value, or a string, which is a text alone. Errors: anything
+/// else.
+pub fn record(json: &str) -> Result<Record> {
+    let value = serde_json::from_str(json)
+        .map_err(|error| Error::user(format!("predict: the record is not JSON: {error}")))?;
+    record_of(value)
 }
 
 #[cfg(test)]
