@@ -128,14 +128,14 @@ pub fn train_config(options: &str) -> Result<TrainConfig> {
 
 /// A whole training run: `{"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file", "output":
 /// "dir", "config": {..}, "from_scratch": false, "columns": {"text": "sentence"}, "resume": false, "overwrite": false,
-/// "progress": "silent" | "plain" | "auto"}`; `encoder`, `train` and `output` are required, `config` is what
-/// [`TrainConfig::from_value`] takes.
+/// "progress": "silent" | "plain" | "auto"}`; `train` and `output` are required, `config` is what
+/// [`TrainConfig::from_value`] takes. Without `encoder` the model is the one that `config.encoder` describes.
 pub fn train_job(options: &str) -> Result<TrainJob> {
     let origin = "fit options";
     let open = |description: &str| json!({"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": description});
-    let schema = json!({"type": "object", "required": ["encoder", "train", "output"], "properties": {
+    let schema = json!({"type": "object", "required": ["train", "output"], "properties": {
         "app": {"type": "string", "default": "text-classify"},
-        "encoder": {"type": "string", "description": "directory of the encoder"},
+        "encoder": {"type": "string", "description": "directory of the encoder; none for a model that config.encoder describes"},
         "train": {"type": "string", "description": "file of training data"},
         "valid": {"type": ["string", "null"], "description": "file of validation data"},
         "output": {"type": "string", "description": "directory of the bundle"},
