@@ -73,7 +73,7 @@ typedef struct et_model et_model;
 typedef struct et_optimizer et_optimizer;
 
 /**
- * Answers to texts, one row per text.
+ * Answers of an app, one row per text or record.
  */
 typedef struct et_predictions et_predictions;
 
@@ -133,12 +133,31 @@ const char *et_app_label(const struct et_app *app, size_t index);
 
 /**
  * Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not
- * need the app any more. Errors: BAD_INPUT for text that is not UTF-8, naming its index. [one-at-a-time] since 0.1
+ * need the app any more. Errors: BAD_INPUT for text that is not UTF-8, naming its index, and for an app that needs
+ * more than a text. [one-at-a-time] since 0.1
  */
 et_error *et_app_predict(struct et_app *app,
                          const char *const *texts,
                          size_t texts_len,
                          struct et_predictions **out);
+
+/**
+ * As `et_app_predict`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+ */
+et_error *et_app_predict_texts(struct et_app *app,
+                               const et_str *texts,
+                               size_t texts_len,
+                               struct et_predictions **out);
+
+/**
+ * Answers `records_len` records, each the JSON text of an object from role to value, for instance {"question": ..,
+ * "context": ..}, or of a string, which is a text alone. `*out` is as that of `et_app_predict`. Errors: BAD_INPUT
+ * naming the index of a record and what is wrong with it. [one-at-a-time] since 0.2
+ */
+et_error *et_app_predict_records(struct et_app *app,
+                                 const et_str *records,
+                                 size_t records_len,
+                                 struct et_predictions **out);
 
 /**
  * Answers a JSON text: an object like {"text": ".."}, a string, or an array of them; `*out` is one object or an
@@ -165,30 +184,39 @@ const char *et_predictions_class(const struct et_predictions *predictions,
                                  size_t index);
 
 /**
- * The label of a row, valid while the predictions live: the most probable class; with several labels all of them,
- * joined by commas; empty for numbers. NULL past the end. [any-thread] since 0.1
+ * The whole answer in a row as the JSON text of an object, with whatever the app says ({"label": ..}, {"answer": ..,
+ * "start": ..}, {"text": ..}). NUL-terminated, valid while the predictions live; NULL and 0 past the end. The text is
+ * made when it is asked for first. [any-thread] since 0.2
+ */
+et_str et_predictions_answer(const struct et_predictions *predictions,
+                             size_t index);
+
+/**
+ * The characters of `et_predictions_answer` alone. [any-thread] since 0.1
+ */
+const char *et_predictions_json(const struct et_predictions *predictions, size_t index);
+
+/**
+ * The label in a row, valid while the predictions live: the most probable class; with several labels all of them,
+ * joined by commas, and "" where none of them was given. NULL where the app says no label (numbers, spans, texts:
+ * `et_predictions_answer` has what it says), and past the end. [any-thread] since 0.1
  */
 const char *et_predictions_label(const struct et_predictions *predictions,
                                  size_t index);
 
 /**
- * Probability of the label of a row, or the predicted number; NaN where there is none and past the end. [any-thread]
- * since 0.1
+ * The score in a row: the label's probability, that of a span, or the predicted number; NaN where the app says none
+ * of these, and past the end. [any-thread] since 0.1
  */
 float et_predictions_score(const struct et_predictions *predictions,
                            size_t index);
 
 /**
- * Probability of class `class_index` in a row; NaN past the end. [any-thread] since 0.1
+ * Probability of class `class_index` in a row; NaN where the app says none, and past the end. [any-thread] since 0.1
  */
 float et_predictions_probability(const struct et_predictions *predictions,
                                  size_t index,
                                  size_t class_index);
-
-/**
- * A whole row as JSON, valid while the predictions live; NULL past the end. [any-thread] since 0.1
- */
-const char *et_predictions_json(const struct et_predictions *predictions, size_t index);
 
 /**
  * Gives predictions back. Accepts NULL. [any-thread] since 0.1
@@ -221,6 +249,15 @@ et_error *et_embedder_embed(struct et_embedder *embedder,
                             size_t texts_len,
                             float *out,
                             size_t out_len);
+
+/**
+ * As `et_embedder_embed`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+ */
+et_error *et_embedder_embed_texts(struct et_embedder *embedder,
+                                  const et_str *texts,
+                                  size_t texts_len,
+                                  float *out,
+                                  size_t out_len);
 
 /**
  * Gives an embedder back. Accepts NULL. [any-thread] since 0.1

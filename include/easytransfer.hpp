@@ -39,33 +39,51 @@ inline std::string copy(const Text &text) {
   return text.get() == nullptr ? std::string() : std::string(et_text_data(text.get()), et_text_len(text.get()));
 }
 
-inline std::vector<const char *> pointers(const std::vector<std::string> &texts) {
-  std::vector<const char *> raw;
-  for (const std::string &text : texts) raw.push_back(text.c_str());
+/// Texts with their lengths, so that a NUL inside ends none of them.
+inline std::vector<et_str> sized(const std::vector<std::string> &texts) {
+  std::vector<et_str> raw;
+  for (const std::string &text : texts) raw.push_back(et_str{text.data(), text.size()});
   return raw;
 }
 
 } // namespace detail
 
-/// Answers to texts.
+/// Answers of an app, one row per text or record.
 class Predictions {
 public:
   explicit Predictions(et_predictions *raw) noexcept : handle_(raw) {}
   std::size_t size() const { return et_predictions_len(handle_.get()); }
   std::size_t classes() const { return et_predictions_classes_len(handle_.get()); }
   /// Name of a class. Throws past the end.
-  std::string class_name(std::size_t index) const { return text(et_predictions_class(handle_.get(), index), index); }
-  std::string label(std::size_t row) const { return text(et_predictions_label(handle_.get(), row), row); }
+  std::string class_name(std::size_t index) const {
+    const char *name = et_predictions_class(handle_.get(), index);
+    if (name == nullptr) throw nothing_at(index);
+    return name;
+  }
+  /// The whole answer, the JSON text of an object with whatever the app says. Throws past the end.
+  std::string json(std::size_t row) const {
+    const et_str text = et_predictions_answer(handle_.get(), row);
+    if (text.ptr == nullptr) throw nothing_at(row);
+    return std::string(text.ptr, text.len);
+  }
+  /// Whether the answer has a label; those of apps for spans, texts or numbers have none.
+  bool has_label(std::size_t row) const { return et_predictions_label(handle_.get(), row) != nullptr; }
+  /// The label, or the labels joined by commas. Throws past the end, and where the answer has no label.
+  std::string label(std::size_t row) const {
+    const char *label = et_predictions_label(handle_.get(), row);
+    if (label != nullptr) return label;
+    throw Error(ET_ERR_NOT_FOUND, "predictions: expected a label at " + std::to_string(row) + ", found " + json(row));
+  }
+  /// The score of the label or span, or the number; NaN where the app says none of these.
   float score(std::size_t row) const { return et_predictions_score(handle_.get(), row); }
+  /// Probability of a class; NaN where the app says none.
   float probability(std::size_t row, std::size_t index) const {
     return et_predictions_probability(handle_.get(), row, index);
   }
-  std::string json(std::size_t row) const { return text(et_predictions_json(handle_.get(), row), row); }
 
 private:
-  static std::string text(const char *value, std::size_t index) {
-    if (value == nullptr) throw Error(ET_ERR_INVALID_ARGUMENT, "predictions: nothing at " + std::to_string(index));
-    return value;
+  static Error nothing_at(std::size_t index) {
+    return Error(ET_ERR_INVALID_ARGUMENT, "predictions: nothing at " + std::to_string(index));
   }
   struct Policy {
     static void release(et_predictions *raw) noexcept { et_predictions_release(raw); }
@@ -73,7 +91,7 @@ private:
   detail::Handle<et_predictions, Policy> handle_;
 };
 
-/// A trained bundle that answers texts.
+/// A trained bundle that answers texts and other records.
 class App {
 public:
   explicit App(et_app *raw) noexcept : handle_(raw) {}
@@ -84,9 +102,16 @@ public:
     return names;
   }
   Predictions predict(const std::vector<std::string> &texts) {
-    const std::vector<const char *> raw = detail::pointers(texts);
+    const std::vector<et_str> raw = detail::sized(texts);
     et_predictions *out = nullptr;
-    detail::check_library(et_app_predict(handle_.get(), raw.data(), raw.size(), &out));
+    detail::check_library(et_app_predict_texts(handle_.get(), raw.data(), raw.size(), &out));
+    return Predictions(out);
+  }
+  /// Answers records, each the JSON text of an object from role to value: {"question": .., "context": ..}.
+  Predictions predict_records(const std::vector<std::string> &records) {
+    const std::vector<et_str> raw = detail::sized(records);
+    et_predictions *out = nullptr;
+    detail::check_library(et_app_predict_records(handle_.get(), raw.data(), raw.size(), &out));
     return Predictions(out);
   }
   /// Predictions for a JSON text: an object, a string, or an array of them.
@@ -110,9 +135,9 @@ public:
   std::size_t width() const { return et_embedder_width(handle_.get()); }
   /// Vectors, row-major [texts, width].
   std::vector<float> embed(const std::vector<std::string> &texts) {
-    const std::vector<const char *> raw = detail::pointers(texts);
+    const std::vector<et_str> raw = detail::sized(texts);
     std::vector<float> out(texts.size() * width() + 1); // one more, because an empty vector has no memory
-    detail::check_library(et_embedder_embed(handle_.get(), raw.data(), raw.size(), out.data(), out.size() - 1));
+    detail::check_library(et_embedder_embed_texts(handle_.get(), raw.data(), raw.size(), out.data(), out.size() - 1));
     out.pop_back();
     return out;
   }

@@ -1,20 +1,20 @@
-//! A trained bundle that answers texts.
+//! A trained bundle that answers texts and other records.
 
 use crate::error::{answer, check_out, guard};
 use crate::handle::{Guarded, Object, find, give, peek, take_back};
 use crate::runtime::et_runtime;
-use crate::text::{c_string, et_text, many, optional, required};
+use crate::text::{c_string, et_text, many, many_sized, optional, required};
 use easytransfer_facade as facade;
-use facade::Record;
-use facade::plugin::abi::et_error;
-use serde_json::Value;
+use facade::plugin::Error;
+use facade::plugin::abi::{et_error, et_str};
 use std::ffi::{CString, c_char};
 use std::ptr::null;
+use std::sync::{Arc, OnceLock};
 
 /// A trained bundle.
 pub struct et_app {
     app: Guarded<facade::App>,
-    labels: Vec<CString>,
+    classes: Arc<[Class]>,
 }
 
 impl Object for et_app {
@@ -23,49 +23,60 @@ impl Object for et_app {
 
 impl et_app {
     fn new(app: facade::App) -> et_app {
-        let labels = app.labels().iter().map(|label| c_string(label)).collect();
-        et_app { app: Guarded::new(app), labels }
+        let class = |name: &String| Class { name: name.clone(), text: c_string(name) };
+        let classes = app.labels().iter().map(class).collect();
+        et_app { app: Guarded::new(app), classes }
+    }
+
+    /// Answers records; `ask` has the app for itself.
+    fn answers(
+        &self,
+        ask: impl FnOnce(&mut facade::App) -> facade::Result<Vec<facade::Answer>>,
+    ) -> Result<et_predictions, Error> {
+        let answers = ask(&mut self.app.turn())?;
+        let rows = answers.into_iter().map(Row::from).collect();
+        Ok(et_predictions { rows, classes: self.classes.clone() })
     }
 }
 
-/// Answers to texts, one row per text.
+/// A class by its name, and by its name as C reads it.
+struct Class {
+    name: String,
+    text: CString,
+}
+
+/// Answers of an app, one row per text or record.
 pub struct et_predictions {
-    rows: Vec<Answer>,
-    classes: Vec<CString>,
+    rows: Vec<Row>,
+    classes: Arc<[Class]>,
 }
 
 impl Object for et_predictions {
     const NAME: &'static str = "predictions";
 }
 
-struct Answer {
-    label: CString,
-    score: f32,
-    probabilities: Vec<f32>,
-    json: CString,
+/// An answer, and the texts of it that somebody has asked for.
+struct Row {
+    answer: facade::Answer,
+    label: OnceLock<Option<CString>>,
+    json: OnceLock<CString>,
 }
 
-impl Answer {
-    fn new(record: Record, classes: &[String]) -> Answer {
-        let probability = |class: &String| {
-            record
-                .get("probabilities")
-                .and_then(|all| all.get(class))
-                .and_then(Value::as_f64)
-                .map_or(f32::NAN, |p| p as f32)
-        };
-        let probabilities: Vec<f32> = classes.iter().map(probability).collect();
-        let number = |key: &str| record.get(key).and_then(Value::as_f64);
-        let label = match (record.get("label"), record.get("labels")) {
-            (Some(Value::String(label)), _) => label.clone(),
-            (_, Some(Value::Array(labels))) => {
-                labels.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
-            }
-            _ => String::new(),
-        };
-        let score = number("score").or_else(|| number("value")).map_or(f32::NAN, |s| s as f32);
-        let json = c_string(&Value::Object(record).to_string());
-        Answer { label: c_string(&label), score, probabilities, json }
+impl From<facade::Answer> for Row {
+    fn from(answer: facade::Answer) -> Self {
+        Self { answer, label: OnceLock::new(), json: OnceLock::new() }
+    }
+}
+
+impl Row {
+    fn label(&self) -> Option<*const c_char> {
+        let label = self.label.get_or_init(|| self.answer.label().map(|label| c_string(&label)));
+        label.as_ref().map(|label| label.as_ptr())
+    }
+
+    /// The JSON text, in which there is no NUL: JSON escapes it.
+    fn json(&self) -> &CString {
+        self.json.get_or_init(|| c_string(&self.answer.to_string()))
     }
 }
 
@@ -122,18 +133,19 @@ pub unsafe extern "C" fn et_app_release(app: *mut et_app) {
 /// Number of classes; 0 for NULL and for apps without classes. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_labels_len(app: *const et_app) -> usize {
-    answer(0, || peek(app, |app| Some(app.labels.len())).unwrap_or(0))
+    answer(0, || peek(app, |app| Some(app.classes.len())).unwrap_or(0))
 }
 
 /// Name of class `index`, valid while the app lives; NULL past the end. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_label(app: *const et_app, index: usize) -> *const c_char {
-    let label = |app: &et_app| app.labels.get(index).map(|label| label.as_ptr());
+    let label = |app: &et_app| app.classes.get(index).map(|class| class.text.as_ptr());
     answer(null(), || peek(app, label).unwrap_or(null()))
 }
 
 /// Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not
-/// need the app any more. Errors: BAD_INPUT for text that is not UTF-8, naming its index. [one-at-a-time] since 0.1
+/// need the app any more. Errors: BAD_INPUT for text that is not UTF-8, naming its index, and for an app that needs
+/// more than a text. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_predict(
     app: *mut et_app,
@@ -144,14 +156,57 @@ pub unsafe extern "C" fn et_app_predict(
     guard(|| {
         check_out(out, "et_app_predict")?;
         let app = find(app, "app")?;
+        // SAFETY: the caller passes an array of texts, and `out` is not NULL.
+        unsafe {
+            let texts = many(texts, texts_len)?;
+            give(out, app.answers(|app| app.predict(&texts))?);
+        }
+        Ok(())
+    })
+}
+
+/// As `et_app_predict`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_app_predict_texts(
+    app: *mut et_app,
+    texts: *const et_str,
+    texts_len: usize,
+    out: *mut *mut et_predictions,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_app_predict_texts")?;
+        let app = find(app, "app")?;
+        // SAFETY: the caller passes an array of texts, and `out` is not NULL.
+        unsafe {
+            let texts = many_sized(texts, texts_len, "text")?;
+            give(out, app.answers(|app| app.predict(&texts))?);
+        }
+        Ok(())
+    })
+}
+
+/// Answers `records_len` records, each the JSON text of an object from role to value, for instance {"question": ..,
+/// "context": ..}, or of a string, which is a text alone. `*out` is as that of `et_app_predict`. Errors: BAD_INPUT
+/// naming the index of a record and what is wrong with it. [one-at-a-time] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_app_predict_records(
+    app: *mut et_app,
+    records: *const et_str,
+    records_len: usize,
+    out: *mut *mut et_predictions,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_app_predict_records")?;
+        let app = find(app, "app")?;
         // SAFETY: the caller passes an array of texts.
-        let texts = unsafe { many(texts, texts_len)? };
-        let mut turn = app.app.turn();
-        let records = turn.predict(&texts)?;
-        let classes = turn.labels();
-        let rows = records.into_iter().map(|record| Answer::new(record, classes)).collect();
+        let texts = unsafe { many_sized(records, records_len, "record")? };
+        let record = |(index, text): (usize, &&str)| {
+            let record = facade::json::record(text).map_err(Error::from);
+            record.map_err(|error| error.context(format!("record {index}")))
+        };
+        let records = texts.iter().enumerate().map(record).collect::<Result<Vec<_>, _>>()?;
         // SAFETY: `out` is not NULL.
-        unsafe { give(out, et_predictions { rows, classes: app.labels.clone() }) };
+        unsafe { give(out, app.answers(|app| app.predict_records(&records))?) };
         Ok(())
     })
 }
@@ -180,7 +235,7 @@ pub unsafe extern "C" fn et_app_predict_json(
 fn row<T>(
     predictions: *const et_predictions,
     index: usize,
-    read: impl FnOnce(&Answer) -> Option<T>,
+    read: impl FnOnce(&Row) -> Option<T>,
 ) -> Option<T> {
     peek(predictions, |all| all.rows.get(index).and_then(read))
 }
@@ -203,48 +258,70 @@ pub unsafe extern "C" fn et_predictions_class(
     predictions: *const et_predictions,
     index: usize,
 ) -> *const c_char {
-    let class = |all: &et_predictions| all.classes.get(index).map(|class| class.as_ptr());
+    let class = |all: &et_predictions| all.classes.get(index).map(|class| class.text.as_ptr());
     answer(null(), || peek(predictions, class).unwrap_or(null()))
 }
 
-/// The label of a row, valid while the predictions live: the most probable class; with several labels all of them,
-/// joined by commas; empty for numbers. NULL past the end. [any-thread] since 0.1
+/// The whole answer in a row as the JSON text of an object, with whatever the app says ({"label": ..}, {"answer": ..,
+/// "start": ..}, {"text": ..}). NUL-terminated, valid while the predictions live; NULL and 0 past the end. The text is
+/// made when it is asked for first. [any-thread] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_predictions_answer(
+    predictions: *const et_predictions,
+    index: usize,
+) -> et_str {
+    let none = et_str { ptr: null(), len: 0 };
+    let json = |row: &Row| {
+        let json = row.json();
+        Some(et_str { ptr: json.as_ptr(), len: json.count_bytes() })
+    };
+    answer(none, || row(predictions, index, json).unwrap_or(none))
+}
+
+/// The characters of `et_predictions_answer` alone. [any-thread] since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_predictions_json(
+    predictions: *const et_predictions,
+    index: usize,
+) -> *const c_char {
+    let json = |row: &Row| Some(row.json().as_ptr());
+    answer(null(), || row(predictions, index, json).unwrap_or(null()))
+}
+
+/// The label in a row, valid while the predictions live: the most probable class; with several labels all of them,
+/// joined by commas, and "" where none of them was given. NULL where the app says no label (numbers, spans, texts:
+/// `et_predictions_answer` has what it says), and past the end. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_predictions_label(
     predictions: *const et_predictions,
     index: usize,
 ) -> *const c_char {
-    answer(null(), || row(predictions, index, |row| Some(row.label.as_ptr())).unwrap_or(null()))
+    answer(null(), || row(predictions, index, Row::label).unwrap_or(null()))
 }
 
-/// Probability of the label of a row, or the predicted number; NaN where there is none and past the end. [any-thread]
-/// since 0.1
+/// The score in a row: the label's probability, that of a span, or the predicted number; NaN where the app says none
+/// of these, and past the end. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_predictions_score(
     predictions: *const et_predictions,
     index: usize,
 ) -> f32 {
-    answer(f32::NAN, || row(predictions, index, |row| Some(row.score)).unwrap_or(f32::NAN))
+    let score = |row: &Row| row.answer.score().map(|score| score as f32);
+    answer(f32::NAN, || row(predictions, index, score).unwrap_or(f32::NAN))
 }
 
-/// Probability of class `class_index` in a row; NaN past the end. [any-thread] since 0.1
+/// Probability of class `class_index` in a row; NaN where the app says none, and past the end. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_predictions_probability(
     predictions: *const et_predictions,
     index: usize,
     class_index: usize,
 ) -> f32 {
-    let probability = |row: &Answer| row.probabilities.get(class_index).copied();
-    answer(f32::NAN, || row(predictions, index, probability).unwrap_or(f32::NAN))
-}
-
-/// A whole row as JSON, valid while the predictions live; NULL past the end. [any-thread] since 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn et_predictions_json(
-    predictions: *const et_predictions,
-    index: usize,
-) -> *const c_char {
-    answer(null(), || row(predictions, index, |row| Some(row.json.as_ptr())).unwrap_or(null()))
+    let probability = |all: &et_predictions| {
+        let (row, class) = (all.rows.get(index)?, all.classes.get(class_index)?);
+        row.answer.probability(&class.name).map(|probability| probability as f32)
+    };
+    answer(f32::NAN, || peek(predictions, probability).unwrap_or(f32::NAN))
 }
 
 /// Gives predictions back. Accepts NULL. [any-thread] since 0.1

@@ -3,10 +3,10 @@
 use crate::error::{answer, check_out, guard};
 use crate::handle::{Guarded, Object, find, give, peek, take_back};
 use crate::runtime::et_runtime;
-use crate::text::{many, optional, required};
+use crate::text::{many, many_sized, optional, required};
 use easytransfer_facade as facade;
 use facade::plugin::Error;
-use facade::plugin::abi::{ET_ERR_SHAPE, et_error};
+use facade::plugin::abi::{ET_ERR_SHAPE, et_error, et_str};
 use std::ffi::c_char;
 
 /// An encoder that turns texts into vectors.
@@ -63,35 +63,56 @@ pub unsafe extern "C" fn et_embedder_embed(
     out_len: usize,
 ) -> *mut et_error {
     guard(|| {
-        let embedder = find(embedder, "embedder")?;
-        let width = embedder.width;
-        // Before the texts are looked at: an absurd number of them does not fit any room.
-        if texts_len.checked_mul(width) != Some(out_len) {
-            return Err(Error::new(
-                ET_ERR_SHAPE,
-                format!(
-                    "et_embedder_embed: expected room for {texts_len} x {width} values, found {out_len}"
-                ),
-            ));
-        }
-        if out_len > 0 {
-            check_out(out, "et_embedder_embed")?;
-        }
-        // SAFETY: the caller passes an array of texts.
-        let texts = unsafe { many(texts, texts_len)? };
-        let vectors = embedder.embedder.turn().embed(&texts)?;
-        if vectors.len() != out_len {
-            return Err(Error::new(
-                ET_ERR_SHAPE,
-                format!("et_embedder_embed: expected {out_len} values, found {}", vectors.len()),
-            ));
-        }
-        if out_len > 0 {
-            // SAFETY: the caller gives room for `out_len` values, which do not overlap with ours.
-            unsafe { std::ptr::copy_nonoverlapping(vectors.as_ptr(), out, out_len) };
-        }
-        Ok(())
+        // SAFETY: the caller passes an array of texts, and room for `out_len` values.
+        unsafe { embed(embedder, texts_len, out, out_len, || many(texts, texts_len)) }
     })
+}
+
+/// As `et_embedder_embed`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_embedder_embed_texts(
+    embedder: *mut et_embedder,
+    texts: *const et_str,
+    texts_len: usize,
+    out: *mut f32,
+    out_len: usize,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: as for `et_embedder_embed`.
+        unsafe { embed(embedder, texts_len, out, out_len, || many_sized(texts, texts_len, "text")) }
+    })
+}
+
+/// Writes the vectors of `len` texts.
+///
+/// # Safety
+/// `out` is NULL, or valid for writes of `out_len` values.
+unsafe fn embed<'a>(
+    embedder: *mut et_embedder,
+    len: usize,
+    out: *mut f32,
+    out_len: usize,
+    texts: impl FnOnce() -> Result<Vec<&'a str>, Error>,
+) -> Result<(), Error> {
+    let embedder = find(embedder, "embedder")?;
+    let width = embedder.width;
+    let wrong = |text: String| Err(Error::new(ET_ERR_SHAPE, format!("et_embedder_embed: {text}")));
+    // Before the texts are looked at: an absurd number of them does not fit any room.
+    if len.checked_mul(width) != Some(out_len) {
+        return wrong(format!("expected room for {len} x {width} values, found {out_len}"));
+    }
+    if out_len > 0 {
+        check_out(out, "et_embedder_embed")?;
+    }
+    let vectors = embedder.embedder.turn().embed(&texts()?)?;
+    if vectors.len() != out_len {
+        return wrong(format!("expected {out_len} values, found {}", vectors.len()));
+    }
+    if out_len > 0 {
+        // SAFETY: the caller gives room for `out_len` values, which do not overlap with ours.
+        unsafe { std::ptr::copy_nonoverlapping(vectors.as_ptr(), out, out_len) };
+    }
+    Ok(())
 }
 
 /// Gives an embedder back. Accepts NULL. [any-thread] since 0.1

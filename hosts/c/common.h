@@ -43,8 +43,8 @@ static void *allocate(size_t size) {
 }
 
 #if defined(HOSTS_NEED_FILES)
-/* A whole file, NUL-terminated, for free(); "-" is standard input. */
-static char *read_file(const char *path) {
+/* A whole file for free(), with a NUL behind it; "-" is standard input. */
+static char *read_file(const char *path, size_t *len) {
   FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
   size_t size = 0, room = 65536, got;
   char *text;
@@ -65,24 +65,27 @@ static char *read_file(const char *path) {
   }
   text[size] = '\0';
   if (file != stdin) fclose(file);
+  *len = size;
   return text;
 }
 #endif
 
 #if defined(HOSTS_NEED_LINES)
-/* Cuts a text into lines where it lies; the array is for free(). */
-static char **cut_lines(char *text, size_t *len) {
-  size_t count = 0;
-  char *at, **lines;
-  for (at = text; *at != '\0'; ++at) count += *at == '\n';
-  lines = (char **)allocate((count + 1) * sizeof(char *));
-  for (*len = 0, at = text; *at != '\0'; ++*len) {
-    char *end = strchr(at, '\n');
-    lines[*len] = at;
-    if (end == NULL) end = at + strlen(at);
-    at = *end == '\0' ? end : end + 1;
-    if (end > lines[*len] && end[-1] == '\r') --end;
-    *end = '\0';
+/* The lines of a text, which go on belonging to it; a line may hold NULs. The array is for free(). */
+static et_str *cut_lines(const char *text, size_t size, size_t *len) {
+  const char *at, *end = text + size;
+  size_t count = 1;
+  et_str *lines;
+  for (at = text; at < end; ++at) count += *at == '\n';
+  lines = (et_str *)allocate(count * sizeof(et_str));
+  for (*len = 0, at = text; at < end; ++*len) {
+    const char *stop = (const char *)memchr(at, '\n', (size_t)(end - at));
+    const char *next = stop == NULL ? end : stop + 1;
+    if (stop == NULL) stop = end;
+    if (stop > at && stop < next && stop[-1] == '\r') --stop;
+    lines[*len].ptr = at;
+    lines[*len].len = (size_t)(stop - at);
+    at = next;
   }
   return lines;
 }

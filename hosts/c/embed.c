@@ -7,19 +7,20 @@
 int main(int argc, char **argv) {
   et_runtime *runtime = NULL;
   et_embedder *embedder = NULL;
-  char *text, **lines;
+  char *text;
+  et_str *lines;
   float *vectors;
-  size_t lines_len, width, row, column;
+  size_t size, lines_len, width, row, column;
   if (argc < 2 || argc > 3) usage("embed ENCODER [TEXTS]");
 
   check(et_runtime_new(NULL, &runtime));
   check(et_embedder_load(runtime, argv[1], NULL, &embedder));
-  text = read_file(argc > 2 ? argv[2] : "-");
-  lines = cut_lines(text, &lines_len);
+  text = read_file(argc > 2 ? argv[2] : "-", &size);
+  lines = cut_lines(text, size, &lines_len);
 
   width = et_embedder_width(embedder);
   vectors = (float *)allocate(lines_len * width * sizeof(float));
-  check(et_embedder_embed(embedder, (const char *const *)lines, lines_len, vectors, lines_len * width));
+  check(et_embedder_embed_texts(embedder, lines, lines_len, vectors, lines_len * width));
   for (row = 0; row < lines_len; ++row) {
     printf("%lu", (unsigned long)width);
     for (column = 0; column < width && column < 4; ++column) {

@@ -134,7 +134,7 @@ int main(int argc, char **argv) {
 
   path = (char *)allocate(strlen(argv[1]) + 16);
   sprintf(path, "%s/config.json", argv[1]);
-  config = read_file(path);
+  config = read_file(path, &i);
   check(et_model_new(runtime, "bert", config, 7, &model));
   params = et_model_params(model);
   for (i = 0; i < params_of->params_len(params); ++i) {

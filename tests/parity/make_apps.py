@@ -1,7 +1,7 @@
 """Writes apps/: what reference implementations compute for the apps, on tiny random models.
 
-    python make_apps.py match masked-lm     # with requirements.txt
-    python make_apps.py comprehend squad-metric   # with requirements-pipeline.txt: transformers 5 has no question answering pipeline
+    python make_apps.py match masked-lm token-head    # with requirements.txt
+    python make_apps.py comprehend squad-metric       # with requirements-pipeline.txt: transformers 5 has no question answering pipeline
 """
 
 import json
@@ -171,6 +171,20 @@ def masked_lm():
         (out / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")
 
 
+def token_head():
+    """A BERT with a head over each token: logits of three runs."""
+    out = OUT / "token-head"
+    shutil.rmtree(out, ignore_errors=True)
+    model = hf.BertForTokenClassification(hf.BertConfig(**SIZES, num_labels=4)).eval()
+    randomise(model, 13, 0.5)
+    model.save_pretrained(out)
+    ids = [[2, 17, 4, 9, 3], [2, 4, 4, 3], [2, 41, 8, 30, 3, 37, 4, 54, 3]]
+    with torch.no_grad():
+        logits = [model(input_ids=torch.tensor([row])).logits[0].tolist() for row in ids]
+    (out / "golden.json").write_text(json.dumps({"ids": ids, "logits": logits}, separators=(",", ":")) + "\n")
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        {"comprehend": comprehend, "squad-metric": squad_metric, "match": match, "masked-lm": masked_lm}[name]()
+        {"comprehend": comprehend, "squad-metric": squad_metric, "match": match, "masked-lm": masked_lm,
+         "token-head": token_head}[name]()

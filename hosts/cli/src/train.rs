@@ -22,9 +22,10 @@ pub struct Train {
     /// App to train
     #[arg(long, value_name = "NAME", default_value = "text-classify")]
     app: String,
-    /// Directory of the encoder: config.json, weights, tokenizer files
+    /// Directory of the encoder: config.json, weights, tokenizer files. Without one the model is what the options under
+    /// `encoder` say (--set encoder.model_type=NAME), from scratch, for apps that learn their words
     #[arg(long, value_name = "DIR")]
-    encoder: PathBuf,
+    encoder: Option<PathBuf>,
     /// Training data: TSV, CSV or JSON (one object per line, or an array), each gzipped or not
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
@@ -117,7 +118,7 @@ impl Train {
         };
         let result = runtime.train(TrainJob {
             app: self.app.clone(),
-            encoder: self.encoder.clone(),
+            encoder: self.encoder.clone().unwrap_or_default(),
             start: if self.from_scratch {
                 Start::Scratch
             } else if self.allow_missing {

@@ -332,7 +332,8 @@ pub struct et_plugin_app {
     /// whether features change from epoch to epoch, "finish": whether `finish` is wanted for every record, "modules":
     /// [{"name": ...}] that `forward` runs besides the encoder, "vocabulary": {"tokens": [...], "unknown": token,
     /// "padding": token, "lower": bool} from which the host makes a tokenizer of words where the model's directory has
-    /// none}. [one-at-a-time] since 0.2
+    /// none: ids follow the order of "tokens", behind "padding" and "unknown" where these are not among them; words are
+    /// those of the pre-tokenizer "Whitespace" of a tokenizer.json}. [one-at-a-time] since 0.2
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,

@@ -233,6 +233,11 @@ impl Tokenizer {
         load::load(path).map(|loaded| Self(Arc::new(loaded)))
     }
 
+    /// Reads the text of a `tokenizer.json`. Errors: as [`Tokenizer::load`] of such a file.
+    pub fn from_json(json: &str) -> Result<Self> {
+        load::from_json(json).map(|loaded| Self(Arc::new(loaded)))
+    }
+
     /// Number of tokens, added tokens included.
     pub fn vocab_len(&self) -> usize {
         self.0.vocab_len()

@@ -1,6 +1,6 @@
 //! A trained bundle that answers records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use easytransfer_core::inference::{LayerPrecision, PredictionScope};
@@ -18,8 +18,9 @@ use easytransfer_train::run::evaluate::{self, Measure};
 use easytransfer_train::{Error, Result};
 use serde_json::{Map as Json, Value};
 
-use crate::Runtime;
 use crate::inputs::Inputs;
+use crate::json::record_of;
+use crate::{Answer, Runtime};
 
 /// Tokens that the engine works on at a time: enough to fill its kernels, few enough that what one layer hands to the
 /// next stays in the last-level cache.
@@ -103,8 +104,8 @@ impl App {
         &mut self.network
     }
 
-    /// One prediction per text.
-    pub fn predict(&mut self, texts: &[&str]) -> Result<Vec<Record>> {
+    /// One answer per text.
+    pub fn predict(&mut self, texts: &[&str]) -> Result<Vec<Answer>> {
         let records: Vec<Record> = texts
             .iter()
             .map(|text| Record::from_iter([("text".to_owned(), Value::from(*text))]))
@@ -112,9 +113,10 @@ impl App {
         self.predict_records(&records)
     }
 
-    /// One prediction per record; a record maps roles ("text", "text_pair") to values. Records are batched by length.
-    /// Errors: a record without a second text where the app was trained on pairs.
-    pub fn predict_records(&mut self, records: &[Record]) -> Result<Vec<Record>> {
+    /// One answer per record; a record maps the app's roles ("text" and "text_pair", "question" and "context") to
+    /// values. Records are batched by length. Errors: a record without what the app needs, or without a second text
+    /// where the app was trained on pairs.
+    pub fn predict_records(&mut self, records: &[Record]) -> Result<Vec<Answer>> {
         let lacks = |record: &Record| {
             self.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
         };
@@ -127,42 +129,33 @@ impl App {
         }
         let _scope = PredictionScope::new(self.precision);
         if records.len() <= 1 {
-            return self.network.predict(records);
+            let answers = self.network.predict(records)?;
+            return Ok(answers.into_iter().map(Answer::from).collect());
         }
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
         let mut answers = Vec::with_capacity(records.len());
         for window in Windows::of_records(records.to_vec(), app, tokenizer)? {
             let Window { samples, records, .. } = window?;
             let network = &mut self.network;
-            answers.extend(evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?);
+            let window = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
+            answers.extend(window.into_iter().map(Answer::from));
         }
         Ok(answers)
     }
 
-    /// Predictions for a JSON text: an object, or an array of objects and strings; answers with one object or an
-    /// array.
+    /// Answers to a JSON text: an object, or an array of objects and strings; one object or an array.
     pub fn predict_json(&mut self, json: &str) -> Result<String> {
         let value: Value = serde_json::from_str(json)
             .map_err(|error| Error::user(format!("predict: the request is not JSON: {error}")))?;
-        let record = |value: Value| match value {
-            Value::Object(record) => Ok(record),
-            Value::String(text) => {
-                Ok(Record::from_iter([("text".to_owned(), Value::String(text))]))
-            }
-            other => Err(Error::user(format!(
-                "predict: expected an object like {{\"text\": ...}} or a string, found {other}"
-            ))),
-        };
         let answer = match value {
             Value::Array(values) => {
-                let records = values.into_iter().map(record).collect::<Result<Vec<_>>>()?;
-                Value::Array(
-                    self.predict_records(&records)?.into_iter().map(Value::Object).collect(),
-                )
+                let records = values.into_iter().map(record_of).collect::<Result<Vec<_>>>()?;
+                let answers = self.predict_records(&records)?;
+                Value::Array(answers.into_iter().map(|a| Value::Object(a.into_record())).collect())
             }
             value => {
-                let mut answers = self.predict_records(&[record(value)?])?;
-                answers.pop().map_or(Value::Null, Value::Object)
+                let mut answers = self.predict_records(&[record_of(value)?])?;
+                answers.pop().map_or(Value::Null, |answer| Value::Object(answer.into_record()))
             }
         };
         Ok(answer.to_string())
@@ -240,8 +233,8 @@ impl App {
     }
 
     /// Predictions for a file, written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output;
-    /// other endings need a `format`) while the file is read. The output has the columns that were read, then the
-    /// prediction. Answers with the number of rows.
+    /// other endings need a `format`) while the file is read. The output has the columns that were read, then what the
+    /// app says; what it calls as a column is called, it is written as "predicted_…". Answers with the number of rows.
     pub fn predict_file(
         &mut self,
         data: &DataFile,
@@ -254,6 +247,8 @@ impl App {
         self.inputs.check(output, &data.path)?;
         let mut place = Some(OutputPlace::open(output, format)?);
         let _scope = PredictionScope::new(self.precision);
+        let read: BTreeSet<String> = columns.iter().cloned().collect();
+        let own = |key: String| if read.contains(&key) { format!("predicted_{key}") } else { key };
         let mut out = None;
         let mut count = Count::default();
         for window in self.windows(reader)? {
@@ -264,13 +259,13 @@ impl App {
             let predictions = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
             let Some(first) = predictions.first() else { continue };
             if let Some(place) = place.take() {
-                columns.extend(first.keys().cloned());
+                columns.extend(first.keys().cloned().map(own));
                 out = Some(place.start(std::mem::take(&mut columns))?);
             }
             let Some(out) = &mut out else { continue };
             for (record, prediction) in records.into_iter().zip(predictions) {
                 let mut row = record;
-                row.extend(prediction);
+                row.extend(prediction.into_iter().map(|(key, value)| (own(key), value)));
                 out.write(&row)?;
             }
             out.flush()?;

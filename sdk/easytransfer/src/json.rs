@@ -16,8 +16,8 @@ use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::{
-    AppOptions, EmbedOptions, LayerPrecision, PluginInfo, RuntimeOptions, TrainConfig, TrainJob,
-    TrainResult,
+    AppOptions, EmbedOptions, LayerPrecision, PluginInfo, Record, RuntimeOptions, TrainConfig,
+    TrainJob, TrainResult,
 };
 
 /// Parses a JSON text; `origin` names it in messages.
@@ -128,14 +128,14 @@ pub fn train_config(options: &str) -> Result<TrainConfig> {
 
 /// A whole training run: `{"app": "text-classify", "encoder": "dir", "train": "file", "valid": "file", "output":
 /// "dir", "config": {..}, "from_scratch": false, "columns": {"text": "sentence"}, "resume": false, "overwrite": false,
-/// "progress": "silent" | "plain" | "auto"}`; `encoder`, `train` and `output` are required, `config` is what
-/// [`TrainConfig::from_value`] takes.
+/// "progress": "silent" | "plain" | "auto"}`; `train` and `output` are required, `config` is what
+/// [`TrainConfig::from_value`] takes. Without `encoder` the model is the one that `config.encoder` describes.
 pub fn train_job(options: &str) -> Result<TrainJob> {
     let origin = "fit options";
     let open = |description: &str| json!({"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": description});
-    let schema = json!({"type": "object", "required": ["encoder", "train", "output"], "properties": {
+    let schema = json!({"type": "object", "required": ["train", "output"], "properties": {
         "app": {"type": "string", "default": "text-classify"},
-        "encoder": {"type": "string", "description": "directory of the encoder"},
+        "encoder": {"type": "string", "description": "directory of the encoder; none for a model that config.encoder describes"},
         "train": {"type": "string", "description": "file of training data"},
         "valid": {"type": ["string", "null"], "description": "file of validation data"},
         "output": {"type": "string", "description": "directory of the bundle"},
@@ -218,6 +218,25 @@ pub fn plugins(plugins: &[PluginInfo]) -> String {
         })
     };
     Value::Array(plugins.iter().map(one).collect()).to_string()
+}
+
+/// A record as programs write it: an object from role to value, or a text alone.
+pub(crate) fn record_of(value: Value) -> Result<Record> {
+    match value {
+        Value::Object(record) => Ok(record),
+        Value::String(text) => Ok(Record::from_iter([("text".to_owned(), Value::String(text))])),
+        other => Err(Error::user(format!(
+            "predict: expected an object like {{\"text\": ...}} or a string, found {other}"
+        ))),
+    }
+}
+
+/// A record from its JSON text: an object from role to value, or a string, which is a text alone. Errors: anything
+/// else.
+pub fn record(json: &str) -> Result<Record> {
+    let value = serde_json::from_str(json)
+        .map_err(|error| Error::user(format!("predict: the record is not JSON: {error}")))?;
+    record_of(value)
 }
 
 #[cfg(test)]

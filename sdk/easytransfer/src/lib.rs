@@ -1,6 +1,6 @@
 //! The facade: what a Rust program writes `use easytransfer::…` for.
 //!
-//! A [`Runtime`] starts the engine and finds plugins. From it come an [`App`] (a trained bundle that answers texts),
+//! A [`Runtime`] starts the engine and finds plugins. From it come an [`App`] (a trained bundle that answers texts and other records),
 //! an [`Embedder`] (vectors from an encoder), [`Runtime::train`] (the whole way from a file of labelled texts to a
 //! bundle), and the single parts for a loop written by hand: [`Runtime::model`], [`Runtime::loss`],
 //! [`Runtime::optimizer`].
@@ -10,8 +10,8 @@
 //!
 //! let runtime = Runtime::new(RuntimeOptions::default())?;
 //! let mut app = runtime.app("runs/sst2".as_ref())?;
-//! for prediction in app.predict(&["a gripping film", "dull and overlong"])? {
-//!     println!("{}", serde_json::Value::Object(prediction));
+//! for answer in app.predict(&["a gripping film", "dull and overlong"])? {
+//!     println!("{answer}");
 //! }
 //! # Ok::<(), easytransfer::Error>(())
 //! ```
@@ -19,6 +19,7 @@
 //! What it deliberately does not do: no kernels, no parsing and no training loop live here; it binds the crates that
 //! have them.
 
+mod answer;
 mod app;
 mod embed;
 mod engine;
@@ -30,6 +31,7 @@ mod registry;
 mod runtime;
 mod sentence;
 
+pub use answer::Answer;
 pub use app::{App, AppOptions, DataFile, Evaluation};
 pub use embed::{EmbedOptions, Embedder};
 pub use engine::{engine_host, engine_report, engine_use};

@@ -7,6 +7,7 @@ use crate::net::{with_context, with_net};
 use crate::text::{borrow, view};
 use crate::{
     Context, ContextHost, Error, Map, ModelInfo, Net, NetHost, Result, Row, Rows, Scope, Tokenizer,
+    Vocabulary,
 };
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
@@ -92,6 +93,9 @@ pub struct AppInfo {
     /// there is no such number. With it a run of batches limited by rows needs no pass over the data to count its
     /// steps.
     pub longest: usize,
+    /// The words that the app has learned, from which the host makes a tokenizer where the model's directory has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<Vocabulary>,
 }
 
 /// A network of an app besides the encoder: of the encoder's kind, with parameters of its own under its name.

@@ -51,6 +51,7 @@ pub mod step;
 mod strategy;
 mod tensor;
 mod text;
+mod vocabulary;
 
 #[doc(hidden)]
 pub use easytransfer_abi as abi;
@@ -84,6 +85,7 @@ pub use session::{
 };
 pub use strategy::{ColumnKind, ExtraColumn, LoadedStrategy, Phases, Strategy, StrategyTable};
 pub use tensor::{DType, Element, Tensor, is_recording, no_grad};
+pub use vocabulary::{Vocabulary, WordCounts};
 
 /// Schema of components without options.
 pub const NO_OPTIONS: &std::ffi::CStr =

@@ -110,6 +110,14 @@ impl Tokenizer {
         unsafe { Self::from_raw(out) }
     }
 
+    /// Makes one from the text of a `tokenizer.json`.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let mut out = null_mut();
+        call!(tables().tokenizer_table, et_host_tokenizer.from_json(borrow(json), &mut out))?;
+        // SAFETY: on success the out holds an owned reference.
+        unsafe { Self::from_raw(out) }
+    }
+
     /// Number of tokens of the vocabulary.
     pub fn vocab_len(&self) -> usize {
         ask!(tables().tokenizer_table, et_host_tokenizer.vocab_len(self.as_raw()) or 0)

@@ -71,6 +71,7 @@ fn values(kind: &str, i: &str) -> (String, String, Option<String>) {
     match kind {
         "constchar*" => array("strings"),
         "constchar*const*" => array("texts"),
+        "constet_str*" => array("sized"),
         "size_t" => array("sizes"),
         "int32_t" => array("int32s"),
         "uint32_t" => array("uint32s"),

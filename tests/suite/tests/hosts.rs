@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use easytransfer_tests::hosts::{
     Outcome, Scratch, build_program, command, demo, has, in_all_languages, run,
 };
-use easytransfer_tests::places;
+use easytransfer_tests::{linked, places};
+use easytransfer_train::model::bundle;
+use easytransfer_train::model::network::{AppStage, Network, Start};
 
 /// Options of a run of a few steps.
 const CONFIG: &str = r#"{"max_steps": 60, "lr": 0.002, "seed": 3, "batch": {"rows": 16}}"#;
@@ -34,7 +36,7 @@ fn train(program: &Path, output: &Path) -> Outcome {
     run(&mut command, b"")
 }
 
-fn bundle() -> &'static str {
+fn classifier() -> &'static str {
     static BUNDLE: OnceLock<String> = OnceLock::new();
     BUNDLE.get_or_init(|| {
         let output = scratch().path().join("bundle");
@@ -71,7 +73,7 @@ fn same(name: &str, arguments: &[&str], input: &str) -> String {
 #[test]
 fn predict_is_the_same_in_all_languages() {
     let texts = texts();
-    let from_input = same("predict", &[bundle()], &texts);
+    let from_input = same("predict", &[classifier()], &texts);
     assert_eq!(from_input.lines().count(), 200);
     let table = fs::read_to_string(demo("messages.train.tsv")).unwrap();
     let classes: BTreeSet<&str> =
@@ -88,17 +90,99 @@ fn predict_is_the_same_in_all_languages() {
     assert!(labels.len() > 1, "one answer to everything: {labels:?}");
     let file = scratch().path().join("texts.txt");
     fs::write(&file, &texts).unwrap();
-    assert_eq!(same("predict", &[bundle(), file.to_str().unwrap()], ""), from_input);
+    assert_eq!(same("predict", &[classifier(), file.to_str().unwrap()], ""), from_input);
+}
+
+/// A line with a NUL is a text like others: what is behind the NUL counts.
+#[test]
+fn predict_reads_on_behind_a_nul() {
+    let whole = "where is my parcel\0I want my money back";
+    let texts = format!("{whole}\nwhere is my parcel\n");
+    let answers = same("predict", &[classifier()], &texts);
+    let lines: Vec<&str> = answers.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert_ne!(lines[0], lines[1]);
+    let record = serde_json::json!({ "text": whole }).to_string() + "\n";
+    let record = same("predict", &["--records", classifier()], &record);
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let fields: Vec<&str> = lines[0].split('\t').collect();
+    assert_eq!(record["label"], fields[0]);
+    let score: f64 = fields[1..].iter().map(|p| p.parse().unwrap()).fold(0.0, f64::max);
+    assert!((record["score"].as_f64().unwrap() - score).abs() < 1e-4, "{record}: {score}");
+}
+
+/// The tiny reading model of the goldens as a bundle, and the questions that its goldens are about.
+fn reader() -> (String, Vec<(serde_json::Value, serde_json::Value)>) {
+    let json = |path: &Path| -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let directory = places::parity().join("apps/comprehend");
+    let runtime = linked::runtime();
+    let components = runtime.components();
+    let stage = AppStage::new(components, "comprehend", serde_json::json!({}), None).unwrap();
+    let none = serde_json::Map::new();
+    let network = Network::new(components, stage, &directory, &none, Start::Encoder, 0).unwrap();
+    let output = scratch().path().join("reader");
+    bundle::save(&network, &output, none.clone(), none.clone().into(), none).unwrap();
+    let squad = json(&places::shared().join("data/squad-v1.1/dev-v1.1.json"));
+    let golden = json(&directory.join("golden.json"));
+    let golden: std::collections::HashMap<&str, &serde_json::Value> = golden
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|case| case["no_answer"] == false)
+        .map(|case| (case["id"].as_str().unwrap(), case))
+        .collect();
+    let mut asked = Vec::new();
+    for article in squad["data"].as_array().unwrap() {
+        for paragraph in article["paragraphs"].as_array().unwrap() {
+            for question in paragraph["qas"].as_array().unwrap() {
+                let Some(case) = golden.get(question["id"].as_str().unwrap()) else { continue };
+                let record = serde_json::json!({
+                    "question": question["question"], "context": paragraph["context"],
+                });
+                asked.push((record, case["spans"][0].clone()));
+            }
+        }
+    }
+    assert!(asked.len() > 20, "only {} questions", asked.len());
+    (output.to_str().unwrap().to_owned(), asked)
+}
+
+#[test]
+fn predict_of_records_is_what_the_reading_app_says() {
+    let (bundle, asked) = reader();
+    let records: String = asked.iter().map(|(record, _)| record.to_string() + "\n").collect();
+    let answers = same("predict", &["--records", &bundle], &records);
+    assert_eq!(answers.lines().count(), asked.len());
+    for (answer, (record, span)) in answers.lines().zip(&asked) {
+        let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+        // What the question answering pipeline of transformers says.
+        assert_eq!([&answer["start"], &answer["end"]], [&span[0], &span[1]], "{record}");
+        let (score, expected) = (answer["score"].as_f64().unwrap(), span[2].as_f64().unwrap());
+        assert!((score - expected).abs() < 1e-4 * expected, "{score}, expected {expected}");
+        let [start, end] = ["start", "end"].map(|key| answer[key].as_u64().unwrap() as usize);
+        let context = record["context"].as_str().unwrap();
+        let text: String = context.chars().skip(start).take(end - start).collect();
+        assert_eq!(answer["answer"], text);
+        assert_eq!(answer.get("label"), None);
+    }
+    let lacking = br#"{"question": "who?"}"#;
+    refused("predict", &["--records", &bundle], lacking, "context");
+    refused("predict", &["--records", &bundle], b"[1]", "expected an object");
+    refused("predict", &["--records", &bundle], b"{\"question\": ", "the record is not JSON");
+    // A text alone is not what this app needs.
+    refused("predict", &[&bundle], b"a text\n", "question");
 }
 
 #[test]
 fn predict_of_nothing_is_nothing() {
-    assert_eq!(same("predict", &[bundle()], ""), "");
+    assert_eq!(same("predict", &[classifier()], ""), "");
 }
 
 #[test]
 fn embed_is_the_same_in_all_languages() {
-    let output = same("embed", &[bundle()], &texts());
+    let output = same("embed", &[classifier()], &texts());
     assert_eq!(output.lines().count(), 200);
     assert!(output.lines().all(|line| line.starts_with("128\t") && line.split('\t').count() == 5));
     let different: BTreeSet<&str> = output.lines().collect();
@@ -156,8 +240,8 @@ fn predict_bad_input_ends_with_code_2() {
     refused("predict", &[], b"", "usage: predict BUNDLE");
     refused("predict", &["a", "b", "c"], b"", "usage: predict BUNDLE");
     refused("predict", &["no-such-bundle"], b"hello\n", "no-such-bundle");
-    refused("predict", &[bundle(), "no-such-texts.txt"], b"", "no-such-texts.txt");
-    refused("predict", &[bundle()], b"good\nbad \xff byte\n", "UTF-8");
+    refused("predict", &[classifier(), "no-such-texts.txt"], b"", "no-such-texts.txt");
+    refused("predict", &[classifier()], b"good\nbad \xff byte\n", "UTF-8");
 }
 
 #[test]
@@ -191,17 +275,18 @@ fn cxx_service_answers_lines_as_predict_does() {
     let lines: Vec<String> = texts().lines().take(20).map(str::to_owned).collect();
     let requests: String =
         lines.iter().map(|text| serde_json::json!({ "text": text }).to_string() + "\n").collect();
-    let answers = run(command(&service, &[]).arg(bundle()), requests.as_bytes()).good("service");
+    let answers =
+        run(command(&service, &[]).arg(classifier()), requests.as_bytes()).good("service");
     let mut app = command(&places::staged().join("predict"), &[]);
     // One text at a time, because the service answers so and batches may differ in the last bit.
     for (answer, text) in answers.lines().zip(&lines) {
         let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
-        let expected = run(app.args([bundle()]), text.as_bytes()).good("predict");
+        let expected = run(app.args([classifier()]), text.as_bytes()).good("predict");
         app = command(&places::staged().join("predict"), &[]);
         assert_eq!(answer["label"].as_str(), expected.split('\t').next(), "{text}");
     }
     assert_eq!(answers.lines().count(), 20);
-    let mixed = run(command(&service, &[]).arg(bundle()), b"not JSON\n{\"text\": \"hello\"}\n");
+    let mixed = run(command(&service, &[]).arg(classifier()), b"not JSON\n{\"text\": \"hello\"}\n");
     assert_eq!(mixed.code, 2);
     let answers: Vec<serde_json::Value> =
         mixed.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -248,8 +333,8 @@ fn c_programs_are_clean_under_valgrind() {
     }
     let encoder = demo("encoder");
     let cases: [(&str, &[&str], &str); 3] = [
-        ("predict", &[bundle()], "where is my parcel\nI want my money back\n"),
-        ("embed", &[bundle()], "where is my parcel\n"),
+        ("predict", &[classifier()], "where is my parcel\nI want my money back\n"),
+        ("embed", &[classifier()], "where is my parcel\n"),
         ("quickstart", &[&encoder], ""),
     ];
     for (name, arguments, input) in cases {

@@ -34,12 +34,20 @@ pub static TABLE: et_host_tokenizer = et_host_tokenizer {
     encoding_words: Some(encoding_words),
     assemble: Some(assemble),
     added_len: Some(added_len),
+    from_json: Some(from_json),
 };
 
 unsafe extern "C" fn load(path: et_str, result: *mut *mut et_tokenizer) -> *mut et_error {
     guard(|| {
         // SAFETY: the boundary's contract: readable text and a writable out pointer.
         unsafe { out(result, Tokenizer::load(Path::new(str_from(path)?))?) }
+    })
+}
+
+unsafe extern "C" fn from_json(json: et_str, result: *mut *mut et_tokenizer) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the boundary's contract: readable text and a writable out pointer.
+        unsafe { out(result, Tokenizer::from_json(str_from(json)?)?) }
     })
 }
 

@@ -73,6 +73,15 @@ pub fn load(path: &Path) -> Result<Loaded> {
     }
 }
 
+/// Reads the text of a `tokenizer.json` with no files beside it.
+pub fn from_json(text: &str) -> Result<Loaded> {
+    let settings = Settings::merge(Files::default())?;
+    match catch_unwind(AssertUnwindSafe(|| json::load(text.as_bytes(), settings))) {
+        Ok(loaded) => loaded,
+        Err(_) => fail!(ET_ERR_BAD_INPUT, "tokenizer.json: the text is malformed"),
+    }
+}
+
 /// The family that builds a tokenizer from such files; the first one where no class is named.
 fn family(settings: &Settings, families: &[Family], files: &str) -> Result<Family> {
     match (&settings.class, settings.family()) {

@@ -1,5 +1,6 @@
 //! A model with an app's head, its parameters and its tokenizer: what is trained, evaluated and asked for predictions.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::components::Components;
+use crate::model::configuration::{self, Configuration, Options};
 use crate::model::memory;
 use crate::model::weights::{self, Ahead, Expect, LoadReport, path_text};
 use crate::options;
@@ -104,9 +106,6 @@ pub struct Network {
     pub load_report: LoadReport,
 }
 
-/// Options by name.
-type Options = serde_json::Map<String, Value>;
-
 /// The schema of a component's options; errors name `prefix`, under which they stand.
 pub(crate) fn schema_of(component: &ComponentRef, prefix: &str) -> Result<Value> {
     serde_json::from_str(&component.schema)
@@ -159,7 +158,12 @@ const TOKENIZER_FILES: [&str; 10] = [
 
 /// Loads the tokenizer of a model. What has the name of one of its files and is none (a pipe, a device) is refused:
 /// the tokenizer would look past it.
-fn load_tokenizer(directory: &Path) -> Result<Tokenizer> {
+fn load_tokenizer(directory: &Path, app: &str) -> Result<Tokenizer> {
+    if directory.as_os_str().is_empty() {
+        return Err(Error::user(format!(
+            "encoder: expected a directory with a tokenizer, since app {app} learns no vocabulary, found none; name one (--encoder)"
+        )));
+    }
     for path in TOKENIZER_FILES.map(|name| directory.join(name)) {
         match open_regular(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -168,7 +172,28 @@ fn load_tokenizer(directory: &Path) -> Result<Tokenizer> {
             _ => {}
         }
     }
-    Ok(Tokenizer::load(&path_text(directory)?)?)
+    let loaded = Tokenizer::load(&path_text(directory)?);
+    Ok(loaded.map_err(|error| match error.code() {
+        abi::ET_ERR_NOT_FOUND => error.context(format!("app {app} learns no vocabulary")),
+        _ => error,
+    })?)
+}
+
+/// The tokenizer of the words that the app has learned, where the directory (empty: there is none) has no files of
+/// one.
+fn tokenizer_of_words(stage: &AppStage, directory: &Path) -> Result<Option<Tokenizer>> {
+    let Some(vocabulary) = stage.app.info()?.vocabulary else { return Ok(None) };
+    let is_model = |name: &OsStr| Path::new(name).extension() == Some("model".as_ref());
+    let mut names = TOKENIZER_FILES.iter().filter(|name| **name != "tokenizer_config.json");
+    let has_one = !directory.as_os_str().is_empty()
+        && (names.any(|name| directory.join(name).exists())
+            || std::fs::read_dir(directory)
+                .is_ok_and(|entries| entries.flatten().any(|entry| is_model(&entry.file_name()))));
+    if has_one {
+        return Ok(None);
+    }
+    let made = vocabulary.to_tokenizer();
+    Ok(Some(made.map_err(|error| error.context(format!("app {}", stage.origin.name)))?))
 }
 
 /// What `here` gives, and what `there` gives meanwhile on a thread of its own.
@@ -187,26 +212,6 @@ fn beside<A, B: Send>(
         };
         (first, second)
     })
-}
-
-/// Puts options of the model into the content of a config.json. Errors name an option that the model does not have.
-fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> Result<()> {
-    if options.is_empty() {
-        return Ok(());
-    }
-    let mut schema = schema_of(component, "encoder")?;
-    // What is not replaced stands in the file, or has its default there.
-    if let Value::Object(schema) = &mut schema {
-        schema.remove("required");
-        let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
-        for property in properties.into_iter().flat_map(Options::values_mut) {
-            property.as_object_mut().map(|property| property.remove("default"));
-        }
-    }
-    let mut options = Value::Object(options.clone());
-    options::validate(&schema, &mut options, "", "encoder")?;
-    options::merge(config, options);
-    Ok(())
 }
 
 /// The networks that an app runs besides the encoder. With `copy` they begin with the values of the parameters that
@@ -237,7 +242,8 @@ pub fn modules(
 
 impl Network {
     /// Builds the network that `config.json` in `directory` describes, but for the options in `replaced`, under the
-    /// app's head.
+    /// app's head. Without that file (`directory` may be empty: there is none) `replaced` is the configuration, and the
+    /// model starts from scratch; without the files of a tokenizer the words count that the app has learned.
     pub fn new(
         components: &dyn Components,
         mut stage: AppStage,
@@ -246,36 +252,27 @@ impl Network {
         start: Start,
         seed: u64,
     ) -> Result<Network> {
-        let config_path = directory.join("config.json");
-        if !config_path.exists() {
-            let found = match (directory.is_dir(), directory.exists()) {
-                (true, _) => "a directory without config.json",
-                (false, true) => "a file",
-                (false, false) => "nothing",
-            };
-            return Err(Error::user(format!(
-                "`{}`: expected the directory of a model (config.json, weights, tokenizer files), found {found}",
-                directory.display()
-            )));
+        let app = stage.origin.name.clone();
+        let is_file = configuration::is_in(directory);
+        let start = if is_file || start == Start::Bundle { start } else { Start::Scratch };
+        let mut made = tokenizer_of_words(&stage, directory)?;
+        if made.is_none() && !is_file && replaced.contains_key("model_type") {
+            made = Some(load_tokenizer(directory, &app)?);
         }
-        let mut config = read_json(&config_path)?;
-        let model_type = config["model_type"].as_str().ok_or_else(|| Error::Config {
-            origin: config_path.display().to_string(),
-            message: "expected a text under `model_type`, for instance \"bert\"".to_owned(),
-        })?;
+        let words = made.as_ref().map(Tokenizer::vocab_len);
+        let Configuration { value: config, component, origin } =
+            Configuration::read(components, directory, replaced, words)?;
         let ahead = match start {
             Start::Scratch => Ahead::default(),
             _ => Ahead::start(directory),
         };
-        let component = components.find("et.model/1", model_type)?;
-        replace(&mut config, replaced, &component)?;
         let params = Params::new(seed)?;
         let root = params.root()?;
         let model = LoadedModel::create(&component, &config.to_string(), &root)
-            .map_err(|error| error.context(config_path.display()))?;
+            .map_err(|error| error.context(&origin))?;
         let info = model.info().clone();
         if matches!(start, Start::Scratch | Start::EncoderAllowMissing) {
-            memory::check(&params, &config_path)?;
+            memory::check(&params, origin.as_ref())?;
         }
         let load = || {
             let load = |expect| weights::load_ahead(directory, &params, &info, expect, ahead);
@@ -304,7 +301,10 @@ impl Network {
             Ok((load_report, modules))
         };
         // Both take about as long, and neither needs the other.
-        let (loaded, tokenizer) = beside(load, || load_tokenizer(directory));
+        let (loaded, tokenizer) = beside(load, || match &made {
+            Some(tokenizer) => Ok(tokenizer.clone()),
+            None => load_tokenizer(directory, &app),
+        });
         let ((load_report, modules), tokenizer) = (loaded?, tokenizer?);
         if tokenizer.vocab_len() > info.vocab_size {
             return Err(Error::user(format!(

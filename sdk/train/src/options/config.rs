@@ -121,7 +121,8 @@ pub struct TrainConfig {
     pub optimizer: Named,
     /// Loss; by default that of the app.
     pub loss: Option<Named>,
-    /// Options of the encoder's model that replace those of its config.json.
+    /// Options of the encoder's model that replace those of its config.json, or stand for one, with the model's name
+    /// under `model_type`.
     pub encoder: Map<String, Value>,
     /// Options of the app.
     pub app: Map<String, Value>,
@@ -178,7 +179,7 @@ pub fn schema() -> Value {
             "loss": {"type": ["object", "null"], "default": null, "additionalProperties": true, "properties": {
                 "name": {"type": "string", "description": "any loss of a plugin; by default that of the app"}
             }, "required": ["name"]},
-            "encoder": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the model that replace those of the encoder's config.json, such as hidden_dropout_prob"},
+            "encoder": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the model that replace those of the encoder's config.json, such as hidden_dropout_prob; without that file the whole configuration, with the model's name under model_type, of a model that starts from scratch"},
             "app": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the app"},
             "strategy": {"type": "object", "default": {"finetune": {}}, "additionalProperties": true, "properties": {}, "description": "strategies by name with their options, in order; finetune when none is named"},
             "source": {"type": "object", "additionalProperties": true, "properties": {}, "description": "further data files by name, for strategies: source.NAME.path, and beside it task, domain, weight, labelled (false for data without targets), columns.ROLE"},

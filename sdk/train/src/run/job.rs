@@ -15,7 +15,8 @@ use crate::report::progress::ProgressMode;
 pub struct TrainJob {
     /// Name of the app.
     pub app: String,
-    /// Directory of the encoder.
+    /// Directory of the encoder; empty for none: the model is then the one that the options under `encoder` describe,
+    /// from scratch.
     pub encoder: PathBuf,
     /// How its weights start.
     pub start: Start,

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::files::lock::FolderLock;
 use crate::model::bundle;
 use crate::model::components::Components;
+use crate::model::configuration;
 use crate::model::network::{AppStage, Network, schema_of};
 use crate::options::config::TrainConfig;
 use crate::run::checkpoint;
@@ -30,6 +31,7 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     let config = job.config.clone();
     let _lock = FolderLock::take(&job.output)?;
     check_output(&job)?;
+    configuration::check(&job.encoder, &config.encoder)?;
     let mut stage = AppStage::new(components, &job.app, Value::Object(config.app.clone()), None)?;
     // What can be wrong with the options is found before the data is read.
     let optimizer = components.find("et.optimizer/1", &config.optimizer.name)?;

@@ -32,6 +32,8 @@ static char deep[200001];
 static const char *strings[] = {NULL, "", "nonsense", "\xff\xfe", "{\"plugins\": 5, \"precision\": []}", "-1e999", deep};
 static const char *const three_texts[] = {"a text", NULL, "\xff"};
 static const char *const *texts[] = {NULL, three_texts};
+static const et_str three_sized[] = {{"a\0text", 6}, {NULL, 4}, {"\xff", 1}};
+static const et_str *sized[] = {NULL, three_sized};
 static const size_t sizes[] = {0, 1, 2, 3, SIZE_MAX, SIZE_MAX / 8 + 1, SIZE_MAX / 2};
 static float room[64];
 static float *rooms[] = {NULL, room};

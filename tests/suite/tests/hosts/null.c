@@ -49,6 +49,8 @@ int main(void) {
   BAD(et_app_load_with(runtime, "no-such-folder", "{\"precision\": \"f64\"}", &app));
   TRUE(app == NULL);
   INVALID(et_app_predict(NULL, bad, 1, NULL));
+  INVALID(et_app_predict_texts(NULL, NULL, 0, NULL));
+  INVALID(et_app_predict_records(NULL, NULL, 0, NULL));
   INVALID(et_app_predict_json(NULL, "{}", &text));
   INVALID(et_embedder_embed(NULL, bad, 1, &value, 1));
   INVALID(et_fit(runtime, NULL, NULL, NULL, &text));
@@ -64,6 +66,7 @@ int main(void) {
   TRUE(et_model_params(NULL) == NULL && text == NULL && model == NULL && loss == NULL);
 
   TRUE(et_predictions_len(NULL) == 0 && et_predictions_label(NULL, 0) == NULL && et_predictions_json(NULL, 0) == NULL);
+  TRUE(et_predictions_answer(NULL, 0).ptr == NULL && et_predictions_answer(NULL, 0).len == 0);
   TRUE(et_predictions_score(NULL, 0) != et_predictions_score(NULL, 0)); /* NaN */
   TRUE(et_app_labels_len(NULL) == 0 && et_app_label(NULL, 0) == NULL && et_embedder_width(NULL) == 0);
   TRUE(et_text_data(NULL) == NULL && et_text_len(NULL) == 0);

@@ -1,0 +1,137 @@
+//! What a model is made from: its config.json, or a run's options alone, and for models of words the vocabulary that
+//! the app has learned.
+
+use std::path::Path;
+
+use easytransfer_plugin::ComponentRef;
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::model::components::Components;
+use crate::model::network::{read_json, schema_of};
+use crate::options;
+
+/// Options by name.
+pub type Options = Map<String, Value>;
+
+/// The configuration of a model, and who makes one of it.
+pub struct Configuration {
+    /// Content of config.json, or what stands for it.
+    pub value: Value,
+    /// The model's component.
+    pub component: ComponentRef,
+    /// Where the configuration stands, for messages.
+    pub origin: String,
+}
+
+impl Configuration {
+    /// Reads config.json in `directory`, with `replaced` over it. Without that file `replaced` is the whole
+    /// configuration, with the model's name under `model_type`. `words` is the size of the vocabulary, for a
+    /// configuration that does not say it. Errors: neither names a model, or they name two; an option that the model
+    /// does not have.
+    pub fn read(
+        components: &dyn Components,
+        directory: &Path,
+        replaced: &Options,
+        words: Option<usize>,
+    ) -> Result<Configuration> {
+        let path = directory.join("config.json");
+        let mut replaced = replaced.clone();
+        let named = replaced.remove("model_type");
+        let named = named.as_ref().map(|name| match name.as_str() {
+            Some(name) => Ok(name),
+            None => Err(Error::user(format!(
+                "encoder.model_type: expected the name of a model, found {name}"
+            ))),
+        });
+        let named = named.transpose()?;
+        if !is_in(directory) {
+            let Some(name) = named else { return Err(nothing_in(directory)) };
+            let component = components.find("et.model/1", name)?;
+            let mut value = Value::Object(replaced);
+            let mut schema = schema_of(&component, "encoder")?;
+            if words.is_some() {
+                let is_words = |key: &Value| key == "vocab_size";
+                schema["required"].as_array_mut().map(|keys| keys.retain(|key| !is_words(key)));
+                let words = schema.pointer_mut("/properties/vocab_size");
+                words.and_then(Value::as_object_mut).map(|words| words.remove("default"));
+            }
+            options::validate(&schema, &mut value, "", "encoder")?;
+            value["model_type"] = json!(name);
+            fill(&mut value, words);
+            let origin = "encoder".to_owned();
+            return Ok(Configuration { value, component, origin });
+        }
+        let mut value = read_json(&path)?;
+        let origin = path.display().to_string();
+        let model_type = value["model_type"].as_str().ok_or_else(|| Error::Config {
+            origin: origin.clone(),
+            message: "expected a text under `model_type`, for instance \"bert\"".to_owned(),
+        })?;
+        if let Some(name) = named.filter(|name| *name != model_type) {
+            return Err(Error::user(format!(
+                "encoder.model_type: expected {model_type:?}, which `{origin}` says, found {name:?}; leave it out, or leave the encoder's directory out"
+            )));
+        }
+        let component = components.find("et.model/1", model_type)?;
+        replace(&mut value, &replaced, &component)?;
+        fill(&mut value, words);
+        Ok(Configuration { value, component, origin })
+    }
+}
+
+/// Whether a directory has a config.json. An empty path is no directory.
+pub fn is_in(directory: &Path) -> bool {
+    !directory.as_os_str().is_empty() && directory.join("config.json").exists()
+}
+
+/// Says how many words there are, where the configuration does not.
+fn fill(config: &mut Value, words: Option<usize>) {
+    if let (Some(config), Some(words)) = (config.as_object_mut(), words) {
+        config.entry("vocab_size").or_insert_with(|| json!(words));
+    }
+}
+
+/// Puts options of the model into the content of a config.json. Errors name an option that the model does not have.
+fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> Result<()> {
+    if options.is_empty() {
+        return Ok(());
+    }
+    let mut schema = schema_of(component, "encoder")?;
+    // What is not replaced stands in the file, or has its default there.
+    if let Value::Object(schema) = &mut schema {
+        schema.remove("required");
+        let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+        for property in properties.into_iter().flat_map(Options::values_mut) {
+            property.as_object_mut().map(|property| property.remove("default"));
+        }
+    }
+    let mut options = Value::Object(options.clone());
+    options::validate(&schema, &mut options, "", "encoder")?;
+    options::merge(config, options);
+    Ok(())
+}
+/// Refuses what [`Configuration::read`] would find nothing in.
+pub fn check(directory: &Path, replaced: &Options) -> Result<()> {
+    if is_in(directory) || replaced.contains_key("model_type") {
+        return Ok(());
+    }
+    Err(nothing_in(directory))
+}
+
+fn nothing_in(directory: &Path) -> Error {
+    if directory.as_os_str().is_empty() {
+        return Error::user(
+            "encoder: expected the directory of a model (--encoder), or a model's name under the option `encoder.model_type`, found neither",
+        );
+    }
+    let found = match (directory.is_dir(), directory.exists()) {
+        (true, _) => "a directory without config.json",
+        (false, true) => "a file",
+        (false, false) => "nothing",
+    };
+    Error::user(format!(
+        "`{}`: expected the directory of a model (config.json, weights, tokenizer files), found {found}; to start one from scratch, name it under the option `encoder.model_type`",
+        directory.display()
+    ))
+}
