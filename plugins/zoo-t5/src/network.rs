@@ -49,30 +49,22 @@ impl Stack {
         let mut x = nn::dropout(x, self.dropout, rng)?;
         for (index, block) in self.blocks.iter().enumerate() {
             keep(index, &x)?;
-            x = match (memory, cache) {
-                (None, None) => {
-                    let block = block.clone();
-                    let [x] = recomputed(&[&x, starts], rng, move |inputs, rng| match inputs {
-                        [x, starts] => Ok([block.forward(x, starts, None, None, rng)?]),
-                        _ => Err(Error::invalid("a layer has two inputs")),
-                    })?;
-                    x
-                }
-                (Some((memory, memory_starts)), None) => {
-                    let block = block.clone();
-                    let inputs = [&x, starts, memory, memory_starts];
-                    let [x] = recomputed(&inputs, rng, move |inputs, rng| match inputs {
-                        [x, starts, memory, memory_starts] => {
-                            let memory = Some((*memory, *memory_starts));
-                            Ok([block.forward(x, starts, memory, None, rng)?])
-                        }
-                        _ => Err(Error::invalid("a decoder's layer has four inputs")),
-                    })?;
-                    x
-                }
+            if cache.is_some() {
                 // Nothing is recorded while the host generates.
-                (_, cache) => block.forward(&x, starts, memory, cache, rng)?,
-            };
+                x = block.forward(&x, starts, memory, cache, rng)?;
+                continue;
+            }
+            let block = block.clone();
+            let mut inputs = vec![&x, starts];
+            inputs.extend(memory.into_iter().flat_map(|(last, starts)| [last, starts]));
+            [x] = recomputed(&inputs, rng, move |inputs, rng| {
+                let (x, starts, memory) = match *inputs {
+                    [x, starts] => (x, starts, None),
+                    [x, starts, last, last_starts] => (x, starts, Some((last, last_starts))),
+                    _ => return Err(Error::invalid("a layer has two inputs, or four")),
+                };
+                Ok([block.forward(x, starts, memory, None, rng)?])
+            })?;
         }
         let x = nn::dropout(&self.norm.forward(&x)?, self.dropout, rng)?;
         keep(self.blocks.len(), &x)?;
