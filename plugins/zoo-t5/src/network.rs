@@ -146,7 +146,7 @@ impl EncoderDecoder {
             let x = self.words.forward(&ids)?;
             let last = self.encoder.forward(
                 // The encoder reads its runs once, and keeps nothing.
-                &Self::without_cache(call),
+                &call.also(0),
                 &x,
                 &starts,
                 None,
@@ -162,13 +162,6 @@ impl EncoderDecoder {
                 self.decode(decoder, call, batch, memory, outputs)
             }
             _ => Ok(()),
-        }
-    }
-
-    fn without_cache<'a>(call: &Call<'a>) -> Call<'a> {
-        match call.rng() {
-            Some(rng) => Call::training(call.want, rng),
-            None => Call::inference(call.want),
         }
     }
 

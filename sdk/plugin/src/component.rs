@@ -173,6 +173,12 @@ impl<'a> Call<'a> {
         Self { training: true, want, rng: Some(rng), cache: None }
     }
 
+    /// The same call for more outputs, and without the cache, which is for one module and its next tokens.
+    pub fn also(&self, want: u32) -> Self {
+        let (training, want, rng) = (self.training, self.want | want, self.rng);
+        Self { training, want, rng, cache: None }
+    }
+
     /// What the model keeps of the tokens so far, while the host generates.
     pub fn cache(&self) -> Option<&Cache<'a>> {
         self.cache.as_ref()
