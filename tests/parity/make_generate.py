@@ -3,6 +3,7 @@
     python make_generate.py     # with requirements.txt
 """
 
+import copy
 import json
 import random
 import shutil
@@ -15,7 +16,7 @@ import transformers as hf
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "generate"
-PROMPTS, MOST = 40, 14
+PROMPTS, TRIED, MOST = 40, 90, 14
 MODELS = {
     "t5": (hf.T5Config, hf.T5ForConditionalGeneration, dict(feed_forward_proj="relu")),
     "t5-gated": (hf.T5Config, hf.T5ForConditionalGeneration, dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
@@ -110,6 +111,25 @@ def generated(model, rows, options):
     return [new_tokens(row, ends) for row in out.sequences], scores
 
 
+def firm(model, made, texts):
+    """The first texts whose continuations rounding does not decide: a slightly other model in double precision has
+    the same."""
+    rows = [made.encode(text).ids for text in texts]
+    other = copy.deepcopy(model).double()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in other.parameters():
+            p *= 1 + 3e-5 * torch.randn(p.shape, generator=generator, dtype=torch.float64)
+    same = [True] * len(rows)
+    for options in CASES.values():
+        each = options.get("return", 1)
+        found, expected = generated(model, rows, options)[0], generated(other, rows, options)[0]
+        for k in range(len(rows)):
+            same[k] &= found[k * each : (k + 1) * each] == expected[k * each : (k + 1) * each]
+    print(sum(same), "of", len(texts), "texts have firm continuations")
+    return [text for text, firm in zip(texts, same) if firm][:PROMPTS]
+
+
 def forward(model, rows, targets):
     """Hidden states, logits, the loss, and gradients of a batch."""
     ids, mask = padded(rows)
@@ -118,7 +138,7 @@ def forward(model, rows, targets):
     model.zero_grad()
     out = model(input_ids=ids, attention_mask=mask, labels=labels, output_hidden_states=True)
     out.loss.backward()
-    real = lambda tensor, mask: tensor[mask.bool()].flatten().tolist()
+    real = lambda tensor, mask: [round(x, 8) for x in tensor[mask.bool()].flatten().tolist()]
     gradients = {name: sketch(p.grad) for name, p in model.named_parameters() if p.grad is not None}
     return {
         "ids": rows, "labels": targets, "loss": out.loss.item(), "gradients": gradients,
@@ -147,9 +167,8 @@ def main():
     made, vocab = tokenizer()
     generator = random.Random(7)
     words = lambda count: " ".join("".join(generator.choices(string.ascii_lowercase, k=generator.randint(1, 6))) for _ in range(count))
-    texts = [words(1 + k % 9) for k in range(PROMPTS)]
-    targets = [words(1 + k % 4) for k in range(PROMPTS)]
-    rows = [made.encode(text).ids for text in texts]
+    tried = [words(1 + k % 9) for k in range(TRIED)]
+    targets = [words(1 + k % 4) for k in range(8)]
     for seed, (name, (config_class, model_class, more)) in enumerate(MODELS.items()):
         directory = OUT / name
         config = config_class(vocab_size=vocab, d_model=16, d_kv=6, d_ff=24, num_layers=3, num_decoder_layers=2, num_heads=2,
@@ -167,21 +186,20 @@ def main():
             (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (directory / "generation_config.json").unlink(missing_ok=True)
         made.save(str(directory / "tokenizer.json"), pretty=False)
-        golden = {"texts": texts, "ids": rows, "forward": forward(model, rows[:8], [made.encode(t).ids for t in targets[:8]])}
+        texts = firm(model, made, tried)
+        rows = [made.encode(text).ids for text in texts]
+        model.double()
+        golden = {"texts": texts, "ids": rows, "forward": forward(model, rows[:8], [made.encode(t).ids for t in targets])}
         cases = {}
         for case, options in CASES.items():
-            found, scores = generated(model, rows, options)
-            exact, _ = generated(model.double(), rows, options)
-            model.float()
-            # Where rounding decides, equal ids would be luck.
-            assert found == exact, f"{name} {case}: {sum(a != b for a, b in zip(found, exact))} differ in double precision"
+            found, scores = generated(model.float(), rows, options)
             cases[case] = {"options": {"max_new_tokens": MOST, "eos": [1], **options}, "ids": found, "scores": scores}
             lengths = [len(ids) for ids in found]
             print(name, case, "lengths", min(lengths), sum(lengths) / len(lengths), max(lengths), "distinct tokens",
                   sum(len(set(ids)) for ids in found) / len(found))
         differ = sum(a != b for a, b in zip(cases["greedy"]["ids"], cases["beams"]["ids"]))
         print(name, "beams differ from greedy in", differ)
-        assert differ >= 10
+        assert differ >= 10 and len(rows) == PROMPTS
         golden["cases"] = cases
         golden["greedy_texts"] = [made.decode(ids, skip_special_tokens=True) for ids in cases["greedy"]["ids"]]
         (directory / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")
