@@ -156,6 +156,7 @@ impl Encoder {
             .into_iter()
             .flatten()
             .collect(),
+            ..ModelInfo::default()
         }
     }
 

@@ -1,7 +1,7 @@
 //! What all kinds of components share: instances behind an opaque pointer, caught panics, and the host's handle of a
 //! table.
 
-use crate::{Buffer, Error, Lent, LogLevel, Result, Rng, Tensor};
+use crate::{Buffer, Cache, Error, Lent, LogLevel, Map, Result, Rng, Tensor};
 use easytransfer_abi as abi;
 use easytransfer_text::panic_text;
 use serde::de::DeserializeOwned;
@@ -151,17 +151,37 @@ pub struct Call<'a> {
     /// Set of `ET_WANT_` bits.
     pub want: u32,
     rng: Option<&'a Rng>,
+    cache: Option<Cache<'a>>,
 }
 
 impl<'a> Call<'a> {
     /// For predictions.
     pub fn inference(want: u32) -> Self {
-        Self { training: false, want, rng: None }
+        Self { training: false, want, rng: None, cache: None }
+    }
+
+    /// For the next tokens of runs whose earlier ones the model has read: `cache` is empty before the first call, and
+    /// is handed to the next one as the model left it, but for runs that were reordered or dropped.
+    pub fn generation(want: u32, cache: &'a mut Map) -> Result<Self> {
+        // SAFETY: the map is borrowed for the life of the call.
+        let cache = Cache::new(unsafe { Map::lend(cache.as_raw()) }?);
+        Ok(Self { cache: Some(cache), ..Self::inference(want) })
     }
 
     /// For training, with the source of dropout's numbers.
     pub fn training(want: u32, rng: &'a Rng) -> Self {
-        Self { training: true, want, rng: Some(rng) }
+        Self { training: true, want, rng: Some(rng), cache: None }
+    }
+
+    /// The same call for more outputs, and without the cache, which is for one module and its next tokens.
+    pub fn also(&self, want: u32) -> Self {
+        let (training, want, rng) = (self.training, self.want | want, self.rng);
+        Self { training, want, rng, cache: None }
+    }
+
+    /// What the model keeps of the tokens so far, while the host generates.
+    pub fn cache(&self) -> Option<&Cache<'a>> {
+        self.cache.as_ref()
     }
 
     /// Source of random numbers, while training.
@@ -180,7 +200,7 @@ impl<'a> Call<'a> {
             training: i32::from(self.training),
             want: self.want,
             rng: self.rng.map_or(null_mut(), Rng::as_raw),
-            cache: null_mut(),
+            cache: self.cache.as_ref().map_or(null_mut(), |cache| cache.map().as_raw()),
         }
     }
 
@@ -200,7 +220,16 @@ impl<'a> Call<'a> {
             // SAFETY: the generator lives for the call.
             Some(unsafe { Rng::lend(raw.rng)? })
         };
-        f(&Call { training: raw.training != 0, want: raw.want, rng: rng.as_deref() })
+        // An older host's call ends before the cache.
+        let has_cache =
+            raw.struct_size >= std::mem::offset_of!(abi::et_call, cache) + size_of::<usize>();
+        let cache = if has_cache && !raw.cache.is_null() {
+            // SAFETY: the map lives for the call.
+            Some(Cache::new(unsafe { Map::lend(raw.cache)? }))
+        } else {
+            None
+        };
+        f(&Call { training: raw.training != 0, want: raw.want, rng: rng.as_deref(), cache })
     }
 }
 

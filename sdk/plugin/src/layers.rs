@@ -88,6 +88,25 @@ impl LayerNorm {
     }
 }
 
+/// Root mean square normalisation over the last axis: a scale, no shift.
+pub struct RmsNorm {
+    /// Scale [h].
+    pub weight: Param,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    /// Declares `weight` in `scope`.
+    pub fn new(scope: &Scope, size: usize, epsilon: f64) -> Result<Self> {
+        Ok(Self { weight: scope.param("weight", &[size], Init::ONES)?, epsilon })
+    }
+
+    /// norm(x).
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        nn::rms_norm(x, &self.weight.tensor()?, self.epsilon)
+    }
+}
+
 /// A table of vectors by id.
 pub struct Embedding {
     /// Table [rows, h].

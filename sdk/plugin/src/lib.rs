@@ -27,6 +27,7 @@
 //! What it deliberately does not do: it never links the engine; every operation goes through the host's C tables.
 
 mod app;
+mod cache;
 mod component;
 pub mod cuda;
 mod data;
@@ -57,12 +58,13 @@ mod vocabulary;
 pub use easytransfer_abi as abi;
 
 pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Module, Record, text_of};
+pub use cache::{Cache, Kept};
 pub use component::{Call, ComponentRef};
 pub use cuda::Cuda;
 pub use data::{Buffer, Map, Row, Rows};
 pub use error::{Error, RecordFault, Result};
 pub use host::{Lent, attach, live_handles, raw_host};
-pub use layers::{Embedding, LayerNorm, Linear, LinearConfig};
+pub use layers::{Embedding, LayerNorm, Linear, LinearConfig, RmsNorm};
 pub use loss::{LoadedLoss, Loss, LossTable, mean_of_rows, weight_of_labels, weight_of_rows};
 pub use metric::{Counts, LoadedMetric, Metric, MetricInfo, MetricTable};
 pub use model::{LoadedModel, Model, ModelInfo, ModelTable, Task};

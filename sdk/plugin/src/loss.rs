@@ -55,10 +55,10 @@ pub fn mean_of_rows(rows: &Tensor, batch: &Map) -> Result<Tensor> {
     }
 }
 
-/// The sum of a batch's "weights", or the number, of the rows whose "labels" are not `ignored`.
-pub fn weight_of_labels(batch: &Map, ignored: i64) -> Result<f64> {
-    let labels = batch.get("labels")?.to_vec::<i64>()?;
-    let weights = match batch.find("weights")? {
+/// The sum of `weights`, or the number, of the `labels` that are not `ignored`.
+pub fn weight_of_labels(labels: &Tensor, weights: Option<&Tensor>, ignored: i64) -> Result<f64> {
+    let labels = labels.to_vec::<i64>()?;
+    let weights = match weights {
         Some(weights) => weights.cast(DType::F64)?.to_vec::<f64>()?,
         None => vec![1.0; labels.len()],
     };

@@ -4,7 +4,7 @@ use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
 };
 use crate::text::borrow;
-use crate::{Activation, Map, Result, Scope};
+use crate::{Activation, Cache, Map, Result, Scope};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,10 @@ pub struct ModelInfo {
     pub beside: Vec<(String, usize)>,
     /// Scope of the parameters that only "pooled" needs; empty when there are none.
     pub pooler: String,
+    /// Token with which a decoder's run begins, for a model that has a decoder.
+    pub decoder_start: Option<i64>,
+    /// Tokens that end a run which the model continues.
+    pub eos: Vec<i64>,
 }
 
 /// A head that checkpoints of a model may have, with the encoder under [`ModelInfo::base_prefix`].
@@ -101,7 +105,8 @@ pub trait Model: Send + Sized + 'static {
     fn info(&self) -> ModelInfo;
 
     /// Reads "ids", "positions", "starts" and, where it has them, "segments"; writes "last" [T, h], and "pooled" [B,
-    /// h] and "hidden_states/k" [T, h] when wanted.
+    /// h] and "hidden_states/k" [T, h] when wanted. A model that can continue its runs writes "logits" when wanted, and
+    /// keeps what it reads in [`Call::cache`] where there is one.
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
 }
 
@@ -158,7 +163,8 @@ impl<T: Model> ModelTable<T> {
                 Call::enter(call, |call| {
                     let batch = Map::lend(batch.cast_mut())?;
                     let mut outputs = Map::lend(outputs)?;
-                    model.forward(call, &batch, &mut outputs)
+                    model.forward(call, &batch, &mut outputs)?;
+                    call.cache().map_or(Ok(()), Cache::finish)
                 })
             })
         }

@@ -220,6 +220,33 @@ impl Net<'_> {
         // SAFETY: on success the out holds an owned reference.
         unsafe { Tensor::from_raw(out) }
     }
+
+    /// Continues the runs of `batch` by the encoder (`module` "") or another module, token by token, without a tape:
+    /// those of "decoder/ids" where the batch has them, else those of "ids". The module must answer
+    /// `ET_WANT_LOGITS`. Adds "generated/ids" [N] and "generated/starts" [R + 1], the new tokens of R = B * "return"
+    /// runs, those of one run side by side, the best first, and "generated/scores" [R].
+    ///
+    /// `options` are those of `et_host_net.generate` ("max_new_tokens", "eos", "beams", ...); what is left out has
+    /// its default. Errors: an option that is unknown or out of range, by name; a module without logits.
+    pub fn generate(
+        &mut self,
+        module: &str,
+        batch: &Map,
+        options: &Record,
+        outputs: &mut Map,
+    ) -> Result<()> {
+        let options = serde_json::to_string(options)?;
+        call!(
+            self.table,
+            et_host_net.generate(
+                self.raw,
+                borrow(module),
+                batch.as_raw(),
+                borrow(&options),
+                outputs.as_raw()
+            )
+        )
+    }
 }
 
 /// What a host lets an app run; each method is the slot of the same name.
@@ -228,6 +255,17 @@ pub trait NetHost {
     fn run(&mut self, module: &str, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
     /// See [`Net::param`].
     fn param(&mut self, name: &str) -> Result<Tensor>;
+    /// See [`Net::generate`]; `options` is JSON.
+    fn generate(
+        &mut self,
+        module: &str,
+        batch: &Map,
+        options: &str,
+        outputs: &mut Map,
+    ) -> Result<()> {
+        let _ = (module, batch, options, outputs);
+        Err(Error::new(abi::ET_ERR_UNIMPLEMENTED, "generate: this host continues no runs"))
+    }
 }
 
 /// Runs `f` with the host's net as apps get it.
@@ -261,7 +299,7 @@ pub fn net_host_table() -> *const c_void {
         struct_size: size_of::<abi::et_host_net>(),
         run: Some(thunks::run),
         param: Some(thunks::param),
-        generate: None,
+        generate: Some(thunks::generate),
     };
     (&raw const TABLE).cast()
 }
@@ -323,6 +361,23 @@ mod thunks {
                     let batch = Map::lend(batch.cast_mut())?;
                     net_of(net).run(view(module)?, call, &batch, &mut *Map::lend(outputs)?)
                 })
+            }
+        })
+    }
+
+    pub(super) unsafe extern "C" fn generate(
+        net: *mut et_net,
+        module: et_str,
+        batch: *const et_map,
+        options: et_str,
+        outputs: *mut et_map,
+    ) -> *mut et_error {
+        guard(|| {
+            // SAFETY: apps pass the net of their call, borrowed texts and live maps.
+            unsafe {
+                let batch = Map::lend(batch.cast_mut())?;
+                let outputs = &mut *Map::lend(outputs)?;
+                net_of(net).generate(view(module)?, &batch, view(options)?, outputs)
             }
         })
     }

@@ -24,9 +24,11 @@ macro_rules! link {
 
 link! {
     zoo_bert = "../../../plugins/zoo-bert/src/lib.rs",
+    zoo_t5 = "../../../plugins/zoo-t5/src/lib.rs",
     app_classify = "../../../plugins/app-classify/src/lib.rs",
     app_comprehend = "../../../plugins/app-comprehend/src/lib.rs",
     app_embed = "../../../plugins/app-embed/src/lib.rs",
+    app_generate = "../../../plugins/app-generate/src/lib.rs",
     app_match = "../../../plugins/app-match/src/lib.rs",
     app_pretrain = "../../../plugins/app-pretrain/src/lib.rs",
     loss_basic = "../../../plugins/loss-basic/src/lib.rs",

@@ -6,7 +6,7 @@ use easytransfer::plugin::{
 use easytransfer_tests::{linked, places};
 use easytransfer_train::model::network::Running;
 use easytransfer_train::model::weights;
-use easytransfer_train::run::evaluate::MeanLoss;
+use easytransfer_train::run::evaluate::WeightedMean;
 use serde_json::Value;
 
 fn loss(name: &str, options: &str) -> LoadedLoss {
@@ -64,7 +64,7 @@ fn mean_over_tokens_is_that_of_one_large_batch() {
     labels.push(vec![-100; 3]);
     let mut loss = loss("masked-tokens", "");
     let mut mean_of = |groups: &[std::ops::Range<usize>]| {
-        let (mut mean, mut plain) = (MeanLoss::default(), Vec::new());
+        let (mut mean, mut plain) = (WeightedMean::default(), Vec::new());
         for group in groups {
             let batch = batch(&ids[group.clone()], &labels[group.clone()]);
             let outputs = forward(&batch);
@@ -94,7 +94,7 @@ fn mean_over_weighted_rows_is_that_of_one_large_batch() {
     let (labels, weights) = ([0i64, 1, 0, 1], [1.0f32, 0.5, 3.0, 0.25]);
     let mut loss = loss("cross-entropy", "");
     let mut mean_of = |groups: &[std::ops::Range<usize>]| {
-        let mut mean = MeanLoss::default();
+        let mut mean = WeightedMean::default();
         for group in groups {
             let flat = logits[group.clone()].concat();
             let (mut batch, mut outputs) = (Map::new().unwrap(), Map::new().unwrap());

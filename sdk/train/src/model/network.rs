@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::model::components::Components;
 use crate::model::configuration::{self, Configuration, Options};
+use crate::model::generate;
 use crate::model::memory;
 use crate::model::weights::{self, Ahead, Expect, LoadReport, path_text};
 use crate::options;
@@ -431,6 +432,23 @@ pub struct Running<'a> {
     pub params: &'a Params,
 }
 
+impl Running<'_> {
+    /// The encoder (""), or the app's module of that name.
+    fn module(&mut self, slot: &str, name: &str) -> plugin::Result<&mut LoadedModel> {
+        if name.is_empty() {
+            return Ok(self.model);
+        }
+        let known: Vec<String> = self.modules.iter().map(|(name, _)| name.clone()).collect();
+        match self.modules.iter_mut().find(|(found, _)| found == name) {
+            Some((_, model)) => Ok(model),
+            None => Err(plugin::Error::new(
+                plugin::abi::ET_ERR_NOT_FOUND,
+                format!("{slot}: module {name:?}: expected \"\" (the encoder) or one of {known:?}"),
+            )),
+        }
+    }
+}
+
 impl NetHost for Running<'_> {
     fn run(
         &mut self,
@@ -439,20 +457,24 @@ impl NetHost for Running<'_> {
         batch: &Map,
         outputs: &mut Map,
     ) -> plugin::Result<()> {
-        if module.is_empty() {
-            return self.model.forward(call, batch, outputs);
-        }
-        let known: Vec<String> = self.modules.iter().map(|(name, _)| name.clone()).collect();
-        match self.modules.iter_mut().find(|(name, _)| name == module) {
-            Some((_, model)) => model.forward(call, batch, outputs),
-            None => Err(plugin::Error::new(
-                plugin::abi::ET_ERR_NOT_FOUND,
-                format!("run: module {module:?}: expected \"\" (the encoder) or one of {known:?}"),
-            )),
-        }
+        self.module("run", module)?.forward(call, batch, outputs)
     }
 
     fn param(&mut self, name: &str) -> plugin::Result<Tensor> {
         self.params.find(name)?.tensor()
+    }
+
+    fn generate(
+        &mut self,
+        module: &str,
+        batch: &Map,
+        options: &str,
+        outputs: &mut Map,
+    ) -> plugin::Result<()> {
+        let options = generate::options::Options::parse(options)?;
+        let model = self.module("generate", module)?;
+        let mut forward =
+            |call: &Call<'_>, batch: &Map, outputs: &mut Map| model.forward(call, batch, outputs);
+        generate::generate(&mut forward, batch, &options, outputs)
     }
 }
