@@ -1,6 +1,6 @@
 //! Models: rows that do not see each other, outputs of the promised shapes, and a gradient for every parameter.
 
-use easytransfer::plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_POOLED};
+use easytransfer::plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_LOGITS, ET_WANT_POOLED};
 use easytransfer::plugin::{
     Call, ComponentRef, DType, LoadedModel, Map, ModelInfo, Params, Rng, RngState, Row, Tensor,
     no_grad,
@@ -16,7 +16,7 @@ const LENGTHS: [usize; 3] = [5, 1, 7];
 
 /// Sizes under the names that configurations of Hugging Face use: small, and all different where a mix-up would hide
 /// otherwise.
-const SIZES: [(&str, usize); 17] = [
+const SIZES: [(&str, usize); 20] = [
     ("vocab_size", VOCABULARY),
     ("hidden_size", 16),
     ("dim", 16),
@@ -29,8 +29,11 @@ const SIZES: [(&str, usize); 17] = [
     ("num_attention_heads", 2),
     ("n_heads", 2),
     ("n_head", 2),
+    ("num_heads", 2),
+    ("d_kv", 6),
     ("intermediate_size", 24),
     ("hidden_dim", 24),
+    ("d_ff", 24),
     ("max_position_embeddings", 32),
     ("n_positions", 32),
     ("type_vocab_size", 2),
@@ -138,16 +141,35 @@ impl Trial {
 
     /// One number that depends on all outputs.
     fn loss(&mut self) -> Outcome<Tensor> {
-        let (want, mut outputs) = (self.want(), Map::new()?);
-        self.model.forward(&Call::inference(want), &batch(&LENGTHS)?, &mut outputs)?;
+        let (mut want, mut outputs, mut batch) = (self.want(), Map::new()?, batch(&LENGTHS)?);
+        let has_decoder = self.info().decoder_start.is_some();
+        if has_decoder {
+            // Runs that the decoder reads, of other lengths than the encoder's.
+            let ids: Vec<i64> = (0..7).map(|at| (5 * at + 3) % VOCABULARY as i64).collect();
+            for (name, values) in [
+                ("decoder/ids", ids),
+                ("decoder/positions", vec![0, 1, 0, 1, 2, 3, 0]),
+                ("decoder/starts", vec![0, 2, 6, 7]),
+            ] {
+                batch.put(name, &Tensor::from_slice(&values, &[values.len()])?)?;
+            }
+            want |= ET_WANT_LOGITS;
+        }
+        self.model.forward(&Call::inference(want), &batch, &mut outputs)?;
         let weighted = |name: &str| -> Outcome<Tensor> {
             let output = outputs.get(name)?;
             let weights: Vec<f64> = (0..output.len()).map(number).collect();
             let weights = tensor(&weights, output.shape(), output.dtype())?;
             Ok(output.mul(&weights)?.sum(&[], false)?)
         };
-        let last = weighted("last")?;
-        Ok(if self.info().pooled { last.add(&weighted("pooled")?)? } else { last })
+        let mut loss = weighted("last")?;
+        if self.info().pooled {
+            loss = loss.add(&weighted("pooled")?)?;
+        }
+        if has_decoder {
+            loss = loss.add(&weighted("decoder/last")?)?.add(&weighted("logits")?)?;
+        }
+        Ok(loss)
     }
 }
 
