@@ -8,6 +8,7 @@
 //! says it does.
 
 mod app;
+mod generation;
 mod inputs;
 mod loss;
 mod metric;

@@ -7,11 +7,12 @@ use easytransfer::plugin::{
 };
 use serde_json::{Value, json};
 
+use crate::generation;
 use crate::inputs::{no_panic, number, tensor, values};
 use crate::read_schema;
 use crate::report::{Checks, Outcome, Stop, failed, skipped};
 
-const VOCABULARY: usize = 40;
+pub const VOCABULARY: usize = 40;
 const LENGTHS: [usize; 3] = [5, 1, 7];
 
 /// Sizes under the names that configurations of Hugging Face use: small, and all different where a mix-up would hide
@@ -93,11 +94,12 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         let call = Call::inference(trial.want());
         no_panic(no_grad(|| trial.model.forward(&call, &batch, &mut outputs)))
     });
+    generation::check(component, checks);
 }
 
 /// A model with random weights.
-struct Trial {
-    model: LoadedModel,
+pub struct Trial {
+    pub model: LoadedModel,
     params: Params,
 }
 
@@ -118,14 +120,14 @@ fn configuration(component: &ComponentRef) -> Outcome<Value> {
 }
 
 impl Trial {
-    fn new(component: &ComponentRef, dtype: DType) -> Outcome<Self> {
+    pub fn new(component: &ComponentRef, dtype: DType) -> Outcome<Self> {
         let config = configuration(component)?.to_string();
         let params = Params::with_dtype(7, dtype)?;
         let model = LoadedModel::create(component, &config, &params.root()?)?;
         Ok(Self { model, params })
     }
 
-    fn info(&self) -> &ModelInfo {
+    pub fn info(&self) -> &ModelInfo {
         self.model.info()
     }
 
@@ -133,7 +135,7 @@ impl Trial {
         ET_WANT_HIDDEN_STATES | if self.info().pooled { ET_WANT_POOLED } else { 0 }
     }
 
-    fn infer(&mut self, batch: &Map, want: u32) -> Outcome<Map> {
+    pub fn infer(&mut self, batch: &Map, want: u32) -> Outcome<Map> {
         let mut outputs = Map::new()?;
         no_grad(|| self.model.forward(&Call::inference(want), batch, &mut outputs))?;
         Ok(outputs)
@@ -173,7 +175,7 @@ impl Trial {
     }
 }
 
-fn batch(lengths: &[usize]) -> Outcome<Map> {
+pub fn batch(lengths: &[usize]) -> Outcome<Map> {
     let mut rows = Vec::new();
     for (at, &length) in lengths.iter().enumerate() {
         let ids: Vec<i64> =

@@ -295,6 +295,8 @@ pub struct et_host_tokenizer {
         ) -> *mut et_error,
     >,
     pub added_len: Option<unsafe extern "C" fn(tokenizer: *const et_tokenizer, pair: i32) -> usize>,
+    pub from_json:
+        Option<unsafe extern "C" fn(json: et_str, out: *mut *mut et_tokenizer) -> *mut et_error>,
 }
 #[repr(C)]
 #[derive(abi_stable::StableAbi)]

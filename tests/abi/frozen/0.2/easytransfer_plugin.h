@@ -1239,6 +1239,12 @@ typedef struct et_host_tokenizer {
    * Number of special tokens that `assemble` adds: to one list, or with `pair` 1 to two. [any-thread] since 0.2
    */
   size_t (*added_len)(const struct et_tokenizer *tokenizer, int32_t pair);
+  /**
+   * Makes a tokenizer from the text of a `tokenizer.json`. An app that learns a vocabulary of words cuts its texts
+   * by one of an empty vocabulary, to the same words as the tokenizer that the host will make. Errors: as for `load`
+   * of such a file. [any-thread] since 0.2
+   */
+  struct et_error *(*from_json)(struct et_str json, struct et_tokenizer **out);
 } et_host_tokenizer;
 
 /**
@@ -3030,7 +3036,8 @@ typedef struct et_plugin_app {
    * whether features change from epoch to epoch, "finish": whether `finish` is wanted for every record, "modules":
    * [{"name": ...}] that `forward` runs besides the encoder, "vocabulary": {"tokens": [...], "unknown": token,
    * "padding": token, "lower": bool} from which the host makes a tokenizer of words where the model's directory has
-   * none}. [one-at-a-time] since 0.2
+   * none: ids follow the order of "tokens", behind "padding" and "unknown" where these are not among them; words are
+   * those of the pre-tokenizer "Whitespace" of a tokenizer.json}. [one-at-a-time] since 0.2
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**
