@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use easytransfer_abi::{ET_ERR_BAD_INPUT, ET_ERR_NOT_FOUND, et_encoding, et_tokenizer};
 use serde_json::Value;
-use tokenizers::{PostProcessor, PostProcessorWrapper, Token};
+use tokenizers::{PostProcessor, PostProcessorWrapper};
 
 use crate::error::{Error, Result, fail};
 use crate::handle::{Handle, tag};
@@ -34,7 +34,7 @@ mod wordpiece;
 use pipeline::Pipeline;
 use sentencepiece::SentencePiece;
 use settings::Settings;
-use stream::Reader;
+use stream::{Reader, Tokens};
 
 /// Most special tokens that a template adds.
 const MOST_SPECIAL: usize = 1024;
@@ -299,10 +299,14 @@ impl Tokenizer {
             ),
         };
         let encoding = |reader: Reader<'_>| {
-            let tokens = reader.tokens;
-            let tokens = tokens.ids.into_iter().zip(tokens.texts).zip(tokens.offsets);
-            let tokens = tokens.map(|((id, text), place)| Token::new(id, text, place));
-            tokenizers::Encoding::from_tokens(tokens.collect(), 0)
+            let Tokens { ids, texts, offsets, words, .. } = reader.tokens;
+            let len = ids.len();
+            let words = words.into_iter().map(Some).collect();
+            let (segments, special, attention) = (vec![0; len], vec![0; len], vec![1; len]);
+            let (more, ranges) = (Vec::new(), Default::default());
+            tokenizers::Encoding::new(
+                ids, segments, texts, words, offsets, special, attention, more, ranges,
+            )
         };
         let (mut first, second) = (encoding(first), second.map(encoding));
         let joined =

@@ -79,7 +79,7 @@ fn answers_over_windows_equal_the_question_answering_pipeline() {
                 .collect();
             let expected: Vec<(u64, u64, f64)> =
                 serde_json::from_value(case["spans"].clone()).unwrap();
-            assert_eq!(found.len(), expected.len(), "{case}");
+            assert_eq!(found.len(), expected.len(), "{case} {answer:?} {starts:?}");
             for (found, expected) in found.iter().zip(&expected) {
                 let relative = (found.2 - expected.2).abs() / expected.2;
                 assert!(

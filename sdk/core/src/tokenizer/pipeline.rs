@@ -63,11 +63,15 @@ impl Source for TextReader<'_> {
         check_stretch(len, self.pipeline.stretch)?;
         let encoding = self.pipeline.tokenizer.encode(&rest[..len], false);
         let encoding = encoding.map_err(|error| failed("cannot encode a text", error))?;
-        let places = encoding.get_offsets().iter();
-        for ((id, text), (begin, end)) in
+        let places = encoding.get_offsets().iter().zip(encoding.get_word_ids());
+        let mut before = None;
+        for ((id, text), ((begin, end), word)) in
             encoding.get_ids().iter().zip(encoding.get_tokens()).zip(places)
         {
-            tokens.push(*id, text.clone(), (self.at + begin, self.at + end));
+            // Parts end between words. A token without a word is an added one, which is a word of its own.
+            let begins_word = before.is_none_or(|before| before != *word) || word.is_none();
+            before = Some(*word);
+            tokens.push(*id, text.clone(), (self.at + begin, self.at + end), begins_word);
         }
         self.at += len;
         Ok(self.at < self.text.len())
@@ -374,6 +378,24 @@ mod tests {
             let none =
                 ["token over a space", "token with a space behind", "no steps"].contains(&name);
             assert_eq!(seen == 0, none, "{name}: {seen} places");
+        }
+    }
+
+    /// Tokens that are read part by part are of one word where those of the whole are.
+    #[test]
+    fn words_go_on_over_the_places_where_texts_are_cut() {
+        const TEXT: &str = "ab Ab abba. caab 9 <m> e\u{301}b \u{4e2d}\u{6587}a b\nab c";
+        for (name, pipeline) in pipelines() {
+            let whole = pipeline.tokenizer.encode(TEXT, false).unwrap();
+            let begins = |words: Vec<Option<u32>>| -> Vec<bool> {
+                words.windows(2).map(|pair| pair[0] != pair[1]).collect()
+            };
+            let mut tokens = Tokens::default();
+            let mut reader = pipeline.read(TEXT);
+            while reader.next(1, &mut tokens).unwrap() {}
+            assert_eq!(tokens.ids, whole.get_ids(), "{name}");
+            let words = tokens.words.iter().copied().map(Some).collect();
+            assert_eq!(begins(words), begins(whole.get_word_ids().to_vec()), "{name}");
         }
     }
 }

@@ -18,11 +18,17 @@ pub struct Tokens {
     pub texts: Vec<String>,
     /// Begin and end as byte offsets into the text.
     pub offsets: Vec<(usize, usize)>,
+    /// Number of the word of the text that each belongs to.
+    pub words: Vec<u32>,
+    /// Words begun so far.
+    begun: u32,
 }
 
 impl Tokens {
-    /// Appends one.
-    pub fn push(&mut self, id: u32, text: String, offsets: (usize, usize)) {
+    /// Appends one, with which a word begins or goes on.
+    pub fn push(&mut self, id: u32, text: String, offsets: (usize, usize), begins_word: bool) {
+        self.begun += u32::from(begins_word || self.begun == 0);
+        self.words.push(self.begun - 1);
         self.ids.push(id);
         self.texts.push(text);
         self.offsets.push(offsets);
@@ -33,6 +39,7 @@ impl Tokens {
         self.ids.truncate(len);
         self.texts.truncate(len);
         self.offsets.truncate(len);
+        self.words.truncate(len);
     }
 
     /// Keeps the last `len`.
@@ -41,6 +48,7 @@ impl Tokens {
         self.ids.drain(..gone);
         self.texts.drain(..gone);
         self.offsets.drain(..gone);
+        self.words.drain(..gone);
     }
 }
 

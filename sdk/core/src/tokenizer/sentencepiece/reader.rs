@@ -81,7 +81,7 @@ impl Source for TextReader<'_> {
                 self.run = None;
             }
             if let Some((id, place)) = self.pending.take() {
-                tokens.push(id, self.model.text(id).into(), place);
+                tokens.push(id, self.model.text(id).into(), place, true);
             }
             if self.at == self.text.len() {
                 return Ok(false);
@@ -211,12 +211,13 @@ impl<'a> Run<'a> {
             let piece = &text[at..at + size];
             at += size;
             let unknown = id == model.unknown;
+            let begins_word = piece.starts_with(model.normalizer.space.as_bytes());
             if unknown && model.byte_fallback {
                 for (index, &byte) in piece.iter().enumerate() {
                     let id = model.bytes[usize::from(byte)].unwrap_or(model.unknown);
                     // The last byte stands for the character.
                     let end = if index + 1 == size { end } else { begin };
-                    tokens.push(id, model.text(id).into(), (begin, end));
+                    tokens.push(id, model.text(id).into(), (begin, end), begins_word && index == 0);
                 }
             } else if unknown && self.after_unknown {
                 if let (Some(last), Some(place)) = (tokens.ids.last(), tokens.offsets.last_mut())
@@ -226,7 +227,7 @@ impl<'a> Run<'a> {
                     place.1 = end;
                 }
             } else {
-                tokens.push(id, model.text(id).into(), (begin, end));
+                tokens.push(id, model.text(id).into(), (begin, end), begins_word);
             }
             self.after_unknown = unknown;
         }
