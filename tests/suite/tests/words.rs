@@ -245,7 +245,7 @@ fn words_are_learned_from_nothing_saved_and_read_back() {
 
     let mut app = runtime.app(&bundle).unwrap();
     // Case does not count, and white space does not either.
-    let texts = ["Die STRASSE? die straße !", "öl", "ÖL", " \u{3000}Öl\n"];
+    let texts = ["The STRAẞE\t!", "öl", "ÖL", " \u{3000}Öl\n"];
     let answers = app.predict(&texts).unwrap();
     assert_eq!(answers[0].label().as_deref(), Some("ground"));
     assert!(answers[1..].iter().all(|answer| answer.label().as_deref() == Some("fluid")));
@@ -305,6 +305,15 @@ fn words_that_are_counted_are_those_of_the_tokenizer() {
         lower: false,
     };
     assert_eq!(own.to_tokenizer().unwrap().encode("a b A", None, 0).unwrap().ids(), [0, 1, 1]);
+    // A special token that is a word is none within another word.
+    let plain = Vocabulary {
+        tokens: ["w0", "w1", "w17"].map(str::to_owned).to_vec(),
+        unknown: "w1".into(),
+        padding: "w0".into(),
+        lower: false,
+    };
+    let tokenizer = plain.to_tokenizer().unwrap();
+    assert_eq!(tokenizer.encode("w17 w1 w0x", None, 0).unwrap().ids(), [2, 1, 1]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! A model with a head: where its parts come from ([`components`], [`configuration`]), how they are put together ([`network`]), how
-//! weights get in and out ([`weights`]), the directory that keeps it ([`bundle`]), and whether its files are of one
-//! run ([`checksums`]).
+//! A model with a head: where its parts come from ([`components`], [`configuration`]), how they are put together
+//! ([`network`]), how weights get in and out ([`weights`]), the directory that keeps it ([`bundle`]), and whether its
+//! files are of one run ([`checksums`]).
 
 pub mod bundle;
 pub mod checksums;
