@@ -65,7 +65,7 @@ impl Pieces {
         let input =
             tokenizer.assemble(&self.question, Some(&self.context.ids()[window.clone()]))?;
         let places = self.places(&input, window);
-        let bytes = |at| if whole_words { self.word(at) } else { self.piece(at) };
+        let bytes = |at| if whole_words { self.word(at, window) } else { self.piece(at) };
         let ends = |side: usize| -> Vec<i64> {
             places.iter().map(|place| place.map_or(-1, |at| bytes(at)[side])).collect()
         };
@@ -81,11 +81,12 @@ impl Pieces {
         [offsets[2 * at], offsets[2 * at + 1]]
     }
 
-    /// Begin and end of the word that a piece belongs to.
-    fn word(&self, at: usize) -> [i64; 2] {
+    /// Begin and end of the word that a piece belongs to, as far as it lies in the window.
+    fn word(&self, at: usize, window: &Range<usize>) -> [i64; 2] {
         let words = self.context.words();
-        let first = (0..=at).rev().take_while(|&other| words[other] == words[at]).last();
-        let last = (at..words.len()).take_while(|&other| words[other] == words[at]).last();
+        let same = |other: &usize| words[*other] == words[at];
+        let first = (window.start..=at).rev().take_while(same).last();
+        let last = (at..window.end).take_while(same).last();
         [self.piece(first.unwrap_or(at))[0], self.piece(last.unwrap_or(at))[1]]
     }
 

@@ -53,7 +53,8 @@ fn answers_over_windows_equal_the_question_answering_pipeline() {
     let golden = golden.as_array().unwrap();
     let mut windows = 0;
     for none in [false, true] {
-        let options = json!({"answers": 3, "no_answer": none});
+        // The pipeline of fast tokenizers cuts no question.
+        let options = json!({"answers": 3, "no_answer": none, "max_question_length": 300});
         let stage = AppStage::new(runtime.components(), "comprehend", options, None).unwrap();
         let none_replaced = serde_json::Map::new();
         let components = runtime.components();
