@@ -101,6 +101,12 @@ impl<'a, 'f> Module<'a, 'f> {
         let space = if batch.has("decoder/ids") { "decoder/" } else { "" };
         let starts = batch.get(&format!("{space}starts"))?.to_vec::<i64>()?;
         let positions = batch.get(&format!("{space}positions"))?.to_vec::<i64>()?;
+        let ids = batch.get(&format!("{space}ids"))?.len();
+        if starts.first() != Some(&0) || starts.last() != Some(&(ids as i64)) {
+            return Err(Error::invalid(format!(
+                "generate: \"{space}starts\": expected lengths from 0 to the {ids} tokens of \"{space}ids\""
+            )));
+        }
         let mut begun = Vec::with_capacity(starts.len());
         for (index, run) in starts.windows(2).enumerate() {
             let last = usize::try_from(run[1] - 1).ok().and_then(|last| positions.get(last));
@@ -176,17 +182,18 @@ impl<'a, 'f> Module<'a, 'f> {
     fn tasks(&self, options: &Options) -> Result<Vec<Task>> {
         let drawn = if options.sample { options.returned } else { 1 };
         // Draws depend on the record, not on what else is in its batch.
-        let records = match self.rest.find("record")? {
+        let count = self.begun.len();
+        let records = match self.rest.find("record")?.filter(|records| records.len() == count) {
             Some(records) => records.to_vec::<i64>()?,
-            None => (0..self.begun.len() as i64).collect(),
+            None => (0..count as i64).collect(),
         };
         let mut tasks = Vec::new();
-        for source in 0..self.begun.len() {
+        for (source, record) in records.into_iter().enumerate() {
             for copy in 0..drawn {
                 let search = if options.beams > 1 {
                     Search::Beams(Beams::new(options))
                 } else {
-                    let stream = ((records[source] as u64) << 16) | copy as u64;
+                    let stream = ((record as u64) << 16) | copy as u64;
                     let rng =
                         if options.sample { Some(Rng::new(options.seed, stream)?) } else { None };
                     Search::Single(Vec::new(), rng)
@@ -229,7 +236,7 @@ impl<'a, 'f> Module<'a, 'f> {
             logits
         } else {
             let starts = batch.get(&format!("{}starts", self.space))?.to_vec::<i64>()?;
-            let last: Vec<i64> = starts[1..].iter().map(|end| end - 1).collect();
+            let last: Vec<i64> = starts.iter().skip(1).map(|end| end - 1).collect();
             logits.index_select(0, &Tensor::from_slice(&last, &[last.len()])?)?
         };
         if logits.rank() != 2 || logits.extent(0)? != lanes.len() {

@@ -1,6 +1,6 @@
 //! Runs of batches and caches in another order.
 
-use easytransfer_plugin::{Map, Result, Tensor};
+use easytransfer_plugin::{Error, Map, Result, Tensor};
 
 /// The text up to and including the last '/', the name space of an entry.
 pub fn space(name: &str) -> &str {
@@ -37,6 +37,13 @@ pub fn gather(map: &Map, order: &[usize]) -> Result<Map> {
             continue;
         };
         let starts = starts.to_vec::<i64>()?;
+        if order.iter().any(|&run| run + 1 >= starts.len()) {
+            let found = starts.len().saturating_sub(1);
+            let message = format!(
+                "{starts_name}: expected as many runs as there are to continue, found {found}"
+            );
+            return Err(Error::invalid(message));
+        }
         let tokens = starts.last().copied().unwrap_or(0) as usize;
         let known = latest.take_if(|(known, _)| *known == starts);
         let (starts, [rows, new_starts]) = match known {
