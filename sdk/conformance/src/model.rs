@@ -1,6 +1,6 @@
 //! Models: rows that do not see each other, outputs of the promised shapes, and a gradient for every parameter.
 
-use easytransfer::plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_POOLED};
+use easytransfer::plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_LOGITS, ET_WANT_POOLED};
 use easytransfer::plugin::{
     Call, ComponentRef, DType, LoadedModel, Map, ModelInfo, Params, Rng, RngState, Row, Tensor,
     no_grad,
@@ -140,15 +140,26 @@ impl Trial {
 
     /// One number that depends on all outputs.
     fn loss(&mut self) -> Outcome<Tensor> {
-        let (want, mut outputs) = (self.want(), Map::new()?);
-        self.model.forward(&Call::inference(want), &batch(&LENGTHS)?, &mut outputs)?;
+        let (mut want, mut outputs, mut given) = (self.want(), Map::new()?, batch(&LENGTHS)?);
+        let has_decoder = self.info().decoder_start.is_some();
+        if has_decoder {
+            want |= ET_WANT_LOGITS;
+            let grown = generation::grown("decoder/", &[0; LENGTHS.len()], &[2, 4, 3])?;
+            for name in grown.names() {
+                given.put(&name, &grown.get(&name)?)?;
+            }
+        }
+        self.model.forward(&Call::inference(want), &given, &mut outputs)?;
         let weighted = |name: &str| -> Outcome<Tensor> {
             let output = outputs.get(name)?;
             let weights: Vec<f64> = (0..output.len()).map(number).collect();
             let weights = tensor(&weights, output.shape(), output.dtype())?;
             Ok(output.mul(&weights)?.sum(&[], false)?)
         };
-        let last = weighted("last")?;
+        let mut last = weighted("last")?;
+        if has_decoder {
+            last = last.add(&weighted("decoder/last")?)?.add(&weighted("logits")?)?;
+        }
         Ok(if self.info().pooled { last.add(&weighted("pooled")?)? } else { last })
     }
 }
