@@ -2780,8 +2780,8 @@ typedef struct et_plugin_model {
   /**
    * What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions":
    * 512, "base_prefix": "bert", "pooled": true, "class": "BertModel", "tasks": {"sequence-classification":
-   * {"class": "BertForSequenceClassification", "form": "bert"}, ...}, "ignore": ["cls."]}. [one-at-a-time] since
-   * 0.2
+   * {"class": "BertForSequenceClassification", "form": "bert"}, ...}, "ignore": ["cls."], "decoder_start": token with
+   * which a decoder's run begins, or null, "eos": [tokens that end a continued run]}. [one-at-a-time] since 0.2
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**

@@ -68,7 +68,7 @@ fn space(trial: &Trial) -> &'static str {
 }
 
 /// Tokens `from..to` of each run that grows.
-pub fn grown(space: &str, from: &[usize], to: &[usize]) -> Outcome<Map> {
+fn grown(space: &str, from: &[usize], to: &[usize]) -> Outcome<Map> {
     let (mut ids, mut positions, mut starts) = (Vec::new(), Vec::new(), vec![0i64]);
     for (run, (&from, &to)) in from.iter().zip(to).enumerate() {
         for place in from..to {

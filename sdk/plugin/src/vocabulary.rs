@@ -52,7 +52,7 @@ impl Vocabulary {
             .map(|token| {
                 json!({
                     "id": ids[token.as_str()], "content": token, "special": true, "normalized": false,
-                    "single_word": false, "lstrip": false, "rstrip": false,
+                    "single_word": true, "lstrip": false, "rstrip": false,
                 })
             })
             .collect();

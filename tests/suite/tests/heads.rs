@@ -164,7 +164,8 @@ fn head_counts_where_it_is_wanted(directory: &Path, per_token: bool, outputs: us
     let segments = golden.is_array().then(|| list("segments"));
     let options = |pretrained, outputs| json!({"pretrained": pretrained, "per_token": per_token, "outputs": outputs, "words": words});
     let mut with = network(directory, options(true, outputs), Start::Encoder).unwrap();
-    assert!(with.load_report.missing.is_empty(), "{:?}", with.load_report.missing);
+    let missing = &with.load_report.missing;
+    assert!(missing.iter().all(|name| name.starts_with("pooler") && per_token), "{missing:?}");
     let found = logits(&mut with, &list("ids"), segments.as_ref());
     let difference = largest_difference(&found, &list("logits"));
     assert!(difference < 1e-5, "{}: {difference}", directory.display());

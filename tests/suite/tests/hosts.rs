@@ -119,7 +119,9 @@ fn reader() -> (String, Vec<(serde_json::Value, serde_json::Value)>) {
     let directory = places::parity().join("apps/comprehend");
     let runtime = linked::runtime();
     let components = runtime.components();
-    let stage = AppStage::new(components, "comprehend", serde_json::json!({}), None).unwrap();
+    // As many answers as the goldens have: they compete, so other numbers of them have other scores.
+    let options = serde_json::json!({ "answers": 3 });
+    let stage = AppStage::new(components, "comprehend", options, None).unwrap();
     let none = serde_json::Map::new();
     let network = Network::new(components, stage, &directory, &none, Start::Encoder, 0).unwrap();
     let output = scratch().path().join("reader");
@@ -237,8 +239,8 @@ fn refused(name: &str, arguments: &[&str], input: &[u8], part: &str) {
 
 #[test]
 fn predict_bad_input_ends_with_code_2() {
-    refused("predict", &[], b"", "usage: predict BUNDLE");
-    refused("predict", &["a", "b", "c"], b"", "usage: predict BUNDLE");
+    refused("predict", &[], b"", "usage: predict [--records] BUNDLE");
+    refused("predict", &["a", "b", "c"], b"", "usage: predict [--records] BUNDLE");
     refused("predict", &["no-such-bundle"], b"hello\n", "no-such-bundle");
     refused("predict", &[classifier(), "no-such-texts.txt"], b"", "no-such-texts.txt");
     refused("predict", &[classifier()], b"good\nbad \xff byte\n", "UTF-8");

@@ -9,7 +9,7 @@ use easytransfer::plugin::{
     LinearConfig, Map, Model, ModelInfo, Pool, Record, Result, Rows, Scope, Tokenizer, Vocabulary,
     WordCounts, nn,
 };
-use easytransfer::{Runtime, TrainConfig, TrainJob};
+use easytransfer::{DataFile, Runtime, TrainConfig, TrainJob};
 use easytransfer_tests::hosts::Scratch;
 use easytransfer_tests::linked;
 use easytransfer_train::data::dataset::DataOptions;
@@ -160,7 +160,9 @@ impl App for Sort {
         let scores = nn::softmax(&outputs.get("logits")?)?.to_vec::<f32>()?;
         let answer = |row: &[f32]| {
             let best = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0);
-            let answer = json!({"label": self.labels[best], "score": row[best]});
+            let label = &self.labels[best];
+            let answer =
+                json!({"label": label, "score": row[best], "text": format!("about {label}")});
             answer.as_object().cloned().unwrap_or_default()
         };
         Ok(scores.chunks_exact(self.labels.len()).map(answer).collect())
@@ -223,7 +225,7 @@ fn words_are_learned_from_nothing_saved_and_read_back() {
     let scratch = Scratch::new("words");
     let runtime = runtime();
     let config = json!({
-        "encoder": {"model_type": "bag-of-words", "hidden_size": 6}, "lr": 0.05, "max_steps": 60, "seed": 5,
+        "encoder": {"model_type": "bag-of-words", "hidden_size": 6}, "lr": 0.05, "epochs": 20, "seed": 5,
     });
     runtime.train(job(&scratch, "sort-by-words", config)).unwrap();
     let bundle = scratch.path().join("bundle");
@@ -245,7 +247,7 @@ fn words_are_learned_from_nothing_saved_and_read_back() {
 
     let mut app = runtime.app(&bundle).unwrap();
     // Case does not count, and white space does not either.
-    let texts = ["Die STRASSE? die straße !", "öl", "ÖL", " \u{3000}Öl\n"];
+    let texts = ["The STRAẞE\t!", "öl", "ÖL", " \u{3000}Öl\n"];
     let answers = app.predict(&texts).unwrap();
     assert_eq!(answers[0].label().as_deref(), Some("ground"));
     assert!(answers[1..].iter().all(|answer| answer.label().as_deref() == Some("fluid")));
@@ -258,6 +260,15 @@ fn words_are_learned_from_nothing_saved_and_read_back() {
     assert_ne!(unseen[0], answers[1]);
     let ids = app.network().tokenizer.encode("The quark ÖL", None, 0).unwrap();
     assert_eq!(ids.ids(), [3, 1, 6]);
+    // What the app calls as a column is called does not replace it.
+    let (file, output) = (DataFile { path: data(&scratch), ..DataFile::default() }, "out.tsv");
+    let output = scratch.path().join(output);
+    assert_eq!(app.predict_file(&file, &output, None).unwrap(), 60);
+    let lines = fs::read_to_string(output).unwrap();
+    let mut lines = lines.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    assert_eq!(lines.next().unwrap(), ["text", "label", "score", "predicted_text"]);
+    let first = lines.next().unwrap();
+    assert_eq!([first[0], first[1], first[3]], ["the Straße! number 0", "ground", "about ground"]);
     // A copy answers with the same numbers.
     assert_eq!(runtime.app(&bundle).unwrap().predict(&texts).unwrap(), answers);
 }
@@ -305,6 +316,15 @@ fn words_that_are_counted_are_those_of_the_tokenizer() {
         lower: false,
     };
     assert_eq!(own.to_tokenizer().unwrap().encode("a b A", None, 0).unwrap().ids(), [0, 1, 1]);
+    // A special token that is a word is none within another word.
+    let plain = Vocabulary {
+        tokens: ["w0", "w1", "w17"].map(str::to_owned).to_vec(),
+        unknown: "w1".into(),
+        padding: "w0".into(),
+        lower: false,
+    };
+    let tokenizer = plain.to_tokenizer().unwrap();
+    assert_eq!(tokenizer.encode("w17 w1 w0x", None, 0).unwrap().ids(), [2, 1, 1]);
 }
 
 #[test]

@@ -315,7 +315,8 @@ impl Network {
                 info.vocab_size
             )));
         }
-        let app_info = stage.app.info()?;
+        // The words are the tokenizer's now.
+        let app_info = AppInfo { vocabulary: None, ..stage.app.info()? };
         if start == Start::Encoder && app_info.want & abi::ET_WANT_POOLED != 0 {
             weights::check_pooler(directory, &info, &load_report)?;
         }
