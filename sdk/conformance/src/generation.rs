@@ -42,7 +42,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         cache.put("of another/0", &Tensor::zeros(DType::F32, &[2, 1])?)?;
         cache.put("of another/starts", &Tensor::from_slice(&[0i64, 1, 2], &[3])?)?;
         let call = Call::generation(ET_WANT_LOGITS, &mut cache)?;
-        let (step, mut outputs) = (grown(space(&trial), BEFORE, LENGTHS)?, Map::new()?);
+        let (step, mut outputs) = (grown(space(&trial), &BEFORE, &LENGTHS)?, Map::new()?);
         match no_grad(|| trial.model.forward(&call, &step, &mut outputs)) {
             Ok(()) => failed("it was used"),
             Err(error) => no_panic::<()>(Err(error)),
@@ -68,10 +68,10 @@ fn space(trial: &Trial) -> &'static str {
 }
 
 /// Tokens `from..to` of each run that grows.
-fn grown(space: &str, from: [usize; 2], to: [usize; 2]) -> Outcome<Map> {
+fn grown(space: &str, from: &[usize], to: &[usize]) -> Outcome<Map> {
     let (mut ids, mut positions, mut starts) = (Vec::new(), Vec::new(), vec![0i64]);
-    for run in 0..2 {
-        for place in from[run]..to[run] {
+    for (run, (&from, &to)) in from.iter().zip(to).enumerate() {
+        for place in from..to {
             ids.push(((11 * run + 7 * place + 5) % VOCABULARY) as i64);
             positions.push(place as i64);
         }
@@ -88,7 +88,7 @@ fn grown(space: &str, from: [usize; 2], to: [usize; 2]) -> Outcome<Map> {
 fn begun(trial: &Trial, to: [usize; 2]) -> Outcome<Map> {
     let space = space(trial);
     let mut whole = if space.is_empty() { Map::new()? } else { batch(&[5, 3])? };
-    let grown = grown(space, [0, 0], to)?;
+    let grown = grown(space, &[0, 0], &to)?;
     for name in grown.names() {
         whole.put(&name, &grown.get(&name)?)?;
     }
@@ -103,7 +103,7 @@ fn go_on(trial: &mut Trial, cache: &mut Map, to: [usize; 2]) -> Outcome<Vec<f64>
 
 /// The call for the last token of each run.
 fn next(trial: &mut Trial, cache: &mut Map) -> Outcome<Vec<f64>> {
-    let batch = grown(space(trial), BEFORE, LENGTHS)?;
+    let batch = grown(space(trial), &BEFORE, &LENGTHS)?;
     with_cache(trial, cache, &batch)
 }
 

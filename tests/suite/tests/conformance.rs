@@ -27,6 +27,8 @@ fn plugins_of_the_tree_pass_every_check() {
         ("zoo-bert", "model albert: gradient along a direction equals finite differences: ok"),
         ("zoo-t5", "model t5: gives back every handle: ok"),
         ("app-generate", "app text-generate: gives back every handle: ok"),
+        ("zoo-t5", "model t5: going on with a cache is reading the whole: ok"),
+        ("zoo-t5", "model mt5: what another model has kept is refused: ok"),
         ("app-classify", "app text-classify: answers every record with one prediction: ok"),
         ("app-embed", "app text-embed: gives back every handle: ok"),
         ("app-comprehend", "app comprehend: joins the rows of a record into one prediction: ok"),
