@@ -46,7 +46,7 @@ impl Configuration {
         });
         let named = named.transpose()?;
         if !is_in(directory) {
-            let Some(name) = named else { return Err(nothing_in(directory)) };
+            let Some(name) = named else { return Err(nothing_in(directory, "")) };
             let component = components.find("et.model/1", name)?;
             let mut value = Value::Object(replaced);
             let mut schema = schema_of(&component, "encoder")?;
@@ -114,15 +114,18 @@ fn replace(config: &mut Value, options: &ModelOptions, component: &ComponentRef)
     options::merge(config, options);
     Ok(())
 }
-/// Refuses what [`Configuration::read`] would find nothing in.
+/// Refuses, before a run reads its data, what [`Configuration::read`] would find nothing in.
 pub fn check(directory: &Path, replaced: &ModelOptions) -> Result<()> {
     if is_in(directory) || replaced.contains_key("model_type") {
         return Ok(());
     }
-    Err(nothing_in(directory))
+    Err(nothing_in(
+        directory,
+        "; to start one from scratch, name it under the option `encoder.model_type`",
+    ))
 }
 
-fn nothing_in(directory: &Path) -> Error {
+fn nothing_in(directory: &Path, hint: &str) -> Error {
     if directory.as_os_str().is_empty() {
         return Error::user(
             "encoder: expected the directory of a model (--encoder), or a model's name under the option `encoder.model_type`, found neither",
@@ -134,7 +137,7 @@ fn nothing_in(directory: &Path) -> Error {
         (false, false) => "nothing",
     };
     Error::user(format!(
-        "`{}`: expected the directory of a model (config.json, weights, tokenizer files), found {found}; to start one from scratch, name it under the option `encoder.model_type`",
+        "`{}`: expected the directory of a model (config.json, weights, tokenizer files), found {found}{hint}",
         directory.display()
     ))
 }
