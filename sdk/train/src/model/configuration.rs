@@ -11,8 +11,8 @@ use crate::model::components::Components;
 use crate::model::network::{read_json, schema_of};
 use crate::options;
 
-/// Options by name.
-pub type Options = Map<String, Value>;
+/// Options of a model by name.
+pub type ModelOptions = Map<String, Value>;
 
 /// The configuration of a model, and who makes one of it.
 pub struct Configuration {
@@ -32,7 +32,7 @@ impl Configuration {
     pub fn read(
         components: &dyn Components,
         directory: &Path,
-        replaced: &Options,
+        replaced: &ModelOptions,
         words: Option<usize>,
     ) -> Result<Configuration> {
         let path = directory.join("config.json");
@@ -46,15 +46,18 @@ impl Configuration {
         });
         let named = named.transpose()?;
         if !is_in(directory) {
-            let Some(name) = named else { return Err(nothing_in(directory)) };
+            let Some(name) = named else { return Err(nothing_in(directory, "")) };
             let component = components.find("et.model/1", name)?;
             let mut value = Value::Object(replaced);
             let mut schema = schema_of(&component, "encoder")?;
             if words.is_some() {
-                let is_words = |key: &Value| key == "vocab_size";
-                schema["required"].as_array_mut().map(|keys| keys.retain(|key| !is_words(key)));
-                let words = schema.pointer_mut("/properties/vocab_size");
-                words.and_then(Value::as_object_mut).map(|words| words.remove("default"));
+                // It is filled in below, so it is neither required nor has it the model's default.
+                if let Some(Value::Array(keys)) = schema.get_mut("required") {
+                    keys.retain(|key| key != "vocab_size");
+                }
+                if let Some(Value::Object(size)) = schema.pointer_mut("/properties/vocab_size") {
+                    size.remove("default");
+                }
             }
             options::validate(&schema, &mut value, "", "encoder")?;
             value["model_type"] = json!(name);
@@ -93,7 +96,7 @@ fn fill(config: &mut Value, words: Option<usize>) {
 }
 
 /// Puts options of the model into the content of a config.json. Errors name an option that the model does not have.
-fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> Result<()> {
+fn replace(config: &mut Value, options: &ModelOptions, component: &ComponentRef) -> Result<()> {
     if options.is_empty() {
         return Ok(());
     }
@@ -102,7 +105,7 @@ fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> R
     if let Value::Object(schema) = &mut schema {
         schema.remove("required");
         let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
-        for property in properties.into_iter().flat_map(Options::values_mut) {
+        for property in properties.into_iter().flat_map(ModelOptions::values_mut) {
             property.as_object_mut().map(|property| property.remove("default"));
         }
     }
@@ -111,15 +114,18 @@ fn replace(config: &mut Value, options: &Options, component: &ComponentRef) -> R
     options::merge(config, options);
     Ok(())
 }
-/// Refuses what [`Configuration::read`] would find nothing in.
-pub fn check(directory: &Path, replaced: &Options) -> Result<()> {
+/// Refuses, before a run reads its data, what [`Configuration::read`] would find nothing in.
+pub fn check(directory: &Path, replaced: &ModelOptions) -> Result<()> {
     if is_in(directory) || replaced.contains_key("model_type") {
         return Ok(());
     }
-    Err(nothing_in(directory))
+    Err(nothing_in(
+        directory,
+        "; to start one from scratch, name it under the option `encoder.model_type`",
+    ))
 }
 
-fn nothing_in(directory: &Path) -> Error {
+fn nothing_in(directory: &Path, hint: &str) -> Error {
     if directory.as_os_str().is_empty() {
         return Error::user(
             "encoder: expected the directory of a model (--encoder), or a model's name under the option `encoder.model_type`, found neither",
@@ -131,7 +137,7 @@ fn nothing_in(directory: &Path) -> Error {
         (false, false) => "nothing",
     };
     Error::user(format!(
-        "`{}`: expected the directory of a model (config.json, weights, tokenizer files), found {found}; to start one from scratch, name it under the option `encoder.model_type`",
+        "`{}`: expected the directory of a model (config.json, weights, tokenizer files), found {found}{hint}",
         directory.display()
     ))
 }

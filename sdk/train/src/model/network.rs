@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::components::Components;
-use crate::model::configuration::{self, Configuration, Options};
+use crate::model::configuration::{self, Configuration, ModelOptions};
 use crate::model::generate;
 use crate::model::memory;
 use crate::model::weights::{self, Ahead, Expect, LoadReport, path_text};
@@ -249,7 +249,7 @@ impl Network {
         components: &dyn Components,
         mut stage: AppStage,
         directory: &Path,
-        replaced: &Options,
+        replaced: &ModelOptions,
         start: Start,
         seed: u64,
     ) -> Result<Network> {
