@@ -41,7 +41,7 @@ fn manifest(folder: &Path, id: &str, platform: &str, loss: &str) -> PathBuf {
     std::fs::create_dir_all(folder).unwrap();
     let path = folder.join(format!("{id}.toml"));
     let text = format!(
-        "manifest_version = 1\nid = {id:?}\nversion = \"0.1.0\"\n[abi]\nmajor = 0\nminor = 1\n\
+        "manifest_version = 1\nid = {id:?}\nversion = \"0.1.0\"\n[abi]\nmajor = 0\nminor = {ET_ABI_MINOR}\n\
          [[provides]]\nkind = \"loss\"\nname = {loss:?}\n[library]\n{platform} = \"absent.so\"\n"
     );
     std::fs::write(&path, text).unwrap();

@@ -181,7 +181,7 @@ fn resuming_with_other_options_names_the_option() {
     let other = ["--resume", "--train", "other.tsv"];
     let before = (place.listing("run"), before.1);
     let other = place.train("run", &[&LONG[..], &other].concat());
-    assert!(other.code == 2 && other.stderr.contains("data was"), "{}", other.stderr);
+    assert!(other.code == 2 && other.stderr.contains("data.train was"), "{}", other.stderr);
     assert_eq!((place.listing("run"), place.read_text("run/logs/metrics.jsonl")), before);
 }
 

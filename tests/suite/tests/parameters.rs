@@ -2,6 +2,7 @@
 //! a part, and gradients that go on with a factor.
 
 use std::ffi::CStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use easytransfer::plugin::abi::{ET_ERR_INVALID_ARGUMENT, ET_ERR_NOT_FOUND, ET_ERR_UNIMPLEMENTED};
 use easytransfer::plugin::{
@@ -66,8 +67,16 @@ fn pass(params: &Params) {
     }
 }
 
+/// Handles are counted over the whole process, so these tests take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn sets_are_cut_copied_and_added() {
+    let _turn = turn();
     let _runtime = linked::runtime();
     let before = live_handles();
     for dtype in [DType::F32, DType::F64] {
@@ -102,6 +111,7 @@ fn sets_are_cut_copied_and_added() {
 
 #[test]
 fn a_gradient_goes_on_with_a_factor_and_the_value_stays() {
+    let _turn = turn();
     let _runtime = linked::runtime();
     let data = [1e-30f64, -3.7, 0.1, 1e30, -0.0, 5.5];
     for dtype in [DType::F32, DType::F64] {
@@ -125,6 +135,7 @@ fn a_gradient_goes_on_with_a_factor_and_the_value_stays() {
 
 #[test]
 fn optimizers_step_a_part_of_the_arena() {
+    let _turn = turn();
     let runtime = linked::runtime();
     runtime.register_plugin(PluginRecord::get()).unwrap();
     let create = |name: &str, params: &Params| {
