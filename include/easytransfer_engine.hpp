@@ -1,5 +1,6 @@
-// easytransfer_engine.hpp: what programs and plugins in C++17 share: tensors, maps, options, tokenizers and parameters,
-// which reach the engine through its tables. Plugins include easytransfer_plugin.hpp, programs easytransfer.hpp.
+// easytransfer_engine.hpp: what programs and plugins in C++17 share: tensors, maps, options, tokenizers and
+// parameters, which reach the engine through its tables. Plugins include easytransfer_plugin.hpp, programs
+// easytransfer.hpp.
 //
 // Objects own what they hold and give it back when they go; they move and do not copy, except Tensor, whose copy is
 // another reference. What fails throws easytransfer::Error. Objects may move to another thread; one object is used by

@@ -30,12 +30,12 @@ impl User {
 /// Trains an app and writes its bundle. `options` is JSON: {"app": "text-classify", "encoder": "dir", "train": "file",
 /// "valid": "file", "output": "dir", "config": {"epochs": 3, "lr": 5e-5, ..}, "from_scratch": false, "columns":
 /// {"text": "sentence"}, "resume": false, "overwrite": false, "progress": "silent" | "plain" | "auto"}, of which
-/// train and output are required; without encoder the model is what "config": {"encoder": {"model_type": ..}} says, from
-/// scratch. What is in the output directory already is kept: `resume` goes on from its
-/// checkpoint, `overwrite` replaces its bundle, else the call fails; so does a second run into a directory while the
-/// first one is under way. `progress` may be NULL; `user` is handed to it. `*out` is a JSON object with "metrics",
-/// "best_step", "steps", "mean_loss", "skipped_rows", "seconds" and "tokens", for `et_text_release`; `out` may be
-/// NULL. Errors: BAD_INPUT naming file and line, option or key; CANCELLED. [any-thread] since 0.1
+/// train and output are required; without encoder the model is what "config": {"encoder": {"model_type": ..}} says,
+/// from scratch. What is in the output directory already is kept: `resume` goes on from its checkpoint, `overwrite`
+/// replaces its bundle, else the call fails; so does a second run into a directory while the first one is under way.
+/// `progress` may be NULL; `user` is handed to it. `*out` is a JSON object with "metrics", "best_step", "steps",
+/// "mean_loss", "skipped_rows", "seconds" and "tokens", for `et_text_release`; `out` may be NULL. Errors: BAD_INPUT
+/// naming file and line, option or key; CANCELLED. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_fit(
     runtime: *const et_runtime,

@@ -1,5 +1,6 @@
-// Answers the lines of a file with a trained bundle. Lines are texts, or with --records JSON objects from role to value
-// ({"question": .., "context": ..}). Written are the label and the probability of every class, separated by tabs; with
+// Answers the lines of a file with a trained bundle. Lines are texts, or with --records JSON objects from role to
+// value ({"question": .., "context": ..}). Written are the label and the probability of every class, separated by
+// tabs; with
 // --records, and for apps that say no label, the whole answer as JSON.
 #include "common.hpp"
 

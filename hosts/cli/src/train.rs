@@ -22,8 +22,8 @@ pub struct Train {
     /// App to train
     #[arg(long, value_name = "NAME", default_value = "text-classify")]
     app: String,
-    /// Directory of the encoder: config.json, weights, tokenizer files. Without one the model is what the options under
-    /// `encoder` say (--set encoder.model_type=NAME), from scratch, for apps that learn their words
+    /// Directory of the encoder: config.json, weights, tokenizer files. Without one the model is what the options
+    /// under `encoder` say (--set encoder.model_type=NAME), from scratch, for apps that learn their words
     #[arg(long, value_name = "DIR")]
     encoder: Option<PathBuf>,
     /// Training data: TSV, CSV or JSON (one object per line, or an array), each gzipped or not

@@ -365,8 +365,8 @@ pub struct et_host_tokenizer {
     /// Number of special tokens that `assemble` adds: to one list, or with `pair` 1 to two. [any-thread] since 0.2
     pub added_len: Option<unsafe extern "C" fn(tokenizer: *const et_tokenizer, pair: i32) -> usize>,
     /// Makes a tokenizer from the text of a `tokenizer.json`. An app that learns a vocabulary of words cuts its texts
-    /// by one of an empty vocabulary, to the same words as the tokenizer that the host will make. Errors: as for `load`
-    /// of such a file. [any-thread] since 0.2
+    /// by one of an empty vocabulary, to the same words as the tokenizer that the host will make. Errors: as for
+    /// `load` of such a file. [any-thread] since 0.2
     pub from_json:
         Option<unsafe extern "C" fn(json: et_str, out: *mut *mut et_tokenizer) -> *mut et_error>,
 }

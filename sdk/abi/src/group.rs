@@ -1,5 +1,5 @@
-//! Gradients over machines: what a library of communication offers (`et.group/1`). The tables alone; who makes groups is
-//! the library.
+//! Gradients over machines: what a library of communication offers (`et.group/1`). The tables alone; who makes groups
+//! is the library.
 
 use crate::{et_error, et_host, et_str, et_view};
 use core::ffi::{c_char, c_void};
@@ -82,8 +82,9 @@ pub struct et_group_record {
     pub id: *const c_char,
     /// Version of the library.
     pub version: *const c_char,
-    /// Joins a group. `options` is JSON: {"rank": 0, "size": 2, "address": "host:port of rank 0", "device": 0}. Returns
-    /// once all members are there. Errors: INVALID_ARGUMENT naming the option, DEVICE. [one-at-a-time] since 0.2
+    /// Joins a group. `options` is JSON: {"rank": 0, "size": 2, "address": "host:port of rank 0", "device": 0}.
+    /// Returns once all members are there. Errors: INVALID_ARGUMENT naming the option, DEVICE. [one-at-a-time] since
+    /// 0.2
     pub join: Option<
         unsafe extern "C" fn(
             host: *const et_host,

@@ -80,15 +80,16 @@ pub struct et_plugin_model {
     >,
     /// What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions":
     /// 512, "base_prefix": "bert", "pooled": true, "class": "BertModel", "tasks": {"sequence-classification":
-    /// {"class": "BertForSequenceClassification", "form": "bert"}, ...}, "ignore": ["cls."], "decoder_start": token with
-    /// which a decoder's run begins, or null, "eos": [tokens that end a continued run]}. [one-at-a-time] since 0.2
+    /// {"class": "BertForSequenceClassification", "form": "bert"}, ...}, "ignore": ["cls."], "decoder_start": token
+    /// with which a decoder's run begins, or null, "eos": [tokens that end a continued run]}. [one-at-a-time] since
+    /// 0.2
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,
     /// Reads "ids", "positions", "starts" and, where it has them, "segments" from `batch`; writes "last" [T, h], and
-    /// "pooled" [B, h], "hidden_states/k" and "logits" when wanted, to `outputs`. A model with an encoder and a decoder
-    /// also reads "decoder/ids", "decoder/positions" and "decoder/starts", and writes "decoder/last". [one-at-a-time]
-    /// since 0.1
+    /// "pooled" [B, h], "hidden_states/k" and "logits" when wanted, to `outputs`. A model with an encoder and a
+    /// decoder also reads "decoder/ids", "decoder/positions" and "decoder/starts", and writes "decoder/last".
+    /// [one-at-a-time] since 0.1
     pub forward: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -332,8 +333,8 @@ pub struct et_plugin_app {
     /// whether features change from epoch to epoch, "finish": whether `finish` is wanted for every record, "modules":
     /// [{"name": ...}] that `forward` runs besides the encoder, "vocabulary": {"tokens": [...], "unknown": token,
     /// "padding": token, "lower": bool} from which the host makes a tokenizer of words where the model's directory has
-    /// none: ids follow the order of "tokens", behind "padding" and "unknown" where these are not among them; words are
-    /// those of the pre-tokenizer "Whitespace" of a tokenizer.json}. [one-at-a-time] since 0.2
+    /// none: ids follow the order of "tokens", behind "padding" and "unknown" where these are not among them; words
+    /// are those of the pre-tokenizer "Whitespace" of a tokenizer.json}. [one-at-a-time] since 0.2
     pub describe: Option<
         unsafe extern "C" fn(instance: *mut c_void, out: *mut *mut et_buffer) -> *mut et_error,
     >,

@@ -14,9 +14,9 @@ pub struct et_session_optimizer {
     _opaque: [u8; 0],
 }
 
-/// `et.session/1`. The model under training is called "model"; models and modules of strategies have the names they were
-/// given. Sources of data are "train", "valid" where there is validation data, those of the run's configuration and those
-/// that strategies opened. All slots are [one-at-a-time], called from inside the strategy's hooks.
+/// `et.session/1`. The model under training is called "model"; models and modules of strategies have the names they
+/// were given. Sources of data are "train", "valid" where there is validation data, those of the run's configuration
+/// and those that strategies opened. All slots are [one-at-a-time], called from inside the strategy's hooks.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 pub struct et_host_session {
@@ -81,8 +81,8 @@ pub struct et_host_session {
         Option<unsafe extern "C" fn(session: *mut et_session, weight: f64) -> *mut et_error>,
     /// Asks models for more outputs in every step, a set of `ET_WANT_` bits; only in `on_setup`. since 0.1
     pub want: Option<unsafe extern "C" fn(session: *mut et_session, want: u32) -> *mut et_error>,
-    /// The next batch of a source: endless, in another order every epoch. Its fields "record" and "source" [B] say where
-    /// each row comes from. Errors: NOT_FOUND. since 0.1
+    /// The next batch of a source: endless, in another order every epoch. Its fields "record" and "source" [B] say
+    /// where each row comes from. Errors: NOT_FOUND. since 0.1
     pub next_batch: Option<
         unsafe extern "C" fn(
             session: *mut et_session,
@@ -124,8 +124,8 @@ pub struct et_host_session {
             lr: f64,
         ) -> *mut et_error,
     >,
-    /// Figures of the model under training or a module with a head on a source, of which the first `rows` records count,
-    /// or all for 0; a JSON object. since 0.2
+    /// Figures of the model under training or a module with a head on a source, of which the first `rows` records
+    /// count, or all for 0; a JSON object. since 0.2
     pub evaluate: Option<
         unsafe extern "C" fn(
             session: *mut et_session,

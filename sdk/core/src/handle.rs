@@ -210,8 +210,8 @@ pub unsafe fn retain<T: Handle>(ptr: *const T::Abi) -> *mut T::Abi {
     }
 }
 
-/// Keeps the object of a handle alive beside the references that callers own, for an owner who lends it: a borrower who
-/// gives it back by mistake leaves a handle that is refused, and no memory that is used again.
+/// Keeps the object of a handle alive beside the references that callers own, for an owner who lends it: a borrower
+/// who gives it back by mistake leaves a handle that is refused, and no memory that is used again.
 ///
 /// # Safety
 /// `ptr` is a live handle; [`let_go`] is called once, and the handle is not used afterwards.

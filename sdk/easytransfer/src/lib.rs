@@ -1,9 +1,9 @@
 //! The facade: what a Rust program writes `use easytransfer::…` for.
 //!
-//! A [`Runtime`] starts the engine and finds plugins. From it come an [`App`] (a trained bundle that answers texts and other records),
-//! an [`Embedder`] (vectors from an encoder), [`Runtime::train`] (the whole way from a file of labelled texts to a
-//! bundle), and the single parts for a loop written by hand: [`Runtime::model`], [`Runtime::loss`],
-//! [`Runtime::optimizer`].
+//! A [`Runtime`] starts the engine and finds plugins. From it come an [`App`] (a trained bundle that answers texts
+//! and other records), an [`Embedder`] (vectors from an encoder), [`Runtime::train`] (the whole way from a file of
+//! labelled texts to a bundle), and the single parts for a loop written by hand: [`Runtime::model`],
+//! [`Runtime::loss`], [`Runtime::optimizer`].
 //!
 //! ```no_run
 //! use easytransfer::{Runtime, RuntimeOptions};

@@ -105,8 +105,8 @@ pub trait Model: Send + Sized + 'static {
     fn info(&self) -> ModelInfo;
 
     /// Reads "ids", "positions", "starts" and, where it has them, "segments"; writes "last" [T, h], and "pooled" [B,
-    /// h] and "hidden_states/k" [T, h] when wanted. A model that can continue its runs writes "logits" when wanted, and
-    /// keeps what it reads in [`Call::cache`] where there is one.
+    /// h] and "hidden_states/k" [T, h] when wanted. A model that can continue its runs writes "logits" when wanted,
+    /// and keeps what it reads in [`Call::cache`] where there is one.
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
 }
 

@@ -256,8 +256,8 @@ impl Session<'_> {
         ask_session!(self, total_steps(self.raw) or 0)
     }
 
-    /// A network of the strategy's own; only in `on_setup`. Answers with the outermost scope of its parameters, in which
-    /// more may be declared until `on_setup` ends.
+    /// A network of the strategy's own; only in `on_setup`. Answers with the outermost scope of its parameters, in
+    /// which more may be declared until `on_setup` ends.
     pub fn module(&mut self, name: &str, spec: &ModuleSpec<'_>) -> Result<Scope> {
         let config = Value::Object(spec.config.clone()).to_string();
         let mut flags = 0;

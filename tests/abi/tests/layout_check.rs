@@ -1,5 +1,5 @@
-//! The tables of today against a frozen copy of those that plugins out there were built for, compared by `abi_stable`, which prints a readable
-//! difference.
+//! The tables of today against a frozen copy of those that plugins out there were built for, compared by
+//! `abi_stable`, which prints a readable difference.
 //!
 //! `abi_stable` compares package names as well, so the source of `sdk/abi` is compiled into this program a second
 //! time.

@@ -1,5 +1,5 @@
-//! Apps of many rows and towers in whole runs: masks that change with the epoch and come again after a kill, and vectors
-//! of one side of a pair.
+//! Apps of many rows and towers in whole runs: masks that change with the epoch and come again after a kill, and
+//! vectors of one side of a pair.
 
 use std::collections::BTreeSet;
 

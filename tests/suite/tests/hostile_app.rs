@@ -1,5 +1,5 @@
-//! An app that breaks a promise of `et.app/1` ends the command with an error that names plugin, slot, what was expected
-//! and what was found; the process is not taken down, and the run leaves no bundle.
+//! An app that breaks a promise of `et.app/1` ends the command with an error that names plugin, slot, what was
+//! expected and what was found; the process is not taken down, and the run leaves no bundle.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! What strategies can ask of a session: modules, parts of models, sources by name, columns of their own, and the step.
+//! What strategies can ask of a session: modules, parts of models, sources by name, columns of their own, and the
+//! step.
 
 use std::ffi::CStr;
 use std::path::PathBuf;

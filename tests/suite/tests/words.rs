@@ -1,4 +1,5 @@
-//! Models of words: neither tokenizer files nor a config.json, a vocabulary that the app learns, training from nothing.
+//! Models of words: neither tokenizer files nor a config.json, a vocabulary that the app learns, training from
+//! nothing.
 
 use std::ffi::CStr;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Columns that strategies need besides those of the app: domains, weights, tasks. The host makes fields of them, which
-//! neither the app nor the model looks at.
+//! Columns that strategies need besides those of the app: domains, weights, tasks. The host makes fields of them,
+//! which neither the app nor the model looks at.
 
 use std::collections::HashMap;
 

@@ -69,7 +69,8 @@ struct Kept {
 }
 
 impl Features {
-    /// Samples with the fields of all `makers` and of the `extra` columns. About `keep` bytes of them are kept once they are made.
+    /// Samples with the fields of all `makers` and of the `extra` columns. About `keep` bytes of them are kept once
+    /// they are made.
     pub fn new(
         records: RecordStore,
         makers: Vec<Featurizer>,

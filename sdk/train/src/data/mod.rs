@@ -3,7 +3,8 @@
 //! A file's rows ([`records`]) get meaning from their columns ([`columns`]) and are read part by part ([`dataset`])
 //! or wait in a [`store`], which may be larger than memory ([`spool`]). [`features`] are made by the app;
 //! [`batching`] decides which rows stand together, [`collation`] puts them into a batch, [`batches`] makes them ahead
-//! of the step ([`prefetch`]). Columns of strategies become fields by [`extra`]. [`windows`] does the same for prediction, where the order of the file counts.
+//! of the step ([`prefetch`]). Columns of strategies become fields by [`extra`]. [`windows`] does the same for
+//! prediction, where the order of the file counts.
 
 pub mod batches;
 pub mod batching;

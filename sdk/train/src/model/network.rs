@@ -243,8 +243,8 @@ pub fn modules(
 
 impl Network {
     /// Builds the network that `config.json` in `directory` describes, but for the options in `replaced`, under the
-    /// app's head. Without that file (`directory` may be empty: there is none) `replaced` is the configuration, and the
-    /// model starts from scratch; without the files of a tokenizer the words count that the app has learned.
+    /// app's head. Without that file (`directory` may be empty: there is none) `replaced` is the configuration, and
+    /// the model starts from scratch; without the files of a tokenizer the words count that the app has learned.
     pub fn new(
         components: &dyn Components,
         mut stage: AppStage,

@@ -1,8 +1,8 @@
 //! Checkpoints: everything that a killed run needs to go on as if nothing had happened.
 //!
 //! A checkpoint is a directory that appears whole or not at all: `state.json`, `params.bin`, `optimizer.bin`, one
-//! `strategy-N.bin` each, one `session-N.bin` for each optimizer and one `module-N.bin` for each module that a strategy
-//! opened, and `best.bin` when some parameters were better than the present ones.
+//! `strategy-N.bin` each, one `session-N.bin` for each optimizer and one `module-N.bin` for each module that a
+//! strategy opened, and `best.bin` when some parameters were better than the present ones.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

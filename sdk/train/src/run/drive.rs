@@ -1,5 +1,5 @@
-//! A fit that a strategy drives: what it may do beyond what hooks may, and how its steps are counted, logged, evaluated
-//! and checkpointed.
+//! A fit that a strategy drives: what it may do beyond what hooks may, and how its steps are counted, logged,
+//! evaluated and checkpointed.
 
 use std::time::Instant;
 

@@ -27,7 +27,8 @@ use crate::run::evaluate;
 use crate::run::modules::StrategyModule;
 use crate::run::sources::{SourceOptions, Sources, TRAIN, VALID};
 
-/// What a fit consists of while it runs. Strategies reach it through [`SessionHost`](easytransfer_plugin::SessionHost).
+/// What a fit consists of while it runs. Strategies reach it through
+/// [`SessionHost`](easytransfer_plugin::SessionHost).
 pub struct Fit<'a> {
     /// Where components come from.
     pub components: &'a dyn Components,

@@ -1241,8 +1241,8 @@ typedef struct et_host_tokenizer {
   size_t (*added_len)(const struct et_tokenizer *tokenizer, int32_t pair);
   /**
    * Makes a tokenizer from the text of a `tokenizer.json`. An app that learns a vocabulary of words cuts its texts
-   * by one of an empty vocabulary, to the same words as the tokenizer that the host will make. Errors: as for `load`
-   * of such a file. [any-thread] since 0.2
+   * by one of an empty vocabulary, to the same words as the tokenizer that the host will make. Errors: as for
+   * `load` of such a file. [any-thread] since 0.2
    */
   struct et_error *(*from_json)(struct et_str json, struct et_tokenizer **out);
 } et_host_tokenizer;
@@ -2515,8 +2515,9 @@ typedef struct et_group_record {
    */
   const char *version;
   /**
-   * Joins a group. `options` is JSON: {"rank": 0, "size": 2, "address": "host:port of rank 0", "device": 0}. Returns
-   * once all members are there. Errors: INVALID_ARGUMENT naming the option, DEVICE. [one-at-a-time] since 0.2
+   * Joins a group. `options` is JSON: {"rank": 0, "size": 2, "address": "host:port of rank 0", "device": 0}.
+   * Returns once all members are there. Errors: INVALID_ARGUMENT naming the option, DEVICE. [one-at-a-time] since
+   * 0.2
    */
   struct et_error *(*join)(const struct et_host *host,
                            struct et_str options,
@@ -2780,15 +2781,16 @@ typedef struct et_plugin_model {
   /**
    * What the trainer must know, as JSON: {"hidden_size": 384, "layers": 6, "vocab_size": 30522, "max_positions":
    * 512, "base_prefix": "bert", "pooled": true, "class": "BertModel", "tasks": {"sequence-classification":
-   * {"class": "BertForSequenceClassification", "form": "bert"}, ...}, "ignore": ["cls."], "decoder_start": token with
-   * which a decoder's run begins, or null, "eos": [tokens that end a continued run]}. [one-at-a-time] since 0.2
+   * {"class": "BertForSequenceClassification", "form": "bert"}, ...}, "ignore": ["cls."], "decoder_start": token
+   * with which a decoder's run begins, or null, "eos": [tokens that end a continued run]}. [one-at-a-time] since
+   * 0.2
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**
    * Reads "ids", "positions", "starts" and, where it has them, "segments" from `batch`; writes "last" [T, h], and
-   * "pooled" [B, h], "hidden_states/k" and "logits" when wanted, to `outputs`. A model with an encoder and a decoder
-   * also reads "decoder/ids", "decoder/positions" and "decoder/starts", and writes "decoder/last". [one-at-a-time]
-   * since 0.1
+   * "pooled" [B, h], "hidden_states/k" and "logits" when wanted, to `outputs`. A model with an encoder and a
+   * decoder also reads "decoder/ids", "decoder/positions" and "decoder/starts", and writes "decoder/last".
+   * [one-at-a-time] since 0.1
    */
   struct et_error *(*forward)(void *instance,
                               const struct et_call *call,
@@ -3036,8 +3038,8 @@ typedef struct et_plugin_app {
    * whether features change from epoch to epoch, "finish": whether `finish` is wanted for every record, "modules":
    * [{"name": ...}] that `forward` runs besides the encoder, "vocabulary": {"tokens": [...], "unknown": token,
    * "padding": token, "lower": bool} from which the host makes a tokenizer of words where the model's directory has
-   * none: ids follow the order of "tokens", behind "padding" and "unknown" where these are not among them; words are
-   * those of the pre-tokenizer "Whitespace" of a tokenizer.json}. [one-at-a-time] since 0.2
+   * none: ids follow the order of "tokens", behind "padding" and "unknown" where these are not among them; words
+   * are those of the pre-tokenizer "Whitespace" of a tokenizer.json}. [one-at-a-time] since 0.2
    */
   struct et_error *(*describe)(void *instance, struct et_buffer **out);
   /**
@@ -3222,9 +3224,9 @@ typedef struct et_saver {
 } et_saver;
 
 /**
- * `et.session/1`. The model under training is called "model"; models and modules of strategies have the names they were
- * given. Sources of data are "train", "valid" where there is validation data, those of the run's configuration and those
- * that strategies opened. All slots are [one-at-a-time], called from inside the strategy's hooks.
+ * `et.session/1`. The model under training is called "model"; models and modules of strategies have the names they
+ * were given. Sources of data are "train", "valid" where there is validation data, those of the run's configuration
+ * and those that strategies opened. All slots are [one-at-a-time], called from inside the strategy's hooks.
  */
 typedef struct et_host_session {
   /**
@@ -3282,8 +3284,8 @@ typedef struct et_host_session {
    */
   struct et_error *(*want)(struct et_session *session, uint32_t want);
   /**
-   * The next batch of a source: endless, in another order every epoch. Its fields "record" and "source" [B] say where
-   * each row comes from. Errors: NOT_FOUND. since 0.1
+   * The next batch of a source: endless, in another order every epoch. Its fields "record" and "source" [B] say
+   * where each row comes from. Errors: NOT_FOUND. since 0.1
    */
   struct et_error *(*next_batch)(struct et_session *session,
                                  struct et_str source,
@@ -3317,8 +3319,8 @@ typedef struct et_host_session {
                                      struct et_session_optimizer *optimizer,
                                      double lr);
   /**
-   * Figures of the model under training or a module with a head on a source, of which the first `rows` records count,
-   * or all for 0; a JSON object. since 0.2
+   * Figures of the model under training or a module with a head on a source, of which the first `rows` records
+   * count, or all for 0; a JSON object. since 0.2
    */
   struct et_error *(*evaluate)(struct et_session *session,
                                struct et_str model,

@@ -1,5 +1,5 @@
-// Strategies against the C++ headers that do what a session refuses, or answer what a run cannot use: what their option
-// `at` names. What they do not know is no fault.
+// Strategies against the C++ headers that do what a session refuses, or answer what a run cannot use: what their
+// option `at` names. What they do not know is no fault.
 #include "easytransfer_plugin.hpp"
 
 #include <limits>
