@@ -46,7 +46,7 @@ impl Joined {
 }
 
 /// Rows of all tokens so far, and the cumulative lengths [B + 1] of their runs.
-pub type Kept<const N: usize> = ([Tensor; N], Tensor);
+pub type KeptRows<const N: usize> = ([Tensor; N], Tensor);
 
 impl<'a> Cache<'a> {
     pub(crate) fn new(map: Lent<'a, Map>) -> Self {
@@ -73,7 +73,7 @@ impl<'a> Cache<'a> {
         name: &str,
         rows: [Tensor; N],
         starts: &Tensor,
-    ) -> Result<Kept<N>> {
+    ) -> Result<KeptRows<N>> {
         let Some(cache) = cache else { return Ok((rows, starts.clone())) };
         let (rows, starts) = match cache.find(name)? {
             Some((kept, kept_starts)) => cache.join(name, kept, kept_starts, rows, starts)?,
@@ -90,8 +90,8 @@ impl<'a> Cache<'a> {
     pub fn once<const N: usize>(
         cache: Option<&Self>,
         name: &str,
-        make: impl FnOnce() -> Result<Kept<N>>,
-    ) -> Result<Kept<N>> {
+        make: impl FnOnce() -> Result<KeptRows<N>>,
+    ) -> Result<KeptRows<N>> {
         let Some(cache) = cache else { return make() };
         if let Some(kept) = cache.find(name)? {
             return Ok(kept);
@@ -102,7 +102,7 @@ impl<'a> Cache<'a> {
     }
 
     /// What is kept under `name`; nothing in the call that fills the cache.
-    fn find<const N: usize>(&self, name: &str) -> Result<Option<Kept<N>>> {
+    fn find<const N: usize>(&self, name: &str) -> Result<Option<KeptRows<N>>> {
         if self.used.borrow().iter().any(|used| used == name) {
             return Err(Error::invalid(format!("cache: {name:?} is used twice in one call")));
         }
@@ -139,7 +139,7 @@ impl<'a> Cache<'a> {
         kept_starts: Tensor,
         new: [Tensor; N],
         starts: &Tensor,
-    ) -> Result<Kept<N>> {
+    ) -> Result<KeptRows<N>> {
         if kept_starts.len() != starts.len() {
             return Err(self.foreign(&format!(
                 "expected {} runs under {name:?} as in the batch, found {}",

@@ -58,7 +58,7 @@ mod vocabulary;
 pub use easytransfer_abi as abi;
 
 pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Module, Record, text_of};
-pub use cache::{Cache, Kept};
+pub use cache::{Cache, KeptRows};
 pub use component::{Call, ComponentRef};
 pub use cuda::Cuda;
 pub use data::{Buffer, Map, Row, Rows};

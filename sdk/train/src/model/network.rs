@@ -472,7 +472,7 @@ impl NetHost for Running<'_> {
         options: &str,
         outputs: &mut Map,
     ) -> plugin::Result<()> {
-        let options = generate::options::Options::parse(options)?;
+        let options = generate::options::GenerateOptions::parse(options)?;
         let model = self.module("generate", module)?;
         let mut forward =
             |call: &Call<'_>, batch: &Map, outputs: &mut Map| model.forward(call, batch, outputs);

@@ -1,7 +1,7 @@
 //! Beam search over one run, as transformers has had it since 4.50 (`GenerationMixin._beam_search`): the same
 //! candidates, scores and ends, in single precision as there.
 
-use super::options::{EarlyStopping, Options};
+use super::options::{EarlyStopping, GenerateOptions};
 
 /// Stands for "impossible": lower than any sum of log probabilities.
 const NEVER: f32 = -1e9;
@@ -25,11 +25,11 @@ pub struct Beams {
 }
 
 /// A beam of the next step: the running one that it continues, and the token.
-pub type Step = (usize, i64);
+pub type LaneStep = (usize, i64);
 
 impl Beams {
     /// As many equal beams as the options say; the first alone may be continued at the first step.
-    pub fn new(options: &Options) -> Self {
+    pub fn new(options: &GenerateOptions) -> Self {
         let beam = |score| Hypothesis { tokens: Vec::new(), score };
         let running = (0..options.beams).map(|index| beam(if index == 0 { 0.0 } else { NEVER }));
         Self { running: running.collect(), finished: Vec::new(), open: true }
@@ -37,7 +37,7 @@ impl Beams {
 
     /// Takes the log probabilities [beams, V] of the next token of each running beam. Answers with the beams that run
     /// on, or with nothing when the search has ended.
-    pub fn step(&mut self, options: &Options, scores: &[f32]) -> Vec<Step> {
+    pub fn step(&mut self, options: &GenerateOptions, scores: &[f32]) -> Vec<LaneStep> {
         let beams = options.beams;
         let new = self.running.first().map_or(0, |beam| beam.tokens.len()) + 1;
         let width = (scores.len() / beams).max(1);
@@ -63,7 +63,7 @@ impl Beams {
             .iter()
             .map(|candidate| candidate.score + if candidate.ends { NEVER } else { 0.0 });
         let chosen = best(running, beams);
-        let steps: Vec<Step> =
+        let steps: Vec<LaneStep> =
             chosen.iter().map(|&(at, _)| (candidates[at].beam, candidates[at].token)).collect();
         self.running = chosen
             .iter()
@@ -126,8 +126,8 @@ fn best(values: impl Iterator<Item = f32>, count: usize) -> Vec<(usize, f32)> {
 mod tests {
     use super::*;
 
-    fn options(json: &str) -> Options {
-        Options::parse(json).unwrap()
+    fn options(json: &str) -> GenerateOptions {
+        GenerateOptions::parse(json).unwrap()
     }
 
     /// Log probabilities of the tokens 0 to 3, where 0 ends a run.

@@ -16,8 +16,8 @@ pub mod sampling;
 
 use easytransfer_plugin::{Call, Error, Map, Result, Rng, Tensor, abi, nn, no_grad};
 
-use beams::{Beams, Hypothesis, Step};
-use options::Options;
+use beams::{Beams, Hypothesis, LaneStep};
+use options::GenerateOptions;
 
 /// A forward pass of the module.
 pub type Forward<'a> = dyn FnMut(&Call<'_>, &Map, &mut Map) -> Result<()> + 'a;
@@ -30,7 +30,7 @@ pub type Forward<'a> = dyn FnMut(&Call<'_>, &Map, &mut Map) -> Result<()> + 'a;
 pub fn generate(
     forward: &mut Forward<'_>,
     batch: &Map,
-    options: &Options,
+    options: &GenerateOptions,
     outputs: &mut Map,
 ) -> Result<()> {
     let found = no_grad(|| Module::new(forward, batch, options.cache)?.search(options))?;
@@ -80,7 +80,7 @@ struct Task {
 
 impl Task {
     /// Chooses by the scores [lanes, V], on which the rules are done; answers with the lanes that grow on.
-    fn step(&mut self, options: &Options, scores: &mut [f32]) -> Result<Vec<Step>> {
+    fn step(&mut self, options: &GenerateOptions, scores: &mut [f32]) -> Result<Vec<LaneStep>> {
         match &mut self.search {
             Search::Beams(beams) => Ok(beams.step(options, scores)),
             Search::Single(tokens, rng) => {
@@ -125,7 +125,7 @@ impl<'a, 'f> Module<'a, 'f> {
     }
 
     /// The new tokens of each run, those of one run side by side.
-    fn search(mut self, options: &Options) -> Result<Vec<Hypothesis>> {
+    fn search(mut self, options: &GenerateOptions) -> Result<Vec<Hypothesis>> {
         let starts = self.batch.get(&format!("{}starts", self.space))?.to_vec::<i64>()?;
         let ids = self.batch.get(&format!("{}ids", self.space))?.to_vec::<i64>()?;
         let tokens = starts.windows(2).map(|run| ids[run[0] as usize..run[1] as usize].to_vec());
@@ -179,7 +179,7 @@ impl<'a, 'f> Module<'a, 'f> {
     }
 
     /// What chooses for each run, or for each continuation of it that is drawn.
-    fn tasks(&self, options: &Options) -> Result<Vec<Task>> {
+    fn tasks(&self, options: &GenerateOptions) -> Result<Vec<Task>> {
         let drawn = if options.sample { options.returned } else { 1 };
         // Draws depend on the record, not on what else is in its batch.
         let count = self.begun.len();
@@ -280,7 +280,7 @@ impl<'a, 'f> Module<'a, 'f> {
     }
 }
 
-fn check_forced(options: &Options, width: usize) -> Result<()> {
+fn check_forced(options: &GenerateOptions, width: usize) -> Result<()> {
     for (name, token) in
         [("forced_first", options.forced_first), ("forced_last", options.forced_last)]
     {

@@ -8,7 +8,7 @@ use crate::options::validate;
 
 /// The options of `et_host_net.generate`, with the names and meanings that transformers has for them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Options {
+pub struct GenerateOptions {
     /// Most new tokens of a run, the one that ends it included.
     pub max_new_tokens: usize,
     /// Fewest new tokens before one that ends a run.
@@ -87,7 +87,7 @@ const SCHEMA: &str = r#"{"type":"object","properties":{
 "return":{"type":"integer","minimum":1,"default":1},
 "cache":{"type":"boolean","default":true}}}"#;
 
-impl Options {
+impl GenerateOptions {
     /// Reads options from JSON; what is left out has its default. Errors: `INVALID_ARGUMENT` naming an option that is
     /// unknown, out of range, or does not go with another.
     pub fn parse(json: &str) -> Result<Self> {
@@ -136,12 +136,13 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_contract() {
-        let options = Options::parse("").unwrap();
-        assert_eq!(options, Options::parse("{}").unwrap());
+        let options = GenerateOptions::parse("").unwrap();
+        assert_eq!(options, GenerateOptions::parse("{}").unwrap());
         assert_eq!((options.max_new_tokens, options.beams, options.returned), (64, 1, 1));
         assert_eq!(options.early_stopping, EarlyStopping::Heuristic);
         assert!(options.cache && !options.sample && options.eos.is_empty());
-        let options = Options::parse(r#"{"early_stopping": "never", "eos": [1], "return": 1.0}"#);
+        let options =
+            GenerateOptions::parse(r#"{"early_stopping": "never", "eos": [1], "return": 1.0}"#);
         assert_eq!(options.as_ref().unwrap().early_stopping, EarlyStopping::Never);
         assert!(options.as_ref().unwrap().ends(1, 1) && options.unwrap().ends(0, 64));
     }
@@ -164,7 +165,7 @@ mod tests {
             ("[1]", &["generate"]),
             ("{", &["generate"]),
         ] {
-            let message = Options::parse(json).unwrap_err().message().to_owned();
+            let message = GenerateOptions::parse(json).unwrap_err().message().to_owned();
             assert!(names.iter().all(|name| message.contains(name)), "{json}: {message}");
         }
     }

@@ -1,10 +1,10 @@
 //! Rules on the scores of the next token, in the order in which transformers applies them.
 
-use super::options::Options;
+use super::options::GenerateOptions;
 
 /// Changes the scores [V] of the token that follows `history` (the run's tokens, the first ones given and `new` of
 /// them made). Logits for greedy search and sampling, log probabilities for beams, as in transformers.
-pub fn apply(options: &Options, history: &[i64], new: usize, scores: &mut [f32]) {
+pub fn apply(options: &GenerateOptions, history: &[i64], new: usize, scores: &mut [f32]) {
     if options.repetition_penalty != 1.0 {
         penalise(options.repetition_penalty as f32, history, scores);
     }
@@ -69,7 +69,7 @@ mod tests {
 
     fn applied(json: &str, history: &[i64], new: usize) -> Vec<f32> {
         let mut scores = vec![1.0, -1.0, 2.0, -2.0, 0.5];
-        apply(&Options::parse(json).unwrap(), history, new, &mut scores);
+        apply(&GenerateOptions::parse(json).unwrap(), history, new, &mut scores);
         scores
     }
 

@@ -2,7 +2,7 @@
 
 use easytransfer_plugin::{Error, Result, Rng};
 
-use super::options::Options;
+use super::options::GenerateOptions;
 
 /// The first of the greatest scores.
 pub fn likeliest(scores: &[f32]) -> usize {
@@ -12,7 +12,7 @@ pub fn likeliest(scores: &[f32]) -> usize {
 
 /// Draws a token by the softmax of the scores, which are changed: one number of the generator per token. Errors: no
 /// token is left that may be drawn.
-pub fn draw(options: &Options, scores: &mut [f32], rng: &Rng) -> Result<usize> {
+pub fn draw(options: &GenerateOptions, scores: &mut [f32], rng: &Rng) -> Result<usize> {
     warp(options, scores);
     // 53 bits, as many as a double holds.
     let point = (rng.bits() >> 11) as f64 / (1u64 << 53) as f64;
@@ -22,7 +22,7 @@ pub fn draw(options: &Options, scores: &mut [f32], rng: &Rng) -> Result<usize> {
 }
 
 /// Temperature, top-k (Fan et al. 2018) and top-p (Holtzman et al. 2020), in the order of transformers.
-pub fn warp(options: &Options, scores: &mut [f32]) {
+pub fn warp(options: &GenerateOptions, scores: &mut [f32]) {
     if options.temperature != 1.0 {
         scores.iter_mut().for_each(|score| *score /= options.temperature as f32);
     }
@@ -88,7 +88,7 @@ mod tests {
 
     fn left(json: &str, probabilities: &[f32]) -> Vec<usize> {
         let mut scores: Vec<f32> = probabilities.iter().map(|p| p.ln()).collect();
-        warp(&Options::parse(json).unwrap(), &mut scores);
+        warp(&GenerateOptions::parse(json).unwrap(), &mut scores);
         (0..scores.len()).filter(|&at| scores[at] > f32::NEG_INFINITY).collect()
     }
 
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn temperature_divides_scores() {
         let mut scores = [1.0, -3.0];
-        warp(&Options::parse(r#"{"temperature": 0.5}"#).unwrap(), &mut scores);
+        warp(&GenerateOptions::parse(r#"{"temperature": 0.5}"#).unwrap(), &mut scores);
         assert_eq!(scores, [2.0, -6.0]);
     }
 
