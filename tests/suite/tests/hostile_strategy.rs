@@ -57,7 +57,7 @@ fn hostile_answers_of_a_strategy_are_errors() {
         ("hostile-driver", "fit: an error", "thrown in fit"),
         ("hostile-driver", "step: no such source", "more"),
         ("hostile-driver", "commit: no JSON", "commit"),
-        ("hostile-driver", "commit: no number", "loss is \"low\""),
+        ("hostile-driver", "commit: no number", "commit: loss: expected a number, found \"low\""),
     ] {
         let outcome = train("out", strategy, fault);
         let what = format!("{strategy}, {fault}: {}{}", outcome.stdout, outcome.stderr);

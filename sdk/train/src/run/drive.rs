@@ -78,13 +78,17 @@ impl Run<'_, '_> {
             values.extend(std::mem::take(&mut self.fit.scalars));
             self.log.write(self.progress.step, &values)?;
         }
+        if let Some((name, value)) =
+            figures.iter().find(|(_, value)| !value.is_number() && !value.is_null())
+        {
+            return Err(Error::user(format!("commit: {name}: expected a number, found {value}")));
+        }
         // JSON writes what is no finite number as null.
-        let bad = figures.iter().find(|(_, value)| !value.is_number());
-        let bad = bad.map(|(name, value)| (name.as_str(), value.to_string()));
-        let bad = bad.or(loss.filter(|loss| !loss.is_finite()).map(|l| ("loss", l.to_string())));
+        let bad = figures.iter().find(|(_, value)| value.is_null()).map(|(name, _)| name.as_str());
+        let bad = bad.or(loss.filter(|loss| !loss.is_finite()).map(|_| "loss"));
         match bad {
-            Some((name, value)) => Err(Error::other(format!(
-                "step {}: {name} is {value}; use a smaller learning rate (lr is {})",
+            Some(name) => Err(Error::other(format!(
+                "step {}: {name} is no finite number; use a smaller learning rate (lr is {})",
                 self.progress.step, self.fit.lr
             ))),
             None => Ok(()),
