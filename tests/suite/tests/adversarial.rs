@@ -83,17 +83,25 @@ fn the_critic_falls_to_chance_where_its_gradient_is_reversed() {
     let place = Place::new("adversarial-shift");
     shifted(&place);
     let runtime = linked::runtime();
-    runtime.train(job(&place, "with", json!({}))).unwrap();
+    let last = |output: &str| {
+        let curve = place.curve(output, "train/critic/accuracy");
+        assert_eq!(curve.len(), 300);
+        curve[200..].iter().sum::<f64>() / 100.0
+    };
+    // Where both learn, their paths differ from seed to seed and machine to machine; what they come to does not.
+    let run = |seed: u64| {
+        let output = format!("with-{seed}");
+        runtime.train(job(&place, &output, json!({ "seed": seed }))).unwrap();
+        last(&output)
+    };
+    let mut with = [3, 4, 5].map(run);
+    with.sort_by(f64::total_cmp);
     let without = json!({"strategy": {"adversarial": {"reversal": false}}});
     let plain = runtime.train(job(&place, "without", without)).unwrap();
     assert_eq!(plain.steps, 300);
-    let accuracy = |output| place.curve(output, "train/critic/accuracy");
-    let (with, without) = (accuracy("with"), accuracy("without"));
-    assert_eq!((with.len(), without.len()), (300, 300));
-    let last = |curve: &[f64]| curve[200..].iter().sum::<f64>() / 100.0;
-    // Where both learn, their paths differ from machine to machine; what they come to does not.
-    assert!(last(&without) > 0.8, "without reversal the critic tells them apart: {without:?}");
-    assert!((last(&with) - 0.5).abs() < 0.2, "with reversal it guesses: {with:?}");
+    println!("with reversal {with:?}, without {}", last("without"));
+    assert!(last("without") > 0.8, "without reversal the critic tells the domains apart");
+    assert!((with[1] - 0.5).abs() < 0.2, "with reversal it guesses: {with:?}");
 }
 
 /// Copies what a killed process leaves.
