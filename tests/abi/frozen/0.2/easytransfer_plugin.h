@@ -1981,7 +1981,8 @@ typedef struct et_host_param {
   /**
    * The arena of a sealed set as a tensor [`params_arena_len`] that shares its memory: `which` is an `ET_ARENA_`
    * constant. Gradients are settled: those that no pass has reached are zero, and count as having come. What is
-   * written to it (by reductions over machines) is what optimizers see. Errors: FAILED_PRECONDITION before `seal`.
+   * written to it (by reductions over machines) is what optimizers see. It is asked for anew before each time that
+   * values are written, because the call makes copies of them stale. Errors: FAILED_PRECONDITION before `seal`.
    * [one-at-a-time] since 0.2
    */
   struct et_error *(*params_arena)(struct et_params *params, int32_t which, struct et_tensor **out);
