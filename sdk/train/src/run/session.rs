@@ -16,14 +16,17 @@ use crate::run::sources::{self, SourceOptions, TRAIN, VALID};
 
 impl SessionHost for Fit<'_> {
     fn params(&mut self, model: &str) -> plugin::Result<&mut Params> {
-        let unknown = self.unknown_model(model);
         if model == MODEL {
             return Ok(&mut self.network.params);
         }
-        if let Some(module) = self.modules.iter_mut().find(|module| module.name == model) {
-            return Ok(module.params());
+        if !self.is_known(model) {
+            return Err(self.unknown_model(model));
         }
-        self.companions.get_mut(model).map(|network| &mut network.params).ok_or(unknown)
+        if let Some(place) = self.modules.iter().position(|module| module.name == model) {
+            return Ok(self.modules[place].params());
+        }
+        let found = self.companions.get_mut(model).map(|network| &mut network.params);
+        found.ok_or_else(|| plugin::Error::invalid(model))
     }
 
     fn load_model(&mut self, name: &str, path: &str) -> plugin::Result<()> {
@@ -58,7 +61,9 @@ impl SessionHost for Fit<'_> {
         training: bool,
         want: u32,
     ) -> plugin::Result<Map> {
-        let unknown = self.unknown_model(model);
+        if !self.is_known(model) {
+            return Err(self.unknown_model(model));
+        }
         let call = if training { Call::training(want, &self.rng) } else { Call::inference(want) };
         if model == MODEL {
             return Ok(self.network.forward(&call, batch)?);
@@ -66,7 +71,8 @@ impl SessionHost for Fit<'_> {
         if let Some(module) = self.modules.iter_mut().find(|module| module.name == model) {
             return Ok(module.forward(&call, batch)?);
         }
-        let network = self.companions.get_mut(model).ok_or(unknown)?;
+        let found = self.companions.get_mut(model);
+        let network = found.ok_or_else(|| plugin::Error::invalid(model))?;
         let batch = batch.below(&format!("{model}/"))?;
         Ok(no_grad(|| network.forward(&call, &batch))?)
     }
@@ -272,10 +278,14 @@ impl SessionHost for Fit<'_> {
 }
 
 impl Fit<'_> {
+    fn is_known(&self, model: &str) -> bool {
+        let module = self.modules.iter().any(|module| module.name == model);
+        model == MODEL || module || self.companions.contains_key(model)
+    }
+
     /// Names of models and modules are of one space, and become prefixes of fields.
     fn check_name(&self, what: &str, name: &str) -> plugin::Result<()> {
-        let module = self.modules.iter().any(|module| module.name == name);
-        if name == MODEL || module || self.companions.contains_key(name) {
+        if self.is_known(name) {
             return Err(plugin::Error::new(
                 plugin::abi::ET_ERR_ALREADY_EXISTS,
                 format!("{what}: the name {name:?} is taken"),
