@@ -6,11 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use easytransfer::train::data::dataset::DataOptions;
-use easytransfer::train::model::network::Start;
 use easytransfer::train::options;
-use easytransfer::train::report::progress::ProgressMode;
-use easytransfer::{Error, TrainConfig, TrainJob};
+use easytransfer::{Error, TrainJob};
 use easytransfer_tests::command::Place;
 use easytransfer_tests::linked;
 use serde_json::{Value, json};
@@ -52,7 +49,6 @@ fn shifted(place: &Place) {
 }
 
 fn job(place: &Place, output: &str, more: Value) -> TrainJob {
-    let data = |split| DataOptions { split, targets: true, ..DataOptions::default() };
     let mut config = json!({
         "max_steps": 300, "lr": 2e-3, "log_every": 1, "batch": {"rows": 32}, "evaluate_every": 100,
         "schedule": {"name": "constant", "warmup": 0}, "epochs": 1000, "seed": 3,
@@ -61,21 +57,10 @@ fn job(place: &Place, output: &str, more: Value) -> TrainJob {
         "source": {"films": {"path": place.at("films.tsv"), "domain": "films", "labelled": false}},
     });
     options::merge(&mut config, more);
-    TrainJob {
-        app: "text-classify".to_owned(),
-        encoder: place.at("encoder"),
-        start: Start::Scratch,
-        train: place.at("books.tsv"),
-        valid: Some(place.at("films-dev.tsv")),
-        output: place.at(output),
-        train_data: data(None),
-        valid_data: data(Some("valid")),
-        config: TrainConfig::from_value(config, "").unwrap(),
-        resume: false,
-        progress: ProgressMode::Silent,
-        on_step: None,
-        cancel: Default::default(),
-    }
+    let mut job = place.job("text-classify", output, config);
+    job.train = place.at("books.tsv");
+    job.valid = Some(place.at("films-dev.tsv"));
+    job
 }
 
 #[test]

@@ -4,32 +4,11 @@
 use std::collections::BTreeSet;
 
 use easytransfer::plugin::{ContextHost, Record, Result, Rng, Row, features_rng};
-use easytransfer::train::data::dataset::DataOptions;
 use easytransfer::train::model::network::{AppStage, Network, Start};
-use easytransfer::train::report::progress::ProgressMode;
-use easytransfer::{EmbedOptions, Error, TrainConfig, TrainJob};
+use easytransfer::{EmbedOptions, Error};
 use easytransfer_tests::command::Place;
 use easytransfer_tests::linked;
 use serde_json::{Map, Value, json};
-
-fn job(place: &Place, app: &str, output: &str, config: Value) -> TrainJob {
-    let data = |split| DataOptions { split, targets: true, ..DataOptions::default() };
-    TrainJob {
-        app: app.to_owned(),
-        encoder: place.at("encoder"),
-        start: Start::Scratch,
-        train: place.at("train.tsv"),
-        valid: Some(place.at("dev.tsv")),
-        output: place.at(output),
-        train_data: data(None),
-        valid_data: data(Some("valid")),
-        config: TrainConfig::from_value(config, "").unwrap(),
-        resume: false,
-        progress: ProgressMode::Silent,
-        on_step: None,
-        cancel: Default::default(),
-    }
-}
 
 /// A record of training in an epoch.
 struct Training {
@@ -98,15 +77,15 @@ fn pretraining_resumes_to_the_same_masks() {
     let runtime = linked::runtime();
     let config = json!({"epochs": 3, "max_steps": 14, "lr": 1e-3, "log_every": 1,
         "batch": {"rows": 64}, "app": {"whole_words": true, "max_length": 48}});
-    let whole = runtime.train(job(&place, "masked-lm", "whole", config.clone())).unwrap();
+    let whole = runtime.train(place.job("masked-lm", "whole", config.clone())).unwrap();
     assert!(whole.metrics["loss"].as_f64().unwrap() > 0.0);
     assert!(whole.metrics.contains_key("accuracy"), "{:?}", whole.metrics);
     for stop in [3, 9] {
         let output = format!("stopped-{stop}");
-        let mut first = job(&place, "masked-lm", &output, config.clone());
+        let mut first = place.job("masked-lm", &output, config.clone());
         first.on_step = Some(Box::new(move |info| info.step < stop));
         assert!(matches!(runtime.train(first), Err(Error::Cancelled)));
-        let mut second = job(&place, "masked-lm", &output, config.clone());
+        let mut second = place.job("masked-lm", &output, config.clone());
         second.resume = true;
         second.config.workers = 2;
         runtime.train(second).unwrap();
@@ -143,7 +122,7 @@ fn two_towers_train_and_embed_one_side() {
         let output = format!("towers-{shared}");
         let config =
             json!({"max_steps": 8, "lr": 1e-3, "batch": {"rows": 16}, "app": {"shared": shared}});
-        let result = runtime.train(job(&place, "text-match", &output, config)).unwrap();
+        let result = runtime.train(place.job("text-match", &output, config)).unwrap();
         assert!(result.metrics.contains_key("recall@1"), "{:?}", result.metrics);
         let mut app = runtime.app(&place.at(&output)).unwrap();
         let ask = |app: &mut easytransfer::App, record: Value| {

@@ -7,11 +7,8 @@ use std::path::{Path, PathBuf};
 use easytransfer::plugin::{
     MODEL, Map, NoOptions, Phases, Result, Session, SessionOptimizer, Strategy,
 };
-use easytransfer::train::data::dataset::DataOptions;
-use easytransfer::train::model::network::Start;
 use easytransfer::train::options;
-use easytransfer::train::report::progress::ProgressMode;
-use easytransfer::{Error, TrainConfig, TrainJob};
+use easytransfer::{Error, TrainJob};
 use easytransfer_tests::command::Place;
 use easytransfer_tests::linked;
 use serde_json::{Value, json};
@@ -67,27 +64,10 @@ fn batching() -> [Value; 2] {
 }
 
 fn job(place: &Place, output: &str, batching: &Value) -> TrainJob {
-    let data = |split| DataOptions { split, targets: true, ..DataOptions::default() };
-    TrainJob {
-        app: "text-classify".to_owned(),
-        encoder: place.at("encoder"),
-        start: Start::Scratch,
-        train: place.at("train.tsv"),
-        valid: Some(place.at("dev.tsv")),
-        output: place.at(output),
-        train_data: data(None),
-        valid_data: data(Some("valid")),
-        config: {
-            let mut config = json!({"max_steps": 12, "lr": 1e-3, "log_every": 1,
-                "strategy": {"draws": {}}, "evaluate_every": 4});
-            options::merge(&mut config, batching.clone());
-            TrainConfig::from_value(config, "").unwrap()
-        },
-        resume: false,
-        progress: ProgressMode::Silent,
-        on_step: None,
-        cancel: Default::default(),
-    }
+    let mut config = json!({"max_steps": 12, "lr": 1e-3, "log_every": 1,
+        "strategy": {"draws": {}}, "evaluate_every": 4});
+    options::merge(&mut config, batching.clone());
+    place.job("text-classify", output, config)
 }
 
 fn weights(place: &Place, output: &str) -> Vec<u8> {

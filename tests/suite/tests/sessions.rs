@@ -4,15 +4,12 @@
 use std::ffi::CStr;
 use std::path::PathBuf;
 
+use easytransfer::TrainJob;
 use easytransfer::plugin::{
     ColumnKind, Error, ExtraColumn, Init, LogLevel, MODEL, Map, ModuleSpec, Phases, Result,
     Session, Strategy, log,
 };
-use easytransfer::train::data::dataset::DataOptions;
-use easytransfer::train::model::network::Start;
 use easytransfer::train::options;
-use easytransfer::train::report::progress::ProgressMode;
-use easytransfer::{TrainConfig, TrainJob};
 use easytransfer_tests::command::Place;
 use easytransfer_tests::linked;
 use serde::Deserialize;
@@ -255,25 +252,10 @@ fn place(name: &str) -> Place {
 }
 
 fn job(place: &Place, output: &str, more: Value) -> TrainJob {
-    let data = |split| DataOptions { split, targets: true, ..DataOptions::default() };
     let mut config = json!({"max_steps": 12, "lr": 1e-3, "log_every": 1, "batch": {"rows": 16},
         "source": {"more": {"path": place.at("dev.tsv"), "domain": "films", "weight": 3.0}}});
     options::merge(&mut config, more);
-    TrainJob {
-        app: "text-classify".to_owned(),
-        encoder: place.at("encoder"),
-        start: Start::Scratch,
-        train: place.at("train.tsv"),
-        valid: None,
-        output: place.at(output),
-        train_data: data(None),
-        valid_data: data(Some("valid")),
-        config: TrainConfig::from_value(config, "").unwrap(),
-        resume: false,
-        progress: ProgressMode::Silent,
-        on_step: None,
-        cancel: Default::default(),
-    }
+    TrainJob { valid: None, ..place.job("text-classify", output, config) }
 }
 
 fn runtime() -> easytransfer::Runtime {

@@ -195,10 +195,10 @@ impl Fit<'_> {
 
     /// The network that is the result of the run: evaluated, kept when best, and written.
     pub fn result(&mut self) -> &mut Network {
-        let kept = self.kept.clone();
-        let module = self.modules.iter_mut().find(|module| Some(&module.name) == kept.as_ref());
+        let Fit { modules, kept, network, .. } = self;
+        let module = modules.iter_mut().find(|module| Some(&module.name) == kept.as_ref());
         // `keep` admits only modules with a network.
-        module.and_then(StrategyModule::network).unwrap_or(&mut self.network)
+        module.and_then(StrategyModule::network).unwrap_or(network)
     }
 
     /// The learning rate of the present step.
