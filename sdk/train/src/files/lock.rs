@@ -80,11 +80,8 @@ fn make(folder: &Path) -> Result<Vec<PathBuf>> {
         folder.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists());
     let mut made = Vec::new();
     for above in missing.map(Path::to_path_buf).collect::<Vec<_>>().into_iter().rev() {
-        match fs::create_dir(&above) {
-            Ok(()) => {
-                pending::add_folder(&above);
-                made.push(above);
-            }
+        match pending::make_folder(&above) {
+            Ok(()) => made.push(above),
             // Somebody else was quicker, or it is a link to nowhere, which opening it then says.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => {

@@ -36,9 +36,12 @@ pub(super) fn contains(path: &Path) -> bool {
     pending().temporaries.contains(path)
 }
 
-/// Says that a directory was made for an output.
-pub(super) fn add_folder(path: &Path) {
-    pending().folders.insert(path.to_path_buf());
+/// Makes a directory for an output: an interruption comes before that or finds it in the list.
+pub(super) fn make_folder(path: &Path) -> std::io::Result<()> {
+    let mut pending = pending();
+    fs::create_dir(path)?;
+    pending.folders.insert(path.to_path_buf());
+    Ok(())
 }
 
 /// Removes those of `folders`, from the last one on, that are empty; they are no longer pending.
