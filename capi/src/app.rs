@@ -3,7 +3,7 @@
 use crate::error::{answer, check_out, guard};
 use crate::handle::{Guarded, Object, find, give, peek, take_back};
 use crate::runtime::et_runtime;
-use crate::text::{c_string, et_text, many, many_sized, optional, required};
+use crate::text::{c_string, et_text, many, many_sized, optional, required, sized};
 use easytransfer_facade as facade;
 use facade::plugin::Error;
 use facade::plugin::abi::{et_error, et_str};
@@ -224,6 +224,26 @@ pub unsafe extern "C" fn et_app_predict_json(
         let app = find(app, "app")?;
         // SAFETY: the caller passes text.
         let request = unsafe { required(request, "request")? };
+        let answer = app.app.turn().predict_json(request)?;
+        // SAFETY: `out` is not NULL.
+        unsafe { give(out, et_text::new(&answer)) };
+        Ok(())
+    })
+}
+
+/// As `et_app_predict_json`, for a text with its length, of which nothing is left out: a NUL in it is an error, since
+/// JSON escapes it. [one-at-a-time] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_app_predict_request(
+    app: *mut et_app,
+    request: et_str,
+    out: *mut *mut et_text,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_app_predict_request")?;
+        let app = find(app, "app")?;
+        // SAFETY: the caller passes a text with its length.
+        let request = unsafe { sized(request, || "request".to_owned())? };
         let answer = app.app.turn().predict_json(request)?;
         // SAFETY: `out` is not NULL.
         unsafe { give(out, et_text::new(&answer)) };

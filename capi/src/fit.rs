@@ -33,7 +33,11 @@ impl User {
 /// train and output are required; without encoder the model is what "config": {"encoder": {"model_type": ..}} says,
 /// from scratch. What is in the output directory already is kept: `resume` goes on from its checkpoint, `overwrite`
 /// replaces its bundle, else the call fails; so does a second run into a directory while the first one is under way.
-/// `progress` may be NULL; `user` is handed to it. `*out` is a JSON object with "metrics", "best_step", "steps",
+/// `progress` may be NULL; `user` is handed to it. A run ends early when `progress` returns 0 or `et_runtime_cancel` is
+/// called, which is looked at between the parts of setting up, while data is read and turned into features, after every
+/// step, and between the batches of an evaluation. Before the first step that leaves an output directory as it was,
+/// but for parts of a directory that had to be made; from then on a checkpoint, from which `resume` goes on to the same
+/// result (an evaluation that was broken off is made again). `*out` is a JSON object with "metrics", "best_step", "steps",
 /// "mean_loss", "skipped_rows", "seconds" and "tokens", for `et_text_release`; `out` may be NULL. Errors: BAD_INPUT
 /// naming file and line, option or key; CANCELLED. [any-thread] since 0.1
 #[unsafe(no_mangle)]
@@ -49,6 +53,7 @@ pub unsafe extern "C" fn et_fit(
         let (runtime, options) =
             (find(runtime, "runtime")?, unsafe { required(options, "options")? });
         let mut job = facade::json::train_job(options)?;
+        runtime.remember(&job.cancel);
         if let Some(progress) = progress {
             let user = User(user);
             job.on_step = Some(Box::new(move |info: &facade::StepInfo| {

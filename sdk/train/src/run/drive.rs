@@ -108,7 +108,7 @@ impl Run<'_, '_> {
         let due = self.due();
         self.show(Size { rows: 0, tokens: 0 }, &due)?;
         let mut aside = self.after_step(&due)?;
-        self.cancelled = self.ask_to_go_on(lr);
+        self.cancelled |= self.ask_to_go_on(lr);
         let before = Instant::now();
         if due.checkpoint || self.progress.finished || self.cancelled {
             let mut stream = Stream::writer()?;
