@@ -9,9 +9,8 @@ use std::ffi::c_void;
 /// the text, both borrowed for the call. Called on the thread that has something to say, so on several at once; it must
 /// not wait for another thread of the library's, and neither throw nor `longjmp` out. What the library is asked to do
 /// from inside of it logs to standard error. [any-thread] since 0.2
-pub type et_log_callback = Option<
-    unsafe extern "C" fn(user: *mut c_void, level: i32, target: et_str, message: et_str),
->;
+pub type et_log_callback =
+    Option<unsafe extern "C" fn(user: *mut c_void, level: i32, target: et_str, message: et_str)>;
 
 /// The caller's pointer, which goes to every thread.
 struct User(*mut c_void);

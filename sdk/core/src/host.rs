@@ -51,7 +51,8 @@ pub fn host() -> *const et_host {
 pub fn provide(id: &str, table: *const c_void) {
     if id == "et.log/1" && !ptr::eq(table, ptr::from_ref(&tables::log::TABLE).cast()) {
         // SAFETY: the caller gives the table of the id, which lives until the process ends.
-        if let Some(Err(error)) = unsafe { table.cast::<et_host_log>().as_ref() }.map(log::forward) {
+        if let Some(Err(error)) = unsafe { table.cast::<et_host_log>().as_ref() }.map(log::forward)
+        {
             log::error(&error.to_string());
         }
         return;

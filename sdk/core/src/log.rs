@@ -5,7 +5,10 @@ use std::io::Write;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use easytransfer_abi::{ET_ERR_FAILED_PRECONDITION, ET_LOG_DEBUG, ET_LOG_ERROR, ET_LOG_INFO, ET_LOG_WARN, et_host_log, et_str};
+use easytransfer_abi::{
+    ET_ERR_FAILED_PRECONDITION, ET_LOG_DEBUG, ET_LOG_ERROR, ET_LOG_INFO, ET_LOG_WARN, et_host_log,
+    et_str,
+};
 
 use crate::error::{Error, Result};
 

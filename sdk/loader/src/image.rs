@@ -6,8 +6,7 @@ use std::sync::OnceLock;
 /// What opening a library needs.
 pub(crate) const NEEDS_LINKER: &str = "a program that the dynamic linker started";
 /// What stands in the way of it.
-pub(crate) const FULLY_STATIC: &str =
-    "one that was linked with `-static`, whose C library would be another one than that of the plugins";
+pub(crate) const FULLY_STATIC: &str = "one that was linked with `-static`, whose C library would be another one than that of the plugins";
 
 /// The folder of the shared library that this code was loaded with (`libeasytransfer.so`, or a library of somebody
 /// else that contains it), links followed; `None` where it is part of the program.
@@ -86,9 +85,8 @@ pub(crate) fn is_static() -> bool {
         return false;
     }
     // SAFETY: the kernel says how many headers of this size lie there; they stay as long as the program does.
-    let headers = unsafe {
-        std::slice::from_raw_parts(first.cast::<libc::Elf64_Phdr>(), count as usize)
-    };
+    let headers =
+        unsafe { std::slice::from_raw_parts(first.cast::<libc::Elf64_Phdr>(), count as usize) };
     headers.iter().all(|header| header.p_type != libc::PT_INTERP)
 }
 

@@ -487,7 +487,8 @@ fn panics_without_a_way_out_are_logged() {
     static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
     easytransfer_core::log::set_sink(Some(Box::new(|_, _, message| {
         LINES.lock().unwrap().push(message.to_owned());
-    }))).unwrap();
+    })))
+    .unwrap();
     let find = |kind: &str| {
         runtime.components().find(&format!("et.{kind}/1"), &format!("fragile-{kind}")).unwrap()
     };
