@@ -341,7 +341,8 @@ public:
   std::string fit(const std::string &options, const std::function<bool(const Step &)> &progress = nullptr) const {
     Callback callback{progress, nullptr};
     detail::Text out;
-    et_error *error = et_fit(handle_.get(), detail::terminated(options, "options"), progress ? &Callback::call : nullptr, &callback, out.out());
+    const char *json = detail::terminated(options, "options");
+    et_error *error = et_fit(handle_.get(), json, progress ? &Callback::call : nullptr, &callback, out.out());
     if (callback.thrown != nullptr) {
       et_error_release(error);
       std::rethrow_exception(callback.thrown);

@@ -97,14 +97,14 @@ private:
 /// An app of a plugin: from records to features, a head and predictions. `Self` has name and schema (optional) as a
 /// loss has, and
 ///
-///   Self(const Config &options, std::string_view state);    // `state` is what an earlier one said, empty for a new one
+///   Self(const Config &options, std::string_view state);    // `state`: what an earlier one said, empty for a new one
 ///   std::vector<Column> columns() const;
 ///   void observe(const Config &record);                     // optional: sees every training record, to learn labels
 ///   void observed();                                        // optional: all were seen
 ///   Json state() const;                                     // optional: what a bundle must keep
 ///   Json describe() const;                                  // et_plugin_app.describe: loss, metrics, best, labels, ..
-///   void features(const Context &, const Tokenizer &, const Config &record, Rows &rows) const;   // adds a row or more;
-///                                                           // called by several threads at once
+///   void features(const Context &, const Tokenizer &, const Config &record, Rows &rows) const;
+///                                                           // adds a row or more; several threads call it at once
 ///   void build(const Scope &root, const Config &model);     // optional: declares the head
 ///   void forward(const Call &, Net &, const Map &batch, Map &outputs);    // runs the encoder and puts what the loss
 ///                                                           // and `decode` read, for instance "logits"

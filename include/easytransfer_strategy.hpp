@@ -47,10 +47,12 @@ public:
   /// Makes a network of the strategy's own; only in `on_setup`. `model` is a model of the registry that `config`
   /// describes, "model" for that under training, or empty for parameters alone; `flags` are ET_MODULE_ bits. In the
   /// scope more may be declared until `on_setup` ends.
-  Scope module(std::string_view name, std::string_view model = "", const Json &config = Json(), std::uint32_t flags = 0) {
+  Scope module(std::string_view name, std::string_view model = "", const Json &config = Json(),
+               std::uint32_t flags = 0) {
     const std::string json = config.text();
+    const et_str of = detail::text(model), options = detail::text(json);
     et_scope *out = nullptr;
-    detail::check(ET_SLOT_(session, module)(raw_, detail::text(name), detail::text(model), detail::text(json), flags, &out));
+    detail::check(ET_SLOT_(session, module)(raw_, detail::text(name), of, options, flags, &out));
     return Scope(out);
   }
   /// Makes a module with a model and a head the result of the run.

@@ -100,7 +100,8 @@ inline void attach(const et_host *host) {
   fetch(host, "et.registry/1", found->registry);
   // Two threads that attach to one host at once find the same tables: the second's go. Those of a former host stay,
   // because somebody may be reading them.
-  if (attached.compare_exchange_strong(before, found.get(), std::memory_order_acq_rel)) static_cast<void>(found.release());
+  const bool first = attached.compare_exchange_strong(before, found.get(), std::memory_order_acq_rel);
+  if (first) static_cast<void>(found.release());
   else if (before->host != host) attach(host);
 }
 
@@ -130,10 +131,10 @@ template <class Table, class Slot> Slot releasing(const Table *Tables::*table, S
     return nullptr;
   }
   const Table *found = present->*table;
-  const std::size_t end = found == nullptr ? 0
-                                           : static_cast<std::size_t>(reinterpret_cast<const char *>(&(found->*slot) + 1) -
-                                                                      reinterpret_cast<const char *>(found));
-  return found != nullptr && end <= found->struct_size ? found->*slot : nullptr;
+  if (found == nullptr) return nullptr;
+  const char *begin = reinterpret_cast<const char *>(found);
+  const char *end = reinterpret_cast<const char *>(&(found->*slot) + 1);
+  return static_cast<std::size_t>(end - begin) <= found->struct_size ? found->*slot : nullptr;
 }
 
 inline et_str text(std::string_view value) noexcept { return et_str{value.data(), value.size()}; }

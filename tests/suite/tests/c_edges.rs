@@ -40,7 +40,8 @@ fn handles_that_were_released_or_are_others_are_recognised() {
     let stderr = outcome.stderr.clone();
     outcome.good("released");
     let lines: Vec<&str> = said.lines().collect();
-    let kinds = ["an app, found one of an embedder", "an app, found one of an app that was released"];
+    let kinds =
+        ["an app, found one of an embedder", "an app, found one of an app that was released"];
     let more = ["a runtime, found one of a runtime", "predictions, found one of predictions"];
     for (line, expected) in lines.iter().zip(kinds.iter().chain(&more)) {
         assert!(line.starts_with("1 easytransfer ") && line.contains(expected), "{line}");
@@ -112,7 +113,10 @@ fn second_library_says_that_it_has_not_met_the_engine() {
         assert_eq!(lines.len(), 2, "{said}");
         if visibility == "hidden" {
             // ET_ERR_FAILED_PRECONDITION, and what to do.
-            assert!(lines[0].starts_with("8 0 ") && lines[0].contains("has not met the engine"), "{said}");
+            assert!(
+                lines[0].starts_with("8 0 ") && lines[0].contains("has not met the engine"),
+                "{said}"
+            );
             assert!(lines[0].contains("easytransfer::attach"), "{said}");
             assert_eq!(stderr.matches("is not given back").count(), 1, "{stderr}");
         } else {
