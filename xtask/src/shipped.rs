@@ -44,7 +44,10 @@ pub fn without_paths(context: &Context, mut bytes: Vec<u8>) -> Vec<u8> {
         while let Some(found) = bytes[at..].windows(folder.len()).position(|part| part == folder) {
             let (begin, end) = (at + found, at + found + folder.len());
             // A folder's own name, and not the beginning of another one's.
-            if !bytes.get(end).is_some_and(|next| next.is_ascii_alphanumeric() || b"-_.".contains(next)) {
+            if !bytes
+                .get(end)
+                .is_some_and(|next| next.is_ascii_alphanumeric() || b"-_.".contains(next))
+            {
                 bytes[begin..end].copy_from_slice(&neutral);
             }
             at = end;
@@ -58,7 +61,8 @@ pub fn without_paths(context: &Context, mut bytes: Vec<u8>) -> Vec<u8> {
 /// build (a build with CARGO_PROFILE_RELEASE_DEBUG=line-tables-only and CARGO_PROFILE_RELEASE_STRIP=none has some),
 /// and where there is no objcopy.
 pub fn split_debug(context: &Context, file: &Path, folder: &Path) -> Result<(), Failure> {
-    let sections = fs::read(file).map_err(|error| Failure(format!("read {}: {error}", file.display())))?;
+    let sections =
+        fs::read(file).map_err(|error| Failure(format!("read {}: {error}", file.display())))?;
     if !sections.windows(11).any(|part| part == b".debug_line") || !has("objcopy") {
         return Ok(());
     }
@@ -84,9 +88,11 @@ mod tests {
     #[test]
     fn paths_of_this_machine_are_replaced_by_as_many_bytes() {
         let context = Context { root: "/build/of/somebody".into() };
-        let text = b"\0/build/of/somebody/sdk/a.rs\0/build/of/somebody-else/b.rs /build/of/somebody\0";
+        let text =
+            b"\0/build/of/somebody/sdk/a.rs\0/build/of/somebody-else/b.rs /build/of/somebody\0";
         let found = without_paths(&context, text.to_vec());
-        let expected = b"\0/easytransfer//////sdk/a.rs\0/build/of/somebody-else/b.rs /easytransfer/////\0";
+        let expected =
+            b"\0/easytransfer//////sdk/a.rs\0/build/of/somebody-else/b.rs /easytransfer/////\0";
         assert_eq!(String::from_utf8_lossy(&found), String::from_utf8_lossy(expected));
         assert!(folders(&context).iter().all(|(from, to)| from.len() == to.len()));
         // A root that says nothing is left alone.

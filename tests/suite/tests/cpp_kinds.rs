@@ -34,7 +34,6 @@ fn passes(place: &Place, plugins: &Path, id: &str, kinds: &[&str]) {
     for kind in kinds {
         assert!(said.contains(kind), "{kind} is not in {said}");
     }
-    println!("{said}");
 }
 
 #[test]
@@ -57,9 +56,9 @@ fn models_optimizers_apps_and_metrics_in_cpp() {
             ["--plugins", plugins, "--app", "cpp-classify", "--set", "optimizer.name=cpp-momentum"];
         place.train(output, &[&flags[..], more].concat())
     };
-    train("out", &["--set", "max_steps=120", "--set", "lr=0.2"]).good("train");
+    train("out", &["--set", "max_steps=120", "--set", "epochs=20", "--set", "lr=0.2"]).good("train");
     let right = place.curve("out", "valid/right");
-    // Nine classes: guessing is right in a ninth of the cases.
+    // Eight classes: guessing is right in an eighth of the cases.
     assert!(right.last().is_some_and(|right| *right > 0.5), "{right:?}");
     place.write("one.tsv", "text\nwhere is my parcel\n");
     let answer = place
@@ -84,7 +83,7 @@ fn strategy_in_cpp_drives_the_fit_with_modules_sources_and_parts() {
     let flags = ["--plugins", plugins.to_str().unwrap()];
     let settings = ["--set", "strategy.cpp-average.head=classifier.*", "--set", "evaluate_every=5"];
     place.train("out", &[&flags[..], &settings].concat()).good("train");
-    let counts = place.curve("out", "train/counts");
+    let counts = place.curve("out", "counts");
     assert_eq!(counts.len(), 12, "{counts:?}");
     assert!(counts.iter().enumerate().all(|(at, count)| *count == at as f64 + 1.0), "{counts:?}");
     let report = place.read_text("out/report.html");

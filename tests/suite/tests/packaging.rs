@@ -83,7 +83,10 @@ fn programs_build_against_a_moved_distribution_with_pkg_config() {
     assert!(pkg_config(&folder, &["--libs", "easytransfer-plugin"]).is_empty());
     for package in ["easytransfer", "easytransfer-static", "easytransfer-plugin"] {
         let plugins = pkg_config(&folder, &["--variable=plugindir", package]).join(" ");
-        assert!(Path::new(&plugins).join("zoo-bert/zoo-bert.toml").exists(), "{package}: {plugins}");
+        assert!(
+            Path::new(&plugins).join("zoo-bert/zoo-bert.toml").exists(),
+            "{package}: {plugins}"
+        );
     }
     let mut answers = Vec::new();
     for (package, source) in [
@@ -168,7 +171,9 @@ fn program_of_the_packed_readme_answers() {
         assert!(readme.contains(word), "{word} is missing");
     }
     // What it calls by name is there.
-    for name in ["bin", "include", "lib", "lib/easytransfer/plugins", "examples", "examples/CMakeLists.txt"] {
+    for name in
+        ["bin", "include", "lib", "lib/easytransfer/plugins", "examples", "examples/CMakeLists.txt"]
+    {
         assert!(folder.join(name).exists(), "{name}");
     }
     let place = Place::new("packaging-readme");
@@ -253,7 +258,9 @@ fn fully_static_program_is_told_that_it_opens_no_plugins() {
         start.env("ET_PLUGIN_PATH", folder.join("lib/easytransfer/plugins"));
         let outcome = run(start.arg(hosts::demo("encoder")), b"");
         assert!([1, 2].contains(&outcome.code), "{flag}: {outcome:?}");
-        for part in ["a fully static program cannot open libraries", "without `-static`", "zoo-bert"] {
+        for part in
+            ["a fully static program cannot open libraries", "without `-static`", "zoo-bert"]
+        {
             assert!(outcome.stderr.contains(part), "{flag}: {part:?} is not in {}", outcome.stderr);
         }
     }
@@ -268,7 +275,8 @@ fn nothing_that_is_shipped_knows_the_machine_that_built_it() {
         std::env::var_os(variable).map(PathBuf::from).or_else(own)
     };
     let root = places::root().canonicalize().expect("the workspace");
-    let mut forbidden = vec![Some(root), home("CARGO_HOME", ".cargo"), home("RUSTUP_HOME", ".rustup")];
+    let mut forbidden =
+        vec![Some(root), home("CARGO_HOME", ".cargo"), home("RUSTUP_HOME", ".rustup")];
     forbidden.push(scratch.path().join("first").into());
     let forbidden: Vec<PathBuf> = forbidden.into_iter().flatten().collect();
     let holds = |bytes: &[u8], path: &Path| {
@@ -288,7 +296,12 @@ fn nothing_that_is_shipped_knows_the_machine_that_built_it() {
             files += 1;
             let bytes = fs::read(entry.path()).expect("read a file");
             for path in &forbidden {
-                assert!(!holds(&bytes, path), "{} is in {}", path.display(), entry.path().display());
+                assert!(
+                    !holds(&bytes, path),
+                    "{} is in {}",
+                    path.display(),
+                    entry.path().display()
+                );
             }
         }
     }
