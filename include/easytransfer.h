@@ -310,8 +310,8 @@ void et_error_release(et_error *error);
  * called, which is looked at between the parts of setting up, while data is read and turned into features, after every
  * step, and between the batches of an evaluation. Before the first step that leaves an output directory as it was,
  * but for parts of a directory that had to be made; from then on a checkpoint, from which `resume` goes on to the same
- * result (an evaluation that was broken off is made again). `*out` is a JSON object with "metrics", "best_step", "steps",
- * "mean_loss", "skipped_rows", "seconds" and "tokens", for `et_text_release`; `out` may be NULL. Errors: BAD_INPUT
+ * result (an evaluation that was broken off is made again). `*out` is a JSON object with "metrics", "best_step",
+ * "steps", "mean_loss", "skipped_rows", "seconds" and "tokens", for `et_text_release`; `out` may be NULL. Errors: BAD_INPUT
  * naming file and line, option or key; CANCELLED. [any-thread] since 0.1
  */
 et_error *et_fit(const struct et_runtime *runtime,

@@ -102,6 +102,16 @@ private:
 class Params {
 public:
   explicit Params(et_params *raw) noexcept : raw_(raw) {}
+  Params(const Params &other) : raw_(other.raw_) {
+    if (other.owned_.get() != nullptr) owned_ = Owned(ET_SLOT_(param, params_retain)(raw_));
+  }
+  Params(Params &&) noexcept = default;
+  Params &operator=(Params other) noexcept {
+    std::swap(raw_, other.raw_);
+    std::swap(owned_, other.owned_);
+    return *this;
+  }
+  ~Params() = default;
   std::size_t size() const { return ET_SLOT_(param, params_len)(raw_); }
   Param operator[](std::size_t index) const { return Param(ET_SLOT_(param, params_at)(raw_, index)); }
   Param find(std::string_view name) const {
@@ -132,7 +142,9 @@ public:
     for (const std::string &pattern : patterns) raw.push_back(detail::text(pattern));
     et_params *out = nullptr;
     detail::check(ET_SLOT_(param, params_part)(raw_, raw.data(), raw.size(), &out));
-    return Params(out, std::shared_ptr<et_params>(out, Policy::release));
+    Params part(out);
+    part.owned_ = Owned(out);
+    return part;
   }
   /// Moves the values towards those of another set, by name: this + factor (from - this).
   void lerp(const Params &from, double factor) { detail::check(ET_SLOT_(param, params_lerp)(raw_, from.raw_, factor)); }
@@ -156,9 +168,10 @@ public:
 
 private:
   ET_POLICY_(Policy, et_params, param, params_release);
-  Params(et_params *raw, std::shared_ptr<et_params> owner) : raw_(raw), owner_(std::move(owner)) {}
+  using Owned = detail::Handle<et_params, Policy>;
   et_params *raw_;
-  std::shared_ptr<et_params> owner_;
+  /// The reference to a part.
+  Owned owned_;
 };
 
 /// A counted random number generator that belongs to the host.

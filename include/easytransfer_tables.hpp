@@ -33,11 +33,11 @@ inline namespace v0_2 {
 class Error : public std::runtime_error {
 public:
   Error(std::int32_t code, const std::string &message, const std::string &details = "")
-      : std::runtime_error(message), code_(code), details_(std::make_shared<std::string>(details)) {}
+      : std::runtime_error(message), code_(code), details_(details) {}
   /// One of the ET_ERR_ constants.
   std::int32_t code() const noexcept { return code_; }
   /// The same as data, a JSON object; empty for most errors.
-  const std::string &details() const noexcept { return *details_; }
+  const char *details() const noexcept { return details_.what(); }
   /// Whether bad input is the cause; programs then end with code 2.
   bool is_user_error() const noexcept {
     return code_ == ET_ERR_BAD_INPUT || code_ == ET_ERR_NOT_FOUND || code_ == ET_ERR_INVALID_ARGUMENT;
@@ -45,8 +45,8 @@ public:
 
 private:
   std::int32_t code_;
-  // Shared, because copying an exception must not throw.
-  std::shared_ptr<const std::string> details_;
+  // A text whose copy does not throw, as that of an exception must not.
+  std::runtime_error details_;
 };
 
 /// Engine tables, the wrappers' way to them, and what turns exceptions into errors.

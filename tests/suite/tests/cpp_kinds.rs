@@ -56,7 +56,8 @@ fn models_optimizers_apps_and_metrics_in_cpp() {
             ["--plugins", plugins, "--app", "cpp-classify", "--set", "optimizer.name=cpp-momentum"];
         place.train(output, &[&flags[..], more].concat())
     };
-    train("out", &["--set", "max_steps=120", "--set", "epochs=20", "--set", "lr=0.2"]).good("train");
+    train("out", &["--set", "max_steps=120", "--set", "epochs=20", "--set", "lr=0.2"])
+        .good("train");
     let right = place.curve("out", "valid/right");
     // Eight classes: guessing is right in an eighth of the cases.
     assert!(right.last().is_some_and(|right| *right > 0.5), "{right:?}");
