@@ -134,17 +134,17 @@ const char *et_app_label(const struct et_app *app, size_t index);
 /**
  * Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not
  * need the app any more. Errors: BAD_INPUT for text that is not UTF-8, naming its index, and for an app that needs
- * more than a text. [one-at-a-time] since 0.1
+ * more than a text. [any-thread] since 0.1
  */
-et_error *et_app_predict(struct et_app *app,
+et_error *et_app_predict(const struct et_app *app,
                          const char *const *texts,
                          size_t texts_len,
                          struct et_predictions **out);
 
 /**
- * As `et_app_predict`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+ * As `et_app_predict`, for texts with their lengths, which may hold NULs. [any-thread] since 0.2
  */
-et_error *et_app_predict_texts(struct et_app *app,
+et_error *et_app_predict_texts(const struct et_app *app,
                                const et_str *texts,
                                size_t texts_len,
                                struct et_predictions **out);
@@ -152,18 +152,18 @@ et_error *et_app_predict_texts(struct et_app *app,
 /**
  * Answers `records_len` records, each the JSON text of an object from role to value, for instance {"question": ..,
  * "context": ..}, or of a string, which is a text alone. `*out` is as that of `et_app_predict`. Errors: BAD_INPUT
- * naming the index of a record and what is wrong with it. [one-at-a-time] since 0.2
+ * naming the index of a record and what is wrong with it. [any-thread] since 0.2
  */
-et_error *et_app_predict_records(struct et_app *app,
+et_error *et_app_predict_records(const struct et_app *app,
                                  const et_str *records,
                                  size_t records_len,
                                  struct et_predictions **out);
 
 /**
  * Answers a JSON text: an object like {"text": ".."}, a string, or an array of them; `*out` is one object or an
- * array, for `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [one-at-a-time] since 0.1
+ * array, for `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [any-thread] since 0.1
  */
-et_error *et_app_predict_json(struct et_app *app,
+et_error *et_app_predict_json(const struct et_app *app,
                               const char *request,
                               struct et_text **out);
 
@@ -242,18 +242,18 @@ size_t et_embedder_width(const struct et_embedder *embedder);
 /**
  * Writes the vectors of `texts_len` texts to `out`, row-major [texts_len, width]; `out_len` is the number of values
  * that `out` has room for, exactly texts_len * width; without texts `out` may be NULL. Errors: SHAPE when it is not.
- * [one-at-a-time] since 0.1
+ * [any-thread] since 0.1
  */
-et_error *et_embedder_embed(struct et_embedder *embedder,
+et_error *et_embedder_embed(const struct et_embedder *embedder,
                             const char *const *texts,
                             size_t texts_len,
                             float *out,
                             size_t out_len);
 
 /**
- * As `et_embedder_embed`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+ * As `et_embedder_embed`, for texts with their lengths, which may hold NULs. [any-thread] since 0.2
  */
-et_error *et_embedder_embed_texts(struct et_embedder *embedder,
+et_error *et_embedder_embed_texts(const struct et_embedder *embedder,
                                   const et_str *texts,
                                   size_t texts_len,
                                   float *out,

@@ -101,21 +101,22 @@ public:
     for (std::size_t i = 0; i < et_app_labels_len(handle_.get()); ++i) names.emplace_back(et_app_label(handle_.get(), i));
     return names;
   }
-  Predictions predict(const std::vector<std::string> &texts) {
+  /// Threads may predict with one app at the same time.
+  Predictions predict(const std::vector<std::string> &texts) const {
     const std::vector<et_str> raw = detail::sized(texts);
     et_predictions *out = nullptr;
     detail::check_library(et_app_predict_texts(handle_.get(), raw.data(), raw.size(), &out));
     return Predictions(out);
   }
   /// Answers records, each the JSON text of an object from role to value: {"question": .., "context": ..}.
-  Predictions predict_records(const std::vector<std::string> &records) {
+  Predictions predict_records(const std::vector<std::string> &records) const {
     const std::vector<et_str> raw = detail::sized(records);
     et_predictions *out = nullptr;
     detail::check_library(et_app_predict_records(handle_.get(), raw.data(), raw.size(), &out));
     return Predictions(out);
   }
   /// Predictions for a JSON text: an object, a string, or an array of them.
-  std::string predict_json(const std::string &request) {
+  std::string predict_json(const std::string &request) const {
     detail::Text out;
     detail::check_library(et_app_predict_json(handle_.get(), request.c_str(), out.out()));
     return detail::copy(out);
@@ -133,8 +134,8 @@ class Embedder {
 public:
   explicit Embedder(et_embedder *raw) noexcept : handle_(raw) {}
   std::size_t width() const { return et_embedder_width(handle_.get()); }
-  /// Vectors, row-major [texts, width].
-  std::vector<float> embed(const std::vector<std::string> &texts) {
+  /// Vectors, row-major [texts, width]. Threads may embed with one embedder at the same time.
+  std::vector<float> embed(const std::vector<std::string> &texts) const {
     const std::vector<et_str> raw = detail::sized(texts);
     std::vector<float> out(texts.size() * width() + 1); // one more, because an empty vector has no memory
     detail::check_library(et_embedder_embed_texts(handle_.get(), raw.data(), raw.size(), out.data(), out.size() - 1));

@@ -1,7 +1,7 @@
 //! Text vectors from an encoder.
 
 use crate::error::{answer, check_out, guard};
-use crate::handle::{Guarded, Object, find, give, peek, take_back};
+use crate::handle::{Object, find, give, peek, take_back};
 use crate::runtime::et_runtime;
 use crate::text::{many, many_sized, optional, required};
 use easytransfer_facade as facade;
@@ -11,7 +11,7 @@ use std::ffi::c_char;
 
 /// An encoder that turns texts into vectors.
 pub struct et_embedder {
-    embedder: Guarded<facade::Embedder>,
+    embedder: facade::Embedder,
     width: usize,
 }
 
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn et_embedder_load(
             let directory = required(directory, "directory")?;
             let embedder = runtime.runtime.embedder(directory.as_ref(), options)?;
             let width = embedder.width();
-            give(out, et_embedder { embedder: Guarded::new(embedder), width });
+            give(out, et_embedder { embedder, width });
         }
         Ok(())
     })
@@ -53,10 +53,10 @@ pub unsafe extern "C" fn et_embedder_width(embedder: *const et_embedder) -> usiz
 
 /// Writes the vectors of `texts_len` texts to `out`, row-major [texts_len, width]; `out_len` is the number of values
 /// that `out` has room for, exactly texts_len * width; without texts `out` may be NULL. Errors: SHAPE when it is not.
-/// [one-at-a-time] since 0.1
+/// [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_embedder_embed(
-    embedder: *mut et_embedder,
+    embedder: *const et_embedder,
     texts: *const *const c_char,
     texts_len: usize,
     out: *mut f32,
@@ -68,10 +68,10 @@ pub unsafe extern "C" fn et_embedder_embed(
     })
 }
 
-/// As `et_embedder_embed`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+/// As `et_embedder_embed`, for texts with their lengths, which may hold NULs. [any-thread] since 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_embedder_embed_texts(
-    embedder: *mut et_embedder,
+    embedder: *const et_embedder,
     texts: *const et_str,
     texts_len: usize,
     out: *mut f32,
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn et_embedder_embed_texts(
 /// # Safety
 /// `out` is NULL, or valid for writes of `out_len` values.
 unsafe fn embed<'a>(
-    embedder: *mut et_embedder,
+    embedder: *const et_embedder,
     len: usize,
     out: *mut f32,
     out_len: usize,
@@ -104,7 +104,7 @@ unsafe fn embed<'a>(
     if out_len > 0 {
         check_out(out, "et_embedder_embed")?;
     }
-    let vectors = embedder.embedder.turn().embed(&texts()?)?;
+    let vectors = embedder.embedder.embed(&texts()?)?;
     if vectors.len() != out_len {
         return wrong(format!("expected {out_len} values, found {}", vectors.len()));
     }

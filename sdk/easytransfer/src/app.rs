@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use easytransfer_core::inference::{LayerPrecision, PredictionScope};
 use easytransfer_plugin::Record;
@@ -28,15 +29,22 @@ pub(crate) const BATCH_TOKENS: u32 = 1024;
 /// Mistakes that a report shows.
 const MISTAKES: usize = 100;
 
-/// A trained bundle.
+/// A trained bundle. Threads may ask it at the same time: each answer is the one that it would have alone, to the
+/// byte. Cloning is cheap and shares the weights.
+#[derive(Clone)]
 pub struct App {
     runtime: Runtime,
+    bundle: Arc<Bundle>,
+    precision: LayerPrecision,
+    inputs: Inputs,
+}
+
+/// What clones of an app share.
+struct Bundle {
     network: Network,
     manifest: Manifest,
-    precision: LayerPrecision,
     /// Roles that records must have because the training data had them, though the app does without.
     needed: Vec<String>,
-    inputs: Inputs,
 }
 
 /// How a bundle answers.
@@ -81,7 +89,8 @@ impl App {
             .map(|column| column.role)
             .filter(|role| manifest.columns.contains_key(role))
             .collect();
-        Ok(App { runtime: runtime.clone(), network, manifest, precision, needed, inputs })
+        let bundle = Arc::new(Bundle { network, manifest, needed });
+        Ok(App { runtime: runtime.clone(), bundle, precision, inputs })
     }
 
     /// What the encoder's linear layers compute in.
@@ -91,21 +100,22 @@ impl App {
 
     /// What the bundle says of itself.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.bundle.manifest
     }
 
     /// Names of the classes in the order of the logits.
     pub fn labels(&self) -> &[String] {
-        &self.network.app_info.labels
+        &self.bundle.network.app_info.labels
     }
 
-    /// The network: model, head, parameters and tokenizer.
-    pub fn network(&mut self) -> &mut Network {
-        &mut self.network
+    /// The network: model, head, parameters and tokenizer. Clones share it, so a parameter that is changed here is
+    /// changed for them too.
+    pub fn network(&self) -> &Network {
+        &self.bundle.network
     }
 
     /// One answer per text.
-    pub fn predict(&mut self, texts: &[&str]) -> Result<Vec<Answer>> {
+    pub fn predict(&self, texts: &[&str]) -> Result<Vec<Answer>> {
         let records: Vec<Record> = texts
             .iter()
             .map(|text| Record::from_iter([("text".to_owned(), Value::from(*text))]))
@@ -116,9 +126,9 @@ impl App {
     /// One answer per record; a record maps the app's roles ("text" and "text_pair", "question" and "context") to
     /// values. Records are batched by length. Errors: a record without what the app needs, or without a second text
     /// where the app was trained on pairs.
-    pub fn predict_records(&mut self, records: &[Record]) -> Result<Vec<Answer>> {
+    pub fn predict_records(&self, records: &[Record]) -> Result<Vec<Answer>> {
         let lacks = |record: &Record| {
-            self.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
+            self.bundle.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
         };
         let lacking =
             records.iter().enumerate().find_map(|(at, record)| Some((at, lacks(record)?)));
@@ -129,14 +139,14 @@ impl App {
         }
         let _scope = PredictionScope::new(self.precision);
         if records.len() <= 1 {
-            let answers = self.network.predict(records)?;
+            let answers = self.bundle.network.predict(records)?;
             return Ok(answers.into_iter().map(Answer::from).collect());
         }
-        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        let network = &self.bundle.network;
+        let (app, tokenizer) = (network.app.clone(), network.tokenizer.clone());
         let mut answers = Vec::with_capacity(records.len());
         for window in Windows::of_records(records.to_vec(), app, tokenizer)? {
             let Window { samples, records, .. } = window?;
-            let network = &mut self.network;
             let window = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
             answers.extend(window.into_iter().map(Answer::from));
         }
@@ -144,7 +154,7 @@ impl App {
     }
 
     /// Answers to a JSON text: an object, or an array of objects and strings; one object or an array.
-    pub fn predict_json(&mut self, json: &str) -> Result<String> {
+    pub fn predict_json(&self, json: &str) -> Result<String> {
         let value: Value = serde_json::from_str(json)
             .map_err(|error| Error::user(format!("predict: the request is not JSON: {error}")))?;
         let answer = match value {
@@ -162,7 +172,7 @@ impl App {
     }
 
     fn reader(&self, data: &DataFile, targets: bool) -> Result<DatasetReader> {
-        let columns = self.network.app.columns()?;
+        let columns = self.bundle.network.app.columns()?;
         let mut named = data.named.clone();
         if !targets {
             let is_target =
@@ -171,18 +181,19 @@ impl App {
         }
         let columns: Vec<_> =
             columns.into_iter().filter(|column| targets || !column.target).collect();
-        let trained = self.manifest.columns.clone();
+        let trained = self.bundle.manifest.columns.clone();
         let options = DataOptions { read: data.read.clone(), named, split: None, targets, trained };
         DatasetReader::open(&data.path, &columns, &options)
     }
 
     /// The windows of a file, read and made into features while the engine computes.
     fn windows(&self, reader: DatasetReader) -> Result<Windows> {
-        Windows::start(reader, self.network.app.clone(), self.network.tokenizer.clone())
+        let network = &self.bundle.network;
+        Windows::start(reader, network.app.clone(), network.tokenizer.clone())
     }
 
     /// Figures on a labelled file; with `report` also an HTML page with the confusion matrix and the worst mistakes.
-    pub fn evaluate(&mut self, data: &DataFile, report: Option<&Path>) -> Result<Evaluation> {
+    pub fn evaluate(&self, data: &DataFile, report: Option<&Path>) -> Result<Evaluation> {
         let windows = self.windows(self.reader(data, true)?)?;
         // A place that cannot be written to is an error before the work.
         let page_file = report
@@ -192,14 +203,14 @@ impl App {
             })
             .transpose()?;
         let _scope = PredictionScope::new(self.precision);
-        let mut measure = Measure::new(self.runtime.components(), &self.network)?;
+        let mut measure = Measure::new(self.runtime.components(), &self.bundle.network)?;
         let wants_answers = measure.wants_answers();
         let mut wrong = Vec::new();
         let mut count = Count::default();
         for window in windows {
             let window = window?;
             count.add(&window);
-            let network = &mut self.network;
+            let network = &self.bundle.network;
             let Window { samples, records, .. } = &window;
             let mut update = |batch: &_, outputs: &_| measure.update(batch, outputs);
             if report.is_some() || wants_answers {
@@ -221,11 +232,11 @@ impl App {
         count.check(&data.path)?;
         let metrics = measure.figures()?;
         if let (Some(path), Some(file)) = (report, page_file) {
-            let title = format!("{} on {}", self.manifest.app.name, data.path.display());
+            let title = format!("{} on {}", self.bundle.manifest.app.name, data.path.display());
             let page = Report {
                 wrong,
-                options: self.manifest.training.clone(),
-                ..figures_report(&title, &self.network.app_info.labels, &metrics)
+                options: self.bundle.manifest.training.clone(),
+                ..figures_report(&title, &self.bundle.network.app_info.labels, &metrics)
             };
             write_report(path, file, &page)?;
         }
@@ -236,7 +247,7 @@ impl App {
     /// other endings need a `format`) while the file is read. The output has the columns that were read, then what the
     /// app says; what it calls as a column is called, it is written as "predicted_…". Answers with the number of rows.
     pub fn predict_file(
-        &mut self,
+        &self,
         data: &DataFile,
         output: &Path,
         format: Option<OutputFormat>,
@@ -255,7 +266,7 @@ impl App {
             let window = window?;
             count.add(&window);
             let Window { samples, records, .. } = window;
-            let network = &mut self.network;
+            let network = &self.bundle.network;
             let predictions = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
             let Some(first) = predictions.first() else { continue };
             if let Some(place) = place.take() {

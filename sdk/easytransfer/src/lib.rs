@@ -9,7 +9,7 @@
 //! use easytransfer::{Runtime, RuntimeOptions};
 //!
 //! let runtime = Runtime::new(RuntimeOptions::default())?;
-//! let mut app = runtime.app("runs/sst2".as_ref())?;
+//! let app = runtime.app("runs/sst2".as_ref())?;
 //! for answer in app.predict(&["a gripping film", "dull and overlong"])? {
 //!     println!("{answer}");
 //! }

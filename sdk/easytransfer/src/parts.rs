@@ -1,6 +1,7 @@
 //! The single parts, for a training loop written by hand.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use easytransfer_plugin::{Call, LoadedModel, LoadedOptimizer, Map, ModelInfo, Params, Rng};
 use easytransfer_train::Result;
@@ -8,11 +9,12 @@ use easytransfer_train::model::weights::{self, Expect, LoadReport};
 
 use crate::Runtime;
 
-/// A model with its parameters.
+/// A model with its parameters. Cloning is cheap and shares them, and the random numbers of dropout.
+#[derive(Clone)]
 pub struct Model {
-    model: LoadedModel,
+    model: Arc<LoadedModel>,
     params: Params,
-    rng: Rng,
+    rng: Arc<Mutex<Rng>>,
 }
 
 impl Model {
@@ -20,7 +22,8 @@ impl Model {
         let component = runtime.components().find("et.model/1", name)?;
         let params = Params::new(seed)?;
         let model = LoadedModel::create(&component, config, &params.root()?)?;
-        Ok(Model { model, params, rng: Rng::new(seed, 1)? })
+        let rng = Arc::new(Mutex::new(Rng::new(seed, 1)?));
+        Ok(Model { model: Arc::new(model), params, rng })
     }
 
     /// What the model says of itself.
@@ -39,10 +42,15 @@ impl Model {
     }
 
     /// Runs the model on a batch with dropout off (`training` false) or on; `want` is a set of `ET_WANT_` bits.
-    pub fn forward(&mut self, batch: &Map, training: bool, want: u32) -> Result<Map> {
+    pub fn forward(&self, batch: &Map, training: bool, want: u32) -> Result<Map> {
         let mut outputs = Map::new()?;
-        let call = if training { Call::training(want, &self.rng) } else { Call::inference(want) };
-        self.model.forward(&call, batch, &mut outputs)?;
+        if training {
+            // A generator that a panic left is whole: it is a seed and a count.
+            let rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            self.model.forward(&Call::training(want, &rng), batch, &mut outputs)?;
+        } else {
+            self.model.forward(&Call::inference(want), batch, &mut outputs)?;
+        }
         Ok(outputs)
     }
 }

@@ -9,6 +9,7 @@ use std::ffi::{CStr, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A component's instance. After a panic it is poisoned: its state may be half-changed, so later calls are refused.
 pub(crate) struct Instance<T> {
@@ -388,6 +389,12 @@ impl<T> Drop for Loaded<T> {
             unsafe { release(self.instance) };
         }
     }
+}
+
+/// Waits until no other thread is in a slot of the instance that `turn` belongs to. A panic in the host's part of an
+/// earlier call left nothing half-changed: the lock guards no data.
+pub(crate) fn take_turn(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls a slot of a loaded component: `invoke!(self.loaded, et_plugin_loss.forward(args...))?`.
