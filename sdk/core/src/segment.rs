@@ -155,11 +155,7 @@ mod tests {
     use crate::storage;
     use easytransfer_abi::{ET_BINARY_ADD, ET_BINARY_MUL, ET_UNARY_EXP, ET_UNARY_TANH};
 
-    /// The level belongs to the process, and tests run side by side.
-    static LEVEL: Mutex<()> = Mutex::new(());
-
     fn with_level<R>(level: Recompute, f: impl FnOnce() -> R) -> R {
-        let _one = crate::sync::lock(&LEVEL);
         set_recompute(level);
         let result = f();
         set_recompute(Recompute::None);
