@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use easytransfer_plugin::{Call, LoadedModel, LoadedOptimizer, Map, ModelInfo, Params, Rng};
-use easytransfer_train::{Error, Result};
 use easytransfer_train::model::weights::{self, Expect, LoadReport};
+use easytransfer_train::{Error, Result};
 
 use crate::Runtime;
 
