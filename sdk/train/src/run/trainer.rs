@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use easytransfer_plugin::{
-    Choice, ComponentRef, LoadedLoss, LoadedOptimizer, LoadedStrategy, Phases, Rng,
+    Choice, ComponentRef, LoadedLoss, LoadedOptimizer, LoadedStrategy, Phases, RecomputeScope, Rng,
 };
 use serde_json::{Map as Json, Value};
 
@@ -30,6 +30,7 @@ use crate::run::sources::{SourceOptions, Sources};
 pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResult> {
     let config = job.config.clone();
     let _lock = FolderLock::take(&job.output)?;
+    let _recompute = RecomputeScope::new(config.recompute.into())?;
     check_output(&job)?;
     configuration::check(&job.encoder, &config.encoder)?;
     let mut stage = AppStage::new(components, &job.app, Value::Object(config.app.clone()), None)?;
