@@ -159,7 +159,7 @@ impl Train {
         };
         let mut value = file.clone();
         for argument in &self.set {
-            options::set(&mut value, argument)?;
+            options::set(&mut value, argument, "--set")?;
         }
         // Only both together must be valid: `--set` may complete or correct the file.
         TrainConfig::from_value(value.clone(), "--set").map_err(|error| {
