@@ -130,7 +130,10 @@ mod tests {
         assert_eq!((one.label().as_deref(), one.score()), (Some("a"), Some(0.75)));
         assert_eq!((one.probability("b"), one.probability("c")), (Some(0.25), None));
         let typed = one.classification().unwrap();
-        assert_eq!((typed.label.as_str(), typed.score, typed.probabilities["b"]), ("a", 0.75, 0.25));
+        assert_eq!(
+            (typed.label.as_str(), typed.score, typed.probabilities["b"]),
+            ("a", 0.75, 0.25)
+        );
         assert_eq!(serde_json::to_string(&typed).unwrap(), one.to_string());
         assert_eq!(serde_json::to_string(&one).unwrap(), one.to_string());
         assert_eq!(one.span(), None);

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 pub use data::{embed_file, evaluate, predict_file};
 
 use crate::{
-    AppOptions, EmbedOptions, Event, LayerPrecision, PluginInfo, Record, RuntimeOptions, TrainConfig,
-    TrainJob, TrainResult,
+    AppOptions, EmbedOptions, Event, LayerPrecision, PluginInfo, Record, RuntimeOptions,
+    TrainConfig, TrainJob, TrainResult,
 };
 
 /// Parses a JSON text; `origin` names it in messages.
@@ -154,20 +154,22 @@ pub fn train_job(options: &str) -> Result<TrainJob> {
     let open = |description: &str| json!({"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": description});
     let mut valid = data::data_schema("validation data: a file, or records");
     valid["type"] = json!(["string", "array", "null"]);
-    let schema = data::with_reading(json!({"type": "object", "required": ["train", "output"], "properties": {
-        "app": {"type": "string", "default": "text-classify"},
-        "encoder": {"type": "string", "description": "directory of the encoder; none for a model that config.encoder describes"},
-        "train": data::data_schema("training data: a file, or records"),
-        "valid": valid,
-        "output": {"type": "string", "description": "directory of the bundle"},
-        "config": open("options of the run"),
-        "from_scratch": {"type": "boolean", "default": false, "description": "random weights"},
-        "allow_missing": {"type": "boolean", "default": false, "description": "weights that the encoder lacks start at random"},
-        "valid_columns": {"type": "object", "default": {}, "additionalProperties": {"type": "string"}, "description": "column by role in the validation data, where it has other names"},
-        "resume": {"type": "boolean", "default": false, "description": "go on from a checkpoint"},
-        "overwrite": {"type": "boolean", "default": false, "description": "replace what is in the output directory"},
-        "progress": {"type": "string", "enum": ["silent", "plain", "auto"], "default": "silent"}
-    }}));
+    let schema = data::with_reading(
+        json!({"type": "object", "required": ["train", "output"], "properties": {
+            "app": {"type": "string", "default": "text-classify"},
+            "encoder": {"type": "string", "description": "directory of the encoder; none for a model that config.encoder describes"},
+            "train": data::data_schema("training data: a file, or records"),
+            "valid": valid,
+            "output": {"type": "string", "description": "directory of the bundle"},
+            "config": open("options of the run"),
+            "from_scratch": {"type": "boolean", "default": false, "description": "random weights"},
+            "allow_missing": {"type": "boolean", "default": false, "description": "weights that the encoder lacks start at random"},
+            "valid_columns": {"type": "object", "default": {}, "additionalProperties": {"type": "string"}, "description": "column by role in the validation data, where it has other names"},
+            "resume": {"type": "boolean", "default": false, "description": "go on from a checkpoint"},
+            "overwrite": {"type": "boolean", "default": false, "description": "replace what is in the output directory"},
+            "progress": {"type": "string", "enum": ["silent", "plain", "auto"], "default": "silent"}
+        }}),
+    );
     let mut value = checked(&schema, options, origin)?;
     let train = data::data(value["train"].take(), "train", origin)?;
     let mut job = TrainJob::new(text(&value, "encoder"), train, text(&value, "output"));
@@ -241,8 +243,8 @@ pub fn record(json: &str) -> Result<Record> {
 mod tests {
     use super::{app_options, embed_options, runtime_options, train_job};
     use crate::{EmbedOptions, LayerPrecision};
-    use easytransfer_train::model::network::Start;
     use easytransfer_loader::Policy;
+    use easytransfer_train::model::network::Start;
 
     #[test]
     fn runtime_options_empty_text_means_defaults() {

@@ -48,9 +48,10 @@ pub use easytransfer_loader::engine::{
 pub use easytransfer_plugin as plugin;
 pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
 pub use easytransfer_train as train;
-pub use easytransfer_train::options::config::TrainConfig;
 pub use easytransfer_train::data::input::Data;
 pub use easytransfer_train::error::{ErrorKind, InputPlace};
+pub use easytransfer_train::model::network::Start;
+pub use easytransfer_train::options::config::TrainConfig;
 pub use easytransfer_train::run::events::{Control, Event, StepInfo, Watch};
 pub use easytransfer_train::run::job::{TrainJob, TrainResult};
 pub use easytransfer_train::{Error, Result};

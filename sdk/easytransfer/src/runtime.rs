@@ -129,8 +129,7 @@ impl Runtime {
     /// Registers a plugin that is linked into the program.
     pub fn register_plugin(&self, record: &'static et_plugin_record) -> Result<String> {
         // SAFETY: a record of the SDK's `export!` is complete, and a static one lives until the process ends.
-        let report = unsafe { self.registry.0.register_static(record) }
-            ?;
+        let report = unsafe { self.registry.0.register_static(record) }?;
         Ok(report.plugin_id)
     }
 

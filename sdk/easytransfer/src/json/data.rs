@@ -23,9 +23,18 @@ pub(super) fn with_reading(mut schema: Value) -> Value {
     let open = json!({"type": "object", "default": {}, "additionalProperties": {"type": "string"}, "description": "column by role, where the usual names do not fit"});
     let reading = [
         ("columns", open),
-        ("format", json!({"type": "string", "enum": ["auto", "tsv", "csv", "jsonl", "text"], "default": "auto", "description": "format of the data"})),
-        ("schema", json!({"type": ["string", "null"], "description": "columns of a file without a header line: content:str:1,label:str:1"})),
-        ("on_bad_row", json!({"type": "string", "enum": ["stop", "skip"], "default": "stop", "description": "what to do with a row that does not fit"})),
+        (
+            "format",
+            json!({"type": "string", "enum": ["auto", "tsv", "csv", "jsonl", "text"], "default": "auto", "description": "format of the data"}),
+        ),
+        (
+            "schema",
+            json!({"type": ["string", "null"], "description": "columns of a file without a header line: content:str:1,label:str:1"}),
+        ),
+        (
+            "on_bad_row",
+            json!({"type": "string", "enum": ["stop", "skip"], "default": "stop", "description": "what to do with a row that does not fit"}),
+        ),
     ];
     if let Some(properties) = schema["properties"].as_object_mut() {
         properties.extend(reading.map(|(key, value)| (key.to_owned(), value)));
@@ -108,8 +117,8 @@ pub fn evaluate(app: &mut App, options: &str, watch: &mut Watch<'_>) -> Result<S
 }
 
 /// Predictions for data, written to a file: options as those of [`evaluate`] without `report`, and `"output": "file"`,
-/// which is required, and `"output_format": "tsv" | "csv" | "jsonl"`. Answers with the number of rows.
-pub fn predict_file(app: &mut App, options: &str, watch: &mut Watch<'_>) -> Result<u64> {
+/// which is required, and `"output_format": "tsv" | "csv" | "jsonl"`. Answers with `{"rows": 10}`.
+pub fn predict_file(app: &mut App, options: &str, watch: &mut Watch<'_>) -> Result<String> {
     let more = json!({
         "output": {"type": "string"},
         "output_format": {"type": ["string", "null"], "enum": ["tsv", "csv", "jsonl", null]}
@@ -122,14 +131,16 @@ pub fn predict_file(app: &mut App, options: &str, watch: &mut Watch<'_>) -> Resu
         _ => None,
     };
     let output = PathBuf::from(text(&value, "output"));
-    Ok(app.predict_file_watched(&source, &output, format, watch)? as u64)
+    let rows = app.predict_file_watched(&source, &output, format, watch)?;
+    Ok(json!({ "rows": rows }).to_string())
 }
 
 /// Vectors of data, written to a file: options as those of [`evaluate`] without `report`, and `"output": "file"`, which
-/// is required. Answers with the number of rows.
-pub fn embed_file(embedder: &mut Embedder, options: &str, watch: &mut Watch<'_>) -> Result<u64> {
+/// is required. Answers with `{"rows": 10}`.
+pub fn embed_file(embedder: &mut Embedder, options: &str, watch: &mut Watch<'_>) -> Result<String> {
     let more = json!({"output": {"type": "string"}});
     let (value, source) = job(options, "embed options", more)?;
     let output = PathBuf::from(text(&value, "output"));
-    Ok(embedder.embed_file_watched(&source, &output, watch)? as u64)
+    let rows = embedder.embed_file_watched(&source, &output, watch)?;
+    Ok(json!({ "rows": rows }).to_string())
 }

@@ -75,10 +75,9 @@ impl Error {
                 ErrorKind::NotFound
             }
             Error::Io { source, .. } => ErrorKind::Io(source.kind()),
-            Error::Option(error) => bad_input(InputPlace {
-                option: Some(error.key.clone()),
-                ..InputPlace::default()
-            }),
+            Error::Option(error) => {
+                bad_input(InputPlace { option: Some(error.key.clone()), ..InputPlace::default() })
+            }
             Error::Config { .. } | Error::Other { user: true, .. } => {
                 bad_input(InputPlace::default())
             }

@@ -392,7 +392,8 @@ pub fn check_pooler(directory: &Path, info: &ModelInfo, report: &LoadReport) -> 
     if missing.is_empty() {
         return Ok(());
     }
-    let remedy = "choose another pooling (\"mean\" or \"cls\"), or allow it with `allow_missing=true`";
+    let remedy =
+        "choose another pooling (\"mean\" or \"cls\"), or allow it with `allow_missing=true`";
     Err(none_for(directory, report.loaded + report.missing.len(), &missing, remedy))
 }
 

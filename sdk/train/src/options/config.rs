@@ -401,19 +401,34 @@ mod tests {
     fn what_is_set_by_hand_is_checked_like_what_is_read() {
         type Set = fn(&mut TrainConfig);
         let cases: [(Set, &str); 14] = [
-            (|c| c.accumulate = 0, "`accumulate`: expected an integer at least 1 and at most 1000000, found `0`"),
-            (|c| c.epochs = 0, "`epochs`: expected an integer at least 1 and at most 1000000, found `0`"),
+            (
+                |c| c.accumulate = 0,
+                "`accumulate`: expected an integer at least 1 and at most 1000000, found `0`",
+            ),
+            (
+                |c| c.epochs = 0,
+                "`epochs`: expected an integer at least 1 and at most 1000000, found `0`",
+            ),
             (|c| c.lr = Some(-1.0), "`lr`: expected a number or null above 0, found `-1.0`"),
             (|c| c.lr = Some(f64::NAN), "`lr`: expected a finite number, found `NaN`"),
             (|c| c.clip = f64::NAN, "`clip`: expected a finite number, found `NaN`"),
             (|c| c.clip = -1.0, "`clip`: expected a number at least 0, found `-1.0`"),
-            (|c| c.schedule.warmup = 1.5, "`schedule.warmup`: expected a part of all steps below 1"),
+            (
+                |c| c.schedule.warmup = 1.5,
+                "`schedule.warmup`: expected a part of all steps below 1",
+            ),
             (|c| c.schedule.warmup = -0.5, "`schedule.warmup`: expected a number at least 0"),
-            (|c| c.schedule.end = 2.0, "`schedule.end`: expected a number at least 0 and at most 1"),
+            (
+                |c| c.schedule.end = 2.0,
+                "`schedule.end`: expected a number at least 0 and at most 1",
+            ),
             (|c| c.schedule.name = "cosin".to_owned(), "did you mean `cosine`?"),
             (|c| c.batch.tokens = 0, "`batch.tokens`: expected an integer at least 1"),
             (|c| c.log_every = 0, "`log_every`: expected an integer at least 1"),
-            (|c| c.workers = 5000, "`workers`: expected an integer at least 0 and at most 1024, found `5000`"),
+            (
+                |c| c.workers = 5000,
+                "`workers`: expected an integer at least 0 and at most 1024, found `5000`",
+            ),
             (|c| c.data_memory = usize::MAX, "`data_memory`: expected an integer"),
         ];
         for (set, expected) in cases {
@@ -427,11 +442,15 @@ mod tests {
 
     #[test]
     fn partial_options_deserialise() {
-        let config: TrainConfig = serde_json::from_str(r#"{"lr": 0.5, "batch": {"rows": 8}}"#).unwrap();
+        let config: TrainConfig =
+            serde_json::from_str(r#"{"lr": 0.5, "batch": {"rows": 8}}"#).unwrap();
         let mut expected = TrainConfig { lr: Some(0.5), ..TrainConfig::default() };
         expected.batch.rows = 8;
         assert_eq!(config, expected);
-        assert_eq!(toml::from_str::<TrainConfig>("lr = 0.5\n[batch]\nrows = 8\n").unwrap(), expected);
+        assert_eq!(
+            toml::from_str::<TrainConfig>("lr = 0.5\n[batch]\nrows = 8\n").unwrap(),
+            expected
+        );
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), config);
         let unknown = serde_json::from_str::<TrainConfig>(r#"{"batch": {"row": 8}}"#).unwrap_err();

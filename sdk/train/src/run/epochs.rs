@@ -15,9 +15,9 @@ use crate::report::progress::ProgressLine;
 use crate::report::run_log::RunLog;
 use crate::run::checkpoint::{self, Best, Parts, Progress};
 use crate::run::evaluate;
+use crate::run::events::{Control, Event, StepInfo};
 use crate::run::figures::{MOST_UNREAD, Unread};
 use crate::run::fit::Fit;
-use crate::run::events::{Control, Event, StepInfo};
 use crate::run::job::{TrainJob, TrainResult};
 use crate::run::step::Micros;
 

@@ -14,8 +14,8 @@ use crate::data::batches::must_measure;
 use crate::data::collation::Sample;
 use crate::data::dataset::DataOptions;
 use crate::data::extra::ExtraColumns;
-use crate::data::input::Data;
 use crate::data::features::{Features, Featurizer, Purpose};
+use crate::data::input::Data;
 use crate::data::records::OnBadRow;
 use crate::data::store::{RecordStore, Storage};
 use crate::error::{Error, Result};
@@ -294,7 +294,9 @@ impl Fit<'_> {
     /// Figures on the validation rows.
     pub fn evaluate_valid(&mut self) -> Result<Json<String, Value>> {
         let Some(valid) = &self.valid else {
-            return Err(Error::user("evaluate: there is no validation data; give it (`valid=FILE`)"));
+            return Err(Error::user(
+                "evaluate: there is no validation data; give it (`valid=FILE`)",
+            ));
         };
         let valid = valid.clone();
         self.evaluate_result(valid.windows(self.config.workers), &valid)

@@ -127,8 +127,7 @@ fn check_output(job: &TrainJob) -> Result<()> {
     if job.config.overwrite || job.resume && unfinished {
         return Ok(());
     }
-    let replace =
-        "name another directory, or say `overwrite=true` to replace it";
+    let replace = "name another directory, or say `overwrite=true` to replace it";
     let found = if finished {
         format!("a finished bundle; {replace}")
     } else if unfinished {
