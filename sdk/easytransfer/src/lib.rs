@@ -31,8 +31,8 @@ mod registry;
 mod runtime;
 mod sentence;
 
-pub use answer::Answer;
-pub use app::{App, AppOptions, DataFile, Evaluation};
+pub use answer::{Answer, Classification, TextSpan};
+pub use app::{App, AppOptions, DataSource, Evaluation};
 pub use embed::{EmbedOptions, Embedder};
 pub use engine::{engine_host, engine_report, engine_use};
 pub use parts::{Model, Optimizer};
@@ -48,8 +48,12 @@ pub use easytransfer_loader::engine::{
 pub use easytransfer_plugin as plugin;
 pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
 pub use easytransfer_train as train;
+pub use easytransfer_train::data::input::Data;
+pub use easytransfer_train::error::{ErrorKind, InputPlace};
+pub use easytransfer_train::model::network::Start;
 pub use easytransfer_train::options::config::TrainConfig;
-pub use easytransfer_train::run::trainer::{StepInfo, TrainJob, TrainResult};
+pub use easytransfer_train::run::events::{Control, Event, StepInfo, Watch};
+pub use easytransfer_train::run::job::{TrainJob, TrainResult};
 pub use easytransfer_train::{Error, Result};
 
 /// Version of the SDK.

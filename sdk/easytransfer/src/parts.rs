@@ -36,9 +36,12 @@ impl Model {
         &mut self.params
     }
 
-    /// Loads weights from a Hugging Face directory.
+    /// Loads weights from a Hugging Face directory. What one may not expect (weights that nothing uses) is among the
+    /// `warnings` of the report, and in the log.
     pub fn load_weights(&self, directory: &Path) -> Result<LoadReport> {
-        weights::load(directory, &self.params, self.model.info(), Expect::All)
+        let mut report = weights::load(directory, &self.params, self.model.info(), Expect::All)?;
+        report.warn(directory);
+        Ok(report)
     }
 
     /// Runs the model on a batch with dropout off (`training` false) or on; `want` is a set of `ET_WANT_` bits.
