@@ -121,7 +121,7 @@ unsafe fn embed<'a>(
 /// "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip"}, of which data and output
 /// are required. `on_event` is told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is
 /// handed to it. `*out` is a JSON object with "rows", for `et_text_release`. Errors: BAD_INPUT naming file and line,
-/// record or key; CANCELLED; nothing of the output remains. [one-at-a-time] since 0.2
+/// record or key; CANCELLED; nothing of the output remains. [any-thread] since 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_embedder_embed_file(
     embedder: *mut et_embedder,

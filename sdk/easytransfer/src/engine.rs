@@ -77,6 +77,7 @@ pub(crate) fn start(device: &Device, precision: EnginePrecision) -> Result<*cons
         ("et.session/1", easytransfer_plugin::host_table()),
         ("et.context/1", easytransfer_plugin::context_host_table()),
         ("et.net/1", easytransfer_plugin::net_host_table()),
+        ("et.log/1", std::ptr::from_ref(&easytransfer_core::tables::log::TABLE).cast()),
         ("et.registry/1", std::ptr::from_ref(RegistryTable::<registry::All>::TABLE).cast()),
     ] {
         match engine {

@@ -25,6 +25,7 @@ mod embed;
 mod engine;
 mod inputs;
 pub mod json;
+mod log;
 mod parts;
 mod profile;
 mod registry;
@@ -35,6 +36,7 @@ pub use answer::{Answer, Classification, TextSpan};
 pub use app::{App, AppOptions, DataSource, Evaluation};
 pub use embed::{EmbedOptions, Embedder};
 pub use engine::{engine_host, engine_report, engine_use};
+pub use log::{OnLog, on_log};
 pub use parts::{Model, Optimizer};
 pub use profile::{Profile, ProfileOp, ProfileSummary};
 pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
@@ -46,7 +48,7 @@ pub use easytransfer_loader::engine::{
     Device, Driver, EngineError, EnginePrecision, engine_places,
 };
 pub use easytransfer_plugin as plugin;
-pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
+pub use easytransfer_plugin::{LogLevel, Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
 pub use easytransfer_train as train;
 pub use easytransfer_train::data::input::Data;
 pub use easytransfer_train::error::{ErrorKind, InputPlace};

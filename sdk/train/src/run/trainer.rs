@@ -55,6 +55,7 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         progress: job.progress,
         cancel: job.cancel.clone(),
     };
+    storage.check_cancel()?;
     let records = RecordStore::read(&job.train, &columns, &job.train_data, &storage, |record| {
         stage.app.observe_json(record)?;
         extra.observe(record)
@@ -66,8 +67,10 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     };
     let valid = job.valid.as_ref().map(read).transpose()?;
     stage.app.observed().map_err(|error| in_data(error, &job.train))?;
+    storage.check_cancel()?;
     let network =
         Network::new(components, stage, &job.encoder, &config.encoder, job.start, config.seed)?;
+    storage.check_cancel()?;
     let loss = make_loss(components, &config, &network)?;
     let mut fit = Fit {
         components,
@@ -100,11 +103,13 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         if strategy.phases().has(Phases::SETUP) {
             strategy.on_setup(&mut fit)?;
         }
+        fit.storage.check_cancel()?;
     }
     let others = fit.read_pending(&mut extra)?;
     fit.extra = Arc::new(extra);
     let features = fit.open_sources(records, valid, others)?;
     fit.in_setup = false;
+    fit.storage.check_cancel()?;
     let optimizer = LoadedOptimizer::create(&optimizer, &optimizer_options, &fit.network.params)?;
     Run::new(&mut fit, &mut job, features, strategies, optimizer)?.go()
 }
