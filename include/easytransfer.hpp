@@ -67,6 +67,57 @@ inline std::vector<et_str> sized(const std::vector<std::string> &texts) {
 
 } // namespace detail
 
+/// Something that happened in a run, or in work on a file: et_event in C++.
+struct Event {
+  /// One of the ET_EVENT_ constants.
+  std::int32_t kind;
+  /// Steps done and in all; 0 where that is not said.
+  std::uint64_t step, total_steps;
+  /// Loss of a step or of an evaluation, learning rate of a step; otherwise NaN.
+  double loss, lr;
+  /// Rows or epochs done and in all; 0 where that is not known.
+  std::uint64_t done, total;
+  /// All of it as the JSON text of an object, with the figures of an evaluation, the path of a checkpoint, and so on.
+  std::string json;
+};
+
+/// Told of events on the thread of the call; false ends the work, and so does what it throws, which comes out of the
+/// call.
+using OnEvent = std::function<bool(const Event &)>;
+
+namespace detail {
+
+/// Calls a C function with a callback for events and a place for the text of its result.
+template <class Call> std::string watched(const OnEvent &on_event, const Call &call) {
+  struct Listener {
+    const OnEvent &on_event;
+    std::exception_ptr thrown;
+    static std::int32_t tell(void *user, const et_event *event) {
+      Listener *self = static_cast<Listener *>(user);
+      try {
+        return self->on_event(Event{event->kind, event->step, event->total_steps, event->loss, event->lr, event->done,
+                                    event->total, std::string(event->json.ptr, event->json.len)})
+                   ? 1
+                   : 0;
+      } catch (...) {
+        self->thrown = std::current_exception();
+        return 0;
+      }
+    }
+  };
+  Listener listener{on_event, nullptr};
+  Text out;
+  et_error *error = call(on_event ? &Listener::tell : nullptr, &listener, out.out());
+  if (listener.thrown != nullptr) {
+    et_error_release(error);
+    std::rethrow_exception(listener.thrown);
+  }
+  check_library(error);
+  return copy(out);
+}
+
+} // namespace detail
+
 /// Answers of an app, one row per text or record.
 class Predictions {
 public:
@@ -120,24 +171,46 @@ public:
     for (std::size_t i = 0; i < et_app_labels_len(handle_.get()); ++i) names.emplace_back(et_app_label(handle_.get(), i));
     return names;
   }
-  Predictions predict(const std::vector<std::string> &texts) {
+  /// Threads may predict with one app at the same time.
+  Predictions predict(const std::vector<std::string> &texts) const {
     const std::vector<et_str> raw = detail::sized(texts);
     et_predictions *out = nullptr;
     detail::check_library(et_app_predict_texts(handle_.get(), raw.data(), raw.size(), &out));
     return Predictions(out);
   }
   /// Answers records, each the JSON text of an object from role to value: {"question": .., "context": ..}.
-  Predictions predict_records(const std::vector<std::string> &records) {
+  Predictions predict_records(const std::vector<std::string> &records) const {
     const std::vector<et_str> raw = detail::sized(records);
     et_predictions *out = nullptr;
     detail::check_library(et_app_predict_records(handle_.get(), raw.data(), raw.size(), &out));
     return Predictions(out);
   }
   /// Predictions for a JSON text: an object, a string, or an array of them.
-  std::string predict_json(const std::string &request) {
+  std::string predict_json(const std::string &request) const {
     detail::Text out;
     detail::check_library(et_app_predict_request(handle_.get(), detail::text(request), out.out()));
     return detail::copy(out);
+  }
+
+  /// Figures on labelled data, a file or records. Answers with JSON.
+  std::string evaluate(const DataOptions &options, const OnEvent &on_event = nullptr) {
+    return evaluate(options.json(), on_event);
+  }
+  /// The same with options as JSON, as et_app_evaluate says.
+  std::string evaluate(const std::string &options, const OnEvent &on_event = nullptr) {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_app_evaluate(handle_.get(), detail::terminated(options, "options"), tell, user, out);
+    });
+  }
+  /// Predictions for data, written to a file. Answers with JSON.
+  std::string predict_file(const DataOptions &options, const OnEvent &on_event = nullptr) {
+    return predict_file(options.json(), on_event);
+  }
+  /// The same with options as JSON, as et_app_predict_file says.
+  std::string predict_file(const std::string &options, const OnEvent &on_event = nullptr) {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_app_predict_file(handle_.get(), detail::terminated(options, "options"), tell, user, out);
+    });
   }
 
 private:
@@ -152,13 +225,24 @@ class Embedder {
 public:
   explicit Embedder(et_embedder *raw) noexcept : handle_(raw) {}
   std::size_t width() const { return et_embedder_width(handle_.get()); }
-  /// Vectors, row-major [texts, width].
-  std::vector<float> embed(const std::vector<std::string> &texts) {
+  /// Vectors, row-major [texts, width]. Threads may embed with one embedder at the same time.
+  std::vector<float> embed(const std::vector<std::string> &texts) const {
     const std::vector<et_str> raw = detail::sized(texts);
     std::vector<float> out(texts.size() * width() + 1); // one more, because an empty vector has no memory
     detail::check_library(et_embedder_embed_texts(handle_.get(), raw.data(), raw.size(), out.data(), out.size() - 1));
     out.pop_back();
     return out;
+  }
+
+  /// Vectors of data, written to a file. Answers with JSON.
+  std::string embed_file(const DataOptions &options, const OnEvent &on_event = nullptr) {
+    return embed_file(options.json(), on_event);
+  }
+  /// The same with options as JSON, as et_embedder_embed_file says.
+  std::string embed_file(const std::string &options, const OnEvent &on_event = nullptr) {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_embedder_embed_file(handle_.get(), detail::terminated(options, "options"), tell, user, out);
+    });
   }
 
 private:
@@ -219,12 +303,6 @@ private:
     static void release(et_optimizer *raw) noexcept { et_optimizer_release(raw); }
   };
   detail::Handle<et_optimizer, Policy> handle_;
-};
-
-/// One step of a training run.
-struct Step {
-  std::uint64_t step, total_steps;
-  double loss, lr;
 };
 
 /// A message of the library or of a plugin.
@@ -332,40 +410,20 @@ public:
   void cancel() const noexcept { et_runtime_cancel(handle_.get()); }
   /// The engine's tables, for easytransfer::attach in another library.
   const et_host *host() const noexcept { return et_runtime_host(handle_.get()); }
-  /// Trains an app and writes its bundle. `progress` may end the run by returning false; what it throws ends the run
+  /// Trains an app and writes its bundle. `on_event` may end the run by returning false; what it throws ends the run
   /// too and comes out of here. Answers with the result as JSON.
-  std::string fit(const FitOptions &options, const std::function<bool(const Step &)> &progress = nullptr) const {
-    return fit(options.json(), progress);
+  std::string fit(const FitOptions &options, const OnEvent &on_event = nullptr) const {
+    return fit(options.json(), on_event);
   }
   /// The same with options as JSON, as et_fit says.
-  std::string fit(const std::string &options, const std::function<bool(const Step &)> &progress = nullptr) const {
-    Callback callback{progress, nullptr};
-    detail::Text out;
-    const char *json = detail::terminated(options, "options");
-    et_error *error = et_fit(handle_.get(), json, progress ? &Callback::call : nullptr, &callback, out.out());
-    if (callback.thrown != nullptr) {
-      et_error_release(error);
-      std::rethrow_exception(callback.thrown);
-    }
-    detail::check_library(error);
-    return detail::copy(out);
+  std::string fit(const std::string &options, const OnEvent &on_event = nullptr) const {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_fit(handle_.get(), detail::terminated(options, "options"), tell, user, out);
+    });
   }
   et_runtime *get() const noexcept { return handle_.get(); }
 
 private:
-  struct Callback {
-    const std::function<bool(const Step &)> &progress;
-    std::exception_ptr thrown;
-    static std::int32_t call(void *user, std::uint64_t step, std::uint64_t total_steps, double loss, double lr) {
-      Callback *self = static_cast<Callback *>(user);
-      try {
-        return self->progress(Step{step, total_steps, loss, lr}) ? 1 : 0;
-      } catch (...) {
-        self->thrown = std::current_exception();
-        return 0;
-      }
-    }
-  };
   struct Policy {
     static void release(et_runtime *raw) noexcept { et_runtime_release(raw); }
   };

@@ -70,17 +70,43 @@ public:
   EmbedOptions &precision(std::string_view precision) { return set("precision", precision); }
 };
 
+/// Data that an App or an Embedder works on: a file, or records like {"text": "..", "label": ".."}.
+class DataOptions : public detail::Options<DataOptions> {
+public:
+  explicit DataOptions(std::string_view file) { set("data", file); }
+  explicit DataOptions(const std::vector<Json> &records) { set("data", records); }
+  /// The file that predictions or vectors are written to.
+  DataOptions &output(std::string_view file) { return set("output", file); }
+  /// The HTML page that App::evaluate writes.
+  DataOptions &report(std::string_view file) { return set("report", file); }
+  /// The column of a role, where it has none of the usual names.
+  DataOptions &column(std::string_view role, std::string_view column) {
+    columns_.set_exactly(role, column);
+    return set("columns", columns_);
+  }
+  /// "auto" (the default), "tsv", "csv", "jsonl" or "text".
+  DataOptions &format(std::string_view format) { return set("format", format); }
+  /// "stop" (the default) or "skip".
+  DataOptions &on_bad_row(std::string_view what) { return set("on_bad_row", what); }
+
+private:
+  Json columns_;
+};
+
 /// A whole training run.
 class FitOptions : public detail::Options<FitOptions> {
 public:
   /// The file of training data and the directory of the bundle.
   FitOptions(std::string_view train, std::string_view output) { set("train", train).set("output", output); }
+  /// The same with records like {"text": "..", "label": ".."}.
+  FitOptions(const std::vector<Json> &train, std::string_view output) { set("train", train).set("output", output); }
   /// "text-classify" (the default) or another app.
   FitOptions &app(std::string_view app) { return set("app", app); }
   /// Directory of the encoder; without one the model is what `config.encoder` says.
   FitOptions &encoder(std::string_view directory) { return set("encoder", directory); }
   /// The file of validation data.
   FitOptions &valid(std::string_view file) { return set("valid", file); }
+  FitOptions &valid(const std::vector<Json> &records) { return set("valid", records); }
   /// Whether the weights are random.
   FitOptions &from_scratch(bool scratch) { return set("from_scratch", scratch); }
   /// The column of a role, where it has none of the usual names.

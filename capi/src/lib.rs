@@ -22,6 +22,7 @@
 mod app;
 mod embedder;
 mod error;
+mod event;
 mod fit;
 mod handle;
 mod log;
@@ -33,7 +34,8 @@ mod training;
 pub use app::*;
 pub use embedder::*;
 pub use error::{et_error_code, et_error_message, et_error_release};
-pub use fit::{et_fit, et_progress};
+pub use event::*;
+pub use fit::et_fit;
 pub use log::{et_log_callback, et_log_to};
 pub use model::*;
 pub use runtime::*;

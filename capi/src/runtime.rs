@@ -127,11 +127,12 @@ pub unsafe extern "C" fn et_runtime_register_plugin(
     record: *const et_plugin_record,
 ) -> *mut et_error {
     guard(|| {
-        // SAFETY: the caller passes NULL or a record that lives until the process ends.
-        let (runtime, record) = (find(runtime, "runtime")?, unsafe { record.as_ref() });
-        let record = record
-            .ok_or_else(|| Error::invalid("record: expected a plugin's record, found NULL"))?;
-        runtime.runtime.register_plugin(record)?;
+        let runtime = find(runtime, "runtime")?;
+        if record.is_null() {
+            return Err(Error::invalid("record: expected a plugin's record, found NULL").into());
+        }
+        // SAFETY: the caller passes a record that lives until the process ends.
+        unsafe { runtime.runtime.register_plugin_raw(record) }?;
         Ok(())
     })
 }

@@ -105,7 +105,7 @@ fn open_toolkit() -> Result<(), EngineError> {
         let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
         let Some(path) = found else {
             return Err(EngineError::Library(format!(
-                "it needs `{name}` of the CUDA toolkit 13, expected where the dynamic linker looks or in {}; found none; set {CUDA_LIBRARIES} to the folder that has it (`pip install nvidia-cublas` and the like put it into site-packages/nvidia/cu13/lib), or use `--device cpu`",
+                "it needs `{name}` of the CUDA toolkit 13, expected where the dynamic linker looks or in {}; found none; set {CUDA_LIBRARIES} to the folder that has it (`pip install nvidia-cublas` and the like put it into site-packages/nvidia/cu13/lib), or use `device=cpu`",
                 listed(&folders)
             )));
         };
@@ -122,7 +122,7 @@ impl Engine {
         let places = engine_places();
         let Some(path) = places.iter().find(|place| place.exists()) else {
             return Err(EngineError::Library(format!(
-                "expected `{CUDA_ENGINE}` at {}; found none; build it with `cargo xtask engine cuda` and put it there or name it in {ENGINE_PATH}, or use `--device cpu`",
+                "expected `{CUDA_ENGINE}` at {}; found none; build it with `cargo xtask engine cuda` and put it there or name it in {ENGINE_PATH}, or use `device=cpu`",
                 listed(&places)
             )));
         };

@@ -215,7 +215,7 @@ pub fn load(
     let state: State = serde_json::from_value(state).map_err(|error| fault(error.to_string()))?;
     if let Some(difference) = difference(&state.fingerprint, parts.fingerprint, "") {
         return Err(Error::user(format!(
-            "`{}`: the checkpoint belongs to another run: {difference}; use the same options and data to resume, or another --output to start anew",
+            "`{}`: the checkpoint belongs to another run: {difference}; use the same options and data to resume, or another output directory to start anew",
             target.display()
         )));
     }

@@ -50,7 +50,7 @@ pub fn lower_is_better(components: &dyn Components, network: &Network) -> Result
 /// Runs the network over all rows of the samples without a tape, batch by batch, rows of like length together; `each`
 /// gets the numbers of the rows (counted over all samples), batch and outputs.
 pub fn run(
-    network: &mut Network,
+    network: &Network,
     samples: &[impl Borrow<Sample>],
     tokens: u32,
     mut each: impl FnMut(&Network, &[u32], &Map, &Map) -> Result<()>,
@@ -100,7 +100,7 @@ impl WeightedMean {
 /// looked at after every batch. Errors: cancelled.
 pub fn evaluate<S: Borrow<Sample>>(
     components: &dyn Components,
-    network: &mut Network,
+    network: &Network,
     windows: impl IntoIterator<Item = Result<Vec<S>>>,
     record: impl Fn(u32) -> Result<Record>,
     tokens: u32,
@@ -180,7 +180,7 @@ impl Measure {
 
 /// Predictions in the order of the records, whose samples are given; `each` sees every batch and its outputs.
 pub fn predictions_with(
-    network: &mut Network,
+    network: &Network,
     samples: &[impl Borrow<Sample>],
     records: &[Record],
     tokens: u32,
@@ -208,7 +208,7 @@ pub fn predictions_with(
 
 /// Predictions in the order of the records.
 pub fn predictions(
-    network: &mut Network,
+    network: &Network,
     samples: &[impl Borrow<Sample>],
     records: &[Record],
     tokens: u32,
@@ -217,11 +217,7 @@ pub fn predictions(
 }
 
 /// Vectors [samples, width] in the order of the samples, from the output "vectors". Errors: a sample of several rows.
-pub fn vectors(
-    network: &mut Network,
-    samples: &[Sample],
-    tokens: u32,
-) -> Result<(Vec<f32>, usize)> {
+pub fn vectors(network: &Network, samples: &[Sample], tokens: u32) -> Result<(Vec<f32>, usize)> {
     if let Some(sample) = samples.iter().find(|sample| sample.rows().len() != 1) {
         return Err(Error::other(format!(
             "vectors: expected one row per text, found {}",

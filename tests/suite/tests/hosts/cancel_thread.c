@@ -8,12 +8,9 @@
 static et_runtime *runtime;
 static int steps, over;
 
-static int32_t on_step(void *user, uint64_t step, uint64_t total_steps, double loss, double lr) {
+static int32_t on_step(void *user, const et_event *event) {
   (void)user;
-  (void)total_steps;
-  (void)loss;
-  (void)lr;
-  __atomic_store_n(&steps, (int)step, __ATOMIC_RELEASE);
+  if (event->kind == ET_EVENT_STEP) __atomic_store_n(&steps, (int)event->step, __ATOMIC_RELEASE);
   return 1;
 }
 
