@@ -163,7 +163,8 @@ fn text(
             at(&format!("expected a word and {width} numbers, found {found} fields"))
         })?;
         let word = word.trim_ascii_end();
-        let more = word.split(is_blank).skip(1).filter(|field| is_number(field)).count();
+        let is_more = |field: &&[u8]| is_number(field) && (number == 1 || field.contains(&b'.'));
+        let more = word.split(is_blank).skip(1).filter(is_more).count();
         if more > 0 {
             return Err(format!(", line {number}{}", wrong_width(width + more, width)));
         }
@@ -220,9 +221,10 @@ fn finite(field: &[u8]) -> Option<f32> {
     number.is_finite().then_some(number)
 }
 
-/// Whether a field before the numbers is one more of them, and no part of a word like "1/2" or "...".
+/// Whether a field before the numbers may be one more of them. Words of several parts ("1/2 cup", ". . .") have none,
+/// but for whole numbers, which count in the first line only: there no file has such a word.
 fn is_number(field: &[u8]) -> bool {
-    may_be_number(field) && field.contains(&b'.') && finite(field).is_some()
+    may_be_number(field) && finite(field).is_some()
 }
 
 fn not_a_number(field: &[u8]) -> Fault {

@@ -29,6 +29,11 @@ fn plugins_of_the_tree_pass_every_check() {
         ("app-generate", "app text-generate: gives back every handle: ok"),
         ("zoo-t5", "model t5: going on with a cache is reading the whole: ok"),
         ("zoo-t5", "model mt5: what another model has kept is refused: ok"),
+        ("zoo-imagebert", "model imagebert: a gradient reaches every parameter: ok"),
+        (
+            "zoo-imagebert",
+            "model imagebert: gradient along a direction equals finite differences: ok",
+        ),
         ("zoo-word", "model text-cnn: gradient along a direction equals finite differences: ok"),
         ("zoo-word", "model bigru-attention: a row does not see its neighbours: ok"),
         ("zoo-word", "model dam-plus: gradient along a direction equals finite differences: ok"),

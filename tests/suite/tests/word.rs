@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use easytransfer::plugin::{Call, LoadedModel, Map, Params, Row, Tensor, abi, no_grad};
 use easytransfer::{App, TrainConfig, TrainJob};
 use easytransfer_tests::hosts::Scratch;
-use easytransfer_tests::{linked, places};
+use easytransfer_tests::{linked, twins};
 use easytransfer_train::data::dataset::DataOptions;
 use easytransfer_train::model::network::Start;
 use easytransfer_train::report::progress::ProgressMode;
@@ -14,31 +14,6 @@ use serde_json::{Value, json};
 
 const ENCODERS: [&str; 3] = ["text-cnn", "bilstm", "bigru-attention"];
 const PAIRS: [&str; 4] = ["dam", "dam-plus", "bicnn", "hcnn"];
-
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
-}
-
-/// CRC-32 as zlib computes it.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
-    })
-}
-
-/// The formula of the golden script.
-fn fill(params: &Params) {
-    for param in params.iter() {
-        let seed = f64::from(crc32(param.name().as_bytes()) % 1000);
-        let shape = param.shape().to_vec();
-        let scale = 1.5 / ((param.len() / shape[0]).max(1) as f64).sqrt();
-        let value = |at: usize| (scale * (at as f64 * (1.1 + seed / 1000.0) + seed).sin()) as f32;
-        let values: Vec<f32> = (0..param.len()).map(value).collect();
-        param.assign(&Tensor::from_slice(&values, &shape).unwrap()).unwrap();
-    }
-}
 
 fn batch_of(rows: &[(Vec<i64>, Vec<i64>)]) -> Map {
     let rows: Vec<Row> = rows
@@ -54,25 +29,11 @@ fn batch_of(rows: &[(Vec<i64>, Vec<i64>)]) -> Map {
     Map::from_rows(&rows.iter().collect::<Vec<_>>()).unwrap()
 }
 
-fn weighted(x: &Tensor) -> Tensor {
-    let weights: Vec<f32> = (0..x.len()).map(|at| (at as f64 + 1.0).sin() as f32).collect();
-    let weights = Tensor::from_slice(&weights, x.shape()).unwrap();
-    x.mul(&weights).unwrap().sum(&[], false).unwrap()
-}
-
-/// `ET_WORD_GOLDEN` names the file of another seed.
-fn golden() -> Vec<Value> {
-    let path = std::env::var_os("ET_WORD_GOLDEN")
-        .map_or(places::parity().join("word.json"), PathBuf::from);
-    let golden: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    golden.as_array().unwrap().clone()
-}
-
 #[test]
 fn models_of_words_equal_their_twins() {
     let runtime = linked::runtime();
     let (mut worst_output, mut worst_gradient) = (0.0f64, 0.0f64);
-    let cases = golden();
+    let cases = twins::cases("word.json", "ET_WORD_GOLDEN");
     for case in &cases {
         let (name, what) =
             (case["model"].as_str().unwrap(), format!("{} {}", case["model"], case["config"]));
@@ -80,7 +41,7 @@ fn models_of_words_equal_their_twins() {
         let mut params = Params::new(0).unwrap();
         let config = case["config"].to_string();
         let mut model = LoadedModel::create(&component, &config, &params.root().unwrap()).unwrap();
-        fill(&params);
+        twins::fill(&params);
         params.seal().unwrap();
         let rows: Vec<(Vec<i64>, Vec<i64>)> = serde_json::from_value(case["rows"].clone()).unwrap();
         let run = |model: &mut LoadedModel, rows: &[_]| {
@@ -90,17 +51,12 @@ fn models_of_words_equal_their_twins() {
             (outputs.get("last").unwrap(), outputs.get("pooled").unwrap())
         };
         let (last, pooled) = run(&mut model, &rows);
-        let expected = numbers(&case["pooled"]);
+        let difference = twins::difference(&pooled, &case["pooled"]);
+        assert!(difference < 1e-5, "{what}: pooled: {difference:.1e}");
+        worst_output = worst_output.max(difference);
         let found = pooled.to_vec::<f32>().unwrap();
-        assert_eq!(found.len(), expected.len(), "{what}");
-        let scale = expected.iter().map(|value| value.abs()).fold(1.0, f64::max);
-        for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            let difference = (f64::from(*found) - expected).abs() / scale;
-            worst_output = worst_output.max(difference);
-            assert!(difference < 1e-5, "{what}: pooled {at}: {found}, expected {expected}");
-        }
         let (sum, expected) =
-            (weighted(&last).to_scalar().unwrap(), case["last"].as_f64().unwrap());
+            (twins::weighted(&last).to_scalar().unwrap(), case["last"].as_f64().unwrap());
         assert!(
             (sum - expected).abs() < 1e-5 * (last.len() as f64).max(1.0),
             "{what}: last: {sum}, {expected}"
@@ -117,25 +73,8 @@ fn models_of_words_equal_their_twins() {
                 );
             }
         }
-        weighted(&pooled).add(&weighted(&last)).unwrap().backward().unwrap();
-        let gradients = case["gradients"].as_object().unwrap();
-        assert_eq!(gradients.len(), params.len(), "{what}");
-        for (name, expected) in gradients {
-            let gradient = params.find(name).unwrap().grad().unwrap();
-            let gradient =
-                gradient.map_or(Vec::new(), |gradient| gradient.to_vec::<f32>().unwrap());
-            let sum = |term: fn(f64, f64) -> f64| -> f64 {
-                gradient.iter().enumerate().map(|(k, g)| term(k as f64, f64::from(*g))).sum()
-            };
-            let found =
-                [sum(|_, g| g * g).sqrt(), sum(|k, g| g * k.sin()), sum(|k, g| g * k.cos())];
-            let expected = numbers(expected);
-            for (found, number) in found.iter().zip(&expected) {
-                let difference = (found - number).abs() / (1e-2 + expected[0]);
-                worst_gradient = worst_gradient.max(difference);
-                assert!(difference < 1e-4, "{what}: {name}: {found:?}, expected {expected:?}");
-            }
-        }
+        twins::weighted(&pooled).add(&twins::weighted(&last)).unwrap().backward().unwrap();
+        worst_gradient = worst_gradient.max(twins::gradients(&params, &case["gradients"], &what));
     }
     println!("{} cases: outputs {worst_output:.1e}, gradients {worst_gradient:.1e}", cases.len());
     assert!(cases.len() >= 28);
@@ -283,5 +222,158 @@ fn networks_over_pairs_learn_which_belong_together() {
             .collect();
         let found = accuracy(&mut app, &asked);
         assert!(found > 0.95, "{model}: {found}");
+    }
+}
+
+/// A file of vectors for the words of [`texts`] in one of the formats.
+fn vectors(path: &Path, format: &str) -> Vec<(&'static str, [f32; 3])> {
+    let words = ["Tea", "rain", "good", "not"];
+    let vectors: Vec<_> =
+        (0..4u8).map(|at| (words[usize::from(at)], [f32::from(at), -1.5, 0.25])).collect();
+    let mut bytes = Vec::new();
+    if format != "glove.txt" {
+        bytes.extend_from_slice(b"5 3\n");
+    }
+    for (word, vector) in vectors.iter().chain(&[("nobody's", [9.0; 3])]) {
+        bytes.extend_from_slice(format!("{word} ").as_bytes());
+        match format {
+            "google.bin" => bytes.extend(vector.iter().flat_map(|value| value.to_le_bytes())),
+            _ => {
+                let blank = if format == "fasttext.vec" { " " } else { "" };
+                bytes.extend_from_slice(
+                    format!("{} {} {}{blank}\n", vector[0], vector[1], vector[2]).as_bytes(),
+                );
+            }
+        }
+    }
+    fs::write(path, bytes).unwrap();
+    vectors
+}
+
+#[test]
+fn words_begin_with_the_vectors_of_a_file() {
+    let runtime = linked::runtime();
+    let scratch = Scratch::new("word-vectors");
+    let train = scratch.path().join("train.tsv");
+    write(&train, "text\tlabel", texts(40, &mut Draw(1)).iter().map(|(t, l)| format!("{t}\t{l}")));
+    for format in ["glove.txt", "word2vec.txt", "fasttext.vec", "google.bin"] {
+        let file = scratch.path().join(format);
+        let expected = vectors(&file, format);
+        let encoder = json!({
+            "model_type": "text-cnn", "embedding_size": 3, "num_filters": 4, "freeze_words": true,
+            "word_vectors": file,
+        });
+        let mut run =
+            job(&scratch, &train, json!({"encoder": encoder, "lr": 0.05, "max_steps": 3}));
+        run.output = scratch.path().join(format!("bundle-{format}"));
+        let bundle = run.output.clone();
+        runtime.train(run).unwrap();
+        // The bundle needs the file no more, and speaks of it only where it tells how it was trained.
+        fs::remove_file(&file).unwrap();
+        let config = fs::read_to_string(bundle.join("config.json")).unwrap();
+        assert!(!config.contains("word_vectors") && !config.contains("\"words\""), "{config}");
+        let mut app = runtime.app(&bundle).unwrap();
+        app.predict(&["not good"]).unwrap();
+        let network = app.network();
+        let table = network.params.find("embeddings.word_embeddings.weight").unwrap();
+        let table = table.tensor().unwrap().to_vec::<f32>().unwrap();
+        for (word, vector) in expected {
+            let id = network.tokenizer.token_id(&word.to_lowercase()).unwrap() as usize;
+            assert_eq!(table[3 * id..][..3], vector, "{format}: {word}");
+        }
+        // Words that the file lacks began near zero.
+        let id = network.tokenizer.token_id("moon").unwrap() as usize;
+        assert!(table[3 * id..][..3].iter().all(|value| *value != 0.0 && value.abs() < 0.1));
+        // Training goes on from the bundle, without the file.
+        let mut more = job(&scratch, &train, json!({"max_steps": 2, "lr": 0.05}));
+        more.encoder = bundle;
+        more.output = scratch.path().join(format!("more-{format}"));
+        runtime.train(more).unwrap();
+    }
+}
+
+#[test]
+fn what_is_wrong_with_vectors_and_options_is_said() {
+    let runtime = linked::runtime();
+    let scratch = Scratch::new("word-refused");
+    let train = scratch.path().join("train.tsv");
+    write(&train, "text\tlabel", texts(20, &mut Draw(1)).iter().map(|(t, l)| format!("{t}\t{l}")));
+    let file = scratch.path().join("vectors.txt");
+    let refusal = |encoder: Value, directory: &Path| {
+        let mut run = job(&scratch, &train, json!({"encoder": encoder, "max_steps": 1}));
+        run.encoder = directory.to_path_buf();
+        let error = runtime.train(run).unwrap_err();
+        assert!(error.is_user_error(), "{error}");
+        error.to_string()
+    };
+    let none = Path::new("");
+    let with = |size: usize| json!({"model_type": "dam", "embedding_size": size, "hidden_size": 4, "word_vectors": file});
+    assert!(refusal(with(2), none).contains("vectors.txt"));
+    for (content, expected) in [
+        ("not 1 2\ngood 1\n", "line 2: expected a word and 2 numbers"),
+        ("not 1 2 3\n", "--set encoder.embedding_size=3"),
+        ("9 3\n", "--set encoder.embedding_size=3"),
+        ("zebra 1 2\n", "0 of the 15 words"),
+    ] {
+        fs::write(&file, content).unwrap();
+        let error = refusal(with(2), none);
+        assert!(error.contains(expected) && error.contains("vectors.txt"), "{content:?}: {error}");
+    }
+    assert!(
+        refusal(json!({"model_type": "dam", "word_vectors": scratch.path()}), none)
+            .contains("expected a file")
+    );
+    // Options of each model, by name.
+    for (encoder, expected) in [
+        (json!({"model_type": "hcnn", "first_sequence_length": 20}), "first_sequence_length"),
+        (json!({"model_type": "text-cnn", "num_filters": [3, 4]}), "num_filters"),
+        (json!({"model_type": "text-cnn", "filter_sizes": []}), "filter_sizes"),
+        (json!({"model_type": "bilstm", "num_layers": 0}), "num_layers"),
+        (json!({"model_type": "dam-plus", "hidden_size": 1}), "hidden_size"),
+        (json!({"model_type": "bicnn", "hiden_size": 3}), "hidden_size"),
+        (json!({"model_type": "bigru-attention", "dropout": 1}), "dropout"),
+    ] {
+        let error = refusal(encoder, none);
+        assert!(error.contains(expected), "{error}");
+    }
+    // A model with weights does not begin.
+    let encoder = json!({"model_type": "dam", "embedding_size": 2, "hidden_size": 4});
+    runtime.train(job(&scratch, &train, json!({"encoder": encoder, "max_steps": 1}))).unwrap();
+    let bundle = scratch.path().join("bundle");
+    let mut run =
+        job(&scratch, &train, json!({"encoder": {"word_vectors": "x.txt"}, "max_steps": 1}));
+    (run.encoder, run.output) = (bundle, scratch.path().join("other"));
+    let error = runtime.train(run).unwrap_err().to_string();
+    assert!(error.contains("encoder.word_vectors") && error.contains("--from-scratch"), "{error}");
+}
+
+#[test]
+fn a_stopped_run_goes_on_to_the_same_weights() {
+    let runtime = linked::runtime();
+    for model in ["bigru-attention", "dam-plus"] {
+        let scratch = Scratch::new(&format!("word-resume-{model}"));
+        let train = scratch.path().join("train.tsv");
+        let lines = pairs(60, &mut Draw(7));
+        write(
+            &train,
+            "text\ttext_b\tlabel",
+            lines.iter().map(|([a, b], l)| format!("{a}\t{b}\t{l}")),
+        );
+        let run = |output: &str| {
+            let config = json!({"encoder": small(model), "max_steps": 9, "batch": {"rows": 16}});
+            let mut run = job(&scratch, &train, config);
+            run.output = scratch.path().join(output);
+            run
+        };
+        runtime.train(run("whole")).unwrap();
+        let mut first = run("stopped");
+        first.on_step = Some(Box::new(|info| info.step < 5));
+        assert!(matches!(runtime.train(first), Err(easytransfer::Error::Cancelled)));
+        let mut second = run("stopped");
+        second.resume = true;
+        runtime.train(second).unwrap();
+        let weights =
+            |output: &str| fs::read(scratch.path().join(output).join("model.safetensors")).unwrap();
+        assert!(weights("whole") == weights("stopped"), "{model}");
     }
 }
