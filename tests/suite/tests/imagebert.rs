@@ -4,6 +4,7 @@
 use easytransfer::plugin::{
     Call, LoadedModel, LoadedOptimizer, Map, ModelInfo, Params, Row, Tensor, abi, nn, no_grad,
 };
+use easytransfer_conformance::{Verdict, check_record};
 use easytransfer_tests::{linked, twins};
 use serde_json::{Value, json};
 
@@ -30,7 +31,7 @@ fn refusal(config: Value) -> String {
 }
 
 impl Loaded {
-    fn run(&mut self, batch: &Map) -> Map {
+    fn run(&self, batch: &Map) -> Map {
         let mut outputs = Map::new().unwrap();
         let call = Call::inference(abi::ET_WANT_POOLED | abi::ET_WANT_HIDDEN_STATES);
         self.model.forward(&call, batch, &mut outputs).unwrap();
@@ -203,18 +204,18 @@ fn text_without_an_image_and_an_image_without_patches_are_read() {
         }
         Map::from_rows(&[&row]).unwrap()
     };
-    let vector = |loaded: &mut Loaded, mask: Option<&[f32]>| {
+    let vector = |loaded: &Loaded, mask: Option<&[f32]>| {
         let outputs = no_grad(|| loaded.run(&batch(mask)));
         assert_eq!(outputs.get("last").unwrap().shape(), [3, 6]);
         assert_eq!(outputs.get("hidden_states/2").unwrap().shape(), [3, 6]);
         assert_eq!(outputs.has("alignment_logits"), mask.is_some());
         outputs.get("pooled").unwrap().to_vec::<f32>().unwrap()
     };
-    let alone = vector(&mut loaded, None);
-    assert_eq!(alone, vector(&mut loaded, Some(&[0.0, 0.0])), "no patch is there");
-    assert_ne!(alone, vector(&mut loaded, Some(&[0.0, 1.0])));
+    let alone = vector(&loaded, None);
+    assert_eq!(alone, vector(&loaded, Some(&[0.0, 0.0])), "no patch is there");
+    assert_ne!(alone, vector(&loaded, Some(&[0.0, 1.0])));
     // Fewer patches than the most are an image, too; more are none.
-    vector(&mut loaded, Some(&[1.0]));
+    vector(&loaded, Some(&[1.0]));
     let mut outputs = Map::new().unwrap();
     let too_many = batch(Some(&[1.0; 5]));
     let error = loaded.model.forward(&Call::inference(0), &too_many, &mut outputs).unwrap_err();
@@ -239,7 +240,7 @@ fn what_does_not_fit_is_refused() {
     }
     let small = json!({"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 0, "num_attention_heads": 1,
         "intermediate_size": 4, "patch_feature_size": 3});
-    let mut loaded = load(&small);
+    let loaded = load(&small);
     for (field, len, expected) in [
         ("patches", 4, "n * 3"),
         ("pixels", 12, "image_size"),
@@ -260,4 +261,18 @@ fn what_does_not_fit_is_refused() {
     let info: &ModelInfo = loaded.model.info();
     assert_eq!((info.inputs["patches"], info.inputs["patch_mask"]), (192, 64));
     assert!(info.outputs.contains(&"alignment_logits".to_owned()));
+}
+
+/// What `easytransfer plugin check` holds every plugin to.
+#[test]
+fn the_plugin_passes_every_check() {
+    let report = check_record(linked::zoo_imagebert::PluginRecord::get()).unwrap();
+    assert!(report.is_good(), "{report}");
+    for check in [
+        "a gradient reaches every parameter",
+        "gradient along a direction equals finite differences",
+    ] {
+        let passed = report.lines.iter().filter(|line| line.verdict == Verdict::Passed);
+        assert_eq!(passed.filter(|line| line.check == check).count(), 1, "{report}");
+    }
 }

@@ -1,15 +1,14 @@
 //! The models of words (`zoo-word`): equal to twins in PyTorch, trained by text-classify from nothing but data.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use easytransfer::plugin::{Call, LoadedModel, Map, Params, Row, Tensor, abi, no_grad};
 use easytransfer::{App, TrainConfig, TrainJob};
+use easytransfer_conformance::{Line, Verdict, check_record};
+use easytransfer_tests::face::is_step;
 use easytransfer_tests::hosts::Scratch;
 use easytransfer_tests::{linked, twins};
-use easytransfer_train::data::dataset::DataOptions;
-use easytransfer_train::model::network::Start;
-use easytransfer_train::report::progress::ProgressMode;
 use serde_json::{Value, json};
 
 const ENCODERS: [&str; 3] = ["text-cnn", "bilstm", "bigru-attention"];
@@ -40,17 +39,17 @@ fn models_of_words_equal_their_twins() {
         let component = runtime.components().find("et.model/1", name).unwrap();
         let mut params = Params::new(0).unwrap();
         let config = case["config"].to_string();
-        let mut model = LoadedModel::create(&component, &config, &params.root().unwrap()).unwrap();
+        let model = LoadedModel::create(&component, &config, &params.root().unwrap()).unwrap();
         twins::fill(&params);
         params.seal().unwrap();
         let rows: Vec<(Vec<i64>, Vec<i64>)> = serde_json::from_value(case["rows"].clone()).unwrap();
-        let run = |model: &mut LoadedModel, rows: &[_]| {
+        let run = |model: &LoadedModel, rows: &[_]| {
             let mut outputs = Map::new().unwrap();
             let call = Call::inference(abi::ET_WANT_POOLED);
             model.forward(&call, &batch_of(rows), &mut outputs).unwrap();
             (outputs.get("last").unwrap(), outputs.get("pooled").unwrap())
         };
-        let (last, pooled) = run(&mut model, &rows);
+        let (last, pooled) = run(&model, &rows);
         let difference = twins::difference(&pooled, &case["pooled"]);
         assert!(difference < 1e-5, "{what}: pooled: {difference:.1e}");
         worst_output = worst_output.max(difference);
@@ -65,7 +64,7 @@ fn models_of_words_equal_their_twins() {
         let width = pooled.shape()[1];
         for (at, row) in rows.iter().enumerate() {
             let alone =
-                no_grad(|| run(&mut model, std::slice::from_ref(row)).1).to_vec::<f32>().unwrap();
+                no_grad(|| run(&model, std::slice::from_ref(row)).1).to_vec::<f32>().unwrap();
             for (alone, together) in alone.iter().zip(&found[at * width..]) {
                 assert!(
                     (alone - together).abs() <= 2e-6 * (1.0 + together.abs()),
@@ -81,22 +80,8 @@ fn models_of_words_equal_their_twins() {
 }
 
 fn job(scratch: &Scratch, train: &Path, config: Value) -> TrainJob {
-    let data = || DataOptions { targets: true, ..DataOptions::default() };
-    TrainJob {
-        app: "text-classify".to_owned(),
-        encoder: PathBuf::new(),
-        start: Start::Encoder,
-        train: train.to_path_buf(),
-        valid: None,
-        output: scratch.path().join("bundle"),
-        train_data: data(),
-        valid_data: data(),
-        config: TrainConfig::from_value(config, "test").unwrap(),
-        resume: false,
-        progress: ProgressMode::Silent,
-        on_step: None,
-        cancel: Default::default(),
-    }
+    TrainJob::new("", train, scratch.path().join("bundle"))
+        .with_config(TrainConfig::from_value(config, "test").unwrap())
 }
 
 /// Numbers that look random.
@@ -148,7 +133,7 @@ fn write(path: &Path, header: &str, lines: impl IntoIterator<Item = String>) {
 }
 
 /// Share of right answers.
-fn accuracy(app: &mut App, records: &[(Value, &str)]) -> f64 {
+fn accuracy(app: &App, records: &[(Value, &str)]) -> f64 {
     let asked: Vec<_> =
         records.iter().map(|(record, _)| record.as_object().unwrap().clone()).collect();
     let answers = app.predict_records(&asked).unwrap();
@@ -184,12 +169,12 @@ fn encoders_learn_the_order_of_words() {
         );
         let config = json!({"encoder": small(model), "lr": 0.02, "epochs": 12, "seed": 3});
         runtime.train(job(&scratch, &train, config)).unwrap();
-        let mut app = runtime.app(&scratch.path().join("bundle")).unwrap();
+        let app = runtime.app(&scratch.path().join("bundle")).unwrap();
         let asked: Vec<(Value, &str)> = texts(100, &mut Draw(2))
             .into_iter()
             .map(|(text, label)| (json!({"text": text}), label))
             .collect();
-        let found = accuracy(&mut app, &asked);
+        let found = accuracy(&app, &asked);
         assert!(found > 0.97, "{model}: {found}");
         // The case of words does not count; texts without words and with one are answered.
         let answers = app.predict(&["NOT GOOD", "not good", "", "quark", "good", "the"]).unwrap();
@@ -215,12 +200,12 @@ fn networks_over_pairs_learn_which_belong_together() {
         );
         let config = json!({"encoder": small(model), "lr": 0.01, "epochs": 30, "seed": 4, "batch": {"rows": 32}});
         runtime.train(job(&scratch, &train, config)).unwrap();
-        let mut app = runtime.app(&scratch.path().join("bundle")).unwrap();
+        let app = runtime.app(&scratch.path().join("bundle")).unwrap();
         let asked: Vec<(Value, &str)> = pairs(200, &mut Draw(6))
             .into_iter()
             .map(|([text, pair], label)| (json!({"text": text, "text_pair": pair}), label))
             .collect();
-        let found = accuracy(&mut app, &asked);
+        let found = accuracy(&app, &asked);
         assert!(found > 0.95, "{model}: {found}");
     }
 }
@@ -272,7 +257,7 @@ fn words_begin_with_the_vectors_of_a_file() {
         fs::remove_file(&file).unwrap();
         let config = fs::read_to_string(bundle.join("config.json")).unwrap();
         assert!(!config.contains("word_vectors") && !config.contains("\"words\""), "{config}");
-        let mut app = runtime.app(&bundle).unwrap();
+        let app = runtime.app(&bundle).unwrap();
         app.predict(&["not good"]).unwrap();
         let network = app.network();
         let table = network.params.find("embeddings.word_embeddings.weight").unwrap();
@@ -344,7 +329,10 @@ fn what_is_wrong_with_vectors_and_options_is_said() {
         job(&scratch, &train, json!({"encoder": {"word_vectors": "x.txt"}, "max_steps": 1}));
     (run.encoder, run.output) = (bundle, scratch.path().join("other"));
     let error = runtime.train(run).unwrap_err().to_string();
-    assert!(error.contains("encoder.word_vectors") && error.contains("--from-scratch"), "{error}");
+    assert!(
+        error.contains("encoder.word_vectors") && error.contains("from_scratch=true"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -366,8 +354,7 @@ fn a_stopped_run_goes_on_to_the_same_weights() {
             run
         };
         runtime.train(run("whole")).unwrap();
-        let mut first = run("stopped");
-        first.on_step = Some(Box::new(|info| info.step < 5));
+        let first = run("stopped").on_event(|event| !is_step(event, 5));
         assert!(matches!(runtime.train(first), Err(easytransfer::Error::Cancelled)));
         let mut second = run("stopped");
         second.resume = true;
@@ -375,5 +362,20 @@ fn a_stopped_run_goes_on_to_the_same_weights() {
         let weights =
             |output: &str| fs::read(scratch.path().join(output).join("model.safetensors")).unwrap();
         assert!(weights("whole") == weights("stopped"), "{model}");
+    }
+}
+
+/// What `easytransfer plugin check` holds every plugin to.
+#[test]
+fn the_plugin_passes_every_check() {
+    let report = check_record(linked::zoo_word::PluginRecord::get()).unwrap();
+    assert!(report.is_good(), "{report}");
+    for model in ENCODERS.iter().chain(&PAIRS) {
+        let component = format!("model {model}");
+        let slope = "gradient along a direction equals finite differences";
+        let is_passed = |line: &Line| {
+            line.component == component && line.check == slope && line.verdict == Verdict::Passed
+        };
+        assert!(report.lines.iter().any(is_passed), "{model}: {report}");
     }
 }

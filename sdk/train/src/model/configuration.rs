@@ -94,7 +94,7 @@ impl Configuration {
             let begins = beginnings(&component)?;
             if let Some(option) = begins.iter().find(|option| replaced.contains_key(*option)) {
                 return Err(Error::user(format!(
-                    "encoder.{option}: it says how a model begins, and this one has the weights of `{}`; leave it out, or start from scratch (--from-scratch)",
+                    "encoder.{option}: it says how a model begins, and this one has the weights of `{}`; leave it out, or start from scratch (`from_scratch=true`)",
                     directory.display()
                 )));
             }
@@ -179,7 +179,7 @@ pub fn check(directory: &Path, replaced: &ModelOptions) -> Result<()> {
 fn nothing_in(directory: &Path, hint: &str) -> Error {
     if directory.as_os_str().is_empty() {
         return Error::user(
-            "encoder: expected the directory of a model (--encoder), or a model's name under the option `encoder.model_type`, found neither",
+            "encoder: expected the directory of a model (`encoder=DIR`), or a model's name under the option `encoder.model_type`, found neither",
         );
     }
     let found = match (directory.is_dir(), directory.exists()) {
