@@ -81,7 +81,7 @@ impl Model for BiCnn {
     }
 
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
-        let texts = sides(batch)?;
+        let texts = sides(call, batch)?;
         let x = [self.words.forward(&texts[0].ids)?, self.words.forward(&texts[1].ids)?];
         let features = self.filters.forward([&x[0], &x[1]], &texts)?;
         put_pairs(call, batch, outputs, &self.last.forward(&features, call.rng())?)

@@ -164,7 +164,7 @@ impl Model for Dam {
     }
 
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
-        let texts = sides(batch)?;
+        let texts = sides(call, batch)?;
         let x = [self.words.forward(&texts[0].ids)?, self.words.forward(&texts[1].ids)?];
         let features = self.compare.forward([&x[0], &x[1]], &texts, call.rng())?;
         put_pairs(call, batch, outputs, &self.last.forward(&features, call.rng())?)
@@ -211,7 +211,7 @@ impl Model for DamPlus {
     }
 
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
-        let texts = sides(batch)?;
+        let texts = sides(call, batch)?;
         let x = [self.words.forward(&texts[0].ids)?, self.words.forward(&texts[1].ids)?];
         let compared = self.compare.forward([&x[0], &x[1]], &texts, call.rng())?;
         let filtered = self.filters.forward([&x[0], &x[1]], &texts)?;

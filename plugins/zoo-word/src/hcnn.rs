@@ -196,7 +196,7 @@ impl Model for Hcnn {
     }
 
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
-        let texts = sides(batch)?;
+        let texts = sides(call, batch)?;
         let x = [self.words.forward(&texts[0].ids)?, self.words.forward(&texts[1].ids)?];
         let text = |x: &Tensor, side: &Side| -> Result<Tensor> {
             let windows = self.conv.windows(x, &side.runs, self.around, Tensor::tanh)?;

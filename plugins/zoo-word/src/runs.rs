@@ -1,6 +1,7 @@
 //! Runs of tokens by their lengths, and the two sides of a pair.
 
-use easytransfer_plugin::{Map, Pool, Result, Tensor, nn};
+use easytransfer_plugin::{Call, LogLevel, Map, Pool, Result, Tensor, log, nn};
+use std::sync::Once;
 
 /// Runs that lie end to end.
 pub struct Runs {
@@ -63,8 +64,11 @@ pub struct Side {
     pub runs: Runs,
 }
 
+/// Says once that pairs are missing; a network over pairs trains on single texts without a complaint of its own.
+static NO_PAIRS: Once = Once::new();
+
 /// The two texts of each row: tokens of segment 0, and those of all others. Without segments there is only the first.
-pub fn sides(batch: &Map) -> Result<[Side; 2]> {
+pub fn sides(call: &Call<'_>, batch: &Map) -> Result<[Side; 2]> {
     let ids = batch.get("ids")?.to_vec::<i64>()?;
     let segments = match batch.find("segments")? {
         Some(segments) => segments.to_vec::<i64>()?,
@@ -80,6 +84,13 @@ pub fn sides(batch: &Map) -> Result<[Side; 2]> {
         }
         first.1.push(first.0.len() - before[0]);
         second.1.push(second.0.len() - before[1]);
+    }
+    if second.0.is_empty() && !first.0.is_empty() && call.rng().is_some() {
+        NO_PAIRS.call_once(|| {
+            let message = "a batch of training data has no second texts, which a network over pairs compares with \
+                           the first ones; is their column named (text_pair)?";
+            log(LogLevel::Warn, "zoo-word", message);
+        });
     }
     let side = |(ids, lens): (Vec<i64>, Vec<usize>)| -> Result<Side> {
         Ok(Side { ids: Tensor::from_slice(&ids, &[ids.len()])?, runs: Runs::new(lens)? })
