@@ -92,7 +92,7 @@ pub use session::{
 };
 pub use strategy::{ColumnKind, ExtraColumn, LoadedStrategy, Phases, Strategy, StrategyTable};
 pub use tensor::{DType, Element, Tensor, is_recording, no_grad};
-pub use vocabulary::{Vocabulary, WordCounts};
+pub use vocabulary::{Vocabulary, VocabularyOptions, WordCounts};
 
 /// Schema of components without options.
 pub const NO_OPTIONS: &std::ffi::CStr =

@@ -58,6 +58,11 @@ pub struct ModelInfo {
     pub decoder_start: Option<i64>,
     /// Tokens that end a run which the model continues.
     pub eos: Vec<i64>,
+    /// Fields of a row (F32) that the model can read besides its tokens, with the most numbers of each: the patches of
+    /// an image.
+    pub inputs: BTreeMap<String, usize>,
+    /// What the model writes beyond the outputs of all models, where its `inputs` are there: those of its own heads.
+    pub outputs: Vec<String>,
 }
 
 /// A head that checkpoints of a model may have, with the encoder under [`ModelInfo::base_prefix`].
