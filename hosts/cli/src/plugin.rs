@@ -18,7 +18,7 @@ pub enum Plugin {
     List,
     /// Show a plugin, or one of its components, with all options
     Info {
-        /// Id of a plugin or name of a component
+        /// Id of a plugin, or name of a component (NAME or PLUGIN/NAME)
         name: String,
     },
     /// Load a plugin, try every component on small inputs, and report what is wrong; exit code 2 when something is
@@ -63,10 +63,11 @@ fn info(runtime: &Runtime, name: &str) -> Result<()> {
     let mut text = String::new();
     for plugin in &plugins {
         let is_plugin = plugin.id == name;
+        let full = |component: &str| name == format!("{}/{component}", plugin.id);
         let components: Vec<&(String, String)> = plugin
             .provides
             .iter()
-            .filter(|(_, component)| is_plugin || component == name)
+            .filter(|(_, component)| is_plugin || component == name || full(component))
             .collect();
         if is_plugin || !components.is_empty() {
             write_plugin(&mut text, runtime, plugin, &components)?;
@@ -106,7 +107,8 @@ fn write_plugin(
         return Ok(());
     }
     for (kind, name) in components {
-        let (known, prefix) = (schema(runtime, kind, name)?, prefix(kind, name));
+        let full_name = format!("{}/{name}", plugin.id);
+        let (known, prefix) = (schema(runtime, kind, &full_name)?, prefix(kind, name));
         let help = options::help(&known, &prefix);
         text.push_str(&format!("\n{kind} {name}\n"));
         if let Some(lr) = known["default_lr"].as_f64() {

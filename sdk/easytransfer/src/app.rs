@@ -12,6 +12,7 @@ use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::files::output::{OutputFormat, OutputPlace};
 use easytransfer_train::model::bundle::{self, Manifest};
 use easytransfer_train::model::network::Network;
+use easytransfer_train::options::config::Named;
 use easytransfer_train::report::run_log::{figures_report, write_report};
 use easytransfer_train::report::{Report, WrongExample};
 use easytransfer_train::run::evaluate::{self, Measure};
@@ -183,6 +184,16 @@ impl App {
 
     /// Figures on a labelled file; with `report` also an HTML page with the confusion matrix and the worst mistakes.
     pub fn evaluate(&mut self, data: &DataFile, report: Option<&Path>) -> Result<Evaluation> {
+        self.evaluate_by(data, report, &[])
+    }
+
+    /// As [`App::evaluate`], with metrics of any plugins beside those of the app.
+    pub fn evaluate_by(
+        &mut self,
+        data: &DataFile,
+        report: Option<&Path>,
+        metrics: &[Named],
+    ) -> Result<Evaluation> {
         let windows = self.windows(self.reader(data, true)?)?;
         // A place that cannot be written to is an error before the work.
         let page_file = report
@@ -192,7 +203,7 @@ impl App {
             })
             .transpose()?;
         let _scope = PredictionScope::new(self.precision);
-        let mut measure = Measure::new(self.runtime.components(), &self.network)?;
+        let mut measure = Measure::new(self.runtime.components(), &self.network, metrics)?;
         let wants_answers = measure.wants_answers();
         let mut wrong = Vec::new();
         let mut count = Count::default();

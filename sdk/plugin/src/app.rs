@@ -364,6 +364,11 @@ pub struct LoadedApp(Loaded<abi::et_plugin_app>);
 unsafe impl Sync for LoadedApp {}
 
 impl LoadedApp {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.0.what
+    }
+
     /// Makes an instance with options as JSON, and the state of a trained instance or an empty text.
     pub fn create(component: &ComponentRef, options: &str, state: &str) -> Result<Self> {
         Ok(Self(create!(component, "et.app/1", et_plugin_app(borrow(options), borrow(state)))))

@@ -138,6 +138,11 @@ impl<T: Optimizer> OptimizerTable<T> {
 pub struct LoadedOptimizer(Loaded<abi::et_plugin_optimizer>);
 
 impl LoadedOptimizer {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.0.what
+    }
+
     /// Makes an instance for a sealed set with options as JSON.
     pub fn create(component: &ComponentRef, options: &str, params: &Params) -> Result<Self> {
         Ok(Self(create!(

@@ -47,7 +47,7 @@ impl Registry {
             let same = found.plugin_id == plugin && found.plugin_version == version;
             if !same {
                 self.warn(format!(
-                    "made with the {kind} {name:?} of plugin {plugin} {version}; by the choice {choice} that of {} {} is used",
+                    "the bundle was made with the {kind} {name:?} of plugin {plugin} {version}; by the choice {choice} that of {} {} is used",
                     found.plugin_id, found.plugin_version
                 ));
             }
@@ -59,8 +59,10 @@ impl Registry {
             return Err(LoadError::NoSuchComponent(Facts::boxed(
                 name,
                 Path::new(NOWHERE),
-                format!("the {kind} of this name is another plugin's"),
-                format!("that of plugin {plugin} {version}, which it was made with"),
+                format!(
+                    "the {kind} of this name is another plugin's than the bundle was made with"
+                ),
+                format!("that of plugin {plugin} {version}"),
                 found.join(", "),
                 format!(
                     "install plugin {plugin}, or state the choice {kind}={} if this one shall stand for it",
@@ -73,13 +75,13 @@ impl Registry {
         match version_step(version, &found.plugin_version) {
             VersionStep::Compatible => {}
             VersionStep::Doubtful => self.warn(format!(
-                "plugin {plugin}: made with version {version} of it, found {is}: the {kind} {name:?} may answer otherwise"
+                "plugin {plugin}: the bundle was made with version {version} of it, found {is}: the {kind} {name:?} may answer otherwise"
             )),
             VersionStep::Breaking => {
                 return Err(LoadError::Identity(Facts::boxed(
                     plugin,
                     Path::new(NOWHERE),
-                    format!("another major version of the plugin made what uses its {kind} {name:?}"),
+                    format!("the bundle was made with another major version of the plugin, whose {kind} {name:?} it uses"),
                     format!("version {version}, or a later one of the same major version"),
                     is,
                     format!(

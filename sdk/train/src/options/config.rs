@@ -1,7 +1,7 @@
 //! Options of a training run, as data: one JSON Schema, from which checks, `--help` and defaults follow.
 
 use easytransfer_plugin as plugin;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
@@ -16,6 +16,36 @@ pub struct Named {
     /// Its options.
     #[serde(flatten)]
     pub options: Map<String, Value>,
+}
+
+impl Named {
+    /// A component with its default options.
+    pub fn plain(name: impl Into<String>) -> Named {
+        Named { name: name.into(), options: Map::new() }
+    }
+}
+
+impl From<&Named> for plugin::Choice {
+    fn from(named: &Named) -> plugin::Choice {
+        plugin::Choice { name: named.name.clone(), options: named.options.clone() }
+    }
+}
+
+/// Components of which some may be named without options.
+fn names_or_tables<'de, D: Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Vec<Named>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum NameOrTable {
+        Name(String),
+        Table(Named),
+    }
+    let read = Vec::<NameOrTable>::deserialize(from)?.into_iter().map(|entry| match entry {
+        NameOrTable::Name(name) => Named::plain(name),
+        NameOrTable::Table(named) => named,
+    });
+    Ok(read.collect())
 }
 
 /// How rows become batches.
@@ -134,6 +164,10 @@ pub struct TrainConfig {
     pub evaluate_every: u64,
     /// Figure that decides which parameters are kept; by default that of the app.
     pub best: Option<String>,
+    /// Metrics beside those of the app, of any plugin; their figures may be named under `best`. Read also from names
+    /// alone.
+    #[serde(deserialize_with = "names_or_tables")]
+    pub metrics: Vec<Named>,
     /// Evaluations without an improvement after which training stops, 0 for never.
     pub patience: u64,
     /// Steps between checkpoints, 0 for once an epoch.
@@ -185,6 +219,7 @@ pub fn schema() -> Value {
             "source": {"type": "object", "additionalProperties": true, "properties": {}, "description": "further data files by name, for strategies: source.NAME.path, and beside it task, domain, weight, labelled (false for data without targets), columns.ROLE"},
             "evaluate_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between evaluations, 0 for once an epoch"},
             "best": {"type": ["string", "null"], "default": null, "description": "figure that decides which parameters are kept; null for that of the app (accuracy for classes)"},
+            "metrics": {"type": "array", "default": [], "items": {"type": ["string", "object"], "properties": {"name": {"type": "string"}}, "additionalProperties": true, "required": ["name"]}, "description": "metrics of any plugin to compute beside those of the app, by name or as {name, its options}"},
             "patience": {"type": "integer", "minimum": 0, "default": 0, "description": "evaluations without improvement before stopping, 0 for never"},
             "checkpoint_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between checkpoints, 0 for once an epoch"},
             "workers": {"type": "integer", "minimum": 0, "default": 1, "description": "threads that make features, ahead of the step"},
