@@ -48,6 +48,57 @@ inline std::vector<et_str> sized(const std::vector<std::string> &texts) {
 
 } // namespace detail
 
+/// Something that happened in a run, or in work on a file: et_event in C++.
+struct Event {
+  /// One of the ET_EVENT_ constants.
+  std::int32_t kind;
+  /// Steps done and in all; 0 where that is not said.
+  std::uint64_t step, total_steps;
+  /// Loss of a step or of an evaluation, learning rate of a step; otherwise NaN.
+  double loss, lr;
+  /// Rows or epochs done and in all; 0 where that is not known.
+  std::uint64_t done, total;
+  /// All of it as the JSON text of an object, with the figures of an evaluation, the path of a checkpoint, and so on.
+  std::string json;
+};
+
+/// Told of events on the thread of the call; false ends the work, and so does what it throws, which comes out of the
+/// call.
+using OnEvent = std::function<bool(const Event &)>;
+
+namespace detail {
+
+/// Calls a C function with a callback for events and a place for the text of its result.
+template <class Call> std::string watched(const OnEvent &on_event, const Call &call) {
+  struct Listener {
+    const OnEvent &on_event;
+    std::exception_ptr thrown;
+    static std::int32_t tell(void *user, const et_event *event) {
+      Listener *self = static_cast<Listener *>(user);
+      try {
+        return self->on_event(Event{event->kind, event->step, event->total_steps, event->loss, event->lr, event->done,
+                                    event->total, std::string(event->json.ptr, event->json.len)})
+                   ? 1
+                   : 0;
+      } catch (...) {
+        self->thrown = std::current_exception();
+        return 0;
+      }
+    }
+  };
+  Listener listener{on_event, nullptr};
+  Text out;
+  et_error *error = call(on_event ? &Listener::tell : nullptr, &listener, out.out());
+  if (listener.thrown != nullptr) {
+    et_error_release(error);
+    std::rethrow_exception(listener.thrown);
+  }
+  check_library(error);
+  return copy(out);
+}
+
+} // namespace detail
+
 /// Answers of an app, one row per text or record.
 class Predictions {
 public:
@@ -101,24 +152,38 @@ public:
     for (std::size_t i = 0; i < et_app_labels_len(handle_.get()); ++i) names.emplace_back(et_app_label(handle_.get(), i));
     return names;
   }
-  Predictions predict(const std::vector<std::string> &texts) {
+  /// Threads may predict with one app at the same time.
+  Predictions predict(const std::vector<std::string> &texts) const {
     const std::vector<et_str> raw = detail::sized(texts);
     et_predictions *out = nullptr;
     detail::check_library(et_app_predict_texts(handle_.get(), raw.data(), raw.size(), &out));
     return Predictions(out);
   }
   /// Answers records, each the JSON text of an object from role to value: {"question": .., "context": ..}.
-  Predictions predict_records(const std::vector<std::string> &records) {
+  Predictions predict_records(const std::vector<std::string> &records) const {
     const std::vector<et_str> raw = detail::sized(records);
     et_predictions *out = nullptr;
     detail::check_library(et_app_predict_records(handle_.get(), raw.data(), raw.size(), &out));
     return Predictions(out);
   }
   /// Predictions for a JSON text: an object, a string, or an array of them.
-  std::string predict_json(const std::string &request) {
+  std::string predict_json(const std::string &request) const {
     detail::Text out;
     detail::check_library(et_app_predict_json(handle_.get(), request.c_str(), out.out()));
     return detail::copy(out);
+  }
+
+  /// Figures on labelled data, a file or records; `options` is JSON as et_app_evaluate says. Answers with JSON.
+  std::string evaluate(const std::string &options, const OnEvent &on_event = nullptr) {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_app_evaluate(handle_.get(), options.c_str(), tell, user, out);
+    });
+  }
+  /// Predictions for data, written to a file; `options` is JSON as et_app_predict_file says. Answers with JSON.
+  std::string predict_file(const std::string &options, const OnEvent &on_event = nullptr) {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_app_predict_file(handle_.get(), options.c_str(), tell, user, out);
+    });
   }
 
 private:
@@ -133,13 +198,20 @@ class Embedder {
 public:
   explicit Embedder(et_embedder *raw) noexcept : handle_(raw) {}
   std::size_t width() const { return et_embedder_width(handle_.get()); }
-  /// Vectors, row-major [texts, width].
-  std::vector<float> embed(const std::vector<std::string> &texts) {
+  /// Vectors, row-major [texts, width]. Threads may embed with one embedder at the same time.
+  std::vector<float> embed(const std::vector<std::string> &texts) const {
     const std::vector<et_str> raw = detail::sized(texts);
     std::vector<float> out(texts.size() * width() + 1); // one more, because an empty vector has no memory
     detail::check_library(et_embedder_embed_texts(handle_.get(), raw.data(), raw.size(), out.data(), out.size() - 1));
     out.pop_back();
     return out;
+  }
+
+  /// Vectors of data, written to a file; `options` is JSON as et_embedder_embed_file says. Answers with JSON.
+  std::string embed_file(const std::string &options, const OnEvent &on_event = nullptr) {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_embedder_embed_file(handle_.get(), options.c_str(), tell, user, out);
+    });
   }
 
 private:
@@ -202,12 +274,6 @@ private:
   detail::Handle<et_optimizer, Policy> handle_;
 };
 
-/// One step of a training run.
-struct Step {
-  std::uint64_t step, total_steps;
-  double loss, lr;
-};
-
 /// One engine and the plugins found for it.
 class Runtime {
 public:
@@ -258,35 +324,16 @@ public:
     detail::check_library(et_optimizer_new(handle_.get(), name.c_str(), options.c_str(), model.get(), &out));
     return Optimizer(out);
   }
-  /// Trains an app and writes its bundle; `options` is JSON as et_fit says. `progress` may end the run by returning
+  /// Trains an app and writes its bundle; `options` is JSON as et_fit says. `on_event` may end the run by returning
   /// false; what it throws ends the run too and comes out of here. Answers with the result as JSON.
-  std::string fit(const std::string &options, const std::function<bool(const Step &)> &progress = nullptr) const {
-    Callback callback{progress, nullptr};
-    detail::Text out;
-    et_error *error = et_fit(handle_.get(), options.c_str(), progress ? &Callback::call : nullptr, &callback, out.out());
-    if (callback.thrown != nullptr) {
-      et_error_release(error);
-      std::rethrow_exception(callback.thrown);
-    }
-    detail::check_library(error);
-    return detail::copy(out);
+  std::string fit(const std::string &options, const OnEvent &on_event = nullptr) const {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_fit(handle_.get(), options.c_str(), tell, user, out);
+    });
   }
   et_runtime *get() const noexcept { return handle_.get(); }
 
 private:
-  struct Callback {
-    const std::function<bool(const Step &)> &progress;
-    std::exception_ptr thrown;
-    static std::int32_t call(void *user, std::uint64_t step, std::uint64_t total_steps, double loss, double lr) {
-      Callback *self = static_cast<Callback *>(user);
-      try {
-        return self->progress(Step{step, total_steps, loss, lr}) ? 1 : 0;
-      } catch (...) {
-        self->thrown = std::current_exception();
-        return 0;
-      }
-    }
-  };
   struct Policy {
     static void release(et_runtime *raw) noexcept { et_runtime_release(raw); }
   };

@@ -9,8 +9,8 @@ use easytransfer::train::data::records::{Format, OnBadRow, ReadOptions, Schema};
 use easytransfer::train::files::destination::is_same_file;
 use easytransfer::train::files::output::OutputFormat;
 use easytransfer::{
-    DataFile, Device, EnginePrecision, Error, LayerPrecision, Named, PluginChoice, Policy, Profile,
-    Result, Runtime, RuntimeOptions, engine_use,
+    DataSource, Device, EnginePrecision, Error, LayerPrecision, Named, PluginChoice, Policy,
+    Profile, Result, Runtime, RuntimeOptions, engine_use,
 };
 
 use crate::{device, print};
@@ -321,7 +321,7 @@ impl Reading {
     }
 
     /// The file at `path`, read in this way.
-    pub fn file(&self, path: &Path, label: Option<&Label>) -> Result<DataFile> {
-        Ok(DataFile { path: path.to_path_buf(), read: self.options()?, named: self.named(label) })
+    pub fn file(&self, path: &Path, label: Option<&Label>) -> Result<DataSource> {
+        Ok(DataSource { data: path.into(), read: self.options()?, named: self.named(label) })
     }
 }

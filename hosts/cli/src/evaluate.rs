@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use easytransfer::{AppOptions, Result};
+use easytransfer::{AppOptions, Result, Watch};
 use serde_json::json;
 
 use crate::arguments::{Common, Computing, Label, Metrics, Reading, name_of_file};
@@ -44,8 +44,13 @@ impl Evaluate {
         }
         let runtime = common.runtime(&files)?;
         let options = AppOptions { precision: self.computing.precision() };
-        let mut app = runtime.app_with(&self.model, options)?;
-        let found = app.evaluate_by(&data, self.report.as_deref(), &self.metrics.metrics)?;
+        let app = runtime.app_with(&self.model, options)?;
+        let found = app.evaluate_by(
+            &data,
+            self.report.as_deref(),
+            &self.metrics.metrics,
+            &mut Watch::nobody(),
+        )?;
         if self.json {
             let all = json!({
                 "rows": found.rows, "skipped": found.skipped, "metrics": found.metrics

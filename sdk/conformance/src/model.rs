@@ -85,7 +85,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     });
     checks.check("gradient along a direction equals finite differences", || direction(component));
     checks.check("no rows are no panic", || {
-        let mut trial = Trial::new(component, DType::F32)?;
+        let trial = Trial::new(component, DType::F32)?;
         let (mut batch, mut outputs) = (Map::new()?, Map::new()?);
         for name in ["ids", "positions", "segments"] {
             batch.put(name, &Tensor::from_slice::<i64>(&[], &[0])?)?;

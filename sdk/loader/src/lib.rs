@@ -25,6 +25,7 @@ pub mod engine;
 mod error;
 mod fields;
 mod handshake;
+mod image;
 mod kind;
 mod manifest;
 #[cfg(target_os = "linux")]

@@ -1,6 +1,7 @@
 //! Opening a library and fetching its record. Nothing here is ever closed.
 
 use crate::error::{Facts, LoadError};
+use crate::image::{FULLY_STATIC, NEEDS_LINKER, is_static};
 use crate::manifest::PluginManifest;
 use crate::policy::Policy;
 use crate::regular::open_regular;
@@ -166,6 +167,16 @@ fn pinned_entry(id: &str, file: &Path, hash: String, bytes: &[u8]) -> Result<Ent
 
 /// The entry function of a library that is opened at `place`; messages are about `file`.
 fn entry_of(id: &str, file: &Path, place: &Path) -> Result<Entry, LoadError> {
+    if is_static() {
+        return Err(LoadError::Library(Facts::boxed(
+            id,
+            file,
+            "a fully static program cannot open libraries",
+            NEEDS_LINKER,
+            FULLY_STATIC,
+            "link the program without `-static` (libeasytransfer.a alone may stay static), or link the plugins into it and register them",
+        )));
+    }
     let said = |error: &dyn std::error::Error| {
         chain(error).replace(&place.display().to_string(), &file.display().to_string())
     };

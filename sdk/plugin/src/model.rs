@@ -1,7 +1,7 @@
 //! Models: encoders and other networks below the head.
 
 use crate::component::{
-    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
+    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text, take_turn,
 };
 use crate::text::borrow;
 use crate::{Activation, Cache, Map, Result, Scope};
@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
+use std::sync::Mutex;
 
 /// What the trainer and the apps must know about a model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -171,11 +172,16 @@ impl<T: Model> ModelTable<T> {
     }
 }
 
-/// A model from a registry, as the host uses it.
+/// A model from a registry, as the host uses it. Threads that share it take turns in it.
 pub struct LoadedModel {
     loaded: Loaded<abi::et_plugin_model>,
+    /// Held while a slot is called: the contract says one at a time.
+    turn: Mutex<()>,
     info: ModelInfo,
 }
+
+// SAFETY: whoever calls a slot with `&self` holds `turn`.
+unsafe impl Sync for LoadedModel {}
 
 impl LoadedModel {
     /// Kind, name and plugin, as messages have them.
@@ -188,7 +194,7 @@ impl LoadedModel {
         let loaded =
             create!(component, "et.model/1", et_plugin_model(borrow(config), scope.as_raw()));
         let info = loaded.read("describe", &invoke_text!(loaded, et_plugin_model.describe())?)?;
-        Ok(Self { loaded, info })
+        Ok(Self { loaded, turn: Mutex::new(()), info })
     }
 
     /// What the model says of itself.
@@ -197,8 +203,9 @@ impl LoadedModel {
     }
 
     /// Runs the model; see [`Model::forward`].
-    pub fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+    pub fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
         let call = call.raw();
+        let _turn = take_turn(&self.turn);
         invoke!(self.loaded, et_plugin_model.forward(&call, batch.as_raw(), outputs.as_raw()))
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use easytransfer::plugin::{
     Call, Loss, Map, Metric, MetricInfo, NoOptions, Optimizer, Params, Result, Stream, Tensor, nn,
 };
-use easytransfer::{AppOptions, DataFile, Named, PluginChoice, Runtime, RuntimeOptions};
+use easytransfer::{AppOptions, DataSource, Named, PluginChoice, Runtime, RuntimeOptions, Watch};
 use easytransfer_tests::command::Place;
 use easytransfer_tests::linked;
 use serde::Deserialize;
@@ -303,17 +303,20 @@ fn a_metric_of_any_plugin_is_computed_beside_the_apps() {
     let kept = place.read_json("out/easytransfer.json");
     assert_eq!(kept["metrics"]["errors"], result.metrics["errors"]);
     // Asked of a bundle, by its full name and with options.
-    let mut app = runtime.app_with(&place.at("out"), AppOptions::default()).unwrap();
-    let data = DataFile { path: place.at("dev.tsv"), ..DataFile::default() };
+    let app = runtime.app_with(&place.at("out"), AppOptions::default()).unwrap();
+    let data = DataSource::from(place.at("dev.tsv"));
     assert!(!app.evaluate(&data, None).unwrap().metrics.contains_key("errors"));
     let options = json!({"scale": 100}).as_object().unwrap().clone();
     let metric = Named { name: "rival/errors".to_owned(), options };
-    let found = app.evaluate_by(&data, Some(&place.at("page.html")), &[metric]).unwrap().metrics;
+    let found = app
+        .evaluate_by(&data, Some(&place.at("page.html")), &[metric], &mut Watch::nobody())
+        .unwrap()
+        .metrics;
     assert!((figure(&found, "errors") - 100.0 * (1.0 - accuracy)).abs() < 1e-9, "{found:?}");
     assert_eq!(figure(&found, "accuracy"), accuracy);
     assert!(place.read_text("page.html").contains("errors"));
     // What is asked for though the app asks for it already is computed once.
-    app.evaluate_by(&data, None, &[Named::plain("classification")]).unwrap();
+    app.evaluate_by(&data, None, &[Named::plain("classification")], &mut Watch::nobody()).unwrap();
     for (metrics, words) in [
         (json!(["errrors"]), &["did you mean \"errors\"?"][..]),
         (json!([{"name": "errors", "scal": 1}]), &["metrics.errors", "scale"]),

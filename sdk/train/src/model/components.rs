@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::{Error, Result};
-use easytransfer_plugin as plugin;
+use crate::error::Result;
 use easytransfer_plugin::ComponentRef;
 use serde::{Deserialize, Serialize};
 
@@ -114,31 +113,5 @@ impl Components for Recorder<'_> {
 
     fn used(&self) -> Vec<UsedComponent> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-}
-
-impl From<plugin::Error> for Error {
-    fn from(error: plugin::Error) -> Error {
-        use plugin::abi::{
-            ET_ERR_BAD_INPUT, ET_ERR_CANCELLED, ET_ERR_INVALID_ARGUMENT, ET_ERR_NOT_FOUND,
-        };
-        match error.code() {
-            ET_ERR_CANCELLED => Error::Cancelled,
-            ET_ERR_BAD_INPUT | ET_ERR_INVALID_ARGUMENT | ET_ERR_NOT_FOUND => {
-                Error::user(error.message())
-            }
-            _ => Error::other(error.message()),
-        }
-    }
-}
-
-impl From<Error> for plugin::Error {
-    fn from(error: Error) -> plugin::Error {
-        let code = match &error {
-            Error::Cancelled => plugin::abi::ET_ERR_CANCELLED,
-            error if error.is_user_error() => plugin::abi::ET_ERR_BAD_INPUT,
-            _ => plugin::abi::ET_ERR_UNKNOWN,
-        };
-        plugin::Error::new(code, error.to_string())
     }
 }

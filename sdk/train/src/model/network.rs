@@ -68,7 +68,8 @@ pub enum Start {
     Scratch,
 }
 
-/// A model with a head.
+/// A model with a head. Threads that share it predict at the same time: each plugin's part is one call after the
+/// other, which [`LoadedModel`] and [`LoadedApp`] see to.
 pub struct Network {
     /// The model below the head.
     pub model: LoadedModel,
@@ -152,7 +153,7 @@ const TOKENIZER_FILES: [&str; 10] = [
 fn load_tokenizer(directory: &Path, app: &str) -> Result<Tokenizer> {
     if directory.as_os_str().is_empty() {
         return Err(Error::user(format!(
-            "encoder: expected a directory with a tokenizer, since app {app} learns no vocabulary, found none; name one (--encoder)"
+            "encoder: expected a directory with a tokenizer, since app {app} learns no vocabulary, found none; name one (`encoder=DIR`)"
         )));
     }
     for path in TOKENIZER_FILES.map(|name| directory.join(name)) {
@@ -296,7 +297,7 @@ impl Network {
             Some(tokenizer) => Ok(tokenizer.clone()),
             None => load_tokenizer(directory, &app),
         });
-        let ((load_report, modules), tokenizer) = (loaded?, tokenizer?);
+        let ((mut load_report, modules), tokenizer) = (loaded?, tokenizer?);
         if tokenizer.vocab_len() > info.vocab_size {
             return Err(Error::user(format!(
                 "`{}`: the tokenizer has {} tokens, the model's embedding {} rows; use the tokenizer that belongs to the model",
@@ -328,7 +329,7 @@ impl Network {
     }
 
     /// Outputs of the model and the head on a batch. `call.want` counts in addition to what the head needs.
-    pub fn forward(&mut self, call: &Call<'_>, batch: &Map) -> Result<Map> {
+    pub fn forward(&self, call: &Call<'_>, batch: &Map) -> Result<Map> {
         let mut outputs = Map::new()?;
         let want = call.want | self.app_info.want;
         let call = match call.rng() {
@@ -358,14 +359,14 @@ impl Network {
     }
 
     /// Outputs for records, without a tape.
-    pub fn infer(&mut self, records: &[Record], want: u32) -> Result<(Map, Map)> {
+    pub fn infer(&self, records: &[Record], want: u32) -> Result<(Map, Map)> {
         let batch = self.batch(records)?;
         let outputs = no_grad(|| self.forward(&Call::inference(want), &batch))?;
         Ok((batch, outputs))
     }
 
     /// One prediction per record.
-    pub fn predict(&mut self, records: &[Record]) -> Result<Vec<Record>> {
+    pub fn predict(&self, records: &[Record]) -> Result<Vec<Record>> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
@@ -417,21 +418,21 @@ impl Network {
 /// The parts of a network that its app can run.
 pub struct Running<'a> {
     /// The encoder.
-    pub model: &'a mut LoadedModel,
+    pub model: &'a LoadedModel,
     /// The app's modules by name.
-    pub modules: &'a mut [(String, LoadedModel)],
+    pub modules: &'a [(String, LoadedModel)],
     /// All parameters.
     pub params: &'a Params,
 }
 
 impl Running<'_> {
     /// The encoder (""), or the app's module of that name.
-    fn module(&mut self, slot: &str, name: &str) -> plugin::Result<&mut LoadedModel> {
+    fn module(&self, slot: &str, name: &str) -> plugin::Result<&LoadedModel> {
         if name.is_empty() {
             return Ok(self.model);
         }
         let known: Vec<String> = self.modules.iter().map(|(name, _)| name.clone()).collect();
-        match self.modules.iter_mut().find(|(found, _)| found == name) {
+        match self.modules.iter().find(|(found, _)| found == name) {
             Some((_, model)) => Ok(model),
             None => Err(plugin::Error::new(
                 plugin::abi::ET_ERR_NOT_FOUND,
