@@ -9,6 +9,7 @@ use easytransfer::{Error, PluginInfo, Result, Runtime};
 use serde_json::Value;
 
 use crate::arguments::Common;
+use crate::new_plugin::NewCommand;
 use crate::print;
 
 /// Show and check plugins.
@@ -21,6 +22,7 @@ pub enum Plugin {
         /// Id of a plugin, or name of a component (NAME or PLUGIN/NAME)
         name: String,
     },
+    New(NewCommand),
     /// Load a plugin, try every component on small inputs, and report what is wrong; exit code 2 when something is
     Check {
         /// Its manifest or folder
@@ -33,6 +35,7 @@ impl Plugin {
         match self {
             Plugin::List => list(&common.runtime(&[])?),
             Plugin::Info { name } => info(&common.runtime(&[])?, &name),
+            Plugin::New(command) => command.run(),
             Plugin::Check { path } => check(&path),
         }
     }
