@@ -317,9 +317,10 @@ fn expect_panic<T>(
     let check = |error: Error| {
         assert_eq!(error.code(), ET_ERR_PANIC, "{kind}.{at}: {error}");
         let text = error.message();
-        for part in
-            [&format!("{kind} fragile-{kind} (plugin all-fragile 0.1.0): {at}: panic"), "on purpose"]
-        {
+        for part in [
+            &format!("{kind} fragile-{kind} (plugin all-fragile 0.1.0): {at}: panic"),
+            "on purpose",
+        ] {
             assert!(text.contains(part), "{kind}.{at}: {text:?} lacks {part:?}");
         }
     };

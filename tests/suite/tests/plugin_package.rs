@@ -35,7 +35,8 @@ fn plugins_are_made_from_the_package_alone() {
     let package = unpacked(&scratch);
     for (word, language) in [("rust", Language::Rust), ("c", Language::C), ("c++", Language::Cpp)] {
         let folder = scratch.path().join(format!("in-{language:?}"));
-        let mut new = command(&package, &["plugin", "new", "loss", "brand-new", "--language", word]);
+        let mut new =
+            command(&package, &["plugin", "new", "loss", "brand-new", "--language", word]);
         let said = run(new.arg("--out").arg(&folder), b"").good("plugin new");
         for words in ["written: ", "the first build takes", "loss.name=brand-new"] {
             assert!(said.contains(words), "{words:?} is not in: {said}");
@@ -98,11 +99,13 @@ fn crates_of_the_sdk_can_be_packaged() {
         let done = run(&mut package, b"");
         assert!(done.code == 0, "{}: {}", folder.display(), done.stderr);
         for (_, name) in crates::ALL {
-            let archive = authors::target().join(format!("package/{name}-{}.crate", env!("CARGO_PKG_VERSION")));
+            let archive = authors::target()
+                .join(format!("package/{name}-{}.crate", env!("CARGO_PKG_VERSION")));
             assert!(archive.exists(), "{}", archive.display());
         }
         let mut list = authors::cargo(&folder, &["package", "--list", "--allow-dirty"]);
-        let list = run(list.args(["--package", "easytransfer-plugin"]), b"").good("cargo package --list");
+        let list =
+            run(list.args(["--package", "easytransfer-plugin"]), b"").good("cargo package --list");
         assert!(list.contains("src/export.rs") && list.contains("Cargo.toml"), "{list}");
     }
 }
