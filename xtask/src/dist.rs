@@ -3,7 +3,7 @@
 //! a README of its own and the licences. It may be unpacked anywhere.
 
 use crate::{
-    Context, Failure, licences,
+    Context, Failure, crates, licences,
     process::{self, cargo},
     programs, shipped, stage,
 };
@@ -42,6 +42,7 @@ pub fn collect(context: &Context, release: &Path, folder: &Path) -> Result<(), F
     for header in headers(context)? {
         copy(&context.root.join("include").join(&header), &folder.join("include").join(header))?;
     }
+    crates::collect(context, folder)?;
     for id in stage::ids(context)? {
         // The command looks in `../lib/easytransfer/plugins`.
         let to = folder.join("lib/easytransfer/plugins").join(&id);

@@ -11,6 +11,7 @@ use std::{
 pub mod bench;
 pub mod check;
 pub mod cmake;
+pub mod crates;
 pub mod demo;
 pub mod diff;
 pub mod dist;

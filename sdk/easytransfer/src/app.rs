@@ -15,6 +15,7 @@ use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::files::output::{OutputFormat, OutputPlace};
 use easytransfer_train::model::bundle::{self, Manifest};
 use easytransfer_train::model::network::Network;
+use easytransfer_train::options::config::Named;
 use easytransfer_train::report::run_log::{figures_report, write_report};
 use easytransfer_train::report::{Report, WrongExample};
 use easytransfer_train::run::evaluate::{self, Measure};
@@ -228,6 +229,18 @@ impl App {
         report: Option<&Path>,
         watch: &mut Watch<'_>,
     ) -> Result<Evaluation> {
+        self.evaluate_by(data, report, &[], watch)
+    }
+
+    /// As [`App::evaluate_watched`], with metrics of any plugins beside those of the app. Errors: also a metric that no
+    /// plugin has, that cannot count what the app says, or that has a figure of the name of another one's.
+    pub fn evaluate_by(
+        &self,
+        data: &DataSource,
+        report: Option<&Path>,
+        metrics: &[Named],
+        watch: &mut Watch<'_>,
+    ) -> Result<Evaluation> {
         watch.set_total(data.data.known_len());
         let windows = self.windows(self.reader(data, true)?)?;
         // A place that cannot be written to is an error before the work.
@@ -238,7 +251,7 @@ impl App {
             })
             .transpose()?;
         let _scope = PredictionScope::new(self.precision);
-        let mut measure = Measure::new(self.runtime.components(), &self.bundle.network)?;
+        let mut measure = Measure::new(self.runtime.components(), &self.bundle.network, metrics)?;
         let wants_answers = measure.wants_answers();
         let mut wrong = Vec::new();
         let mut count = Count::default();

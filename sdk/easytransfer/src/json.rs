@@ -47,13 +47,15 @@ fn is_true(value: &Value, key: &str) -> bool {
     value[key].as_bool().unwrap_or(false)
 }
 
-/// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required", "device": "cpu" |
-/// "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16"}`
+/// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required", "choose":
+/// ["loss=my-losses/focal"], "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" |
+/// "f16"}`
 pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
     let schema = json!({"type": "object", "properties": {
         "plugins": {"type": "array", "items": {"type": "string"}, "default": [], "description": "where to look first"},
         "only_these": {"type": "boolean", "default": false, "description": "look nowhere else"},
-        "policy": {"type": "string", "enum": ["any", "hash-pinned", "hash-required"], "default": "hash-pinned"},
+        "policy": {"type": "string", "enum": ["any", "pinned", "hash-pinned", "hash-required"], "default": "hash-pinned"},
+        "choose": {"type": "array", "items": {"type": "string"}, "default": [], "description": "which plugin is meant where several offer one name: KIND=PLUGIN/NAME"},
         "device": {"type": "string", "default": "cpu", "description": "what computes"},
         "precision": {"type": "string", "enum": ["f32", "tf32", "bf16", "f16"], "default": "f32"}
     }});
@@ -62,11 +64,19 @@ pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
     Ok(RuntimeOptions {
         plugins: places.filter_map(Value::as_str).map(PathBuf::from).collect(),
         only_these: is_true(&value, "only_these"),
-        policy: match text(&value, "policy").as_str() {
-            "any" => Policy::Any,
-            "hash-required" => Policy::HashRequired,
-            _ => Policy::HashPinned,
-        },
+        policy: Policy::from_name(&text(&value, "policy")).unwrap_or_default(),
+        choose: value["choose"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|choice| {
+                choice.parse().map_err(|message| Error::Config {
+                    origin: "runtime options".to_owned(),
+                    message: format!("choose: {message}"),
+                })
+            })
+            .collect::<Result<_>>()?,
         device: text(&value, "device").parse().map_err(|message| Error::Config {
             origin: "runtime options".to_owned(),
             message: format!("device: {message}"),

@@ -43,17 +43,17 @@ pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
 
 pub use easytransfer_core::inference::LayerPrecision;
 pub use easytransfer_core::storage::keep_pages;
-pub use easytransfer_loader::Policy;
 pub use easytransfer_loader::engine::{
     Device, Driver, EngineError, EnginePrecision, engine_places,
 };
+pub use easytransfer_loader::{PluginChoice, Policy};
 pub use easytransfer_plugin as plugin;
 pub use easytransfer_plugin::{LogLevel, Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
 pub use easytransfer_train as train;
 pub use easytransfer_train::data::input::Data;
 pub use easytransfer_train::error::{ErrorKind, InputPlace};
 pub use easytransfer_train::model::network::Start;
-pub use easytransfer_train::options::config::TrainConfig;
+pub use easytransfer_train::options::config::{Named, TrainConfig};
 pub use easytransfer_train::run::events::{Control, Event, StepInfo, Watch};
 pub use easytransfer_train::run::job::{TrainJob, TrainResult};
 pub use easytransfer_train::{Error, Result};

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use easytransfer_abi::et_plugin_record;
+use easytransfer_abi::{self as abi, et_plugin_record};
 use easytransfer_loader::engine::{Device, EnginePrecision};
-use easytransfer_loader::{ComponentKind, LoadError, Policy, Registry, SearchPath};
+use easytransfer_loader::{
+    Component, ComponentKind, LoadError, PluginChoice, Policy, Registry, SearchPath,
+};
 use easytransfer_plugin::{ComponentRef, LinkedPlugin, LoadedLoss, LoadedMetric};
-use easytransfer_train::model::components::Components;
+use easytransfer_train::model::components::{Components, Origin};
 use easytransfer_train::run::job::{TrainJob, TrainResult};
 use easytransfer_train::run::trainer::train;
 use easytransfer_train::{Error, Result};
@@ -25,6 +27,8 @@ pub struct RuntimeOptions {
     pub only_these: bool,
     /// Which libraries may be opened.
     pub policy: Policy,
+    /// Which plugin is meant where several offer one name, and what stands for a plugin that a bundle was trained with.
+    pub choose: Vec<PluginChoice>,
     /// What computes; the first runtime of a process decides for all.
     pub device: Device,
     /// How numbers are computed; the CPU engine has f32 and bf16.
@@ -65,13 +69,31 @@ fn offers<S: Serializer>(
     serializer.collect_seq(provides.iter().map(one))
 }
 
+/// The kind of an interface such as "et.loss/1".
+fn kind_of(interface: &str) -> Result<ComponentKind> {
+    ComponentKind::from_name(interface.trim_start_matches("et.").trim_end_matches("/1"))
+        .ok_or_else(|| Error::other(format!("components of kind {interface} are not known")))
+}
+
 impl Registered {
     pub(crate) fn component(
         &self,
         kind: ComponentKind,
         name: &str,
     ) -> std::result::Result<ComponentRef, LoadError> {
-        let found = self.0.lookup(kind, name)?;
+        self.reference(self.0.lookup(kind, name))
+    }
+
+    /// What a lookup found; what the user should know of it goes to the log.
+    fn reference(
+        &self,
+        found: std::result::Result<Component, LoadError>,
+    ) -> std::result::Result<ComponentRef, LoadError> {
+        for warning in self.0.take_warnings() {
+            easytransfer_core::log::write(abi::ET_LOG_WARN, "plugins", &warning);
+        }
+        let found = found?;
+        let kind = found.kind;
         // Interface ids are ASCII constants.
         let interface = kind.interface().to_str().unwrap_or_default();
         // SAFETY: the registry checked the table, and it lives until the process ends.
@@ -90,10 +112,18 @@ impl Registered {
 
 impl Components for Registered {
     fn find(&self, kind: &str, name: &str) -> Result<ComponentRef> {
-        let short = kind.trim_start_matches("et.").trim_end_matches("/1");
-        let kind = ComponentKind::from_name(short)
-            .ok_or_else(|| Error::other(format!("components of kind {kind} are not known")))?;
-        Ok(self.component(kind, name)?)
+        Ok(self.component(kind_of(kind)?, name)?)
+    }
+
+    fn find_for(&self, kind: &str, name: &str, asker: &str) -> Result<ComponentRef> {
+        let found = self.0.lookup_for(kind_of(kind)?, name, asker);
+        Ok(self.reference(found)?)
+    }
+
+    fn find_made_with(&self, kind: &str, origin: &Origin) -> Result<ComponentRef> {
+        let Origin { name, plugin, version } = origin;
+        let found = self.0.lookup_made_with(kind_of(kind)?, name, plugin, version);
+        Ok(self.reference(found)?)
     }
 
     fn precision(&self) -> &'static str {
@@ -108,7 +138,8 @@ impl Runtime {
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
         let host = crate::engine::start(&options.device, options.precision)?;
         // SAFETY: the engine's table lives until the process ends.
-        let registry = unsafe { Registry::new(host) }.with_policy(options.policy);
+        let registry =
+            unsafe { Registry::new(host) }.with_policy(options.policy).with_choices(options.choose);
         let search = if options.only_these {
             SearchPath::only(&options.plugins)
         } else {

@@ -370,6 +370,11 @@ pub struct LoadedApp {
 unsafe impl Sync for LoadedApp {}
 
 impl LoadedApp {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
+    }
+
     /// Makes an instance with options as JSON, and the state of a trained instance or an empty text.
     pub fn create(component: &ComponentRef, options: &str, state: &str) -> Result<Self> {
         let loaded = create!(component, "et.app/1", et_plugin_app(borrow(options), borrow(state)));

@@ -295,12 +295,18 @@ impl ComponentRef {
         let release = release.ok_or_else(|| {
             Error::new(
                 abi::ET_ERR_UNIMPLEMENTED,
-                format!("{}: the plugin has no release", self.name),
+                format!("{}: the plugin has no release", self.who()),
             )
         })?;
         // SAFETY: the contract of the slot admits NULL.
         unsafe { release(null_mut()) };
         Ok(())
+    }
+
+    /// Kind, name and plugin, as messages have them: "loss focal (plugin my-losses 0.1.0)".
+    pub fn who(&self) -> String {
+        let kind = self.kind.trim_start_matches("et.").trim_end_matches("/1");
+        format!("{kind} {} (plugin {} {})", self.name, self.plugin_id, self.plugin_version)
     }
 
     /// The table as its type.
@@ -334,24 +340,19 @@ impl<T> Loaded<T> {
         table: &'static T,
         release: Option<unsafe extern "C" fn(*mut c_void)>,
     ) -> Self {
-        let kind = component.kind.trim_start_matches("et.").trim_end_matches("/1");
-        Self {
-            table,
-            instance: null_mut(),
-            release,
-            what: format!("{kind} {} (plugin {})", component.name, component.plugin_id),
-        }
+        Self { table, instance: null_mut(), release, what: component.who() }
     }
 
-    /// Takes the result of a slot; errors name the component, and panics the slot too.
+    /// Takes the result of a slot; errors name component and slot.
     ///
     /// # Safety
     /// `raw` is NULL or an owned error.
     pub(crate) unsafe fn check(&self, slot: &str, raw: *mut abi::et_error) -> Result<()> {
         // SAFETY: promised by the caller.
-        unsafe { Error::from_raw(raw) }.map_err(|error| match error.code() {
-            abi::ET_ERR_PANIC => error.context(slot).context(&self.what),
-            _ => error.context(&self.what),
+        unsafe { Error::from_raw(raw) }.map_err(|error| {
+            // Some say it themselves.
+            let says = error.message().strip_prefix(slot).is_some_and(|rest| rest.starts_with(':'));
+            if says { error.context(&self.what) } else { error.context(slot).context(&self.what) }
         })
     }
 

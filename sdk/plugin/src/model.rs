@@ -191,6 +191,11 @@ pub struct LoadedModel {
 unsafe impl Sync for LoadedModel {}
 
 impl LoadedModel {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
+    }
+
     /// Declares the parameters in `scope` and makes an instance; `config` is JSON.
     pub fn create(component: &ComponentRef, config: &str, scope: &Scope) -> Result<Self> {
         let loaded =

@@ -193,7 +193,7 @@ fn text_without_an_image_and_an_image_without_patches_are_read() {
         "intermediate_size": 5, "max_position_embeddings": 8, "patch_feature_size": 3,
         "max_patch_position_embeddings": 4,
     });
-    let mut loaded = load(&config);
+    let loaded = load(&config);
     let ids = [1i64, 2, 3];
     let batch = |mask: Option<&[f32]>| {
         let mut row = Row::new().unwrap();
