@@ -46,8 +46,8 @@ fn trust_is_asked_for_by_flag_or_variable() {
         run(&mut command, b"")
     };
     let shows = |outcome: Outcome, words: &str| {
-        let said = outcome.good("plugin info");
-        let block = said.split("plugin ").find(|block| block.contains(folder.to_str().unwrap()));
+        let said = format!("\n{}", outcome.good("plugin info"));
+        let block = said.split("\nplugin ").find(|block| block.contains(folder.to_str().unwrap()));
         let block = block.unwrap_or_else(|| panic!("the copy is missing: {said}"));
         assert!(block.contains(words), "{words:?} is not in: {block}");
     };

@@ -6,7 +6,9 @@ use std::ffi::CStr;
 use easytransfer::plugin::{
     Call, Loss, Map, Metric, MetricInfo, NoOptions, Optimizer, Params, Result, Stream, Tensor, nn,
 };
-use easytransfer::{AppOptions, DataSource, Named, PluginChoice, Runtime, RuntimeOptions, Watch};
+use easytransfer::{
+    AppOptions, DataSource, Event, Named, PluginChoice, Runtime, RuntimeOptions, Watch,
+};
 use easytransfer_tests::command::Place;
 use easytransfer_tests::linked;
 use serde::Deserialize;
@@ -233,8 +235,8 @@ fn a_run_goes_on_with_the_plugins_that_began_it() {
         job.resume = resume;
         job
     };
-    let mut first = job(false);
-    first.on_step = Some(Box::new(|step| step.step < 2));
+    let first =
+        job(false).on_event(|event: &Event| !matches!(event, Event::Step(step) if step.step == 2));
     runtime(&["loss=loss-basic/cross-entropy"]).train(first).unwrap_err();
     let error = runtime(&["loss=rival/cross-entropy"]).train(job(true)).unwrap_err().to_string();
     says(&error, &["plugins.loss cross-entropy was \"loss-basic\", is \"rival\""]);
