@@ -35,7 +35,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("cudarc", &["sdk/cuda"]),
     ("gemm", &["sdk/core"]),
     ("tokenizers", &["sdk/core"]),
-    ("rayon", &["sdk/core", "sdk/kernels"]),
+    ("rayon", &["sdk/kernels", "tests/suite"]),
     ("tokio", &[]),
     ("libloading", &["sdk/loader", "tests/*"]),
     ("abi_stable", &["sdk/abi", "tests/abi"]),

@@ -96,6 +96,11 @@ impl Packs {
         }
     }
 
+    /// How often the values have changed.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// Says that the value lies in an arena from now on.
     pub(crate) fn moved(&self, arena: Arc<Arena>, index: usize) {
         *lock(&self.slot) = Some((arena, index));

@@ -46,14 +46,15 @@ fn is_true(value: &Value, key: &str) -> bool {
 }
 
 /// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required", "device": "cpu" |
-/// "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16"}`
+/// "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16", "threads": 4}`
 pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
     let schema = json!({"type": "object", "properties": {
         "plugins": {"type": "array", "items": {"type": "string"}, "default": [], "description": "where to look first"},
         "only_these": {"type": "boolean", "default": false, "description": "look nowhere else"},
         "policy": {"type": "string", "enum": ["any", "hash-pinned", "hash-required"], "default": "hash-pinned"},
         "device": {"type": "string", "default": "cpu", "description": "what computes"},
-        "precision": {"type": "string", "enum": ["f32", "tf32", "bf16", "f16"], "default": "f32"}
+        "precision": {"type": "string", "enum": ["f32", "tf32", "bf16", "f16"], "default": "f32"},
+        "threads": {"type": ["integer", "null"], "minimum": 1, "maximum": 1024, "description": "of the engine"}
     }});
     let value = checked(&schema, options, "runtime options")?;
     let places = value["plugins"].as_array().into_iter().flatten();
@@ -75,6 +76,7 @@ pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
             "f16" => EnginePrecision::F16,
             _ => EnginePrecision::F32,
         },
+        threads: value["threads"].as_u64().and_then(|threads| usize::try_from(threads).ok()),
     })
 }
 

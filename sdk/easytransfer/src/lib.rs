@@ -25,11 +25,13 @@ mod embed;
 mod engine;
 mod inputs;
 pub mod json;
+mod lanes;
 mod parts;
 mod profile;
 mod registry;
 mod runtime;
 mod sentence;
+mod shared;
 
 pub use answer::Answer;
 pub use app::{App, AppOptions, DataFile, Evaluation};

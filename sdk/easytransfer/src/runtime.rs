@@ -26,6 +26,9 @@ pub struct RuntimeOptions {
     pub device: Device,
     /// How numbers are computed; the CPU engine has f32 and bf16.
     pub precision: EnginePrecision,
+    /// Threads of the engine, 1 to 1024; for `None` as many as `RAYON_NUM_THREADS` says, else one per processor. The
+    /// first runtime of a process decides for all; what a later one says must agree.
+    pub threads: Option<usize>,
 }
 
 /// One engine and the plugins found for it. Cloning shares it.
@@ -96,9 +99,9 @@ impl Components for Registered {
 impl Runtime {
     /// Starts the engine of the device that was asked for and reads the manifests of all plugins that can be found;
     /// libraries are opened when they are used. Errors: the device is not there (the text says what is missing), or
-    /// an earlier runtime of this process took another one.
+    /// an earlier runtime of this process took another one, or another number of threads.
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
-        let host = crate::engine::start(&options.device, options.precision)?;
+        let host = crate::engine::start(&options.device, options.precision, options.threads)?;
         // SAFETY: the engine's table lives until the process ends.
         let registry = unsafe { Registry::new(host) }.with_policy(options.policy);
         let search = if options.only_these {

@@ -272,6 +272,11 @@ impl ComponentRef {
         Self { kind, name, schema, plugin_id, plugin_version, table }
     }
 
+    /// Whether both are the same component of the same plugin.
+    pub fn is_same(&self, other: &ComponentRef) -> bool {
+        std::ptr::eq(self.table, other.table)
+    }
+
     /// Calls `release` with NULL, which every component with instances must accept. Errors: a kind without instances,
     /// no `release`.
     pub fn release_null(&self) -> Result<()> {
