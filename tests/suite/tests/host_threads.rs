@@ -61,12 +61,12 @@ fn predict_under_a_lock() {
     rayon::ThreadPoolBuilder::new().num_threads(8).build_global().unwrap();
     let encoder = places::shared().join("models/all-MiniLM-L6-v2");
     let embedder = linked::runtime().embedder(&encoder, EmbedOptions::default()).unwrap();
-    let text = "where is my parcel ".repeat(40);
+    let text = "where is my parcel ".repeat(8);
     let sum = Mutex::new(0.0);
-    (0..32).into_par_iter().for_each(|task| {
+    (0..16).into_par_iter().for_each(|task| {
         let mut sum = sum.lock().unwrap();
         // One text, and several that fill a batch: the team, products, and packing on the way.
-        let texts = vec![text.as_str(); 1 + task % 2 * 5];
+        let texts = vec![text.as_str(); 1 + task % 2 * 2];
         *sum += embedder.embed(&texts).unwrap()[0];
     });
     assert!(sum.into_inner().unwrap() != 0.0);
