@@ -48,6 +48,57 @@ inline std::vector<et_str> sized(const std::vector<std::string> &texts) {
 
 } // namespace detail
 
+/// Something that happened in a run, or in work on a file: et_event in C++.
+struct Event {
+  /// One of the ET_EVENT_ constants.
+  std::int32_t kind;
+  /// Steps done and in all; 0 where that is not said.
+  std::uint64_t step, total_steps;
+  /// Loss of a step or of an evaluation, learning rate of a step; otherwise NaN.
+  double loss, lr;
+  /// Rows or epochs done and in all; 0 where that is not known.
+  std::uint64_t done, total;
+  /// All of it as the JSON text of an object, with the figures of an evaluation, the path of a checkpoint, and so on.
+  std::string json;
+};
+
+/// Told of events on the thread of the call; false ends the work, and so does what it throws, which comes out of the
+/// call.
+using OnEvent = std::function<bool(const Event &)>;
+
+namespace detail {
+
+/// Calls a C function with a callback for events and a place for the text of its result.
+template <class Call> std::string watched(const OnEvent &on_event, const Call &call) {
+  struct Listener {
+    const OnEvent &on_event;
+    std::exception_ptr thrown;
+    static std::int32_t tell(void *user, const et_event *event) {
+      Listener *self = static_cast<Listener *>(user);
+      try {
+        return self->on_event(Event{event->kind, event->step, event->total_steps, event->loss, event->lr, event->done,
+                                    event->total, std::string(event->json.ptr, event->json.len)})
+                   ? 1
+                   : 0;
+      } catch (...) {
+        self->thrown = std::current_exception();
+        return 0;
+      }
+    }
+  };
+  Listener listener{on_event, nullptr};
+  Text out;
+  et_error *error = call(on_event ? &Listener::tell : nullptr, &listener, out.out());
+  if (listener.thrown != nullptr) {
+    et_error_release(error);
+    std::rethrow_exception(listener.thrown);
+  }
+  check_library(error);
+  return copy(out);
+}
+
+} // namespace detail
+
 /// Answers of an app, one row per text or record.
 class Predictions {
 public:
@@ -122,6 +173,19 @@ public:
     return detail::copy(out);
   }
 
+  /// Figures on labelled data, a file or records; `options` is JSON as et_app_evaluate says. Answers with JSON.
+  std::string evaluate(const std::string &options, const OnEvent &on_event = nullptr) {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_app_evaluate(handle_.get(), options.c_str(), tell, user, out);
+    });
+  }
+  /// Predictions for data, written to a file; `options` is JSON as et_app_predict_file says. Answers with JSON.
+  std::string predict_file(const std::string &options, const OnEvent &on_event = nullptr) {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_app_predict_file(handle_.get(), options.c_str(), tell, user, out);
+    });
+  }
+
 private:
   struct Policy {
     static void release(et_app *raw) noexcept { et_app_release(raw); }
@@ -141,6 +205,13 @@ public:
     detail::check_library(et_embedder_embed_texts(handle_.get(), raw.data(), raw.size(), out.data(), out.size() - 1));
     out.pop_back();
     return out;
+  }
+
+  /// Vectors of data, written to a file; `options` is JSON as et_embedder_embed_file says. Answers with JSON.
+  std::string embed_file(const std::string &options, const OnEvent &on_event = nullptr) {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_embedder_embed_file(handle_.get(), options.c_str(), tell, user, out);
+    });
   }
 
 private:
@@ -203,12 +274,6 @@ private:
   detail::Handle<et_optimizer, Policy> handle_;
 };
 
-/// One step of a training run.
-struct Step {
-  std::uint64_t step, total_steps;
-  double loss, lr;
-};
-
 /// One engine and the plugins found for it.
 class Runtime {
 public:
@@ -259,35 +324,16 @@ public:
     detail::check_library(et_optimizer_new(handle_.get(), name.c_str(), options.c_str(), model.get(), &out));
     return Optimizer(out);
   }
-  /// Trains an app and writes its bundle; `options` is JSON as et_fit says. `progress` may end the run by returning
+  /// Trains an app and writes its bundle; `options` is JSON as et_fit says. `on_event` may end the run by returning
   /// false; what it throws ends the run too and comes out of here. Answers with the result as JSON.
-  std::string fit(const std::string &options, const std::function<bool(const Step &)> &progress = nullptr) const {
-    Callback callback{progress, nullptr};
-    detail::Text out;
-    et_error *error = et_fit(handle_.get(), options.c_str(), progress ? &Callback::call : nullptr, &callback, out.out());
-    if (callback.thrown != nullptr) {
-      et_error_release(error);
-      std::rethrow_exception(callback.thrown);
-    }
-    detail::check_library(error);
-    return detail::copy(out);
+  std::string fit(const std::string &options, const OnEvent &on_event = nullptr) const {
+    return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
+      return et_fit(handle_.get(), options.c_str(), tell, user, out);
+    });
   }
   et_runtime *get() const noexcept { return handle_.get(); }
 
 private:
-  struct Callback {
-    const std::function<bool(const Step &)> &progress;
-    std::exception_ptr thrown;
-    static std::int32_t call(void *user, std::uint64_t step, std::uint64_t total_steps, double loss, double lr) {
-      Callback *self = static_cast<Callback *>(user);
-      try {
-        return self->progress(Step{step, total_steps, loss, lr}) ? 1 : 0;
-      } catch (...) {
-        self->thrown = std::current_exception();
-        return 0;
-      }
-    }
-  };
   struct Policy {
     static void release(et_runtime *raw) noexcept { et_runtime_release(raw); }
   };

@@ -1,13 +1,14 @@
 //! A trained bundle that answers texts and other records.
 
 use crate::error::{answer, check_out, guard};
+use crate::event::{Listener, et_on_event};
 use crate::handle::{Object, find, give, peek, take_back};
 use crate::runtime::et_runtime;
-use crate::text::{c_string, et_text, many, many_sized, optional, required};
+use crate::text::{c_string, et_text, many, many_sized, optional, required, sized};
 use easytransfer_facade as facade;
 use facade::plugin::Error;
 use facade::plugin::abi::{et_error, et_str};
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_void};
 use std::ptr::null;
 use std::sync::{Arc, OnceLock};
 
@@ -219,6 +220,83 @@ pub unsafe extern "C" fn et_app_predict_json(
         let app = find(app, "app")?;
         // SAFETY: the caller passes text.
         let request = unsafe { required(request, "request")? };
+        let answer = app.app.predict_json(request)?;
+        // SAFETY: `out` is not NULL.
+        unsafe { give(out, et_text::new(&answer)) };
+        Ok(())
+    })
+}
+
+/// Figures on labelled data. `options` is JSON: {"data": "file" | [records], "report": "file", "columns": {"text":
+/// "sentence"}, "format": "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip"}, of
+/// which data is required; records are objects like {"text": "..", "label": ".."}, and report is an HTML page that is
+/// written. `on_event` is told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is
+/// handed to it. `*out` is a JSON object with "rows", "skipped" and "metrics", for `et_text_release`. Errors: BAD_INPUT
+/// naming file and line, record or key; CANCELLED, without a page. [any-thread] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_app_evaluate(
+    app: *mut et_app,
+    options: *const c_char,
+    on_event: et_on_event,
+    user: *mut c_void,
+    out: *mut *mut et_text,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_app_evaluate")?;
+        let app = find(app, "app")?;
+        // SAFETY: the caller passes text.
+        let options = unsafe { required(options, "options")? };
+        let listener = Listener::new(on_event, user);
+        let mut tell = |event: &facade::Event| listener.tell(event);
+        let mut watch = facade::Watch::new(&mut tell);
+        let figures = facade::json::evaluate(&app.app, options, &mut watch)?;
+        // SAFETY: `out` is not NULL.
+        unsafe { give(out, et_text::new(&figures)) };
+        Ok(())
+    })
+}
+
+/// Predictions for data, written to a file. `options` is JSON: as for `et_app_evaluate` without report, and "output":
+/// "file" (its name ends in .tsv, .csv or .jsonl, or "output_format" says which), which is required too. `on_event` is
+/// told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is handed to it. `*out` is a
+/// JSON object with "rows", for `et_text_release`. Errors: BAD_INPUT naming file and line, record or key; CANCELLED;
+/// nothing of the output remains. [any-thread] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_app_predict_file(
+    app: *mut et_app,
+    options: *const c_char,
+    on_event: et_on_event,
+    user: *mut c_void,
+    out: *mut *mut et_text,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_app_predict_file")?;
+        let app = find(app, "app")?;
+        // SAFETY: the caller passes text.
+        let options = unsafe { required(options, "options")? };
+        let listener = Listener::new(on_event, user);
+        let mut tell = |event: &facade::Event| listener.tell(event);
+        let mut watch = facade::Watch::new(&mut tell);
+        let rows = facade::json::predict_file(&app.app, options, &mut watch)?;
+        // SAFETY: `out` is not NULL.
+        unsafe { give(out, et_text::new(&rows)) };
+        Ok(())
+    })
+}
+
+/// As `et_app_predict_json`, for a text with its length, of which nothing is left out: a NUL in it is an error, since
+/// JSON escapes it. [any-thread] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_app_predict_request(
+    app: *mut et_app,
+    request: et_str,
+    out: *mut *mut et_text,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_app_predict_request")?;
+        let app = find(app, "app")?;
+        // SAFETY: the caller passes a text with its length.
+        let request = unsafe { sized(request, || "request".to_owned())? };
         let answer = app.app.predict_json(request)?;
         // SAFETY: `out` is not NULL.
         unsafe { give(out, et_text::new(&answer)) };

@@ -21,8 +21,9 @@ int main(int argc, char **argv) {
                                 ",\"from_scratch\":" + (scratch ? "true" : "false") +
                                 ",\"config\":" + (arguments.size() > 4 ? arguments[4] : "{}") + "}";
     const easytransfer::Runtime runtime;
-    const std::string result = runtime.fit(options, [](const easytransfer::Step &step) {
-      std::cout << "step " << step.step << '/' << step.total_steps << " loss " << number(step.loss) << '\n';
+    const std::string result = runtime.fit(options, [](const easytransfer::Event &event) {
+      if (event.kind == ET_EVENT_STEP)
+        std::cout << "step " << event.step << '/' << event.total_steps << " loss " << number(event.loss) << '\n';
       return true; // false would end the run
     });
     std::cout << result << '\n';

@@ -9,7 +9,7 @@ use easytransfer::train::data::records::{Format, OnBadRow, ReadOptions, Schema};
 use easytransfer::train::files::destination::is_same_file;
 use easytransfer::train::files::output::OutputFormat;
 use easytransfer::{
-    DataFile, Device, EnginePrecision, Error, LayerPrecision, Profile, Result, Runtime,
+    DataSource, Device, EnginePrecision, Error, LayerPrecision, Profile, Result, Runtime,
     RuntimeOptions, engine_use,
 };
 
@@ -284,7 +284,7 @@ impl Reading {
     }
 
     /// The file at `path`, read in this way.
-    pub fn file(&self, path: &Path, label: Option<&Label>) -> Result<DataFile> {
-        Ok(DataFile { path: path.to_path_buf(), read: self.options()?, named: self.named(label) })
+    pub fn file(&self, path: &Path, label: Option<&Label>) -> Result<DataSource> {
+        Ok(DataSource { data: path.into(), read: self.options()?, named: self.named(label) })
     }
 }

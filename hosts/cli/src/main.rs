@@ -13,6 +13,7 @@ mod interrupt;
 mod plugin;
 mod predict;
 mod print;
+mod spoken;
 mod train;
 
 use std::io::ErrorKind;
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
             return match print::text(&error.to_string()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    print::message(&format!("error: {error}"));
+                    print::message(&format!("error: {error:#}"));
                     ExitCode::FAILURE
                 }
             };
@@ -108,7 +109,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            print::message(&format!("error: {error}"));
+            print::message(&format!("error: {}", spoken::spoken(&format!("{error:#}"))));
             ExitCode::from(if error.is_user_error() { 2 } else { 1 })
         }
     }

@@ -1,13 +1,15 @@
 //! A trained bundle that answers records.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use easytransfer_core::inference::{LayerPrecision, PredictionScope};
 use easytransfer_plugin::{Column, Record};
 use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
+use easytransfer_train::data::input::Data;
 use easytransfer_train::data::records::ReadOptions;
+use easytransfer_train::data::store::none_left;
 use easytransfer_train::data::windows::{Window, Windows};
 use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::files::output::{OutputFormat, OutputPlace};
@@ -16,7 +18,9 @@ use easytransfer_train::model::network::Network;
 use easytransfer_train::report::run_log::{figures_report, write_report};
 use easytransfer_train::report::{Report, WrongExample};
 use easytransfer_train::run::evaluate::{self, Measure};
+use easytransfer_train::run::events::Watch;
 use easytransfer_train::{Error, Result};
+use serde::Serialize;
 use serde_json::{Map as Json, Value};
 
 use crate::inputs::Inputs;
@@ -57,19 +61,25 @@ pub struct AppOptions {
     pub precision: LayerPrecision,
 }
 
-/// A data file and how to read it.
+/// Where records come from and how to read them. [`Data`], a path, or records in memory make one.
 #[derive(Debug, Clone, Default)]
-pub struct DataFile {
-    /// The file; `-` is standard input.
-    pub path: PathBuf,
+pub struct DataSource {
+    /// A file, where `-` is standard input, or records in memory.
+    pub data: Data,
     /// Format, schema, what to do with bad rows.
     pub read: ReadOptions,
     /// Columns by role, where the usual names do not fit.
     pub named: BTreeMap<String, String>,
 }
 
-/// Figures on a labelled file.
-#[derive(Debug, Clone, PartialEq)]
+impl<T: Into<Data>> From<T> for DataSource {
+    fn from(data: T) -> DataSource {
+        DataSource { data: data.into(), ..DataSource::default() }
+    }
+}
+
+/// Figures on labelled data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
     /// Rows that were evaluated.
     pub rows: usize,
@@ -108,6 +118,11 @@ impl App {
         &self.about.manifest
     }
 
+    /// What loading the bundle said that one may not expect, as the log has it too; usually nothing.
+    pub fn warnings(&self) -> &[String] {
+        &self.lanes.first().load_report.warnings
+    }
+
     /// Names of the classes in the order of the logits.
     pub fn labels(&self) -> &[String] {
         &self.lanes.first().app_info.labels
@@ -126,6 +141,13 @@ impl App {
             .map(|text| Record::from_iter([("text".to_owned(), Value::from(*text))]))
             .collect();
         self.predict_records(&records)
+    }
+
+    /// As [`App::predict`], with answers as a type of the program's own, which has the fields that the app says:
+    /// [`Classification`](crate::Classification), [`TextSpan`](crate::TextSpan), or another one. Errors: a field that
+    /// an answer lacks.
+    pub fn predict_as<T: serde::de::DeserializeOwned>(&self, texts: &[&str]) -> Result<Vec<T>> {
+        self.predict(texts)?.iter().map(Answer::typed).collect()
     }
 
     /// One answer per record; a record maps the app's roles ("text" and "text_pair", "question" and "context") to
@@ -177,7 +199,7 @@ impl App {
         Ok(answer.to_string())
     }
 
-    fn reader(&self, data: &DataFile, targets: bool) -> Result<DatasetReader> {
+    fn reader(&self, data: &DataSource, targets: bool) -> Result<DatasetReader> {
         let columns = &self.about.columns;
         let mut named = data.named.clone();
         if !targets {
@@ -189,7 +211,7 @@ impl App {
             columns.iter().filter(|column| targets || !column.target).cloned().collect();
         let trained = self.about.manifest.columns.clone();
         let options = DataOptions { read: data.read.clone(), named, split: None, targets, trained };
-        DatasetReader::open(&data.path, &columns, &options)
+        DatasetReader::open(&data.data, &columns, &options)
     }
 
     /// The windows of a file, read and made into features while the engine computes.
@@ -198,13 +220,26 @@ impl App {
         Windows::start(reader, network.app.clone(), network.tokenizer.clone())
     }
 
-    /// Figures on a labelled file; with `report` also an HTML page with the confusion matrix and the worst mistakes.
-    pub fn evaluate(&self, data: &DataFile, report: Option<&Path>) -> Result<Evaluation> {
+    /// Figures on labelled data, a file or records in memory; with `report` also an HTML page with the confusion matrix
+    /// and the worst mistakes.
+    pub fn evaluate(&self, data: &DataSource, report: Option<&Path>) -> Result<Evaluation> {
+        self.evaluate_watched(data, report, &mut Watch::nobody())
+    }
+
+    /// As [`App::evaluate`]; `watch` is told of the rows that are done, and may end it. Errors: `Cancelled`, without a
+    /// page.
+    pub fn evaluate_watched(
+        &self,
+        data: &DataSource,
+        report: Option<&Path>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Evaluation> {
+        watch.set_total(data.data.known_len());
         let windows = self.windows(self.reader(data, true)?)?;
         // A place that cannot be written to is an error before the work.
         let page_file = report
             .map(|path| {
-                self.inputs.check(path, &data.path)?;
+                self.inputs.check(path, data.data.path())?;
                 AtomicFile::create(path)
             })
             .transpose()?;
@@ -234,11 +269,12 @@ impl App {
                     update(batch, outputs)
                 })?;
             }
+            watch.rows(window.samples.len() as u64)?;
         }
-        count.check(&data.path)?;
+        count.check(data.data.path())?;
         let metrics = measure.figures()?;
         if let (Some(path), Some(file)) = (report, page_file) {
-            let title = format!("{} on {}", self.about.manifest.app.name, data.path.display());
+            let title = format!("{} on {}", self.about.manifest.app.name, data.data);
             let page = Report {
                 wrong,
                 options: self.about.manifest.training.clone(),
@@ -249,19 +285,32 @@ impl App {
         Ok(Evaluation { rows: count.rows, skipped: count.skipped, metrics })
     }
 
-    /// Predictions for a file, written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output;
+    /// Predictions for a file (or records in memory), written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output;
     /// other endings need a `format`) while the file is read. The output has the columns that were read, then what the
     /// app says; what it calls as a column is called, it is written as "predicted_…". Answers with the number of rows.
     pub fn predict_file(
         &self,
-        data: &DataFile,
+        data: &DataSource,
         output: &Path,
         format: Option<OutputFormat>,
     ) -> Result<usize> {
+        self.predict_file_watched(data, output, format, &mut Watch::nobody())
+    }
+
+    /// As [`App::predict_file`]; `watch` is told of the rows that are done, and may end it. Errors: `Cancelled`;
+    /// nothing of an output file remains.
+    pub fn predict_file_watched(
+        &self,
+        data: &DataSource,
+        output: &Path,
+        format: Option<OutputFormat>,
+        watch: &mut Watch<'_>,
+    ) -> Result<usize> {
+        watch.set_total(data.data.known_len());
         let reader = self.reader(data, false)?;
         let mut columns: Vec<String> = reader.columns().keys().cloned().collect();
         let format = format.map_or_else(|| OutputFormat::of(output), Ok)?;
-        self.inputs.check(output, &data.path)?;
+        self.inputs.check(output, data.data.path())?;
         let mut place = Some(OutputPlace::open(output, format)?);
         let _scope = PredictionScope::new(self.precision);
         let read: BTreeSet<String> = columns.iter().cloned().collect();
@@ -274,6 +323,7 @@ impl App {
             let Window { samples, records, .. } = window;
             let predictions =
                 evaluate::predictions(&self.lanes.take(), &samples, &records, BATCH_TOKENS)?;
+            watch.rows(predictions.len() as u64)?;
             let Some(first) = predictions.first() else { continue };
             if let Some(place) = place.take() {
                 columns.extend(first.keys().cloned().map(own));
@@ -287,7 +337,7 @@ impl App {
             }
             out.flush()?;
         }
-        count.check(&data.path)?;
+        count.check(data.data.path())?;
         if let Some(out) = out {
             out.finish()?;
         }
@@ -311,11 +361,7 @@ impl Count {
     /// Fails when no row was left.
     pub(crate) fn check(&self, path: &Path) -> Result<()> {
         if self.rows == 0 {
-            return Err(Error::user(format!(
-                "`{}`: no row is left after skipping {} bad ones",
-                path.display(),
-                self.skipped
-            )));
+            return Err(none_left(path, self.skipped));
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use easytransfer_train::model::components::Components;
 use easytransfer_train::model::network::{AppStage, Network, Start};
 use easytransfer_train::model::weights;
 use easytransfer_train::run::evaluate;
+use easytransfer_train::run::events::Watch;
 use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ use crate::inputs::Inputs;
 use crate::lanes::Lanes;
 use crate::sentence::Recipe;
 use crate::shared;
-use crate::{DataFile, Runtime};
+use crate::{DataSource, Runtime};
 
 /// How vectors are made. What is not set comes from the directory's sentence-transformers files, then from the app's
 /// defaults.
@@ -79,6 +80,7 @@ impl Embedder {
         encoder: &Path,
         options: EmbedOptions,
     ) -> Result<Embedder> {
+        options.validate("")?;
         let components: Arc<dyn Components> = runtime.shared();
         let precision = options.precision;
         let recipe = options.complete(encoder)?;
@@ -101,6 +103,11 @@ impl Embedder {
     /// Number of values of a vector.
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// What loading the encoder said that one may not expect, as the log has it too; usually nothing.
+    pub fn warnings(&self) -> &[String] {
+        &self.lanes.first().load_report.warnings
     }
 
     /// The network: model, head, parameters and tokenizer. Clones and other embedders of the encoder share it, so a
@@ -134,18 +141,30 @@ impl Embedder {
         Ok(all)
     }
 
-    /// Vectors of a file's texts, written to `output`: a NumPy array of float32 [texts, width] if its name ends in
+    /// Vectors of a file's texts (or of records in memory), written to `output`: a NumPy array of float32 [texts, width] if its name ends in
     /// `.npy`, otherwise JSON Lines with `text` and `vector` (`-` is standard output). Answers with the number of
     /// texts. Errors: as [`DatasetReader`]; nothing of an output file remains.
-    pub fn embed_file(&self, data: &DataFile, output: &Path) -> Result<usize> {
+    pub fn embed_file(&self, data: &DataSource, output: &Path) -> Result<usize> {
+        self.embed_file_watched(data, output, &mut Watch::nobody())
+    }
+
+    /// As [`Embedder::embed_file`]; `watch` is told of the rows that are done, and may end it. Errors: `Cancelled`;
+    /// nothing of an output file remains.
+    pub fn embed_file_watched(
+        &self,
+        data: &DataSource,
+        output: &Path,
+        watch: &mut Watch<'_>,
+    ) -> Result<usize> {
+        watch.set_total(data.data.known_len());
         let columns = self.lanes.first().app.columns()?;
         let options = DataOptions {
             read: data.read.clone(),
             named: data.named.clone(),
             ..DataOptions::default()
         };
-        self.inputs.check(output, &data.path)?;
-        let reader = DatasetReader::open(&data.path, &columns, &options)?;
+        self.inputs.check(output, data.data.path())?;
+        let reader = DatasetReader::open(&data.data, &columns, &options)?;
         let network = self.lanes.first();
         let (app, tokenizer) = (network.app.clone(), network.tokenizer.clone());
         let windows = Windows::start(reader, app, tokenizer)?;
@@ -166,9 +185,10 @@ impl Embedder {
                 count.add(&window);
                 let (vectors, width) =
                     evaluate::vectors(&self.lanes.take(), &window.samples, BATCH_TOKENS)?;
+                watch.rows(window.samples.len() as u64)?;
                 vectors.chunks_exact(width.max(1)).try_for_each(|vector| array.row(vector))?;
             }
-            count.check(&data.path)?;
+            count.check(data.data.path())?;
             array.finish()?.commit()?;
             return Ok(count.rows);
         }
@@ -178,6 +198,7 @@ impl Embedder {
             count.add(&window);
             let (vectors, width) =
                 evaluate::vectors(&self.lanes.take(), &window.samples, BATCH_TOKENS)?;
+            watch.rows(window.samples.len() as u64)?;
             for (vector, record) in vectors.chunks_exact(width.max(1)).zip(window.records) {
                 let mut line = record;
                 line.insert("vector".to_owned(), Value::from(vector));
@@ -185,7 +206,7 @@ impl Embedder {
             }
             lines.flush()?;
         }
-        count.check(&data.path)?;
+        count.check(data.data.path())?;
         lines.finish()?;
         Ok(count.rows)
     }

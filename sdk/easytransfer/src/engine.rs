@@ -30,7 +30,7 @@ fn started() -> std::sync::MutexGuard<'static, Option<Started>> {
 }
 
 fn refused(device: &Device, error: &EngineError) -> Error {
-    Error::user(format!("--device {device}: {error}"))
+    Error::user(format!("`device={device}`: {error}"))
 }
 
 impl Started {
@@ -75,7 +75,7 @@ pub(crate) fn start(
         }
         (Some(running), wanted) => {
             return Err(Error::user(format!(
-                "--device {wanted}: this process already computes on {} in {}; one process has one engine, start another process",
+                "`device={wanted}`: this process already computes on {} in {}; one process has one engine, start another process",
                 running.device,
                 running.precision.name()
             )));
@@ -107,7 +107,7 @@ pub(crate) fn start(
         let name = precision.name();
         easytransfer_core::options::EnginePrecision::from_name(name)
             .and_then(easytransfer_core::precision::choose)
-            .map_err(|error| Error::user(format!("--precision {name}: {error}")))?;
+            .map_err(|error| Error::user(format!("`precision={name}`: {error}")))?;
     }
     let host = engine.map_or_else(easytransfer_core::host::host, |engine| engine.host());
     // SAFETY: the engine's table lives until the process ends.
@@ -116,6 +116,7 @@ pub(crate) fn start(
         ("et.session/1", easytransfer_plugin::host_table()),
         ("et.context/1", easytransfer_plugin::context_host_table()),
         ("et.net/1", easytransfer_plugin::net_host_table()),
+        ("et.log/1", std::ptr::from_ref(&easytransfer_core::tables::log::TABLE).cast()),
         ("et.registry/1", std::ptr::from_ref(RegistryTable::<registry::All>::TABLE).cast()),
     ] {
         match engine {

@@ -26,6 +26,7 @@ mod engine;
 mod inputs;
 pub mod json;
 mod lanes;
+mod log;
 mod parts;
 mod profile;
 mod registry;
@@ -33,10 +34,11 @@ mod runtime;
 mod sentence;
 mod shared;
 
-pub use answer::Answer;
-pub use app::{App, AppOptions, DataFile, Evaluation};
+pub use answer::{Answer, Classification, TextSpan};
+pub use app::{App, AppOptions, DataSource, Evaluation};
 pub use embed::{EmbedOptions, Embedder};
 pub use engine::{engine_host, engine_report, engine_use};
+pub use log::{OnLog, on_log};
 pub use parts::{Model, Optimizer};
 pub use profile::{Profile, ProfileOp, ProfileSummary};
 pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
@@ -48,10 +50,14 @@ pub use easytransfer_loader::engine::{
     Device, Driver, EngineError, EnginePrecision, engine_places,
 };
 pub use easytransfer_plugin as plugin;
-pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
+pub use easytransfer_plugin::{LogLevel, Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
 pub use easytransfer_train as train;
+pub use easytransfer_train::data::input::Data;
+pub use easytransfer_train::error::{ErrorKind, InputPlace};
+pub use easytransfer_train::model::network::Start;
 pub use easytransfer_train::options::config::TrainConfig;
-pub use easytransfer_train::run::trainer::{StepInfo, TrainJob, TrainResult};
+pub use easytransfer_train::run::events::{Control, Event, StepInfo, Watch};
+pub use easytransfer_train::run::job::{TrainJob, TrainResult};
 pub use easytransfer_train::{Error, Result};
 
 /// Version of the SDK.

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use easytransfer_abi::et_plugin_record;
 use easytransfer_loader::engine::{Device, EnginePrecision};
 use easytransfer_loader::{ComponentKind, LoadError, Policy, Registry, SearchPath};
-use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric, Recompute, set_recompute};
+use easytransfer_plugin::{ComponentRef, LinkedPlugin, LoadedLoss, LoadedMetric};
 use easytransfer_train::model::components::Components;
-use easytransfer_train::run::trainer::{TrainJob, TrainResult, train};
+use easytransfer_train::run::job::{TrainJob, TrainResult};
+use easytransfer_train::run::trainer::train;
 use easytransfer_train::{Error, Result};
+use serde::{Serialize, Serializer};
+use serde_json::json;
 
 use crate::{App, AppOptions, EmbedOptions, Embedder, Model, Optimizer, Profile};
 
@@ -40,7 +43,7 @@ pub struct Runtime {
 pub(crate) struct Registered(Registry);
 
 /// A plugin that was found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PluginInfo {
     /// Id.
     pub id: String,
@@ -48,7 +51,8 @@ pub struct PluginInfo {
     pub version: String,
     /// Where its manifest is.
     pub path: PathBuf,
-    /// Kind and name of what it offers.
+    /// Kind and name of what it offers; as JSON `[{"kind": .., "name": ..}]`.
+    #[serde(serialize_with = "offers")]
     pub provides: Vec<(String, String)>,
     /// One line about it.
     pub description: String,
@@ -56,8 +60,12 @@ pub struct PluginInfo {
     pub problem: Option<String>,
 }
 
-fn load_error(error: &LoadError) -> Error {
-    Error::user(error.to_string())
+fn offers<S: Serializer>(
+    provides: &[(String, String)],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let one = |(kind, name): &(String, String)| json!({ "kind": kind, "name": name });
+    serializer.collect_seq(provides.iter().map(one))
 }
 
 impl Registered {
@@ -88,7 +96,7 @@ impl Components for Registered {
         let short = kind.trim_start_matches("et.").trim_end_matches("/1");
         let kind = ComponentKind::from_name(short)
             .ok_or_else(|| Error::other(format!("components of kind {kind} are not known")))?;
-        self.component(kind, name).map_err(|error| load_error(&error))
+        Ok(self.component(kind, name)?)
     }
 
     fn precision(&self) -> &'static str {
@@ -117,15 +125,23 @@ impl Runtime {
 
     /// Loads a plugin by its manifest or folder.
     pub fn load_plugin(&self, path: &Path) -> Result<String> {
-        let report = self.registry.0.load_path(path).map_err(|error| load_error(&error))?;
+        let report = self.registry.0.load_path(path)?;
         Ok(report.plugin_id)
     }
 
-    /// Registers a plugin that is linked into the program.
-    pub fn register_plugin(&self, record: &'static et_plugin_record) -> Result<String> {
-        // SAFETY: a record of the SDK's `export!` is complete, and a static one lives until the process ends.
-        let report = unsafe { self.registry.0.register_static(record) }
-            .map_err(|error| load_error(&error))?;
+    /// Registers a plugin that is linked into the program, `PluginRecord::get()` of its crate. Again does nothing.
+    pub fn register_plugin(&self, plugin: LinkedPlugin) -> Result<String> {
+        // SAFETY: the record is one of `export!`.
+        unsafe { self.register_plugin_raw(plugin.as_raw()) }
+    }
+
+    /// Registers a plugin by a record of any origin, such as one in C.
+    ///
+    /// # Safety
+    /// `record` is NULL, which is refused, or points to the record of a plugin, which lives until the process ends.
+    pub unsafe fn register_plugin_raw(&self, record: *const et_plugin_record) -> Result<String> {
+        // SAFETY: promised by the caller.
+        let report = unsafe { self.registry.0.register_static(record) }?;
         Ok(report.plugin_id)
     }
 
@@ -210,11 +226,7 @@ impl Runtime {
 
     /// Trains an app and writes its bundle.
     pub fn train(&self, job: TrainJob) -> Result<TrainResult> {
-        // The engine is one per process, and so is this setting of it.
-        set_recompute(job.config.recompute.into())?;
-        let result = train(&*self.registry, job);
-        set_recompute(Recompute::None)?;
-        result
+        train(&*self.registry, job)
     }
 
     /// A model by itself with parameters of its own; `config` is the content of a config.json.

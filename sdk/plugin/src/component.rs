@@ -237,8 +237,8 @@ impl<'a> Call<'a> {
 /// A component that a registry found: where its table is and who brought it.
 #[derive(Clone, Debug)]
 pub struct ComponentRef {
-    /// Kind, for instance "et.loss/1".
-    pub kind: &'static str,
+    /// Private as the table is: it says of which type that one is.
+    kind: &'static str,
     /// Name that users write.
     pub name: String,
     /// JSON Schema of the options.
@@ -275,6 +275,11 @@ impl ComponentRef {
     /// Whether both are the same component of the same plugin.
     pub fn is_same(&self, other: &ComponentRef) -> bool {
         std::ptr::eq(self.table, other.table)
+    }
+
+    /// Kind, for instance "et.loss/1".
+    pub fn kind(&self) -> &'static str {
+        self.kind
     }
 
     /// Calls `release` with NULL, which every component with instances must accept. Errors: a kind without instances,

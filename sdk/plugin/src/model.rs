@@ -4,7 +4,7 @@ use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text, take_turn,
 };
 use crate::text::borrow;
-use crate::{Activation, Cache, Map, Result, Scope};
+use crate::{Activation, Cache, HeadLayer, Map, Result, Scope};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,8 @@ pub struct Task {
     pub class: String,
     /// Layers and names of the head, as a name that apps know: "bert", "roberta", "distilbert", "electra", "albert".
     pub form: String,
+    /// The layers themselves, from the model's "last" on, where no form says them.
+    pub layers: Vec<HeadLayer>,
 }
 
 impl ModelInfo {

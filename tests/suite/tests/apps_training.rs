@@ -7,6 +7,7 @@ use easytransfer::plugin::{ContextHost, Record, Result, Rng, Row, features_rng};
 use easytransfer::train::model::network::{AppStage, Network, Start};
 use easytransfer::{EmbedOptions, Error};
 use easytransfer_tests::command::Place;
+use easytransfer_tests::face::is_step;
 use easytransfer_tests::linked;
 use serde_json::{Map, Value, json};
 
@@ -82,8 +83,8 @@ fn pretraining_resumes_to_the_same_masks() {
     assert!(whole.metrics.contains_key("accuracy"), "{:?}", whole.metrics);
     for stop in [3, 9] {
         let output = format!("stopped-{stop}");
-        let mut first = place.job("masked-lm", &output, config.clone());
-        first.on_step = Some(Box::new(move |info| info.step < stop));
+        let first = place.job("masked-lm", &output, config.clone());
+        let first = first.on_event(move |event| !is_step(event, stop));
         assert!(matches!(runtime.train(first), Err(Error::Cancelled)));
         let mut second = place.job("masked-lm", &output, config.clone());
         second.resume = true;

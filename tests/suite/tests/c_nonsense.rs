@@ -78,7 +78,7 @@ fn values(kind: &str, i: &str) -> (String, String, Option<String>) {
         "uint64_t" => array("uint64s"),
         "double" => array("doubles"),
         "float*" => array("rooms"),
-        "et_progress" => array("callbacks"),
+        "et_on_event" => array("callbacks"),
         "void*" => ("NULL".to_owned(), "1".to_owned(), None),
         "constet_plugin_record*" => array("records"),
         "constet_map*" => object("maps"),

@@ -9,8 +9,6 @@ use easytransfer::plugin::abi::{
 use easytransfer::plugin::{
     Call, DType, LoadedLoss, LoadedModel, Map, NetHost, Params, Record, Row, Tensor, nn, no_grad,
 };
-use easytransfer::train::data::dataset::DataOptions;
-use easytransfer::train::report::progress::ProgressMode;
 use easytransfer::{TrainConfig, TrainJob};
 use easytransfer_tests::hosts::Scratch;
 use easytransfer_tests::{linked, places};
@@ -448,25 +446,14 @@ fn a_trained_model_writes_what_it_was_taught_and_its_bundle_does_so_too() {
         std::fs::write(&path, format!("text\ttarget\n{}", rows.repeat(times))).unwrap();
         path
     };
-    let data = |split| DataOptions { split, targets: true, ..DataOptions::default() };
     let config = json!({"epochs": 50, "lr": 0.01, "seed": 5, "batch": {"rows": 6},
         "evaluate_every": 300, "app": {"max_new_tokens": 12}});
     let output = scratch.path().join("bundle");
-    let job = TrainJob {
-        app: "text-generate".to_owned(),
-        encoder: directory("t5-gated"),
-        start: Start::Scratch,
-        train: file("train.tsv", 20),
-        valid: Some(file("dev.tsv", 1)),
-        output: output.clone(),
-        train_data: data(None),
-        valid_data: data(Some("valid")),
-        config: TrainConfig::from_value(config, "").unwrap(),
-        resume: false,
-        progress: ProgressMode::Silent,
-        on_step: None,
-        cancel: Default::default(),
-    };
+    let job = TrainJob::new(directory("t5-gated"), file("train.tsv", 20), &output)
+        .with_app("text-generate")
+        .with_start(Start::Scratch)
+        .with_valid(file("dev.tsv", 1))
+        .with_config(TrainConfig::from_value(config, "").unwrap());
     let runtime = linked::runtime();
     let result = runtime.train(job).unwrap();
     let loss = result.metrics["loss"].as_f64().unwrap();

@@ -10,12 +10,9 @@ use easytransfer::plugin::{
     LinearConfig, Map, Model, ModelInfo, Pool, Record, Result, Rows, Scope, Tokenizer, Vocabulary,
     WordCounts, nn,
 };
-use easytransfer::{DataFile, Runtime, TrainConfig, TrainJob};
+use easytransfer::{DataSource, Runtime, Start, TrainConfig, TrainJob};
 use easytransfer_tests::hosts::Scratch;
 use easytransfer_tests::linked;
-use easytransfer_train::data::dataset::DataOptions;
-use easytransfer_train::model::network::Start;
-use easytransfer_train::report::progress::ProgressMode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -195,22 +192,9 @@ fn data(scratch: &Scratch) -> PathBuf {
 }
 
 fn job(scratch: &Scratch, app: &str, config: Value) -> TrainJob {
-    let data = || DataOptions { targets: true, ..DataOptions::default() };
-    TrainJob {
-        app: app.to_owned(),
-        encoder: PathBuf::new(),
-        start: Start::Encoder,
-        train: self::data(scratch),
-        valid: None,
-        output: scratch.path().join("bundle"),
-        train_data: data(),
-        valid_data: data(),
-        config: TrainConfig::from_value(config, "test").unwrap(),
-        resume: false,
-        progress: ProgressMode::Silent,
-        on_step: None,
-        cancel: Default::default(),
-    }
+    TrainJob::new("", self::data(scratch), scratch.path().join("bundle"))
+        .with_app(app)
+        .with_config(TrainConfig::from_value(config, "test").unwrap())
 }
 
 fn refusal(scratch: &Scratch, app: &str, encoder: &Path, config: Value) -> String {
@@ -262,7 +246,7 @@ fn words_are_learned_from_nothing_saved_and_read_back() {
     let ids = app.network().tokenizer.encode("The quark ÖL", None, 0).unwrap();
     assert_eq!(ids.ids(), [3, 1, 6]);
     // What the app calls as a column is called does not replace it.
-    let (file, output) = (DataFile { path: data(&scratch), ..DataFile::default() }, "out.tsv");
+    let (file, output) = (DataSource::from(data(&scratch)), "out.tsv");
     let output = scratch.path().join(output);
     assert_eq!(app.predict_file(&file, &output, None).unwrap(), 60);
     let lines = fs::read_to_string(output).unwrap();
@@ -336,7 +320,7 @@ fn what_is_missing_is_said() {
     let bag = || json!({"encoder": {"model_type": "bag-of-words"}});
     // Neither a model nor its name.
     let error = refusal(&scratch, "sort-by-words", none, json!({}));
-    assert!(error.contains("encoder.model_type") && error.contains("--encoder"), "{error}");
+    assert!(error.contains("encoder.model_type") && error.contains("`encoder=DIR`"), "{error}");
     let error = refusal(&scratch, "sort-by-words", &empty, json!({}));
     assert!(
         error.contains("without config.json") && error.contains("encoder.model_type"),

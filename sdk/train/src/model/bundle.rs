@@ -137,7 +137,7 @@ pub fn manifest(directory: &Path) -> Result<Manifest> {
     let path = directory.join(MANIFEST);
     if !path.exists() {
         let found = if directory.join("config.json").exists() {
-            "a Hugging Face model without it; train an app from it first (easytransfer train --encoder)"
+            "a Hugging Face model without it; train an app from it first (`encoder=DIR` of a training run)"
         } else if directory.is_dir() {
             "a directory without it"
         } else if directory.exists() {
@@ -145,7 +145,7 @@ pub fn manifest(directory: &Path) -> Result<Manifest> {
         } else {
             "nothing"
         };
-        return Err(Error::user(format!(
+        return Err(Error::not_found(format!(
             "`{}`: expected a trained bundle (a directory with {MANIFEST}), found {found}",
             directory.display()
         )));

@@ -128,7 +128,7 @@ pub fn check(directory: &Path, replaced: &ModelOptions) -> Result<()> {
 fn nothing_in(directory: &Path, hint: &str) -> Error {
     if directory.as_os_str().is_empty() {
         return Error::user(
-            "encoder: expected the directory of a model (--encoder), or a model's name under the option `encoder.model_type`, found neither",
+            "encoder: expected the directory of a model (`encoder=DIR`), or a model's name under the option `encoder.model_type`, found neither",
         );
     }
     let found = match (directory.is_dir(), directory.exists()) {

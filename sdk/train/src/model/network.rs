@@ -163,7 +163,7 @@ const TOKENIZER_FILES: [&str; 10] = [
 fn load_tokenizer(directory: &Path, app: &str) -> Result<Tokenizer> {
     if directory.as_os_str().is_empty() {
         return Err(Error::user(format!(
-            "encoder: expected a directory with a tokenizer, since app {app} learns no vocabulary, found none; name one (--encoder)"
+            "encoder: expected a directory with a tokenizer, since app {app} learns no vocabulary, found none; name one (`encoder=DIR`)"
         )));
     }
     for path in TOKENIZER_FILES.map(|name| directory.join(name)) {
@@ -307,7 +307,7 @@ impl Network {
             Some(tokenizer) => Ok(tokenizer.clone()),
             None => load_tokenizer(directory, &app),
         });
-        let ((load_report, modules), tokenizer) = (loaded?, tokenizer?);
+        let ((mut load_report, modules), tokenizer) = (loaded?, tokenizer?);
         if tokenizer.vocab_len() > info.vocab_size {
             return Err(Error::user(format!(
                 "`{}`: the tokenizer has {} tokens, the model's embedding {} rows; use the tokenizer that belongs to the model",

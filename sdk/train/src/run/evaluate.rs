@@ -1,6 +1,7 @@
 //! Figures and predictions over a whole data set.
 
 use std::borrow::Borrow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use easytransfer_plugin::{
     Call, Choice, Counts, LoadedLoss, LoadedMetric, Map, Record, Row, no_grad, profile,
@@ -95,7 +96,8 @@ impl WeightedMean {
 }
 
 /// Figures of the network on labelled samples, which come in windows, with the mean loss under "loss" when one is
-/// given. `record` gives the record of a sample, which is asked where a metric counts answers.
+/// given. `record` gives the record of a sample, which is asked where a metric counts answers. `cancel` is
+/// looked at after every batch. Errors: cancelled.
 pub fn evaluate<S: Borrow<Sample>>(
     components: &dyn Components,
     network: &Network,
@@ -103,6 +105,7 @@ pub fn evaluate<S: Borrow<Sample>>(
     record: impl Fn(u32) -> Result<Record>,
     tokens: u32,
     loss: Option<&mut LoadedLoss>,
+    cancel: &AtomicBool,
 ) -> Result<Json<String, Value>> {
     let mut measure = Measure::new(components, network)?;
     let mut loss = loss;
@@ -112,6 +115,9 @@ pub fn evaluate<S: Borrow<Sample>>(
     for samples in windows {
         let samples = samples?;
         let mut update = |batch: &Map, outputs: &Map| {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
             measure.update(batch, outputs)?;
             match loss.as_deref_mut() {
                 Some(loss) => mean.update(loss, batch, outputs),

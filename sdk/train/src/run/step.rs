@@ -7,6 +7,7 @@ use crate::data::batches::Batches;
 use crate::data::collation::Batch;
 use crate::error::{Error, Result};
 use crate::run::epochs::Run;
+use crate::run::events::Event;
 use crate::run::figures::{Figures, Unread};
 
 /// What came of the batches whose gradients make a step, perhaps not computed yet.
@@ -146,13 +147,16 @@ impl Run<'_, '_> {
                 .map(|p| p.name())
                 .collect();
             if !without.is_empty() {
-                self.log.warn(&format!(
+                let message = format!(
                     "no gradient reaches {} trainable parameters: {}",
                     without.len(),
                     without.iter().take(8).cloned().collect::<Vec<_>>().join(", ")
-                ))?;
+                );
+                self.log.warn(&message);
+                self.tell(|_| Event::Warning { message });
             }
         }
+        let params = &mut self.fit.network.params;
         self.optimizer.step(params, lr, self.progress.optimizer_steps)?;
         Ok(norm)
     }

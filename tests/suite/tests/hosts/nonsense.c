@@ -48,12 +48,12 @@ static void *errors[OBJECTS];
 static uint64_t zeros[512];
 static const et_plugin_record *records[2];
 
-static int32_t stop(void *user, uint64_t step, uint64_t total, double loss, double lr)
+static int32_t stop(void *user, const et_event *event)
 {
-    (void)user, (void)step, (void)total, (void)loss, (void)lr;
+    (void)user, (void)event;
     return 0;
 }
-static const et_progress callbacks[] = {NULL, stop};
+static const et_on_event callbacks[] = {NULL, stop};
 
 static unsigned long calls, refused;
 
