@@ -103,9 +103,6 @@ const MANIFEST: &str = include_str!("../templates/plugin.toml.in");
 /// What the workspace would say, so that both share what is compiled in one target directory. The empty table keeps
 /// Cargo from looking for one further up.
 const OUTSIDE: &str = "
-[lints.rust]
-unexpected_cfgs = { level = \"warn\", check-cfg = [\"cfg(et_static)\"] }
-
 [profile.release]
 strip = \"symbols\"
 codegen-units = 16

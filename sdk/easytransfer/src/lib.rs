@@ -16,11 +16,15 @@
 //! # Ok::<(), easytransfer::Error>(())
 //! ```
 //!
+//! Plugins are libraries in a folder, or crates in the program: the feature `builtin` links and registers all stock
+//! ones, and [`Runtime::register_plugin`] takes the `PluginRecord::get()` of any other.
+//!
 //! What it deliberately does not do: no kernels, no parsing and no training loop live here; it binds the crates that
 //! have them.
 
 mod answer;
 mod app;
+mod builtin;
 mod embed;
 mod engine;
 mod inputs;

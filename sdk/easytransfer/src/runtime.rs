@@ -120,7 +120,11 @@ impl Runtime {
         registry.discover(&search);
         let registry = Arc::new(Registered(registry));
         crate::registry::remember(&registry);
-        Ok(Runtime { registry })
+        let runtime = Runtime { registry };
+        for plugin in crate::builtin::PLUGINS {
+            runtime.register_plugin(plugin())?;
+        }
+        Ok(runtime)
     }
 
     /// Loads a plugin by its manifest or folder.
@@ -132,7 +136,9 @@ impl Runtime {
     /// Registers a plugin that is linked into the program, `PluginRecord::get()` of its crate. Again does nothing.
     pub fn register_plugin(&self, plugin: LinkedPlugin) -> Result<String> {
         // SAFETY: the record is one of `export!`.
-        unsafe { self.register_plugin_raw(plugin.as_raw()) }
+        let id = unsafe { self.register_plugin_raw(plugin.as_raw()) }?;
+        crate::builtin::note(&id, plugin);
+        Ok(id)
     }
 
     /// Registers a plugin by a record of any origin, such as one in C.
@@ -170,7 +176,15 @@ impl Runtime {
             })
             .collect();
         for plugin in self.registry.0.plugins() {
+            // What is linked in is used, whatever lies in a folder.
+            if plugin.manifest.is_none() {
+                all.retain(|known| known.id != plugin.id);
+            }
             if !all.iter().any(|known| known.id == plugin.id && known.problem.is_none()) {
+                let description = match plugin.manifest {
+                    Some(manifest) => manifest.description,
+                    None => crate::builtin::description(&plugin.id),
+                };
                 all.push(PluginInfo {
                     id: plugin.id,
                     version: plugin.version,
@@ -180,7 +194,7 @@ impl Runtime {
                         .iter()
                         .map(|p| (p.kind.name().to_owned(), p.name.clone()))
                         .collect(),
-                    description: plugin.manifest.map(|m| m.description).unwrap_or_default(),
+                    description,
                     problem: None,
                 });
             }

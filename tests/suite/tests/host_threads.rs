@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 use easytransfer::json::runtime_options;
 use easytransfer::{EmbedOptions, Runtime, RuntimeOptions};
 use easytransfer_core::workers;
+use easytransfer_tests::face::{Face, RustFace};
+use easytransfer_tests::hosts::{Scratch, build_program, command, run};
 use easytransfer_tests::{linked, places};
 use rayon::prelude::*;
+use serde_json::json;
 
 /// Names the case in the environment of a child.
 const CASE: &str = "ET_TEST_CASE";
@@ -132,4 +135,21 @@ fn threads_are_checked_as_json() {
         let error = runtime_options(wrong).unwrap_err().to_string();
         assert!(error.contains("threads"), "{error}");
     }
+}
+
+/// Many C++ threads on one app and one embedder, and apps that are released while threads are in them.
+#[test]
+fn a_service_in_cpp_shares_what_it_has_among_its_threads() {
+    let scratch = Scratch::new("threads-cpp");
+    let demo = places::root().join("hosts/demo");
+    let bundle = scratch.path().join("bundle");
+    let config = json!({ "epochs": 1, "lr": 1e-3, "max_steps": 4, "seed": 3 });
+    let (train, valid) = (demo.join("messages.train.tsv"), demo.join("messages.dev.tsv"));
+    let face = RustFace(linked::runtime());
+    face.fit(&demo.join("encoder"), &train, &valid, &bundle, &config).unwrap();
+    let program = scratch.path().join("threads");
+    let source = places::root().join("tests/suite/tests/hosts/threads.cpp");
+    build_program(&scratch, &source, &program);
+    let mut command = command(&program, &[]);
+    run(command.arg(&bundle).arg(&bundle), b"").good("threads in C++");
 }
