@@ -1,4 +1,4 @@
-//! The plugins of this tree linked into the test program: the same sources, without an entry symbol.
+//! The plugins of this tree linked into the test program: the same sources.
 
 use easytransfer::{Runtime, RuntimeOptions};
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use easytransfer::plugin::{Call, LoadedModel, Map, Params, Row, Tensor, abi, no_grad};
+use easytransfer::plugin::{Call, LoadedModel, Map, Params, Row, abi, no_grad};
 use easytransfer::{App, TrainConfig, TrainJob};
 use easytransfer_conformance::{Line, Verdict, check_record};
 use easytransfer_tests::face::is_step;
