@@ -250,6 +250,86 @@ class WithSegments(Family):
     segments = True
 
 
+class XlNet(WithSegments):
+    """With what it predicts by a second stream, and with memory."""
+
+    def build(self, model_class, keys):
+        model = super().build(model_class, keys)
+        encoding = model.transformer.relative_positional_encoding
+        # It stays in single precision otherwise, which the second stream cannot multiply.
+        model.transformer.relative_positional_encoding = lambda *a, **k: encoding(*a, **k).double()
+        return model
+
+    def case(self, name, keys, rng):
+        case = super().case(name, keys, rng)
+        model = self.build(hf.XLNetLMHeadModel, case["config"])
+        case["permutation"] = self.permutation(model, case["texts"], rng)
+        case["memory"] = self.memory(model.transformer, keys, rng)
+        return case
+
+    def permutation(self, model, texts, rng):
+        rows, loss, count, asked = [], 0.0, 0, []
+        for at, text in enumerate(texts):
+            length = len(text["ids"])
+            order = rng.sample(range(length), length)
+            targets = sorted(rng.sample(range(length), rng.randint(1, length)))
+            keys = list(order)
+            if at % 2:
+                # Tokens that are not predicted are seen by all, and see what is not predicted.
+                order = [place if k in targets else -1 for k, place in enumerate(order)]
+                keys = [place if k in targets else -2 for k, place in enumerate(order)]
+            hidden = torch.tensor([[[float(key >= place) for key in keys] for place in order]]).double()
+            mapping = torch.nn.functional.one_hot(torch.tensor(targets), length).double()[None]
+            logits = model(**self.arguments(text), perm_mask=hidden, target_mapping=mapping, use_mems=False).logits[0]
+            wanted = torch.tensor([(7 * place + 3) % logits.shape[-1] for place in targets])
+            loss = loss + torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+            count += len(targets)
+            rows.append(short(logits))
+            asked.append({"order": order, "key_order": keys, "targets": targets})
+        loss = loss / count
+        loss.backward()
+        return {"asked": asked, "logits": rows, "loss": loss.item(), "gradients": gradients_of(model)}
+
+    def memory(self, model, keys, rng):
+        """Texts in three parts, each of which sees those before."""
+        texts = []
+        for lengths in ([4, 3, 2], [9, 1, 5]):
+            mems, parts = None, []
+            for text in texts_of(rng, keys["vocab_size"], 2, lengths):
+                with torch.no_grad():
+                    out = model(**self.arguments(text), mems=mems, use_mems=True)
+                mems = out.mems
+                parts.append(text | {"last": short(out.last_hidden_state)})
+            texts.append(parts)
+        return texts
+
+
+def xlnet_fixed():
+    base = dict(vocab_size=50, d_model=24, n_layer=2, n_head=3, d_inner=20, mem_len=None, pad_token_id=0)
+    return [
+        base,
+        base | dict(attn_type="uni", ff_activation="relu", summary_type="mean", summary_activation="linear"),
+        base | dict(mem_len=3, clamp_len=4, n_layer=3, layer_norm_eps=1e-3),
+        base | dict(summary_type="first", summary_use_proj=False, tie_word_embeddings=False, n_head=12, n_layer=1),
+        base | dict(summary_type="cls_index", n_head=1, d_model=14, mem_len=1, ff_activation="silu"),
+        base | dict(attn_type="uni", mem_len=2, clamp_len=2, summary_last_dropout=0.3, n_head=2),
+    ]
+
+
+def xlnet_random(rng):
+    heads = rng.randint(1, 4)
+    size = rng.choice([size for size in range(1, 10) if heads * size % 2 == 0])
+    keys = dict(
+        vocab_size=rng.randint(12, 90), d_model=heads * size, n_layer=rng.randint(1, 3), n_head=heads,
+        d_inner=rng.randint(3, 40), ff_activation=rng.choice(ACTIVATIONS), attn_type=rng.choice(["bi", "bi", "uni"]),
+        mem_len=rng.choice([None, 0, 1, 3, 5, 512]), clamp_len=rng.choice([-1, 0, 1, 5]), pad_token_id=0,
+        layer_norm_eps=rng.choice([1e-12, 1e-5, 1e-2]), tie_word_embeddings=rng.random() < 0.6,
+        summary_type=rng.choice(["last", "first", "mean", "cls_index"]), summary_use_proj=rng.random() < 0.7,
+        summary_activation=rng.choice(["tanh", "gelu", "linear"]),
+    )
+    return keys
+
+
 FAMILIES = {
     "modernbert": Family(
         "modernbert", hf.ModernBertConfig,
@@ -264,6 +344,13 @@ FAMILIES = {
          "token-classification": hf.DebertaV2ForTokenClassification,
          "question-answering": hf.DebertaV2ForQuestionAnswering, "masked-lm": hf.DebertaV2ForMaskedLM},
         deberta_fixed, deberta_random,
+    ),
+    "xlnet": XlNet(
+        "xlnet", hf.XLNetConfig,
+        {"sequence-classification": hf.XLNetForSequenceClassification,
+         "token-classification": hf.XLNetForTokenClassification,
+         "question-answering": hf.XLNetForQuestionAnsweringSimple},
+        xlnet_fixed, xlnet_random,
     ),
 }
 

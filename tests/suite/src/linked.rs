@@ -27,6 +27,7 @@ link! {
     zoo_t5 = "../../../plugins/zoo-t5/src/lib.rs",
     zoo_modernbert = "../../../plugins/zoo-modernbert/src/lib.rs",
     zoo_deberta = "../../../plugins/zoo-deberta/src/lib.rs",
+    zoo_xlnet = "../../../plugins/zoo-xlnet/src/lib.rs",
     app_classify = "../../../plugins/app-classify/src/lib.rs",
     app_comprehend = "../../../plugins/app-comprehend/src/lib.rs",
     app_embed = "../../../plugins/app-embed/src/lib.rs",
