@@ -274,10 +274,19 @@ class XlNet(WithSegments):
             order = rng.sample(range(length), length)
             targets = sorted(rng.sample(range(length), rng.randint(1, length)))
             keys = list(order)
+            causal = model.config.attn_type == "uni"
+            if causal:
+                # A query that sees nothing takes the gradient of wrapped positions of its neighbour here.
+                targets = [place for place in targets if place > 0]
             if at % 2:
                 # Tokens that are not predicted are seen by all, and see what is not predicted.
                 order = [place if k in targets else -1 for k, place in enumerate(order)]
                 keys = [place if k in targets else -2 for k, place in enumerate(order)]
+            if causal:
+                keys[0] = -2
+            asked.append({"order": order, "key_order": keys, "targets": targets})
+            if not targets:
+                continue
             hidden = torch.tensor([[[float(key >= place) for key in keys] for place in order]]).double()
             mapping = torch.nn.functional.one_hot(torch.tensor(targets), length).double()[None]
             logits = model(**self.arguments(text), perm_mask=hidden, target_mapping=mapping, use_mems=False).logits[0]
@@ -285,7 +294,6 @@ class XlNet(WithSegments):
             loss = loss + torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
             count += len(targets)
             rows.append(short(logits))
-            asked.append({"order": order, "key_order": keys, "targets": targets})
         loss = loss / count
         loss.backward()
         return {"asked": asked, "logits": rows, "loss": loss.item(), "gradients": gradients_of(model)}
