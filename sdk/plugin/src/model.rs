@@ -82,8 +82,11 @@ impl ModelInfo {
     /// Nothing for a parameter that is not the model's, which is the head's. Whoever must tell the model from its
     /// head asks here.
     pub fn depth_of(&self, name: &str) -> Option<usize> {
-        let is_in =
-            |scope: &str| name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('.'));
+        // A parameter may stand at the root, as XLNet's "mask_emb"; then its name is the scope.
+        let is_in = |scope: &str| {
+            let rest = name.strip_prefix(scope);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
         self.depth
             .iter()
             .rposition(|scope| is_in(scope))
