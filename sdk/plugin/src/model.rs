@@ -111,7 +111,9 @@ pub trait Model: Send + Sized + 'static {
 
     /// Reads "ids", "positions", "starts" and, where it has them, "segments"; writes "last" [T, h], and "pooled" [B,
     /// h] and "hidden_states/k" [T, h] when wanted. A model that can continue its runs writes "logits" when wanted,
-    /// and keeps what it reads in [`Call::cache`] where there is one.
+    /// and keeps what it reads in [`Call::cache`] where there is one. A model that predicts over permutations also
+    /// reads "order" and "key_order" [T], and "target/places" [M] with "target/starts", and writes "target/last" [M,
+    /// h] (`docs/families/xlnet.md`).
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
 }
 
