@@ -1,6 +1,8 @@
-//! `easytransfer plugin`: which plugins there are, what they offer, and whether one can be loaded.
+//! `easytransfer plugin`: which plugins there are, what they offer, and whether one does what it promises.
 
-use std::path::{Path, PathBuf};
+mod check;
+mod child;
+
 
 use clap::Subcommand;
 use easytransfer::train::nearest::{nearest, quoted_list};
@@ -21,11 +23,9 @@ pub enum Plugin {
         /// Id of a plugin or name of a component
         name: String,
     },
-    /// Load a plugin, try every component on small inputs, and report what is wrong; exit code 2 when something is
-    Check {
-        /// Its manifest or folder
-        path: PathBuf,
-    },
+    Check(check::Check),
+    #[command(hide = true, name = child::NAME)]
+    Child(child::Child),
 }
 
 impl Plugin {
@@ -33,7 +33,8 @@ impl Plugin {
         match self {
             Plugin::List => list(&common.runtime(&[])?),
             Plugin::Info { name } => info(&common.runtime(&[])?, &name),
-            Plugin::Check { path } => check(&path),
+            Plugin::Check(command) => command.run(),
+            Plugin::Child(command) => command.run(),
         }
     }
 }
@@ -133,17 +134,4 @@ fn schema(runtime: &Runtime, kind: &str, name: &str) -> Result<Value> {
     }
     serde_json::from_str(&text)
         .map_err(|error| Error::user(format!("{kind} {name}: its schema is not JSON: {error}")))
-}
-
-fn check(path: &Path) -> Result<()> {
-    let report = easytransfer_conformance::check_file(path)?;
-    print::text(&report.to_string())?;
-    match report.failures().count() {
-        0 => Ok(()),
-        count => Err(Error::user(format!(
-            "`{}`: {count} checks of plugin {} failed; the lines with FAILED say what was found",
-            path.display(),
-            report.id
-        ))),
-    }
 }
