@@ -79,6 +79,17 @@ pub fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
     Ok(Value::Array(all))
 }
 
+/// What an instance that has learned says of itself, and how long it makes a record.
+pub fn later(component: &ComponentRef, options: &str) -> Outcome<crate::options::Later> {
+    let learned = learned_with(component, options)?;
+    Ok(Box::new(move || {
+        let (app, recipe) = &learned;
+        let rows = app.features(&mut Asked::new(1), tokenizer()?, &long_record(recipe))?;
+        let tokens: Vec<usize> = rows.iter().map(Row::tokens_len).collect();
+        Ok(json!([app.info()?, app.state()?, tokens]))
+    }))
+}
+
 fn new_app(component: &ComponentRef, state: &str) -> Outcome<LoadedApp> {
     Ok(LoadedApp::create(component, &defaults(component)?, state)?)
 }

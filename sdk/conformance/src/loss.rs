@@ -66,6 +66,16 @@ pub fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
     Ok(Value::Array(all))
 }
 
+/// The value of the first form that is taken.
+pub fn later(component: &ComponentRef, options: &str) -> Outcome<options::Later> {
+    let make = |form| Trial::with(component, options, form, DType::F32);
+    let mut trials = FORMS.into_iter().map(make).collect::<Outcome<Vec<_>>>()?;
+    Ok(Box::new(move || {
+        let values = trials.iter_mut().map(|trial| trial.value().ok().map(f64::to_bits));
+        Ok(json!(values.collect::<Vec<_>>()))
+    }))
+}
+
 fn check_form(component: &ComponentRef, form: Form, dtype: DType, checks: &mut Checks<'_>) {
     let name = |what: &str| format!("{} ({dtype:?}): {what}", form.name);
     let trial = || Trial::new(component, form, dtype);

@@ -109,6 +109,16 @@ pub fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
     Ok(json!([trial.info(), names, bits]))
 }
 
+/// What an instance computes.
+pub fn later(component: &ComponentRef, options: &str) -> Outcome<crate::options::Later> {
+    let mut trial = Trial::with(component, options, DType::F32)?;
+    Ok(Box::new(move || {
+        let batch = trial.batch(&LENGTHS)?;
+        let last = values(&trial.infer(&batch, 0)?.get("last")?)?;
+        Ok(json!(last.into_iter().map(f64::to_bits).collect::<Vec<_>>()))
+    }))
+}
+
 /// A model with random weights.
 pub struct Trial {
     pub model: LoadedModel,

@@ -2,7 +2,7 @@
 
 use easytransfer::plugin::{self, ComponentRef, DType, LoadedOp, Tensor};
 
-use crate::inputs::{compare_gradient, no_panic, number, tensor, values};
+use crate::inputs::{apart, compare_gradient, no_panic, number, tensor, values};
 use crate::checks::Checks;
 use crate::memory;
 use crate::report::{Outcome, failed, skipped};
@@ -100,6 +100,16 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
             true => Ok(()),
             false => failed("backward changed the inputs or the outputs"),
         }
+    });
+    checks.check("forward", &name("single precision is close to double"), || {
+        let op = LoadedOp::create(component)?;
+        let both = [DType::F32, DType::F64].map(|dtype| -> Outcome<Vec<Vec<f64>>> {
+            let outputs = op.apply(&refs(&inputs(&op, shape, dtype)?))?;
+            Ok(all_values(&outputs)?)
+        });
+        let [Ok(single), Ok(double)] = both else { return skipped("it takes one of them") };
+        let worst = single.iter().zip(&double).map(|(a, b)| apart(a, b)).fold(0.0, f64::max);
+        if worst > 1e-4 { failed(format!("outputs differ by {worst:.1e}")) } else { Ok(()) }
     });
     checks.check("forward", &name("any number of rows has outputs"), || rows(component, dtype));
     let op = LoadedOp::create(component).ok();

@@ -57,6 +57,17 @@ pub fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
     Ok(json!([bits, trial.save()?]))
 }
 
+/// Steps of an instance.
+pub fn later(component: &ComponentRef, options: &str) -> Outcome<options::Later> {
+    let mut trial = Trial::with(component, options, 5, |_| Ok(()))?;
+    trial.steps(0, 2)?;
+    Ok(Box::new(move || {
+        trial.steps(2, 2)?;
+        let bits: Vec<u64> = trial.all()?.into_iter().map(f64::to_bits).collect();
+        Ok(json!(bits))
+    }))
+}
+
 fn state(component: &ComponentRef, checks: &mut Checks<'_>) {
     checks.check("state_save", "state saved and loaded goes on with the same bits", || {
         let mut whole = Trial::new(component)?;

@@ -34,6 +34,9 @@ pub fn check(component: &ComponentRef, library: Option<&Library>, checks: &mut C
     checks.check("create", promise, || left_out(component));
     let promise = "no option that the schema lacks has an effect";
     checks.check("create", promise, || beside_schema(component, library));
+    checks.check("create", "instances with other options are independent", || {
+        beside_others(component)
+    });
     let promise = "every option of the schema is read";
     checks.check("create", promise, || unread(component, library));
 }
@@ -225,6 +228,49 @@ fn unread(component: &ComponentRef, library: Option<&Library>) -> Outcome {
         }
         if tried > 0 && !is_read {
             return failed(format!("{key} changes nothing, and the code does not mention it"));
+        }
+    }
+    Ok(())
+}
+
+/// Something that an instance does, later.
+pub type Later = Box<dyn FnMut() -> Outcome<Value>>;
+
+/// Makes an instance, and tells by a function what it does; the function is called once.
+fn later(component: &ComponentRef, options: &str) -> Outcome<Later> {
+    match component.kind {
+        "et.loss/1" => loss::later(component, options),
+        "et.metric/1" => metric::later(component, options),
+        "et.optimizer/1" => optimizer::later(component, options),
+        "et.strategy/1" => strategy::later(component, options),
+        "et.app/1" => app::later(component, options),
+        _ => model::later(component, options),
+    }
+}
+
+/// An instance that was made with other options after it changes nothing.
+fn beside_others(component: &ComponentRef) -> Outcome {
+    let (schema, plain) = (read(component)?, plain(component)?);
+    let mut expected = None;
+    for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+        let other = allowed(property).into_iter().find(|value| {
+            // Sizes of a network depend on each other.
+            *value != plain[key] && !(component.kind == "et.model/1" && value.is_number())
+        });
+        let Some(other) = other else { continue };
+        if expected.is_none() {
+            expected = Some(later(component, &plain.to_string())?()?);
+        }
+        let mut options = plain.clone();
+        options[key] = other.clone();
+        let mut first = later(component, &plain.to_string())?;
+        let Ok(second) = later(component, &options.to_string()) else { continue };
+        let found = first()?;
+        drop(second);
+        if Some(found) != expected {
+            return failed(format!(
+                "an instance with other options ({key} = {other}), made later, changes what the first does"
+            ));
         }
     }
     Ok(())

@@ -130,6 +130,18 @@ pub fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
     }
 }
 
+/// A fit with an instance.
+pub fn later(component: &ComponentRef, options: &str) -> Outcome<crate::options::Later> {
+    let mut strategy = LoadedStrategy::create(component, options)?;
+    Ok(Box::new(move || {
+        let mut fit = Fit::new()?;
+        match fit.set_up(&mut strategy).and_then(|()| fit.run(&mut strategy, MIDDLE)) {
+            Ok(()) => Ok(Value::Array(fit.trace)),
+            Err(Stop::Failed(text) | Stop::Skipped(text)) => Ok(json!(text)),
+        }
+    }))
+}
+
 fn new(component: &ComponentRef) -> Outcome<LoadedStrategy> {
     Ok(LoadedStrategy::create(component, &defaults(component)?)?)
 }
