@@ -3,7 +3,6 @@
 mod check;
 mod child;
 
-
 use clap::Subcommand;
 use easytransfer::train::nearest::{nearest, quoted_list};
 use easytransfer::train::options;

@@ -12,9 +12,8 @@ use crate::checks::Checks;
 use crate::inputs::no_panic;
 use crate::report::{Outcome, failed, skipped};
 use crate::schema::defaults;
-use net::FakeNet;
-use records::{TEXTS, learned, learned_with};
 pub use records::tokenizer;
+use records::{TEXTS, learned, learned_with};
 
 pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     checks.check("columns", "names the columns of its records", || {
@@ -33,7 +32,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         Ok(())
     });
     checks.check("state", "state given to a new instance is the same state", || {
-        let (first, _) = learned(component)?;
+        let (first, ..) = learned(component)?;
         let state = first.state()?;
         if first.state()? != state {
             return failed("a second state differs from the first");
@@ -54,26 +53,25 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     checks.check("finish", "joins the rows of a record into one prediction", || joined(component));
     checks.check("describe", "no record has more tokens than it says", || longest(component));
     answers::check(component, checks);
-    checks.check("create", "another instance does the same", || {
-        crate::options::repeats(component)
-    });
+    checks.check("create", "another instance does the same", || crate::options::repeats(component));
 }
 
 /// What an app says of itself, and what it makes of records.
 pub fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
     let app = LoadedApp::create(component, options, "")?;
     let mut all = vec![json!([app.columns()?, app.info()?])];
-    let Ok((mut app, recipe)) = learned_with(component, options) else {
+    let Ok((app, recipe, net)) = learned_with(component, options) else {
         return Ok(Value::Array(all));
     };
     all.push(json!([app.state()?, app.info()?]));
     let tokenizer = tokenizer()?;
-    if let Ok(mut net) = FakeNet::new(&mut app, tokenizer) {
+    if let Ok(mut net) = net {
         for at in 0..2 {
             let record = recipe.record(at, false);
             let rows = app.features(&mut Asked::new(at as u64), tokenizer, &record)?;
             let tokens: Vec<usize> = rows.iter().map(Row::tokens_len).collect();
             all.push(json!([tokens, net.parts(&app, &rows.iter().collect::<Vec<_>>())?]));
+            all.push(json!(net.asked));
         }
     }
     Ok(Value::Array(all))
@@ -83,7 +81,7 @@ pub fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
 pub fn later(component: &ComponentRef, options: &str) -> Outcome<crate::options::Later> {
     let learned = learned_with(component, options)?;
     Ok(Box::new(move || {
-        let (app, recipe) = &learned;
+        let (app, recipe, _) = &learned;
         let rows = app.features(&mut Asked::new(1), tokenizer()?, &long_record(recipe))?;
         let tokens: Vec<usize> = rows.iter().map(Row::tokens_len).collect();
         Ok(json!([app.info()?, app.state()?, tokens]))
@@ -95,7 +93,7 @@ fn new_app(component: &ComponentRef, state: &str) -> Outcome<LoadedApp> {
 }
 
 fn describes(component: &ComponentRef) -> Outcome {
-    let (app, _) = learned(component)?;
+    let (app, ..) = learned(component)?;
     let info = app.info()?;
     if !["", "max", "min"].contains(&info.best_is.as_str()) {
         return failed(format!("best_is: expected \"max\" or \"min\", found {:?}", info.best_is));
@@ -111,7 +109,7 @@ fn describes(component: &ComponentRef) -> Outcome {
 }
 
 fn predictions(component: &ComponentRef) -> Outcome {
-    let (mut app, recipe) = learned(component)?;
+    let (app, recipe, net) = learned(component)?;
     let mut records = Vec::new();
     let tokenizer = tokenizer()?;
     for (at, text) in TEXTS.iter().enumerate().take(4) {
@@ -122,7 +120,7 @@ fn predictions(component: &ComponentRef) -> Outcome {
         }
         records.push(rows);
     }
-    let mut net = FakeNet::new(&mut app, tokenizer)?;
+    let mut net = net?;
     // Another order and another number of rows, so that a prediction that is not of its row is noticed by its count.
     for picked in [vec![0, 1, 2, 3], vec![2]] {
         let rows: Vec<&Row> = picked.iter().flat_map(|&at| &records[at]).collect();
@@ -153,9 +151,9 @@ fn long_record(recipe: &records::Recipe) -> Record {
 }
 
 fn joined(component: &ComponentRef) -> Outcome {
-    let (mut app, recipe) = learned(component)?;
+    let (app, recipe, net) = learned(component)?;
     let tokenizer = tokenizer()?;
-    let mut net = FakeNet::new(&mut app, tokenizer)?;
+    let mut net = net?;
     let long = long_record(&recipe);
     let rows = app.features(&mut Asked::new(0), tokenizer, &long)?;
     if rows.len() == 1 && !app.info()?.finish {
@@ -172,9 +170,9 @@ fn joined(component: &ComponentRef) -> Outcome {
 }
 
 fn longest(component: &ComponentRef) -> Outcome {
-    let (mut app, recipe) = learned(component)?;
+    let (app, recipe, net) = learned(component)?;
     let tokenizer = tokenizer()?;
-    FakeNet::new(&mut app, tokenizer)?;
+    net?;
     let longest = app.info()?.longest;
     let rows = app.features(&mut Asked::new(0), tokenizer, &long_record(&recipe))?;
     let found: usize = rows.iter().map(|row| row.tokens_len()).sum();

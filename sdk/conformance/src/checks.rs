@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use easytransfer::handle_threads;
 use easytransfer::plugin::live_handles;
 
 use crate::process::Process;
@@ -49,6 +50,8 @@ pub(crate) struct Checks<'a> {
     watch: &'a mut Watch,
     component: String,
     process: Option<Process>,
+    /// The next check calls the plugin from threads of its own.
+    uses_threads: bool,
     /// Promises about the process that were found broken, so that each is told once.
     told: BTreeSet<String>,
 }
@@ -60,12 +63,31 @@ impl<'a> Checks<'a> {
         component: impl Into<String>,
     ) -> Self {
         let process = watch.alone.then(Process::now);
-        Self { report, watch, component: component.into(), process, told: BTreeSet::new() }
+        Self {
+            report,
+            watch,
+            component: component.into(),
+            process,
+            uses_threads: false,
+            told: BTreeSet::new(),
+        }
     }
 
     /// Whether nothing but the checks runs in this process.
     pub(crate) fn is_alone(&self) -> bool {
         self.watch.alone
+    }
+
+    /// [`Checks::check`] with a body that calls the plugin from several threads.
+    pub(crate) fn check_in_threads(
+        &mut self,
+        slot: &str,
+        check: &str,
+        body: impl FnOnce() -> Outcome,
+    ) {
+        self.uses_threads = true;
+        self.check(slot, check, body);
+        self.uses_threads = false;
     }
 
     fn line(&self, slot: &str, check: &str, verdict: Verdict) -> Line {
@@ -87,7 +109,7 @@ impl<'a> Checks<'a> {
         }
         let begins = self.line(slot, check, Verdict::NotRun(String::new()));
         self.watch.tell(&Step::Begins(begins));
-        let before = live_handles();
+        let (before, threads) = (live_handles(), handle_threads());
         let verdict = match body() {
             Ok(()) => Verdict::Passed,
             Err(Stop::Failed(found)) => Verdict::Failed(found),
@@ -100,6 +122,11 @@ impl<'a> Checks<'a> {
         if more > 0 {
             let found = format!("{more} handles are still alive");
             changes.push(("gives back every handle that it gets", found));
+        }
+        if self.watch.alone && !self.uses_threads && handle_threads() > threads {
+            let more = handle_threads() - threads;
+            let found = format!("{more} other threads have called it");
+            changes.push(("calls the host on the thread that it was called on", found));
         }
         for (promise, found) in changes {
             if self.told.insert(format!("{promise} {slot}")) {

@@ -168,6 +168,20 @@ pub fn no_panic<T>(result: plugin::Result<T>) -> Outcome {
     }
 }
 
+/// Whether an error tells of a fault of the plugin, and not of inputs that it does not take.
+pub fn is_fault(text: &str) -> bool {
+    let faults = [
+        "NULL",
+        "expected a live",
+        "one that was released",
+        "is not the JSON that it promises",
+        "expected a scalar",
+        "the plugin has no",
+        "panick",
+    ];
+    faults.iter().any(|fault| text.contains(fault))
+}
+
 /// The largest distance of two lists relative to their sizes; infinite for lists of other lengths or without a
 /// number.
 pub fn apart(a: &[f64], b: &[f64]) -> f64 {

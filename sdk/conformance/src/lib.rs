@@ -140,7 +140,7 @@ fn component(
     if kind != "op" {
         schema::check(&component, checks);
         checks.check("release", "release accepts NULL", || Ok(component.release_null()?));
-        options::check(&component, library, checks);
+        options::made(&component, checks);
     }
     match kind {
         "loss" => loss::check(&component, checks),
@@ -152,6 +152,9 @@ fn component(
         "op" => op::check(&component, checks),
         other => checks
             .check("component", "is exercised", || skipped(format!("no checks for kind {other}"))),
+    }
+    if kind != "op" {
+        options::check(&component, library, checks);
     }
     checks.check("release", "gives back every handle", || match live_handles() - before {
         0 => Ok(()),

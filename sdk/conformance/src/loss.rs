@@ -7,7 +7,7 @@ use easytransfer::plugin::{ComponentRef, DType};
 use serde_json::{Value, json};
 
 use crate::checks::Checks;
-use crate::inputs::{FORMS, Form, ROWS, compare_gradient};
+use crate::inputs::{FORMS, Form, ROWS, compare_gradient, is_fault};
 use crate::options;
 use crate::report::{Outcome, Stop, failed, skipped};
 use trial::{Trial, WEIGHTS};
@@ -31,9 +31,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
             });
             accepted.extend(found.map(|dtype| (form, dtype)));
         }
-        let is_broken =
-            |text: &&String| ["NULL", "scalar"].iter().any(|word| text.contains(word));
-        match (refusals.iter().find(is_broken), refusals.last()) {
+        match (refusals.iter().find(|text| is_fault(text)), refusals.last()) {
             (Some(text), _) if accepted.is_empty() => failed(text),
             (_, Some(text)) if accepted.is_empty() => {
                 skipped(format!("its inputs are others: {text}"))
@@ -55,6 +53,10 @@ pub fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
         let mut trial = Trial::with(component, options, form, DType::F32)?;
         let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect::<Vec<_>>();
         let numbers = |result: Outcome<Vec<f64>>| result.map(bits).ok();
+        if trial.value().is_err() {
+            all.push(Value::Null);
+            continue;
+        }
         all.push(json!([
             numbers(trial.value().map(|value| vec![value])),
             numbers(trial.gradient(None)),

@@ -8,7 +8,7 @@ use easytransfer::plugin::{ComponentRef, Counts, DType, LoadedMetric, Stream};
 use serde_json::{Map as Json, Value, json};
 
 use crate::checks::Checks;
-use crate::inputs::{FORMS, Form, no_panic};
+use crate::inputs::{FORMS, Form, is_fault, no_panic};
 use crate::options;
 use crate::report::{Outcome, Stop, failed, skipped};
 use crate::schema::defaults;
@@ -46,7 +46,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
                 Ok(whole) => accepted.push((form, whole)),
                 Err(Stop::Failed(text) | Stop::Skipped(text)) => {
                     // What it says of a form that it has counted is its fault.
-                    if text.contains("compute") {
+                    if text.contains("compute") || is_fault(&text) {
                         return failed(text);
                     }
                     refusal = text;
@@ -63,8 +63,15 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         many::check(component, *form, checks);
     }
     checks.check("create", "another instance does the same", || options::repeats(component));
-    checks.check("compute", "nothing counted is no panic", || {
-        no_panic(LoadedMetric::create(component, &defaults(component)?)?.compute())
+    checks.check("compute", "nothing counted is no panic, and has figures or none", || {
+        let result = LoadedMetric::create(component, &defaults(component)?)?.compute();
+        match result.err() {
+            Some(error) if error.to_string().contains("is not the JSON that it promises") => {
+                failed(error.to_string())
+            }
+            Some(error) => no_panic::<()>(Err(error)),
+            None => Ok(()),
+        }
     });
 }
 
@@ -95,9 +102,7 @@ pub fn later(component: &ComponentRef, options: &str) -> Outcome<options::Later>
 
 fn check_form(component: &ComponentRef, form: Form, whole: &Figures, checks: &mut Checks<'_>) {
     let name = |what: &str| format!("{}: {what}", form.name);
-    checks.check("compute", &name("figures are numbers, or arrays of numbers"), || {
-        numbers(whole)
-    });
+    checks.check("compute", &name("figures are numbers, or arrays of numbers"), || numbers(whole));
     checks.check("describe", &name("says which way is better of figures that it has"), || {
         better(component, whole)
     });

@@ -86,7 +86,9 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
             trial.params.iter().filter(|p| !p.has_grad()).map(|p| p.name()).collect();
         if without.is_empty() { Ok(()) } else { failed(format!("none for {}", without.join(", "))) }
     });
-    checks.check("forward", "gradient along a direction equals finite differences", || direction(component));
+    checks.check("forward", "gradient along a direction equals finite differences", || {
+        direction(component)
+    });
     checks.check("create", "another instance does the same", || {
         let options = configuration(component)?.to_string();
         match effect(component, &options)? == effect(component, &options)? {
@@ -191,8 +193,7 @@ impl Trial {
 
     /// One number that depends on all outputs.
     fn loss(&mut self) -> Outcome<Tensor> {
-        let (mut want, mut outputs, mut batch) =
-            (self.want(), Map::new()?, self.batch(&LENGTHS)?);
+        let (mut want, mut outputs, mut batch) = (self.want(), Map::new()?, self.batch(&LENGTHS)?);
         let has_decoder = self.info().decoder_start.is_some();
         if has_decoder {
             // Runs that the decoder reads, of other lengths than the encoder's.

@@ -2,8 +2,8 @@
 
 use easytransfer::plugin::{self, ComponentRef, DType, LoadedOp, Tensor};
 
-use crate::inputs::{apart, compare_gradient, no_panic, number, tensor, values};
 use crate::checks::Checks;
+use crate::inputs::{apart, compare_gradient, is_fault, no_panic, number, tensor, values};
 use crate::memory;
 use crate::report::{Outcome, failed, skipped};
 
@@ -21,6 +21,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
                         found = Some((shape, dtype));
                         return Ok(());
                     }
+                    Err(error) if is_fault(&error.to_string()) => return failed(error.to_string()),
                     Err(error) => refusal = error.to_string(),
                 }
             }
@@ -74,7 +75,20 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         let op = LoadedOp::create(component)?;
         let mut empty = shape.to_vec();
         empty[0] = 0;
-        no_panic(op.apply(&refs(&inputs(&op, &empty, dtype)?)))?;
+        let usual = op.apply(&refs(&inputs(&op, shape, dtype)?))?;
+        match op.apply(&refs(&inputs(&op, &empty, dtype)?)) {
+            Ok(outputs) => {
+                for (output, full) in outputs.iter().zip(&usual) {
+                    if full.shape() == shape && output.shape() != empty {
+                        return failed(format!(
+                            "no rows: expected shape {empty:?}, found {:?}",
+                            output.shape()
+                        ));
+                    }
+                }
+            }
+            Err(error) => no_panic::<()>(Err(error))?,
+        }
         let many = inputs(&op, shape, dtype)?;
         let more: Vec<&Tensor> = many.iter().chain(&many).collect();
         match op.apply(&more) {

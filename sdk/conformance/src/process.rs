@@ -18,8 +18,9 @@ pub(crate) struct Process {
     locale: String,
     signals: Vec<usize>,
     mask: String,
-    rounding: [u32; 2],
+    rounding: [u32; 3],
     threads: BTreeSet<OsString>,
+    files: usize,
     written: [u64; 2],
 }
 
@@ -39,6 +40,7 @@ impl Process {
             mask: file_mask(),
             rounding: rounding(),
             threads: threads(),
+            files: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
             written: written(),
         }
     }
@@ -93,6 +95,10 @@ impl Process {
                 changes.push(("ends its own threads before a call returns", found));
             }
         }
+        if now.files > before.files {
+            let found = format!("{} files are still open", now.files - before.files);
+            changes.push(("closes the files that it opens", found));
+        }
         changes.extend(outputs(before.written, now.written));
         now.written = written();
         *self = now;
@@ -113,7 +119,10 @@ fn outputs(before: [u64; 2], now: [u64; 2]) -> Vec<Change> {
         let is_log = |line: &str| {
             ["error ", "warning ", "info ", "debug "].iter().any(|level| line.starts_with(level))
         };
-        if let Some(line) = text.lines().find(|line| line.starts_with("error engine: ")) {
+        // What is told of NULL is harmless.
+        let is_of_handles =
+            |line: &&str| line.starts_with("error engine: ") && !line.contains("found NULL");
+        if let Some(line) = text.lines().find(is_of_handles) {
             let found = line.trim_start_matches("error engine: ").to_owned();
             changes.push(("uses handles as they may be used", found));
         }
@@ -185,10 +194,11 @@ fn file_mask() -> String {
     status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap_or("").trim().to_owned()
 }
 
-/// A quotient that rounding decides, and one below the normal numbers.
-fn rounding() -> [u32; 2] {
-    [black_box(1.0f32) / black_box(3.0), black_box(f32::MIN_POSITIVE) / black_box(4.0)]
-        .map(f32::to_bits)
+/// Two quotients that the direction of rounding decides, and one below the normal numbers.
+fn rounding() -> [u32; 3] {
+    let third = black_box(1.0f32) / black_box(3.0);
+    let minus = black_box(-1.0f32) / black_box(3.0);
+    [third, minus, black_box(f32::MIN_POSITIVE) / black_box(4.0)].map(f32::to_bits)
 }
 
 /// Bytes that the C library's allocator has handed out.

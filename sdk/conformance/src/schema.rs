@@ -65,14 +65,19 @@ pub fn read(component: &ComponentRef) -> Outcome<Value> {
         .map_err(|error| Stop::Failed(format!("it is not JSON: {error}")))
 }
 
-/// Options with all defaults. Skips when an option is required, for which nobody here knows a value.
+/// Options with all defaults, and with allowed values of those that are required. Skips where nobody here knows one.
 pub fn default_values(component: &ComponentRef) -> Outcome<Value> {
     let schema = read(component)?;
-    if let Some(required) = schema["required"].as_array().filter(|names| !names.is_empty()) {
-        let names: Vec<String> = required.iter().map(Value::to_string).collect();
-        return Err(Stop::Skipped(format!("it needs a value for {}", names.join(" and "))));
+    let (mut value, mut unknown) = (json!({}), Vec::new());
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        match allowed(&schema["properties"][name]).into_iter().next() {
+            Some(known) => value[name] = known,
+            None => unknown.push(format!("{name:?}")),
+        }
     }
-    let mut value = json!({});
+    if !unknown.is_empty() {
+        return Err(Stop::Skipped(format!("it needs a value for {}", unknown.join(" and "))));
+    }
     options::validate(&schema, &mut value, "", "")?;
     Ok(value)
 }
@@ -140,7 +145,11 @@ pub fn allowed(property: &Value) -> Vec<Value> {
     });
     let mut once: Vec<Value> = Vec::new();
     for value in values {
-        if !once.contains(&value) {
+        // 1 and 1.0 are the same number.
+        let same = |other: &Value| {
+            *other == value || (value.is_number() && other.as_f64() == value.as_f64())
+        };
+        if !once.iter().any(same) {
             once.push(value);
         }
     }

@@ -64,13 +64,10 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     checks.check("on_setup", "takes part in a small fit", || {
         let mut strategy = new(component)?;
         let mut fit = Fit::new()?;
-        let done = fit.set_up(&mut strategy).and_then(|()| fit.run(&mut strategy, STEPS));
-        if let Err(Stop::Failed(text)) = &done {
-            let is_lacking = ["does not offer it", "this host does not offer it", "there is no"];
-            if is_lacking.iter().any(|part| text.contains(part)) {
-                return skipped(format!("it needs more than a small fit: {text}"));
-            }
+        if let Some(refusal) = fit.refused_setup(&mut strategy)? {
+            return skipped(format!("it needs more than a small fit: {refusal}"));
         }
+        let done = fit.run(&mut strategy, STEPS);
         done?;
         can_run = true;
         match fit.strange_calls {
@@ -103,14 +100,14 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
             result => no_panic(result),
         }
     });
-    let mut fit = None;
+    let made = || -> Outcome<_> {
+        let (mut strategy, mut made) = (new(component)?, Fit::new()?);
+        made.set_up(&mut strategy)?;
+        Ok((strategy, made, 0))
+    };
+    let mut fit = made().ok();
     memory::check(checks, "on_batch", "steps need no more and more memory", || {
-        if fit.is_none() {
-            let (mut strategy, mut made) = (new(component)?, Fit::new()?);
-            made.set_up(&mut strategy)?;
-            fit = Some((strategy, made, 0));
-        }
-        let Some((strategy, made, step)) = &mut fit else { return Ok(()) };
+        let Some((strategy, made, step)) = &mut fit else { return skipped("it cannot be made") };
         if strategy.phases().has(Phases::FIT) {
             return skipped("it drives the fit");
         }
@@ -184,7 +181,8 @@ fn resumed(component: &ComponentRef) -> Outcome {
 
 fn same_trace(expected: &[Value], found: &[Value], what: &str) -> Outcome {
     let differs = expected.iter().zip(found).position(|(a, b)| a != b);
-    let Some(at) = differs.or((expected.len() != found.len()).then_some(expected.len().min(found.len())))
+    let Some(at) =
+        differs.or((expected.len() != found.len()).then_some(expected.len().min(found.len())))
     else {
         return Ok(());
     };
@@ -194,11 +192,7 @@ fn same_trace(expected: &[Value], found: &[Value], what: &str) -> Outcome {
     };
     let before = expected[..at].iter().rev().find_map(|entry| entry.get("step"));
     let step = before.and_then(Value::as_u64).map_or(0, |step| step + 1);
-    failed(format!(
-        "around step {step}: expected {}, found {} {what}",
-        text(expected),
-        text(found)
-    ))
+    failed(format!("around step {step}: expected {}, found {} {what}", text(expected), text(found)))
 }
 
 fn save(strategy: &mut LoadedStrategy) -> Outcome<Vec<u8>> {

@@ -15,7 +15,10 @@ use std::sync::OnceLock;
 
 fn check(id: &str) -> Outcome {
     let mut command = Command::new(places::staged().join("easytransfer"));
-    run(command.args(["plugin", "check", "--all"]).arg(places::staged().join("plugins").join(id)), b"")
+    run(
+        command.args(["plugin", "check", "--all"]).arg(places::staged().join("plugins").join(id)),
+        b"",
+    )
 }
 
 #[test]

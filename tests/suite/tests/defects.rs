@@ -18,7 +18,7 @@ type Defect = (&'static str, &'static str, &'static str);
 const LOSS: &[Defect] = &[
     ("two_symbols", "et_plugin_entry", "loss_helper too"),
     ("slow_init", "init", "expected less than"),
-    ("crash_in_init", "init", "SIG"),
+    ("crash_in_init", "init", "signal 11"),
     ("init_once", "init", "init was called before"),
     ("error_without_message", "create", "has no message"),
     ("default_differs", "create", "scale: without it the component does something else"),
@@ -45,6 +45,12 @@ const LOSS: &[Defect] = &[
     ("takes_memory", "forward", "MiB of memory"),
     ("rows_of_two_axes", "rows", "expected shape [4], found [4, 1]"),
     ("rows_in_another_order", "forward", "entry i of `rows` is not of row i"),
+    ("computes_in_a_thread", "forward", "other threads have called it"),
+    ("uses_what_it_released", "forward", "one that was released"),
+    ("crashes_in_training", "forward", "signal 11"),
+    ("random_numbers", "forward", "found "),
+    ("leaves_files_open", "forward", "files are still open"),
+    ("slow_create", "create", "it took 1.2"),
     ("leaks_a_tensor", "forward", "handles are still alive"),
     ("releases_twice", "forward", "one that was released"),
     ("ignores_weights", "forward", "the weights of the rows are ignored"),
@@ -112,9 +118,15 @@ const STRATEGY: &[Defect] = &[
     ("session_from_thread", "on_setup", "came from another thread"),
     ("nan_loss", "on_setup", "is NaN"),
     ("saves_nothing", "state_save", "after the checkpoint"),
-    ("loads_nothing", "state_save", "state"),
+    ("loads_nothing", "state_save", "after the checkpoint"),
     ("no_state", "state_save", "after the checkpoint"),
     ("no_load", "phases", "state_load is NULL"),
+];
+
+const FIT: &[Defect] = &[
+    ("saves_nothing", "state_save", "after the checkpoint"),
+    ("goes_on", "on_setup", "the run is over"),
+    ("hook_is_missing", "phases", "the slot fit is NULL"),
 ];
 
 const OP: &[Defect] = &[
@@ -136,12 +148,13 @@ const APP: &[Defect] = &[
     ("longer_than_said", "describe", "expected at most 2"),
     ("no_finish", "describe", "the slot finish is NULL"),
     ("crash_without_text", "features", "signal 11"),
+    ("static_buffer", "features", "when four threads ask at once"),
     ("no_row", "", "expected at least one row"),
     ("counts_records", "features", "they differ"),
     ("net_from_thread", "forward", "came from another thread"),
     ("crash_without_rows", "decode", "signal 6"),
     ("mean_of_all", "decode", "a row is answered"),
-    ("changes_batch", "forward", "of its inputs"),
+    ("changes_batch", "forward", "its inputs"),
     ("leaks_logits", "", "handles are still alive"),
     ("too_few_parts", "decode", "expected "),
     ("parts_reversed", "decode", "a row is answered"),
@@ -161,13 +174,16 @@ const MODEL: &[Defect] = &[
     ("leaks_memory", "forward", "bytes more with every call"),
 ];
 
-const ALL: [(&str, &[Defect]); 7] = [
+/// Sources with the defects that they can have; a name with a slash is a source and a variant of it.
+const ALL: [(&str, &[Defect]); 9] = [
     ("loss", LOSS),
     ("metric", METRIC),
     ("optimizer", OPTIMIZER),
     ("strategy", STRATEGY),
+    ("fit", FIT),
     ("op", OP),
     ("app", APP),
+    ("app/lists", &[]),
     ("model", MODEL),
 ];
 
@@ -178,8 +194,9 @@ fn sources() -> PathBuf {
 }
 
 /// Builds the plugin of a kind, with a defect or as it is, and installs it with a manifest. Answers with its folder.
-fn installed(scratch: &Scratch, kind: &str, defect: Option<&str>) -> PathBuf {
-    let name = format!("{kind}-{}", defect.unwrap_or("good"));
+fn installed(scratch: &Scratch, source: &str, defect: Option<&str>) -> PathBuf {
+    let (source, variant) = source.split_once('/').unwrap_or((source, "usual"));
+    let name = format!("{source}-{variant}-{}", defect.unwrap_or("good"));
     let place = scratch.path().join(&name);
     std::fs::create_dir_all(&place).unwrap();
     let library = place.join("libunder_check.so");
@@ -191,9 +208,14 @@ fn installed(scratch: &Scratch, kind: &str, defect: Option<&str>) -> PathBuf {
         None => command.args(STRICT),
     };
     command.arg("-I").arg(places::root().join("include"));
-    command.arg(sources().join(format!("{kind}.c"))).arg("-o").arg(&library);
+    command.arg(format!("-DVARIANT_{variant}"));
+    command.arg(sources().join(format!("{source}.c"))).arg("-o").arg(&library);
     run(command.args(["-lm", "-lpthread"]), b"").good(&name);
-    installed_library(&place, kind, &library)
+    installed_library(&place, kind_of(source), &library)
+}
+
+fn kind_of(source: &str) -> &str {
+    if source == "fit" { "strategy" } else { source }
 }
 
 /// Puts a library that offers one component of a kind, "under-check", under a manifest of its own.
@@ -201,7 +223,8 @@ fn installed_library(place: &Path, kind: &str, library: &Path) -> PathBuf {
     let folder = install_loss(place, "under-check", &REQUIRES, library).join("under-check");
     let manifest = folder.join("under-check.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
-    std::fs::write(&manifest, text.replace("kind = \"loss\"", &format!("kind = {kind:?}"))).unwrap();
+    std::fs::write(&manifest, text.replace("kind = \"loss\"", &format!("kind = {kind:?}")))
+        .unwrap();
     folder
 }
 
@@ -218,7 +241,10 @@ fn missed(scratch: &Scratch, kind: &str, (defect, slot, words): Defect) -> Optio
     let outcome = check(&folder, &["--json", "--timeout", time, "--memory", "400"]);
     let place = format!("{kind} {defect}");
     if outcome.code != 1 {
-        return Some(format!("{place}: code {}: {}{}", outcome.code, outcome.stdout, outcome.stderr));
+        return Some(format!(
+            "{place}: code {}: {}{}",
+            outcome.code, outcome.stdout, outcome.stderr
+        ));
     }
     let report: Value = match serde_json::from_str(&outcome.stdout) {
         Ok(report) => report,
@@ -227,7 +253,7 @@ fn missed(scratch: &Scratch, kind: &str, (defect, slot, words): Defect) -> Optio
     let findings = report["findings"].as_array().cloned().unwrap_or_default();
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or("").to_owned();
     let is_it = |finding: &&Value| {
-        let is_there = text(finding, "component") == format!("{kind} under-check")
+        let is_there = text(finding, "component") == format!("{} under-check", kind_of(kind))
             || text(finding, "component") == "library";
         let is_slot = slot.is_empty() || text(finding, "slot") == slot;
         let told = format!("{} {}", text(finding, "promised"), text(finding, "found"));
@@ -288,7 +314,8 @@ fn correct_plugins_have_no_findings() {
 
 /// The example that stands in the comment of the header.
 fn example() -> String {
-    let header = std::fs::read_to_string(places::root().join("include/easytransfer_plugin.h")).unwrap();
+    let header =
+        std::fs::read_to_string(places::root().join("include/easytransfer_plugin.h")).unwrap();
     let lines = header.lines().skip_while(|line| !line.contains("cc -shared")).skip(1);
     let code: Vec<&str> = lines.filter_map(|line| line.strip_prefix(" *   ")).collect();
     format!("#include <string.h>\n{}\n", code.join("\n"))
@@ -326,7 +353,12 @@ fn report_is_readable_and_the_plugin_itself_writes_nothing_into_it() {
     // A crash is told where it happened, and the checks after it are made.
     let folder = installed(&scratch, "loss", Some("crash_without_rows"));
     let said = check(&folder, &["--all"]).stdout;
-    assert!(said.contains("no rows are no panic: FAILED: it crashed: the process was ended by signal 11"), "{said}");
+    assert!(
+        said.contains(
+            "no rows are no panic: FAILED: it crashed: the process was ended by signal 11"
+        ),
+        "{said}"
+    );
     assert!(said.contains("loss under-check: gives back every handle: ok"), "{said}");
     // What cannot be loaded is no finding.
     let folder = installed(&scratch, "loss", Some("no_forward"));

@@ -174,7 +174,11 @@ impl Heard {
         let found = stopped.unwrap_or_else(|| {
             let said = last_line(errors);
             let how = ended_by(status, &said);
-            if said.is_empty() { how } else { format!("{how}; its standard error ends with {said:?}") }
+            if said.is_empty() {
+                how
+            } else {
+                format!("{how}; its standard error ends with {said:?}")
+            }
         });
         let whole = |check: &str| Line {
             component: easytransfer_conformance::LIBRARY.to_owned(),
@@ -210,7 +214,13 @@ fn last_line(mut errors: File) -> String {
     let mut text = Vec::new();
     let read = errors.seek(SeekFrom::Start(0)).and_then(|_| errors.read_to_end(&mut text));
     let text = String::from_utf8_lossy(if read.is_ok() { &text } else { b"" }).into_owned();
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("").chars().take(160).collect()
+    text.lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("")
+        .chars()
+        .take(160)
+        .collect()
 }
 
 fn ended_by(status: ExitStatus, said: &str) -> String {
@@ -254,7 +264,9 @@ impl Child {
         let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
         let socket = UnixStream::from(socket);
         let mut first = String::new();
-        BufReader::new(socket.try_clone().map_err(failed)?).read_line(&mut first).map_err(failed)?;
+        BufReader::new(socket.try_clone().map_err(failed)?)
+            .read_line(&mut first)
+            .map_err(failed)?;
         let ended: BTreeMap<String, String> = serde_json::from_str(&first).map_err(|error| {
             Error::user(format!("this command is for `easytransfer plugin check` alone: {error}"))
         })?;

@@ -1,7 +1,9 @@
 //! Answers of an app: each belongs to its row, whatever rows are beside it and in which order; the same from every
 //! thread, and from an app that was made again from the state.
 
-use easytransfer::plugin::{Asked, Call, ComponentRef, LoadedApp, Map, Record, Row, Tensor, no_grad};
+use easytransfer::plugin::{
+    Asked, Call, ComponentRef, LoadedApp, Map, Record, Rng, Row, Tensor, no_grad,
+};
 use serde_json::Value;
 
 use super::net::FakeNet;
@@ -17,8 +19,8 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         order(component)
     });
     checks.check("forward", "inputs are left as they are", || {
-        let (mut app, recipe) = learned(component)?;
-        let mut net = FakeNet::new(&mut app, tokenizer()?)?;
+        let (app, recipe, net) = learned(component)?;
+        let mut net = net?;
         let rows = rows(&app, &recipe)?;
         let batch = Map::from_rows(&rows.iter().collect::<Vec<_>>())?;
         let before = snapshot(&[&batch])?;
@@ -30,8 +32,8 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         unchanged(&before, &both, "decode")
     });
     checks.check("forward", "calls of `net` come from the thread of `forward`", || {
-        let (mut app, recipe) = learned(component)?;
-        let mut net = FakeNet::new(&mut app, tokenizer()?)?;
+        let (app, recipe, net) = learned(component)?;
+        let mut net = net?;
         let rows = rows(&app, &recipe)?;
         net.parts(&app, &rows.iter().collect::<Vec<_>>())?;
         match net.strange_calls {
@@ -39,21 +41,21 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
             count => failed(format!("{count} calls came from another thread")),
         }
     });
+    checks.check("forward", "a call of training is answered, and repeats", || training(component));
     checks.check("features", "the same record has the same features", || {
-        let (app, recipe) = learned(component)?;
+        let (app, recipe, _) = learned(component)?;
         let first = features(&app, &recipe, 2)?;
         for at in [1, 3] {
             features(&app, &recipe, at)?;
         }
         same_rows(&first, &features(&app, &recipe, 2)?, "a second time")
     });
-    checks.check("features", "other threads get the same features", || threads(component));
+    checks
+        .check_in_threads("features", "other threads get the same features", || threads(component));
     checks.check("state", "an app made from the state answers the same", || state(component));
     checks.check("decode", "no rows have no answers", || empty(component));
-    let mut made = learned(component).ok().and_then(|(mut app, recipe)| {
-        let net = FakeNet::new(&mut app, tokenizer().ok()?).ok()?;
-        Some((app, recipe, net))
-    });
+    let mut made =
+        learned(component).ok().and_then(|(app, recipe, net)| Some((app, recipe, net.ok()?)));
     memory::check(checks, "forward", "calls need no more and more memory", || {
         let Some((app, recipe, net)) = &mut made else { return skipped("it cannot be made") };
         let rows = features(app, recipe, 0)?;
@@ -80,8 +82,8 @@ fn rows(app: &LoadedApp, recipe: &Recipe) -> Outcome<Vec<Row>> {
 }
 
 fn order(component: &ComponentRef) -> Outcome {
-    let (mut app, recipe) = learned(component)?;
-    let mut net = FakeNet::new(&mut app, tokenizer()?)?;
+    let (app, recipe, net) = learned(component)?;
+    let mut net = net?;
     let rows = rows(&app, &recipe)?;
     let plain: Vec<&Row> = rows.iter().collect();
     let whole = net.parts(&app, &plain)?;
@@ -110,11 +112,32 @@ fn order(component: &ComponentRef) -> Outcome {
     Ok(())
 }
 
+/// Outputs of a call with a generator of random numbers, which repeat from the same state of it.
+fn training(component: &ComponentRef) -> Outcome {
+    let (app, recipe, net) = learned(component)?;
+    let mut net = net?;
+    let mut rows = Vec::new();
+    for at in 0..3 {
+        let record = recipe.record(at, true);
+        rows.extend(app.features(&mut Asked::new(at as u64), tokenizer()?, &record)?);
+    }
+    let batch = Map::from_rows(&rows.iter().collect::<Vec<_>>())?;
+    let want = app.info()?.want;
+    let mut call = || -> Outcome<_> {
+        let (rng, mut outputs) = (Rng::new(9, 1)?, Map::new()?);
+        app.forward(&Call::training(want, &rng), &mut net, &batch, &mut outputs)?;
+        snapshot(&[&outputs])
+    };
+    if call()? == call()? { Ok(()) } else { failed("the outputs differ") }
+}
+
 fn same(expected: &Record, found: &Record, how: &str) -> Outcome {
     if is_close(&Value::Object(expected.clone()), &Value::Object(found.clone())) {
         return Ok(());
     }
-    let text = |record: &Record| Value::Object(record.clone()).to_string().chars().take(100).collect::<String>();
+    let text = |record: &Record| {
+        Value::Object(record.clone()).to_string().chars().take(100).collect::<String>()
+    };
     failed(format!("{how} a row is answered {}, expected {}", text(found), text(expected)))
 }
 
@@ -148,7 +171,7 @@ fn same_rows(a: &[Row], b: &[Row], what: &str) -> Outcome {
 }
 
 fn threads(component: &ComponentRef) -> Outcome {
-    let (app, recipe) = learned(component)?;
+    let (app, recipe, _) = learned(component)?;
     let tokenizer = tokenizer()?;
     let make = |at: usize| {
         let record = recipe.record(at, false);
@@ -176,14 +199,13 @@ fn threads(component: &ComponentRef) -> Outcome {
 }
 
 fn state(component: &ComponentRef) -> Outcome {
-    let (mut app, recipe) = learned(component)?;
+    let (app, recipe, net) = learned(component)?;
     let state = app.state()?.to_string();
     let mut again = LoadedApp::create(component, &defaults(component)?, &state)?;
-    let tokenizer = tokenizer()?;
+    let mut net = net?;
+    let mut other = FakeNet::new(&mut again, tokenizer()?)?;
     let (before, after) = (rows(&app, &recipe)?, rows(&again, &recipe)?);
     same_rows(&before, &after, "from those of the app whose state it is")?;
-    let mut net = FakeNet::new(&mut app, tokenizer)?;
-    let mut other = FakeNet::new(&mut again, tokenizer)?;
     let whole = net.parts(&app, &before.iter().collect::<Vec<_>>())?;
     let found = other.parts(&again, &after.iter().collect::<Vec<_>>())?;
     whole.iter().zip(&found).try_for_each(|(a, b)| same(a, b, "by an app made from the state"))
@@ -191,8 +213,8 @@ fn state(component: &ComponentRef) -> Outcome {
 
 /// A batch of no rows is refused, or has no answers.
 fn empty(component: &ComponentRef) -> Outcome {
-    let (mut app, recipe) = learned(component)?;
-    let mut net = FakeNet::new(&mut app, tokenizer()?)?;
+    let (app, recipe, net) = learned(component)?;
+    let mut net = net?;
     let rows = rows(&app, &recipe)?;
     let full = Map::from_rows(&rows.iter().collect::<Vec<_>>())?;
     let mut batch = Map::new()?;

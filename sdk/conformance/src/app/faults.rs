@@ -12,7 +12,7 @@ use crate::report::{Outcome, failed, skipped};
 
 pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     checks.check("features", "a record without its columns is refused", || {
-        let (app, _) = learned(component)?;
+        let (app, ..) = learned(component)?;
         if !app.columns()?.iter().any(|column| column.required && !column.target) {
             return skipped("no column must be there");
         }
@@ -23,7 +23,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     });
     let promise = "a refused record names a column and what was expected and found";
     checks.check("features", promise, || {
-        let (app, _) = learned(component)?;
+        let (app, ..) = learned(component)?;
         let result = app.features(&mut Asked::new(0), tokenizer()?, &Record::new());
         let Err(error) = result else {
             return skipped("no record is refused");
@@ -83,7 +83,7 @@ fn odd() -> Vec<serde_json::Value> {
 }
 
 fn values(component: &ComponentRef) -> Outcome {
-    let (app, recipe) = learned(component)?;
+    let (app, recipe, _) = learned(component)?;
     for (role, _) in recipe.roles() {
         for value in odd() {
             let mut record = recipe.record(0, true);
@@ -95,7 +95,10 @@ fn values(component: &ComponentRef) -> Outcome {
 }
 
 fn observed(component: &ComponentRef) -> Outcome {
-    let (_, recipe) = learned(component)?;
+    let (app, recipe, _) = learned(component)?;
+    if app.info()?.loss.is_none() {
+        return skipped("it is not trained");
+    }
     for (role, _) in recipe.roles() {
         for value in odd() {
             let mut odd = recipe.record(0, true);

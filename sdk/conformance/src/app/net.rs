@@ -7,10 +7,10 @@ use easytransfer::plugin::{
     self, Call, DType, Init, LoadedApp, Map, ModelInfo, NetHost, Params, Record, Row, Task, Tensor,
     Tokenizer, abi, no_grad,
 };
-use serde_json::Value;
+use easytransfer::train::model::generate::options::GenerateOptions;
 
-use crate::inputs::{no_panic, number, tensor};
-use crate::report::{Outcome, skipped};
+use crate::inputs::{is_fault, no_panic, number, tensor};
+use crate::report::{Outcome, failed, skipped};
 
 /// Width of the model that apps are built on.
 const WIDTH: usize = 8;
@@ -20,6 +20,8 @@ pub struct FakeNet {
     home: ThreadId,
     /// Calls that came from another thread than the app's `forward`.
     pub strange_calls: usize,
+    /// Options of the runs that it was last asked to go on with.
+    pub asked: Option<String>,
 }
 
 impl FakeNet {
@@ -32,10 +34,13 @@ impl FakeNet {
         words.param("weight", &[tokenizer.vocab_len(), WIDTH], Init::Normal(0.0, 0.1))?;
         if let Err(error) = app.build(&root, &model(tokenizer)) {
             let refusal = error.to_string();
+            if is_fault(&refusal) {
+                return failed(refusal);
+            }
             no_panic::<()>(Err(error))?;
             return skipped(format!("it wants another model: {refusal}"));
         }
-        Ok(Self { params, home: thread::current().id(), strange_calls: 0 })
+        Ok(Self { params, home: thread::current().id(), strange_calls: 0, asked: None })
     }
 
     /// Outputs of the app on a batch.
@@ -79,7 +84,8 @@ impl NetHost for FakeNet {
             starts.iter().map(|start| usize::try_from(*start).unwrap_or(0)).collect();
         let rows = bounds.len().saturating_sub(1);
         let all = |layer: usize| -> Vec<f64> {
-            let runs = bounds.windows(2).flat_map(|run| (run[0]..run[1]).map(move |at| (at, run[0])));
+            let runs =
+                bounds.windows(2).flat_map(|run| (run[0]..run[1]).map(move |at| (at, run[0])));
             runs.flat_map(|(at, begin)| token(ids[at], at - begin, layer)).collect()
         };
         let mut wanted = vec![("last".to_owned(), all(2), ids.len())];
@@ -112,10 +118,11 @@ impl NetHost for FakeNet {
         outputs: &mut Map,
     ) -> plugin::Result<()> {
         self.note();
-        let options: Value = serde_json::from_str(options)?;
+        let options = GenerateOptions::parse(options)?;
+        self.asked = Some(format!("{options:?}"));
         let space = if batch.has("decoder/ids") { "decoder/" } else { "" };
         let begun = batch.get(&format!("{space}starts"))?.len().saturating_sub(1);
-        let runs = begun * options["return"].as_u64().unwrap_or(1) as usize;
+        let runs = begun * options.returned;
         let starts: Vec<i64> = (0..=runs as i64).collect();
         outputs.put("generated/ids", &Tensor::from_slice(&vec![1i64; runs], &[runs])?)?;
         outputs.put("generated/starts", &Tensor::from_slice(&starts, &[runs + 1])?)?;

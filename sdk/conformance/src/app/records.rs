@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use easytransfer::plugin::{self, Asked, Column, ComponentRef, LoadedApp, Record, Tokenizer};
 use serde_json::{Value, json};
 
-use crate::inputs::no_panic;
+use super::net::FakeNet;
+use crate::inputs::{is_fault, no_panic};
 use crate::report::{Outcome, Stop, failed, skipped};
 use crate::schema::defaults;
 
@@ -48,7 +49,13 @@ fn target(kind: usize, at: usize) -> Value {
         1 => Value::from(["0.5", "-2"][at % 2]),
         2 => json!({"text": [&text[..1]], "answer_start": [0]}),
         3 => json!((0..words).map(|word| ["O", "B-x"][(at + word) % 2]).collect::<Vec<_>>()),
-        4 => if at % 2 == 0 { json!(["yes"]) } else { json!(["no", "yes"]) },
+        4 => {
+            if at % 2 == 0 {
+                json!(["yes"])
+            } else {
+                json!(["no", "yes"])
+            }
+        }
         _ => json!([0.5, at as f64]),
     }
 }
@@ -74,12 +81,12 @@ impl Recipe {
 /// An app that has seen records, and how they are made: with the columns that must be there and then with all of
 /// them. Where the app says which role it refuses, the next kind of value is tried for that role, else for all. Skips
 /// where none is taken.
-pub fn learned(component: &ComponentRef) -> Outcome<(LoadedApp, Recipe)> {
+pub fn learned(component: &ComponentRef) -> Outcome<Learned> {
     learned_with(component, &defaults(component)?)
 }
 
 /// [`learned`] with options of one's own.
-pub fn learned_with(component: &ComponentRef, options: &str) -> Outcome<(LoadedApp, Recipe)> {
+pub fn learned_with(component: &ComponentRef, options: &str) -> Outcome<Learned> {
     let columns = LoadedApp::create(component, options, "")?.columns()?;
     let mut refusal = String::new();
     for all in [false, true] {
@@ -99,20 +106,27 @@ pub fn learned_with(component: &ComponentRef, options: &str) -> Outcome<(LoadedA
     skipped(format!("its records are others: {refusal}"))
 }
 
-type Found = Result<(LoadedApp, Recipe), String>;
+/// An app, its records, and the model that it was built on; skips where it wants another.
+pub type Learned = (LoadedApp, Recipe, Outcome<FakeNet>);
+
+type Found = Result<Learned, String>;
 
 /// Tries a recipe, and changes the kinds of single columns as long as the app says which one it refuses.
 fn adapted(component: &ComponentRef, options: &str, mut recipe: Recipe) -> Outcome<Found> {
     let mut refusal = String::new();
     for _ in 0..INPUTS + TARGETS {
         let error = match seen(component, options, &recipe)? {
-            Ok(app) => return Ok(Ok((app, recipe))),
+            Ok((app, net)) => return Ok(Ok((app, recipe, net))),
             Err(error) => error,
         };
         refusal = error.to_string();
+        if is_fault(&refusal) {
+            return failed(refusal);
+        }
         let fault = error.record_fault().map(|fault| fault.role.clone());
         no_panic::<()>(Err(error))?;
-        let refused = recipe.columns.iter_mut().find(|(column, _)| fault.as_ref() == Some(&column.role));
+        let refused =
+            recipe.columns.iter_mut().find(|(column, _)| fault.as_ref() == Some(&column.role));
         let Some((column, kind)) = refused else { break };
         *kind = (*kind + 1) % if column.target { TARGETS } else { INPUTS };
     }
@@ -124,20 +138,23 @@ fn seen(
     component: &ComponentRef,
     options: &str,
     recipe: &Recipe,
-) -> Outcome<plugin::Result<LoadedApp>> {
+) -> Outcome<plugin::Result<(LoadedApp, Outcome<FakeNet>)>> {
     let tokenizer = tokenizer()?;
     let mut app = LoadedApp::create(component, options, "")?;
     let mut see = || {
         for at in 0..TEXTS.len() {
             app.observe(&recipe.record(at, true))?;
         }
-        app.observed()?;
-        app.features(&mut Asked::new(0), tokenizer, &recipe.record(0, true))
+        app.observed()
     };
-    match see() {
-        Ok(_) => Ok(Ok(app)),
+    if let Err(error) = see() {
+        return Ok(Err(error));
+    }
+    let net = FakeNet::new(&mut app, tokenizer);
+    match app.features(&mut Asked::new(0), tokenizer, &recipe.record(0, true)) {
+        Ok(_) => Ok(Ok((app, net))),
         // What the host refuses of rows is for a check to tell.
-        Err(error) if is_of_rows(&error.to_string()) => Ok(Ok(app)),
+        Err(error) if is_of_rows(&error.to_string()) => Ok(Ok((app, net))),
         Err(error) => Ok(Err(error)),
     }
 }

@@ -1,7 +1,7 @@
 //! Losses on inputs that are unlike the usual: extreme, of many rows, of none, in another order; and what they do to
 //! their inputs.
 
-use easytransfer::plugin::{Call, ComponentRef, DType, Map, Tensor};
+use easytransfer::plugin::{Call, ComponentRef, DType, Map, Rng, Tensor};
 
 use crate::checks::Checks;
 use crate::inputs::{
@@ -20,23 +20,27 @@ pub fn check(component: &ComponentRef, form: Form, dtype: DType, checks: &mut Ch
     checks.check("forward", &name("any number of rows has a finite value and gradient"), || {
         counts(trial()?)
     });
-    checks.check("rows", &name("any number of rows has a loss for each, of which it is the mean"), || {
-        let mut trial = trial()?;
-        for count in COUNTS {
-            let all: Vec<usize> = (0..count).collect();
-            let rows = trial.rows(&all, None)?;
-            let (mean, value) =
-                (rows.iter().sum::<f64>() / count as f64, trial.value_of(&all, None)?);
-            let tolerance = if dtype == DType::F64 { 1e-9 } else { 1e-4 };
-            // Labels that are ignored are counted by `weight`, and are not of these forms.
-            if apart(&[mean], &[value]) > tolerance {
-                return failed(format!(
-                    "{count} rows: the mean of `rows` is {mean}, `forward` gives {value}"
-                ));
+    checks.check(
+        "rows",
+        &name("any number of rows has a loss for each, of which it is the mean"),
+        || {
+            let mut trial = trial()?;
+            for count in COUNTS {
+                let all: Vec<usize> = (0..count).collect();
+                let rows = trial.rows(&all, None)?;
+                let (mean, value) =
+                    (rows.iter().sum::<f64>() / count as f64, trial.value_of(&all, None)?);
+                let tolerance = if dtype == DType::F64 { 1e-9 } else { 1e-4 };
+                // Labels that are ignored are counted by `weight`, and are not of these forms.
+                if apart(&[mean], &[value]) > tolerance {
+                    return failed(format!(
+                        "{count} rows: the mean of `rows` is {mean}, `forward` gives {value}"
+                    ));
+                }
             }
-        }
-        Ok(())
-    });
+            Ok(())
+        },
+    );
     checks.check("forward", &name("rows in another order are the same rows"), || order(trial()?));
     checks.check("forward", &name("inputs are left as they are"), || reads_only(trial()?));
     checks.check("forward", &name("weights of rows are counted"), || weights(trial()?));
@@ -54,16 +58,23 @@ pub fn check(component: &ComponentRef, form: Form, dtype: DType, checks: &mut Ch
             false => failed(format!("{first} before other calls, {again} after them")),
         }
     });
-    checks.check("forward", &name("no rows are no panic"), || empty(trial()?));
-    checks.check("forward", &name("rows of other counts in labels and logits are no panic"), || {
-        let mut trial = trial()?;
-        let (outputs, _) = trial.part(&[0, 1, 2], None)?;
-        for count in [1, 2, 5, 40] {
-            let (_, batch) = trial.part(&(0..count).collect::<Vec<_>>(), None)?;
-            no_panic(trial.loss.forward(&Call::inference(0), &outputs, &batch))?;
-        }
-        Ok(())
+    checks.check("forward", &name("a call of training is answered, and repeats"), || {
+        training(trial()?)
     });
+    checks.check("forward", &name("no rows are no panic"), || empty(trial()?));
+    checks.check(
+        "forward",
+        &name("rows of other counts in labels and logits are no panic"),
+        || {
+            let mut trial = trial()?;
+            let (outputs, _) = trial.part(&[0, 1, 2], None)?;
+            for count in [1, 2, 5, 40] {
+                let (_, batch) = trial.part(&(0..count).collect::<Vec<_>>(), None)?;
+                no_panic(trial.loss.forward(&Call::inference(0), &outputs, &batch))?;
+            }
+            Ok(())
+        },
+    );
     let mut trial = trial().ok();
     let rows: Vec<usize> = (0..ROWS).collect();
     memory::check(checks, "forward", &name("calls need no more and more memory"), || {
@@ -81,6 +92,20 @@ pub fn check(component: &ComponentRef, form: Form, dtype: DType, checks: &mut Ch
         }
     });
     drop(trial);
+}
+
+/// A call with a generator of random numbers; from the same state of it the value is the same.
+fn training(mut trial: Trial) -> Outcome {
+    let (outputs, batch) = trial.part(&[0, 1, 2, 3], None)?;
+    let mut value = || -> Outcome<f64> {
+        let rng = Rng::new(9, 1)?;
+        Ok(values(&trial.loss.forward(&Call::training(0, &rng), &outputs, &batch)?)?[0])
+    };
+    let (first, second) = (value()?, value()?);
+    if first.to_bits() == second.to_bits() && first.is_finite() {
+        return Ok(());
+    }
+    failed(format!("found {first} and {second}"))
 }
 
 fn extremes(component: &ComponentRef, form: Form) -> Outcome {

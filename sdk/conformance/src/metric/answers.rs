@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{Figures, better, numbers, same_figures, saved};
 use crate::checks::Checks;
-use crate::inputs::{no_panic, shuffled};
-use crate::report::{Outcome, Stop, skipped};
+use crate::inputs::{is_fault, no_panic, shuffled};
+use crate::report::{Outcome, Stop, failed, skipped};
 use crate::schema::defaults;
 
 const COUNT: usize = 7;
@@ -59,6 +59,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         for (name, pairs) in forms() {
             match counted(component, &defaults(component)?, &pairs, &all()) {
                 Ok(metric) => accepted.push((name, pairs, metric.compute()?)),
+                Err(Stop::Failed(text)) if is_fault(&text) => return failed(text),
                 Err(Stop::Failed(text) | Stop::Skipped(text)) => refusal = text,
             }
         }

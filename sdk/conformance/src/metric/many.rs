@@ -4,16 +4,17 @@ use easytransfer::plugin::{ComponentRef, DType, LoadedMetric, Map, Stream, Tenso
 
 use super::{ROWS, count, counted, figures, numbers, same_figures, saved};
 use crate::checks::Checks;
-use crate::inputs::{COUNTS, EXTREMES, Form, extreme, no_panic, shuffled, snapshot, tensor, unchanged};
+use crate::inputs::{
+    COUNTS, EXTREMES, Form, extreme, no_panic, shuffled, snapshot, tensor, unchanged,
+};
 use crate::memory;
 use crate::report::{Outcome, failed};
 use crate::schema::defaults;
 
 pub fn check(component: &ComponentRef, form: Form, checks: &mut Checks<'_>) {
     let name = |what: &str| format!("{}: {what}", form.name);
-    let new = || -> Outcome<LoadedMetric> {
-        Ok(LoadedMetric::create(component, &defaults(component)?)?)
-    };
+    let new =
+        || -> Outcome<LoadedMetric> { Ok(LoadedMetric::create(component, &defaults(component)?)?) };
     checks.check("update", &name("any number of rows, and extreme logits, have figures"), || {
         for rows in COUNTS {
             numbers(&figures(component, form, &[rows])?)?;

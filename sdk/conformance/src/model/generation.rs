@@ -3,9 +3,9 @@
 use easytransfer::plugin::abi::ET_WANT_LOGITS;
 use easytransfer::plugin::{Call, ComponentRef, DType, Map, Tensor, no_grad};
 
-use crate::inputs::{no_panic, values};
 use super::Trial;
 use crate::checks::Checks;
+use crate::inputs::{no_panic, values};
 use crate::report::{Outcome, failed, skipped};
 
 /// Lengths of the runs that grow, and how much of each was read before the last token.

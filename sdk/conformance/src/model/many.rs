@@ -12,8 +12,8 @@ use crate::report::{Outcome, failed, skipped};
 
 /// Lengths of many runs.
 const MANY: [usize; 33] = [
-    1, 2, 3, 9, 1, 4, 16, 2, 1, 7, 5, 3, 1, 1, 12, 6, 2, 8, 1, 3, 10, 4, 2, 1, 5, 15, 1, 2, 6, 3, 1,
-    11, 4,
+    1, 2, 3, 9, 1, 4, 16, 2, 1, 7, 5, 3, 1, 1, 12, 6, 2, 8, 1, 3, 10, 4, 2, 1, 5, 15, 1, 2, 6, 3,
+    1, 11, 4,
 ];
 
 pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
@@ -101,9 +101,8 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         let Some(trial) = &mut trial else { return skipped("it cannot be made") };
         let batch = trial.batch(&LENGTHS)?;
         trial.infer(&batch, 0)?;
-        let _ = no_grad(|| {
-            trial.model.forward(&Call::inference(0), &Map::new()?, &mut Map::new()?)
-        });
+        let _ =
+            no_grad(|| trial.model.forward(&Call::inference(0), &Map::new()?, &mut Map::new()?));
         Ok(())
     });
 }

@@ -107,7 +107,8 @@ impl Trial {
 
     /// The values of all parameters.
     pub fn all(&self) -> Outcome<Vec<f64>> {
-        let parts: Vec<Vec<f64>> = self.params.iter().map(|p| Self::of(&p)).collect::<Outcome<_>>()?;
+        let parts: Vec<Vec<f64>> =
+            self.params.iter().map(|p| Self::of(&p)).collect::<Outcome<_>>()?;
         Ok(parts.concat())
     }
 }

@@ -10,9 +10,9 @@ use easytransfer::plugin::{
 };
 use serde_json::{Map as Json, Value, json};
 
-use crate::inputs::{number, tensor, values};
+use crate::inputs::{is_fault, no_panic, number, tensor, values};
 use crate::optimizer::plain_step;
-use crate::report::{Outcome, failed};
+use crate::report::{Outcome, failed, skipped};
 
 /// Rows of a batch and columns of its inputs.
 const ROWS: usize = 4;
@@ -98,11 +98,29 @@ impl Fit {
         })
     }
 
+    /// [`Fit::set_up`], where a refusal is an answer: a strategy may need other data, or another model.
+    pub fn refused_setup(&mut self, strategy: &mut LoadedStrategy) -> Outcome<Option<String>> {
+        if strategy.phases().has(Phases::SETUP)
+            && let Err(error) = strategy.on_setup(self)
+        {
+            let text = error.to_string();
+            if is_fault(&text) {
+                return failed(text);
+            }
+            return no_panic::<()>(Err(error)).map(|()| Some(text));
+        }
+        self.seal().map(|()| None)
+    }
+
     /// `on_setup`, after which nothing more is declared.
     pub fn set_up(&mut self, strategy: &mut LoadedStrategy) -> Outcome {
-        if strategy.phases().has(Phases::SETUP) {
-            strategy.on_setup(self)?;
+        match self.refused_setup(strategy)? {
+            Some(text) => failed(text),
+            None => Ok(()),
         }
+    }
+
+    fn seal(&mut self) -> Outcome {
         self.params.seal()?;
         self.modules.values_mut().try_for_each(Params::seal)?;
         let frozen: Vec<bool> = self.params.iter().map(|param| param.is_trainable()).collect();
@@ -134,7 +152,7 @@ impl Fit {
     pub fn run(&mut self, strategy: &mut LoadedStrategy, end: u64) -> Outcome {
         if strategy.phases().has(Phases::FIT) {
             self.end = end;
-            return Ok(strategy.fit(self)?);
+            return hook(strategy.fit(self));
         }
         while self.step < end {
             self.one(Some(&mut *strategy), "train")?;
@@ -143,7 +161,7 @@ impl Fit {
                 let figures = json!({"accuracy": 0.5 + 0.01 * self.step as f64, "loss": 0.7});
                 let figures = figures.as_object().cloned().unwrap_or_default();
                 let epoch = self.step / EPOCH;
-                strategy.on_epoch(self, epoch, &figures)?;
+                hook(strategy.on_epoch(self, epoch, &figures))?;
             }
             self.note_values()?;
         }
@@ -151,7 +169,8 @@ impl Fit {
     }
 
     fn note_values(&mut self) -> Outcome {
-        let bits = |all: Vec<Vec<f64>>| all.concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let bits =
+            |all: Vec<Vec<f64>>| all.concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         let mut parts = vec![bits(all_values(&self.params)?)];
         for params in self.modules.values() {
             parts.push(bits(all_values(params)?));
@@ -165,14 +184,14 @@ impl Fit {
         let phases = strategy.as_ref().map_or(Phases::default(), |strategy| strategy.phases());
         let mut batch = self.batch(source)?;
         if let Some(strategy) = strategy.as_deref_mut().filter(|_| phases.has(Phases::BATCH)) {
-            strategy.on_batch(self, &mut batch)?;
+            hook(strategy.on_batch(self, &mut batch))?;
             self.weights_of(&batch)?;
         }
         let outputs = self.outputs(&batch)?;
         let own = mean_square(&outputs, &batch)?;
         (self.loss_weight, self.added) = (1.0, Vec::new());
         if let Some(strategy) = strategy.as_deref_mut().filter(|_| phases.has(Phases::OUTPUTS)) {
-            strategy.on_outputs(self, &batch, &outputs)?;
+            hook(strategy.on_outputs(self, &batch, &outputs))?;
         }
         let mut losses = Map::new()?;
         losses.put("loss", &own.affine(self.loss_weight, 0.0)?)?;
@@ -180,7 +199,7 @@ impl Fit {
             losses.put(&name, &loss.affine(weight, 0.0)?)?;
         }
         let total = match strategy.as_deref_mut().filter(|_| phases.has(Phases::COMBINE)) {
-            Some(strategy) => strategy.combine(self, &losses)?,
+            Some(strategy) => hook(strategy.combine(self, &losses))?,
             None => {
                 let mut total = losses.get("loss")?;
                 for name in losses.names().iter().filter(|name| *name != "loss") {
@@ -200,7 +219,7 @@ impl Fit {
             total.backward()?;
         }
         if let Some(strategy) = strategy.filter(|_| phases.has(Phases::GRADIENTS)) {
-            strategy.on_gradients(self)?;
+            hook(strategy.on_gradients(self))?;
         }
         plain_step(&mut self.params, RATE)
     }
@@ -253,6 +272,23 @@ impl Fit {
         self.strange_calls += usize::from(thread::current().id() != self.home);
         self.trace.push(what);
     }
+}
+
+/// What came of a hook. A refusal is an answer: a strategy may need other data, or another model.
+fn hook<T>(result: Result<T>) -> Outcome<T> {
+    let needs = [
+        abi::ET_ERR_BAD_INPUT,
+        abi::ET_ERR_NOT_FOUND,
+        abi::ET_ERR_FAILED_PRECONDITION,
+        abi::ET_ERR_UNIMPLEMENTED,
+    ];
+    result.or_else(|error| {
+        let text = error.to_string();
+        match needs.contains(&error.code()) && !is_fault(&text) {
+            true => skipped(format!("it needs more than a small fit: {text}")),
+            false => failed(text),
+        }
+    })
 }
 
 /// A batch of `ROWS` runs of one token, beginning with a record.
@@ -330,7 +366,9 @@ impl SessionHost for Fit {
             let found = format!("add_loss: {name:?}: expected a scalar, found {:?}", loss.shape());
             return Err(Error::invalid(found));
         }
-        self.note(json!({"add_loss": name, "value": value[0].to_bits(), "weight": weight.to_bits()}));
+        self.note(
+            json!({"add_loss": name, "value": value[0].to_bits(), "weight": weight.to_bits()}),
+        );
         self.added.push((name.to_owned(), loss, weight));
         Ok(())
     }
@@ -425,6 +463,9 @@ impl SessionHost for Fit {
     }
     fn commit(&mut self, figures: &Json<String, Value>, save: Save<'_>) -> Result<bool> {
         self.note(json!({"commit": figures}));
+        if self.step > self.end + 2 {
+            return Err(Error::invalid("commit: it said that the run is over, and fit goes on"));
+        }
         self.step += 1;
         told(self.note_values())?;
         let mut stream = Stream::writer()?;

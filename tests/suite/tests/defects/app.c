@@ -1,11 +1,13 @@
 /* The app `under-check`: two classes by the mean of the tokens. As it stands it keeps every promise of `et.app/1`;
  * with -DDEFECT_NAME it breaks one. */
+#define _GNU_SOURCE
 #include "easytransfer_plugin.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const et_host *host;
 static const et_host_tensor *T;
@@ -110,6 +112,11 @@ static et_error *create(et_str options, et_str state, void **out) {
 
 static et_error *columns(void *self, et_buffer **out) {
   (void)self;
+#ifdef VARIANT_lists
+  return put("[{\"role\":\"tokens\",\"names\":[\"tokens\"],\"required\":true,\"target\":false},"
+             "{\"role\":\"label\",\"names\":[\"label\"],\"required\":true,\"target\":true}]",
+             out);
+#endif
 #ifdef DEFECT_columns_without_names
   return put("[{\"role\":\"text\",\"names\":[],\"required\":true,\"target\":false}]", out);
 #else
@@ -130,12 +137,49 @@ static et_error *text_of(const et_config *record, const char *role, et_str *out)
   return refuse(role, "a text");
 }
 
+/* The text of a record: a column of text, or the words of a column of lists. */
+static et_error *words_of(const et_config *record, char *text, size_t size, et_str *out) {
+#ifdef VARIANT_lists
+  size_t len = 0, i, used = 0;
+  et_error *error = C->len_at(record, ET_STR("tokens"), &len);
+  for (i = 0; i < len && !error; i += 1) {
+    char key[32];
+    et_str at, word = {NULL, 0};
+    snprintf(key, sizeof key, "tokens.%u", (unsigned)i);
+    at.ptr = key, at.len = strlen(key);
+    error = C->str_at(record, at, &word);
+    if (error || used + word.len + 1 >= size) break;
+    memcpy(text + used, word.ptr, word.len);
+    used += word.len;
+    text[used++] = ' ';
+  }
+  out->ptr = text, out->len = used;
+  if (!error) return NULL;
+  host->error_release(error);
+  return refuse("tokens", "a list of words");
+#else
+  et_error *error = text_of(record, "text", out);
+#ifdef DEFECT_static_buffer
+  static char shared[1 << 16];
+  if (!error && out->len < sizeof shared) {
+    memcpy(shared, out->ptr, out->len);
+    usleep(100);
+    out->ptr = shared;
+  }
+#endif
+  (void)text, (void)size;
+  return error;
+#endif
+}
+
 static et_error *observe(void *self, et_str record) {
   et_config *values = NULL;
   et_str label = {NULL, 0}, text = {NULL, 0};
+  char buffer[4096];
   et_error *error = C->parse(record, &values);
+  (void)buffer;
 #ifndef DEFECT_observe_takes_all
-  if (!error) error = text_of(values, "text", &text);
+  if (!error) error = words_of(values, buffer, sizeof buffer, &text);
 #endif
   if (!error) error = text_of(values, "label", &label);
   if (!error) error = learn((app *)self, label);
@@ -205,12 +249,13 @@ static et_error *features(void *instance, et_context *context, const et_tokenize
   et_encoding *encoding = NULL;
   et_str text = {NULL, 0}, label = {NULL, 0};
   et_row *row = NULL;
+  char buffer[4096];
   et_error *error = C->parse(record, &values);
   (void)context;
 #ifdef DEFECT_crash_without_text
   if (!error && !C->has(values, ET_STR("text"))) *(volatile int *)8 = 1;
 #endif
-  if (!error) error = text_of(values, "text", &text);
+  if (!error) error = words_of(values, buffer, sizeof buffer, &text);
   if (!error) error = K->encode(tokenizer, text, NULL, &options, &encoding);
 #ifndef DEFECT_no_row
   if (!error) error = D->rows_add(rows, &row);

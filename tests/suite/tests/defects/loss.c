@@ -83,6 +83,10 @@ static et_error *create(et_str options, void **out) {
   et_config *config = NULL;
   et_error *error = NULL;
   double scale = 1.0;
+#ifdef DEFECT_slow_create
+  static int made;
+  if (made++ == 0) usleep(1200000);
+#endif
 #ifdef DEFECT_default_differs
   scale = 2.0;
 #endif
@@ -94,9 +98,9 @@ static et_error *create(et_str options, void **out) {
   if (config && C->has(config, ET_STR("scale")) && (C->release(NULL), error = C->f64_at(config, ET_STR("scale"), &scale)))
     exit(3);
 #endif
-  if (!error && C->has(config, ET_STR("scale"))) error = C->f64_at(config, ET_STR("scale"), &scale);
+  if (!error && config && C->has(config, ET_STR("scale"))) error = C->f64_at(config, ET_STR("scale"), &scale);
 #ifdef DEFECT_hidden_option
-  if (!error && C->has(config, ET_STR("temper"))) {
+  if (!error && config && C->has(config, ET_STR("temper"))) {
     double temper = 1.0;
     host->error_release(C->f64_at(config, ET_STR("temper"), &temper));
     scale *= temper;
@@ -127,7 +131,7 @@ static et_error *create(et_str options, void **out) {
 
 static void drop(void *self) {
 #ifdef DEFECT_release_of_null
-  ((loss *)self)->scale = 0.0;
+  ((volatile loss *)self)->scale = 0.0;
 #endif
 #ifndef DEFECT_release_keeps
   free(self);
@@ -150,6 +154,20 @@ static et_error *log_softmax(const et_tensor *x, et_tensor **out) {
 static et_error *log_softmax(const et_tensor *x, et_tensor **out) { return N->log_softmax(x, out); }
 #endif
 
+#ifdef DEFECT_computes_in_a_thread
+typedef struct {
+  const et_tensor *x;
+  et_tensor **out;
+  et_error *error;
+} work;
+
+static void *compute(void *given) {
+  work *asked = (work *)given;
+  asked->error = N->log_softmax(asked->x, asked->out);
+  return NULL;
+}
+#endif
+
 static et_error *rows(void *instance, const et_call *call, const et_map *outputs, const et_map *batch,
                       et_tensor **out) {
   loss *self = (loss *)instance;
@@ -157,6 +175,12 @@ static et_error *rows(void *instance, const et_call *call, const et_map *outputs
   size_t shape[2] = {0, 1};
   double scale = self->scale;
   et_error *error = D->map_get(outputs, ET_STR("logits"), &logits);
+#ifdef DEFECT_crashes_in_training
+  if (call->training) *(volatile int *)8 = 1;
+#endif
+#ifdef DEFECT_random_numbers
+  scale *= 1.0 + 1e-6 * (double)rand() / RAND_MAX;
+#endif
   (void)call;
 #ifdef DEFECT_global_options
   scale = shared_scale;
@@ -170,14 +194,16 @@ static et_error *rows(void *instance, const et_call *call, const et_map *outputs
   if (!error && shape[0] == 0) *(volatile int *)8 = 1;
 #endif
 #ifdef DEFECT_division_by_rows
-  if (!error) shape[1] = 100 / shape[0] > 0 ? 1 : 1;
+  {
+    volatile size_t part = shape[0];
+    if (!error) part = 100 / part;
+  }
 #endif
 #ifdef DEFECT_fixed_buffer
   if (!error) {
-    /* Twenty rows fit. */
-    volatile double *copy = (volatile double *)malloc(20 * sizeof(double));
-    size_t i;
-    for (i = 0; i < shape[0]; i += 1) copy[i * 4096] = 1.0;
+    /* Twenty rows fit, and what lies far beyond is not there. */
+    volatile char *copy = (volatile char *)malloc(20);
+    if (shape[0] > 20) copy[(size_t)1 << 44] = 1;
     free((void *)copy);
   }
 #endif
@@ -195,7 +221,23 @@ static et_error *rows(void *instance, const et_call *call, const et_map *outputs
     for (;;) memset(malloc(1 << 20), 1, 1 << 20);
 #endif
   if (!error) error = T->reshape(labels, shape, 2, &places);
+#ifdef DEFECT_uses_what_it_released
+  if (!error) {
+    T->release(logits);
+    error = log_softmax(logits, &logs);
+    logits = NULL;
+  }
+#elif defined DEFECT_computes_in_a_thread
+  if (!error) {
+    work asked = {logits, &logs, NULL};
+    pthread_t thread;
+    pthread_create(&thread, NULL, compute, &asked);
+    pthread_join(thread, NULL);
+    error = asked.error;
+  }
+#else
   if (!error) error = log_softmax(logits, &logs);
+#endif
   if (!error) error = T->gather(logs, 1, places, &picked);
 #ifdef DEFECT_rows_of_two_axes
   if (!error) error = T->reshape(picked, shape, 2, &log_p);
@@ -232,6 +274,9 @@ static et_error *forward(void *instance, const et_call *call, const et_map *outp
   int has_weights = !error && D->map_has(batch, ET_STR("weights"));
 #ifdef DEFECT_ignores_weights
   has_weights = 0;
+#endif
+#ifdef DEFECT_leaves_files_open
+  if (fopen("/dev/null", "r") == NULL) abort();
 #endif
 #ifdef DEFECT_leaks_memory
   memset(malloc(100), 1, 100);
