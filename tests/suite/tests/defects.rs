@@ -158,6 +158,7 @@ const APP: &[Defect] = &[
     ("leaks_logits", "", "handles are still alive"),
     ("too_few_parts", "decode", "expected "),
     ("parts_reversed", "decode", "a row is answered"),
+    ("naive_softmax", "decode", "the answer is not the JSON that it promises"),
     ("parts_are_texts", "decode", "the answer is not the JSON that it promises"),
     ("null_result", "decode", "NULL"),
 ];

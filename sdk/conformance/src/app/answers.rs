@@ -18,6 +18,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     checks.check("decode", "an answer is of its row, in any order and number of rows", || {
         order(component)
     });
+    checks.check("decode", "large outputs of the model have answers, too", || large(component));
     checks.check("forward", "inputs are left as they are", || {
         let (app, recipe, net) = learned(component)?;
         let mut net = net?;
@@ -129,6 +130,30 @@ fn training(component: &ComponentRef) -> Outcome {
         snapshot(&[&outputs])
     };
     if call()? == call()? { Ok(()) } else { failed("the outputs differ") }
+}
+
+/// Answers where a softmax without care has none: what is a number of usual outputs is one of large outputs.
+fn large(component: &ComponentRef) -> Outcome {
+    let (app, recipe, net) = learned(component)?;
+    let mut net = net?;
+    let rows = rows(&app, &recipe)?;
+    let rows: Vec<&Row> = rows.iter().collect();
+    let usual = net.parts(&app, &rows)?;
+    for scale in [0.0, 100.0, 1e4] {
+        net.scale = scale;
+        for (part, usual) in net.parts(&app, &rows)?.iter().zip(&usual) {
+            let lost = usual.iter().find(|(key, value)| {
+                value.is_number() && part.get(*key).is_some_and(|value| !value.is_number())
+            });
+            if let Some((key, _)) = lost {
+                return failed(format!(
+                    "outputs times {scale}: {key:?} is {}, expected a number",
+                    part[key.as_str()]
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn same(expected: &Record, found: &Record, how: &str) -> Outcome {

@@ -22,6 +22,8 @@ pub struct FakeNet {
     pub strange_calls: usize,
     /// Options of the runs that it was last asked to go on with.
     pub asked: Option<String>,
+    /// Factor on everything that the model answers with.
+    pub scale: f64,
 }
 
 impl FakeNet {
@@ -40,7 +42,7 @@ impl FakeNet {
             no_panic::<()>(Err(error))?;
             return skipped(format!("it wants another model: {refusal}"));
         }
-        Ok(Self { params, home: thread::current().id(), strange_calls: 0, asked: None })
+        Ok(Self { params, home: thread::current().id(), strange_calls: 0, asked: None, scale: 1.0 })
     }
 
     /// Outputs of the app on a batch.
@@ -99,6 +101,7 @@ impl NetHost for FakeNet {
         });
         wanted.push(("pooled".to_owned(), pooled.collect(), rows));
         for (name, values, rows) in wanted {
+            let values: Vec<f64> = values.iter().map(|value| self.scale * value).collect();
             outputs.put(&name, &tensor(&values, &[rows, WIDTH], DType::F32)?)?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "easytransfer_plugin.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -379,7 +380,10 @@ static et_error *decode(void *self, const et_map *batch, const et_map *outputs, 
 #endif
     size_t best = values[2 * from + 1] > values[2 * from] ? 1 : 0;
     const char *label = best < app_self->len ? app_self->labels[best] : "none";
-#ifdef DEFECT_parts_are_texts
+#ifdef DEFECT_naive_softmax
+    snprintf(part, sizeof part, "%s{\"label\":\"%s\",\"score\":%.6g}", row > 0 ? "," : "", label,
+             exp(values[2 * from + best]) / (exp(values[2 * from]) + exp(values[2 * from + 1])));
+#elif defined DEFECT_parts_are_texts
     snprintf(part, sizeof part, "%s\"%s\"", row > 0 ? "," : "", label);
 #else
     snprintf(part, sizeof part, "%s{\"label\":\"%s\",\"score\":%.6g}", row > 0 ? "," : "", label,
