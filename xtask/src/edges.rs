@@ -22,9 +22,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("plugins/*", &["sdk/plugin", "sdk/abi"]),
     ("sdk/conformance", &["sdk/easytransfer"]),
     ("capi", &["sdk/easytransfer", "sdk/abi", "sdk/text"]),
-    ("hosts/*", &["sdk/easytransfer", "sdk/conformance"]),
+    ("hosts/*", &["sdk/easytransfer", "sdk/conformance", "sdk/scaffold"]),
     ("tests/*", &["sdk/*", "plugins/*", "capi", "hosts/*", "tests/*"]),
-    ("xtask", &[]),
+    ("sdk/scaffold", &[]),
+    ("xtask", &["sdk/scaffold"]),
 ];
 
 /// Crates from outside (`*` for any ending) with the only folders that may name them; the first one that fits counts.
@@ -51,7 +52,8 @@ const TEST_OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// Folders that may name no crate from outside at all, with the exceptions, which must be optional.
-const BARE: &[(&str, &[&str])] = &[("sdk/abi", &["abi_stable"]), ("sdk/text", &[])];
+const BARE: &[(&str, &[&str])] =
+    &[("sdk/abi", &["abi_stable"]), ("sdk/text", &[]), ("sdk/scaffold", &[])];
 
 /// Names of folders, with what each may use.
 type Rules = [(&'static str, &'static [&'static str])];

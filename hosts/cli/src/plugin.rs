@@ -10,6 +10,7 @@ use easytransfer::{Error, PluginInfo, Result, Runtime};
 use serde_json::Value;
 
 use crate::arguments::Common;
+use crate::new_plugin::NewCommand;
 use crate::print;
 
 /// Show and check plugins.
@@ -19,9 +20,10 @@ pub enum Plugin {
     List,
     /// Show a plugin, or one of its components, with all options
     Info {
-        /// Id of a plugin or name of a component
+        /// Id of a plugin, or name of a component (NAME or PLUGIN/NAME)
         name: String,
     },
+    New(NewCommand),
     Check(check::Check),
     #[command(hide = true, name = child::NAME)]
     Child(child::Child),
@@ -32,6 +34,7 @@ impl Plugin {
         match self {
             Plugin::List => list(&common.runtime(&[])?),
             Plugin::Info { name } => info(&common.runtime(&[])?, &name),
+            Plugin::New(command) => command.run(),
             Plugin::Check(command) => command.run(),
             Plugin::Child(command) => command.run(),
         }
@@ -63,10 +66,11 @@ fn info(runtime: &Runtime, name: &str) -> Result<()> {
     let mut text = String::new();
     for plugin in &plugins {
         let is_plugin = plugin.id == name;
+        let full = |component: &str| name == format!("{}/{component}", plugin.id);
         let components: Vec<&(String, String)> = plugin
             .provides
             .iter()
-            .filter(|(_, component)| is_plugin || component == name)
+            .filter(|(_, component)| is_plugin || component == name || full(component))
             .collect();
         if is_plugin || !components.is_empty() {
             write_plugin(&mut text, runtime, plugin, &components)?;
@@ -106,7 +110,8 @@ fn write_plugin(
         return Ok(());
     }
     for (kind, name) in components {
-        let (known, prefix) = (schema(runtime, kind, name)?, prefix(kind, name));
+        let full_name = format!("{}/{name}", plugin.id);
+        let (known, prefix) = (schema(runtime, kind, &full_name)?, prefix(kind, name));
         let help = options::help(&known, &prefix);
         text.push_str(&format!("\n{kind} {name}\n"));
         if let Some(lr) = known["default_lr"].as_f64() {

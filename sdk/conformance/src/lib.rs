@@ -27,8 +27,7 @@ mod strategy;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use easytransfer::plugin::abi::et_plugin_record;
-use easytransfer::plugin::live_handles;
+use easytransfer::plugin::{LinkedPlugin, live_handles};
 use easytransfer::{Result, Runtime, RuntimeOptions};
 
 use checks::Checks;
@@ -93,9 +92,9 @@ pub fn check_watched(path: &Path, watch: &mut Watch) -> Result<CheckReport> {
 }
 
 /// Checks a plugin that is linked into the program. Errors: as for [`check_file`].
-pub fn check_record(record: &'static et_plugin_record) -> Result<CheckReport> {
+pub fn check_record(plugin: LinkedPlugin) -> Result<CheckReport> {
     let runtime = runtime()?;
-    let id = runtime.register_plugin(record)?;
+    let id = runtime.register_plugin(plugin)?;
     Ok(check(&runtime, &id))
 }
 

@@ -51,7 +51,7 @@ pub fn check(component: &ComponentRef, library: Option<&Library>, checks: &mut C
 
 /// The options that everything is tried with: the defaults, and for models sizes of small networks.
 pub fn plain(component: &ComponentRef) -> Outcome<Value> {
-    match component.kind {
+    match component.kind() {
         "et.model/1" => model::configuration(component),
         _ => default_values(component),
     }
@@ -59,7 +59,7 @@ pub fn plain(component: &ComponentRef) -> Outcome<Value> {
 
 /// Makes an instance and releases it.
 fn make(component: &ComponentRef, options: &str) -> plugin::Result<()> {
-    match component.kind {
+    match component.kind() {
         "et.loss/1" => LoadedLoss::create(component, options).map(drop),
         "et.metric/1" => LoadedMetric::create(component, options).map(drop),
         "et.strategy/1" => LoadedStrategy::create(component, options).map(drop),
@@ -77,7 +77,7 @@ fn make(component: &ComponentRef, options: &str) -> plugin::Result<()> {
 
 /// Everything that can be seen of a component with these options, as one value.
 fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
-    match component.kind {
+    match component.kind() {
         "et.loss/1" => loss::effect(component, options),
         "et.metric/1" => metric::effect(component, options),
         "et.optimizer/1" => optimizer::effect(component, options),
@@ -113,7 +113,7 @@ fn bad(component: &ComponentRef) -> Outcome {
         ];
         for value in wrong {
             // Sizes that are too large fail by the memory that they need, which is no fault of the plugin.
-            if component.kind == "et.model/1" && value.as_f64().is_some_and(|size| size > 100.0) {
+            if component.kind() == "et.model/1" && value.as_f64().is_some_and(|size| size > 100.0) {
                 continue;
             }
             let mut options = plain.clone();
@@ -138,7 +138,7 @@ fn values(component: &ComponentRef) -> Outcome {
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
         for value in allowed(property) {
             // Sizes of a network depend on each other.
-            if component.kind == "et.model/1" && value.is_number() {
+            if component.kind() == "et.model/1" && value.is_number() {
                 continue;
             }
             let mut options = plain.clone();
@@ -185,7 +185,7 @@ fn left_out(component: &ComponentRef) -> Outcome {
 
 fn beside_schema(component: &ComponentRef, library: Option<&Library>) -> Outcome {
     let Some(library) = library else { return skipped("there is no library to look into") };
-    if component.kind == "et.model/1" {
+    if component.kind() == "et.model/1" {
         return skipped("other keys of config.json are left alone");
     }
     let (schema, plain) = (read(component)?, plain(component)?);
@@ -226,7 +226,7 @@ fn beside_schema(component: &ComponentRef, library: Option<&Library>) -> Outcome
 /// takes a value of any type for it, too.
 fn unread(component: &ComponentRef, library: Option<&Library>) -> Outcome {
     let (schema, plain) = (read(component)?, plain(component)?);
-    let shows_all = ["et.loss/1", "et.metric/1", "et.optimizer/1"].contains(&component.kind)
+    let shows_all = ["et.loss/1", "et.metric/1", "et.optimizer/1"].contains(&component.kind())
         && has_number(&effect(component, &plain.to_string())?);
     let mut backgrounds = vec![plain.clone()];
     let mut others = plain.clone();
@@ -296,7 +296,7 @@ pub type Later = Box<dyn FnMut() -> Outcome<Value>>;
 
 /// Makes an instance, and tells by a function what it does; the function is called once.
 fn later(component: &ComponentRef, options: &str) -> Outcome<Later> {
-    match component.kind {
+    match component.kind() {
         "et.loss/1" => loss::later(component, options),
         "et.metric/1" => metric::later(component, options),
         "et.optimizer/1" => optimizer::later(component, options),
@@ -313,7 +313,7 @@ fn beside_others(component: &ComponentRef) -> Outcome {
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
         let other = allowed(property).into_iter().find(|value| {
             // Sizes of a network depend on each other.
-            *value != plain[key] && !(component.kind == "et.model/1" && value.is_number())
+            *value != plain[key] && !(component.kind() == "et.model/1" && value.is_number())
         });
         let Some(other) = other else { continue };
         if expected.is_none() {

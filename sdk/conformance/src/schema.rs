@@ -41,7 +41,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     let promise = "a misspelled option is refused and the nearest is named";
     checks.check("schema", promise, || {
         let schema = read(component)?;
-        if component.kind == "et.model/1" {
+        if component.kind() == "et.model/1" {
             return skipped("other keys of config.json are left alone");
         }
         let properties = schema["properties"].as_object();

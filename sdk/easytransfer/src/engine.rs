@@ -27,7 +27,7 @@ fn started() -> std::sync::MutexGuard<'static, Option<Started>> {
 }
 
 fn refused(device: &Device, error: &EngineError) -> Error {
-    Error::user(format!("--device {device}: {error}"))
+    Error::user(format!("`device={device}`: {error}"))
 }
 
 /// Starts the engine for a device, attaches this library to it, and returns its host table. A second call for another
@@ -42,7 +42,7 @@ pub(crate) fn start(device: &Device, precision: EnginePrecision) -> Result<*cons
         }
         (Some(running), wanted) => {
             return Err(Error::user(format!(
-                "--device {wanted}: this process already computes on {} in {}; one process has one engine, start another process",
+                "`device={wanted}`: this process already computes on {} in {}; one process has one engine, start another process",
                 running.device,
                 running.precision.name()
             )));
@@ -68,7 +68,7 @@ pub(crate) fn start(device: &Device, precision: EnginePrecision) -> Result<*cons
         let name = precision.name();
         easytransfer_core::options::EnginePrecision::from_name(name)
             .and_then(easytransfer_core::precision::choose)
-            .map_err(|error| Error::user(format!("--precision {name}: {error}")))?;
+            .map_err(|error| Error::user(format!("`precision={name}`: {error}")))?;
     }
     let host = engine.map_or_else(easytransfer_core::host::host, |engine| engine.host());
     // SAFETY: the engine's table lives until the process ends.
@@ -84,6 +84,12 @@ pub(crate) fn start(device: &Device, precision: EnginePrecision) -> Result<*cons
             Some(engine) => unsafe { engine.provide(id, table) },
             None => easytransfer_core::host::provide(id, table),
         }
+    }
+    if let Some(engine) = engine {
+        // Messages of an engine that was loaded go where those of this program go.
+        let log = std::ptr::from_ref(&easytransfer_core::tables::log::TABLE).cast();
+        // SAFETY: a static of its interface.
+        unsafe { engine.provide("et.log/1", log) };
     }
     if slot.is_none() {
         let device = match (device, engine) {

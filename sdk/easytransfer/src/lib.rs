@@ -9,7 +9,7 @@
 //! use easytransfer::{Runtime, RuntimeOptions};
 //!
 //! let runtime = Runtime::new(RuntimeOptions::default())?;
-//! let mut app = runtime.app("runs/sst2".as_ref())?;
+//! let app = runtime.app("runs/sst2".as_ref())?;
 //! for answer in app.predict(&["a gripping film", "dull and overlong"])? {
 //!     println!("{answer}");
 //! }
@@ -25,31 +25,37 @@ mod embed;
 mod engine;
 mod inputs;
 pub mod json;
+mod log;
 mod parts;
 mod profile;
 mod registry;
 mod runtime;
 mod sentence;
 
-pub use answer::Answer;
-pub use app::{App, AppOptions, DataFile, Evaluation};
+pub use answer::{Answer, Classification, TextSpan};
+pub use app::{App, AppOptions, DataSource, Evaluation};
 pub use embed::{EmbedOptions, Embedder};
 pub use engine::{engine_host, engine_report, engine_use};
+pub use log::{OnLog, on_log};
 pub use parts::{Model, Optimizer};
 pub use profile::{Profile, ProfileOp, ProfileSummary};
 pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
 
 pub use easytransfer_core::inference::LayerPrecision;
 pub use easytransfer_core::storage::keep_pages;
-pub use easytransfer_loader::Policy;
 pub use easytransfer_loader::engine::{
     Device, Driver, EngineError, EnginePrecision, engine_places,
 };
+pub use easytransfer_loader::{PluginChoice, Policy};
 pub use easytransfer_plugin as plugin;
-pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
+pub use easytransfer_plugin::{LogLevel, Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
 pub use easytransfer_train as train;
-pub use easytransfer_train::options::config::TrainConfig;
-pub use easytransfer_train::run::trainer::{StepInfo, TrainJob, TrainResult};
+pub use easytransfer_train::data::input::Data;
+pub use easytransfer_train::error::{ErrorKind, InputPlace};
+pub use easytransfer_train::model::network::Start;
+pub use easytransfer_train::options::config::{Named, TrainConfig};
+pub use easytransfer_train::run::events::{Control, Event, StepInfo, Watch};
+pub use easytransfer_train::run::job::{TrainJob, TrainResult};
 pub use easytransfer_train::{Error, Result};
 
 /// Version of the SDK.

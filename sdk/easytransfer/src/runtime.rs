@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use easytransfer_abi::et_plugin_record;
+use easytransfer_abi::{self as abi, et_plugin_record};
 use easytransfer_loader::engine::{Device, EnginePrecision};
-use easytransfer_loader::{ComponentKind, LoadError, Policy, Registry, SearchPath};
-use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric, Recompute, set_recompute};
-use easytransfer_train::model::components::Components;
-use easytransfer_train::run::trainer::{TrainJob, TrainResult, train};
+use easytransfer_loader::{
+    Component, ComponentKind, LoadError, PluginChoice, Policy, Registry, SearchPath,
+};
+use easytransfer_plugin::{ComponentRef, LinkedPlugin, LoadedLoss, LoadedMetric};
+use easytransfer_train::model::components::{Components, Origin};
+use easytransfer_train::run::job::{TrainJob, TrainResult};
+use easytransfer_train::run::trainer::train;
 use easytransfer_train::{Error, Result};
+use serde::{Serialize, Serializer};
+use serde_json::json;
 
 use crate::{App, AppOptions, EmbedOptions, Embedder, Model, Optimizer, Profile};
 
@@ -22,6 +27,8 @@ pub struct RuntimeOptions {
     pub only_these: bool,
     /// Which libraries may be opened.
     pub policy: Policy,
+    /// Which plugin is meant where several offer one name, and what stands for a plugin that a bundle was trained with.
+    pub choose: Vec<PluginChoice>,
     /// What computes; the first runtime of a process decides for all.
     pub device: Device,
     /// How numbers are computed; the CPU engine has f32 and bf16.
@@ -37,7 +44,7 @@ pub struct Runtime {
 pub(crate) struct Registered(Registry);
 
 /// A plugin that was found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PluginInfo {
     /// Id.
     pub id: String,
@@ -45,7 +52,8 @@ pub struct PluginInfo {
     pub version: String,
     /// Where its manifest is.
     pub path: PathBuf,
-    /// Kind and name of what it offers.
+    /// Kind and name of what it offers; as JSON `[{"kind": .., "name": ..}]`.
+    #[serde(serialize_with = "offers")]
     pub provides: Vec<(String, String)>,
     /// One line about it.
     pub description: String,
@@ -53,8 +61,18 @@ pub struct PluginInfo {
     pub problem: Option<String>,
 }
 
-fn load_error(error: &LoadError) -> Error {
-    Error::user(error.to_string())
+fn offers<S: Serializer>(
+    provides: &[(String, String)],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let one = |(kind, name): &(String, String)| json!({ "kind": kind, "name": name });
+    serializer.collect_seq(provides.iter().map(one))
+}
+
+/// The kind of an interface such as "et.loss/1".
+fn kind_of(interface: &str) -> Result<ComponentKind> {
+    ComponentKind::from_name(interface.trim_start_matches("et.").trim_end_matches("/1"))
+        .ok_or_else(|| Error::other(format!("components of kind {interface} are not known")))
 }
 
 impl Registered {
@@ -63,7 +81,19 @@ impl Registered {
         kind: ComponentKind,
         name: &str,
     ) -> std::result::Result<ComponentRef, LoadError> {
-        let found = self.0.lookup(kind, name)?;
+        self.reference(self.0.lookup(kind, name))
+    }
+
+    /// What a lookup found; what the user should know of it goes to the log.
+    fn reference(
+        &self,
+        found: std::result::Result<Component, LoadError>,
+    ) -> std::result::Result<ComponentRef, LoadError> {
+        for warning in self.0.take_warnings() {
+            easytransfer_core::log::write(abi::ET_LOG_WARN, "plugins", &warning);
+        }
+        let found = found?;
+        let kind = found.kind;
         // Interface ids are ASCII constants.
         let interface = kind.interface().to_str().unwrap_or_default();
         // SAFETY: the registry checked the table, and it lives until the process ends.
@@ -82,10 +112,18 @@ impl Registered {
 
 impl Components for Registered {
     fn find(&self, kind: &str, name: &str) -> Result<ComponentRef> {
-        let short = kind.trim_start_matches("et.").trim_end_matches("/1");
-        let kind = ComponentKind::from_name(short)
-            .ok_or_else(|| Error::other(format!("components of kind {kind} are not known")))?;
-        self.component(kind, name).map_err(|error| load_error(&error))
+        Ok(self.component(kind_of(kind)?, name)?)
+    }
+
+    fn find_for(&self, kind: &str, name: &str, asker: &str) -> Result<ComponentRef> {
+        let found = self.0.lookup_for(kind_of(kind)?, name, asker);
+        Ok(self.reference(found)?)
+    }
+
+    fn find_made_with(&self, kind: &str, origin: &Origin) -> Result<ComponentRef> {
+        let Origin { name, plugin, version } = origin;
+        let found = self.0.lookup_made_with(kind_of(kind)?, name, plugin, version);
+        Ok(self.reference(found)?)
     }
 
     fn precision(&self) -> &'static str {
@@ -100,7 +138,8 @@ impl Runtime {
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
         let host = crate::engine::start(&options.device, options.precision)?;
         // SAFETY: the engine's table lives until the process ends.
-        let registry = unsafe { Registry::new(host) }.with_policy(options.policy);
+        let registry =
+            unsafe { Registry::new(host) }.with_policy(options.policy).with_choices(options.choose);
         let search = if options.only_these {
             SearchPath::only(&options.plugins)
         } else {
@@ -114,15 +153,23 @@ impl Runtime {
 
     /// Loads a plugin by its manifest or folder.
     pub fn load_plugin(&self, path: &Path) -> Result<String> {
-        let report = self.registry.0.load_path(path).map_err(|error| load_error(&error))?;
+        let report = self.registry.0.load_path(path)?;
         Ok(report.plugin_id)
     }
 
-    /// Registers a plugin that is linked into the program.
-    pub fn register_plugin(&self, record: &'static et_plugin_record) -> Result<String> {
-        // SAFETY: a record of the SDK's `export!` is complete, and a static one lives until the process ends.
-        let report = unsafe { self.registry.0.register_static(record) }
-            .map_err(|error| load_error(&error))?;
+    /// Registers a plugin that is linked into the program, `PluginRecord::get()` of its crate. Again does nothing.
+    pub fn register_plugin(&self, plugin: LinkedPlugin) -> Result<String> {
+        // SAFETY: the record is one of `export!`.
+        unsafe { self.register_plugin_raw(plugin.as_raw()) }
+    }
+
+    /// Registers a plugin by a record of any origin, such as one in C.
+    ///
+    /// # Safety
+    /// `record` is NULL, which is refused, or points to the record of a plugin, which lives until the process ends.
+    pub unsafe fn register_plugin_raw(&self, record: *const et_plugin_record) -> Result<String> {
+        // SAFETY: promised by the caller.
+        let report = unsafe { self.registry.0.register_static(record) }?;
         Ok(report.plugin_id)
     }
 
@@ -207,11 +254,7 @@ impl Runtime {
 
     /// Trains an app and writes its bundle.
     pub fn train(&self, job: TrainJob) -> Result<TrainResult> {
-        // The engine is one per process, and so is this setting of it.
-        set_recompute(job.config.recompute.into())?;
-        let result = train(&*self.registry, job);
-        set_recompute(Recompute::None)?;
-        result
+        train(&*self.registry, job)
     }
 
     /// A model by itself with parameters of its own; `config` is the content of a config.json.

@@ -19,7 +19,7 @@ impl ComponentRef {
                 }
             };
         }
-        match self.kind {
+        match self.kind() {
             "et.loss/1" => filled!("et.loss/1", et_plugin_loss: rows, weight),
             "et.optimizer/1" => filled!("et.optimizer/1", et_plugin_optimizer: step_part),
             "et.metric/1" => {

@@ -134,7 +134,7 @@ impl NetHost for FakeNet {
 }
 
 fn bert() -> Task {
-    Task { class: String::new(), form: "bert".to_owned() }
+    Task { form: "bert".to_owned(), ..Task::default() }
 }
 
 fn model(tokenizer: &Tokenizer) -> ModelInfo {

@@ -90,8 +90,8 @@
  *   ET_EXPORT const et_plugin_record *et_plugin_entry(void) { return &RECORD; }
  *
  * (plus #include <string.h> for strcmp). Name the fields of tables, as here: what you leave out is NULL,
- * and tables that grow later do not touch your code. `cargo xtask new-plugin KIND NAME --language c`
- * starts a loss, metric, operation or strategy.
+ * and tables that grow later do not touch your code. `easytransfer plugin new KIND NAME --language c`
+ * starts a loss, metric, operation or strategy; docs/plugin-manifest.md describes the manifest beside the library.
  *
  * Licensed under the Apache License, Version 2.0.
  */
