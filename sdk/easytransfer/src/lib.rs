@@ -75,6 +75,12 @@ pub fn include_this_thread(threads: Option<usize>) -> Result<()> {
         .map_err(|error| Error::other(error.message.as_str()))
 }
 
+/// Threads that have used handles of the engine since the process began, also those that ended. It grows where a
+/// plugin calls the engine from a thread of its own.
+pub fn handle_threads() -> u64 {
+    easytransfer_core::handle::handle_threads()
+}
+
 /// The engine's table, as plugins get it; there before any runtime is, and until the process ends.
 pub fn host() -> *const plugin::abi::et_host {
     easytransfer_core::host::host()
