@@ -73,7 +73,7 @@ fn text_classify_learns_from_a_random_directory_of_each_family() {
         let (before, after) = (place.tensors("encoder"), place.tensors("run"));
         assert!(before.keys().eq(after.keys()), "{family}: {:?} {:?}", before.keys(), after.keys());
         assert!(after.keys().any(|name| name.starts_with(prefix)));
-        let mut app = runtime.app(&place.at("run")).unwrap();
+        let app = runtime.app(&place.at("run")).unwrap();
         let answers = app.predict(&["he said thanks to you", "he said to you"]).unwrap();
         let labels: Vec<&Value> = answers.iter().map(|answer| &answer["label"]).collect();
         assert_eq!(labels, ["thanks", "no"], "{family}");
@@ -95,7 +95,7 @@ fn masked_lm_trains_the_head_of_each_family() {
         let (first, last) = (mean(&loss[..10]), mean(&loss[loss.len() - 10..]));
         assert!(last < 0.8 * first, "{family}: {first} {last}");
         assert_eq!(place.read_json("run/config.json")["architectures"], json!([class]));
-        let mut app = runtime.app(&place.at("run")).unwrap();
+        let app = runtime.app(&place.at("run")).unwrap();
         let answer = app.predict(&["he said [MASK] to you"]).unwrap().remove(0);
         assert_eq!(answer["masked"][0]["tokens"].as_array().unwrap().len(), 5, "{answer:?}");
     }
