@@ -36,8 +36,12 @@ pub(crate) const PLUGINS: &[fn() -> LinkedPlugin] = &[
     tl_distill::PluginRecord::get,
     tl_finetune::PluginRecord::get,
     zoo_bert::PluginRecord::get,
+    zoo_deberta::PluginRecord::get,
+    zoo_imagebert::PluginRecord::get,
     zoo_modernbert::PluginRecord::get,
     zoo_t5::PluginRecord::get,
+    zoo_word::PluginRecord::get,
+    zoo_xlnet::PluginRecord::get,
 ];
 
 /// Without the feature there are none.

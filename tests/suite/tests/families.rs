@@ -366,7 +366,7 @@ fn xlnet_predicts_over_permutations_as_transformers_does() {
 fn xlnet_goes_on_from_its_memory_as_transformers_does() {
     for case in xlnet_cases() {
         let what = format!("xlnet, {}, memory", case["name"].as_str().unwrap());
-        let mut built = Built::new(&case["config"], "token-classification", 2);
+        let built = Built::new(&case["config"], "token-classification", 2);
         let texts = case["memory"].as_array().unwrap();
         let (mut cache, mut before) = (Map::new().unwrap(), vec![0i64; texts.len()]);
         for part in 0..3 {
