@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use easytransfer::plugin::{Params, Tensor};
+use easytransfer::plugin::{DType, Params, Tensor};
 use serde_json::Value;
 
 /// CRC-32 as zlib computes it (ISO 3309, reflected polynomial edb88320).
@@ -31,7 +31,9 @@ pub fn fill(params: &Params) {
             .map(|x| if is_scale { 1.0 + scale * x / 4.0 } else { scale * x })
             .map(|x| x as f32)
             .collect();
-        param.assign(&Tensor::from_slice(&values, &shape).unwrap()).unwrap();
+        let dtype = param.tensor().unwrap().dtype();
+        let values = Tensor::from_slice(&values, &shape).unwrap().cast(dtype).unwrap();
+        param.assign(&values).unwrap();
     }
 }
 
@@ -49,39 +51,49 @@ pub fn numbers(value: &Value) -> Vec<f64> {
 
 /// One number that depends on all elements: the sum of x sin(1), x sin(2), ...
 pub fn weighted(x: &Tensor) -> Tensor {
-    let weights: Vec<f32> = (0..x.len()).map(|at| (at as f64 + 1.0).sin() as f32).collect();
-    let weights = Tensor::from_slice(&weights, x.shape()).unwrap();
+    let weights: Vec<f64> = (0..x.len()).map(|at| (at as f64 + 1.0).sin()).collect();
+    let weights = Tensor::from_slice(&weights, x.shape()).unwrap().cast(x.dtype()).unwrap();
     x.mul(&weights).unwrap().sum(&[], false).unwrap()
 }
 
+/// The elements in double precision, whatever their type.
+pub fn doubles(x: &Tensor) -> Vec<f64> {
+    x.cast(DType::F64).unwrap().to_vec().unwrap()
+}
+
+/// The element types in which twins are compared, with what outputs and gradients may differ by: single precision as
+/// users have it, and double precision, which shows that what is left there is rounding.
+pub const PRECISIONS: [(DType, f64, f64); 2] = [(DType::F32, 1e-5, 1e-4), (DType::F64, 2e-8, 1e-7)];
+
 /// The largest difference of an output from its golden, relative to the largest number of that where it is above 1.
 pub fn difference(found: &Tensor, expected: &Value) -> f64 {
-    let (found, expected) = (found.to_vec::<f32>().unwrap(), numbers(expected));
+    let (found, expected) = (doubles(found), numbers(expected));
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().map(|value| value.abs()).fold(1.0, f64::max);
-    let differences = found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs());
+    let differences = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
     differences.fold(0.0, f64::max) / scale
 }
 
-/// The largest difference of the parameters' gradients from the golden, relative to their norms and 0.1 (a small
-/// gradient is a difference of larger numbers): `expected` has by name the norm and the products with sin(0), sin(1),
-/// ... and with cosines. Panics above 1e-4.
-pub fn gradients(params: &Params, expected: &Value, what: &str) -> f64 {
+/// The largest difference of the parameters' gradients from the golden, relative to their norms and a hundredth of the
+/// largest norm: a small gradient may be what larger numbers leave. `expected` has by name the norm, and the products
+/// with sin(0), sin(1), ... and with cosines. Panics above `most`.
+pub fn gradients(params: &Params, expected: &Value, most: f64, what: &str) -> f64 {
     let expected = expected.as_object().unwrap();
     assert_eq!(expected.len(), params.len(), "{what}");
+    let largest = expected.values().map(|numbers| numbers[0].as_f64().unwrap()).fold(0.0, f64::max);
     let mut worst = 0.0f64;
     for (name, expected) in expected {
         let gradient = params.find(name).unwrap().grad().unwrap();
-        let gradient = gradient.map_or(Vec::new(), |gradient| gradient.to_vec::<f32>().unwrap());
+        let gradient = gradient.map_or(Vec::new(), |gradient| doubles(&gradient));
         let sum = |term: fn(f64, f64) -> f64| -> f64 {
-            gradient.iter().enumerate().map(|(k, g)| term(k as f64, f64::from(*g))).sum()
+            gradient.iter().enumerate().map(|(k, g)| term(k as f64, *g)).sum()
         };
         let found = [sum(|_, g| g * g).sqrt(), sum(|k, g| g * k.sin()), sum(|k, g| g * k.cos())];
         let expected = numbers(expected);
         for (found, number) in found.iter().zip(&expected) {
-            let difference = (found - number).abs() / (0.1 + expected[0]);
+            let difference = (found - number).abs() / (1e-2 * largest + expected[0]);
             worst = worst.max(difference);
-            assert!(difference < 1e-4, "{what}: {name}: {found:?}, expected {expected:?}");
+            assert!(difference < most, "{what}: {name}: {found:?}, expected {expected:?}");
         }
     }
     worst

@@ -2,7 +2,8 @@
 //! both of its tasks.
 
 use easytransfer::plugin::{
-    Call, LoadedModel, LoadedOptimizer, Map, ModelInfo, Params, Row, Tensor, abi, nn, no_grad,
+    Call, DType, LoadedModel, LoadedOptimizer, Map, ModelInfo, Params, Row, Tensor, abi, nn,
+    no_grad,
 };
 use easytransfer_tests::{linked, twins};
 use serde_json::{Value, json};
@@ -12,10 +13,10 @@ struct Loaded {
     params: Params,
 }
 
-fn load(config: &Value) -> Loaded {
+fn load(config: &Value, dtype: DType) -> Loaded {
     let runtime = linked::runtime();
     let component = runtime.components().find("et.model/1", "imagebert").unwrap();
-    let params = Params::new(3).unwrap();
+    let params = Params::with_dtype(3, dtype).unwrap();
     let root = params.root().unwrap();
     let model = LoadedModel::create(&component, &config.to_string(), &root).unwrap();
     Loaded { model, params }
@@ -63,11 +64,17 @@ fn batch_of(case: &Value, image: &str, numbers: &[f32], rows: std::ops::Range<us
 
 #[test]
 fn imagebert_equals_its_twin() {
+    for (dtype, most, most_of_gradients) in twins::PRECISIONS {
+        equals_its_twin(dtype, most, most_of_gradients);
+    }
+}
+
+fn equals_its_twin(dtype: DType, most: f64, most_of_gradients: f64) {
     let (mut worst_output, mut worst_gradient) = (0.0f64, 0.0f64);
     let cases = twins::cases("imagebert.json", "ET_IMAGEBERT_GOLDEN");
     for (index, case) in cases.iter().enumerate() {
         let what = case["config"].to_string();
-        let mut loaded = load(&case["config"]);
+        let mut loaded = load(&case["config"], dtype);
         twins::fill(&loaded.params);
         loaded.params.seal().unwrap();
         let rows = case["ids"].as_array().unwrap().len();
@@ -77,11 +84,11 @@ fn imagebert_equals_its_twin() {
         let image = if case["config"]["image_size"].is_null() { "patches" } else { "pixels" };
         let outputs = loaded.run(&batch_of(case, image, &numbers, 0..rows));
         let expected = case["outputs"].as_object().unwrap();
-        let mut loss = Tensor::scalar(0.0).unwrap();
+        let mut loss = Tensor::zeros(dtype, &[]).unwrap();
         for (name, expected) in expected {
             let found = outputs.get(name).unwrap();
             let difference = twins::difference(&found, expected);
-            assert!(difference < 1e-5, "{what}: {name}: {difference:.1e}");
+            assert!(difference < most, "{what}: {name}: {difference:.1e}");
             worst_output = worst_output.max(difference);
             loss = loss.add(&twins::weighted(&found)).unwrap();
         }
@@ -89,17 +96,24 @@ fn imagebert_equals_its_twin() {
         let pooled = outputs.get("pooled").unwrap();
         for row in 0..rows {
             let alone = no_grad(|| loaded.run(&batch_of(case, image, &numbers, row..row + 1)));
-            let alone = alone.get("pooled").unwrap().to_vec::<f32>().unwrap();
+            let alone = twins::doubles(&alone.get("pooled").unwrap());
             let together = pooled.narrow(0, row, 1).unwrap().contiguous().unwrap();
-            for (a, b) in alone.iter().zip(together.to_vec::<f32>().unwrap()) {
+            for (a, b) in alone.iter().zip(twins::doubles(&together)) {
                 assert!((a - b).abs() < 2e-6, "{what}: row {row}");
             }
         }
         loss.backward().unwrap();
-        worst_gradient =
-            worst_gradient.max(twins::gradients(&loaded.params, &case["gradients"], &what));
+        worst_gradient = worst_gradient.max(twins::gradients(
+            &loaded.params,
+            &case["gradients"],
+            most_of_gradients,
+            &what,
+        ));
     }
-    println!("{} cases: outputs {worst_output:.1e}, gradients {worst_gradient:.1e}", cases.len());
+    println!(
+        "{dtype:?}, {} cases: outputs {worst_output:.1e}, gradients {worst_gradient:.1e}",
+        cases.len()
+    );
     assert!(cases.len() >= 12);
 }
 
@@ -140,7 +154,7 @@ fn alignment_and_hidden_patches_are_learned() {
             let more = json!({"image_size": 4, "patch_size": 2, "num_channels": 1});
             config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         }
-        let mut loaded = load(&config);
+        let mut loaded = load(&config, DType::F32);
         loaded.params.seal().unwrap();
         let component = linked::runtime().components().find("et.optimizer/1", "adam").unwrap();
         let mut optimizer = LoadedOptimizer::create(&component, "{}", &loaded.params).unwrap();
@@ -192,7 +206,7 @@ fn text_without_an_image_and_an_image_without_patches_are_read() {
         "intermediate_size": 5, "max_position_embeddings": 8, "patch_feature_size": 3,
         "max_patch_position_embeddings": 4,
     });
-    let loaded = load(&config);
+    let loaded = load(&config, DType::F32);
     let ids = [1i64, 2, 3];
     let batch = |mask: Option<&[f32]>| {
         let mut row = Row::new().unwrap();
@@ -239,7 +253,7 @@ fn what_does_not_fit_is_refused() {
     }
     let small = json!({"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 0, "num_attention_heads": 1,
         "intermediate_size": 4, "patch_feature_size": 3});
-    let loaded = load(&small);
+    let loaded = load(&small, DType::F32);
     for (field, len, expected) in [
         ("patches", 4, "n * 3"),
         ("pixels", 12, "image_size"),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use easytransfer::plugin::{Call, LoadedModel, Map, Params, Row, abi, no_grad};
+use easytransfer::plugin::{Call, DType, LoadedModel, Map, Params, Row, abi, no_grad};
 use easytransfer::{App, TrainConfig, TrainJob};
 use easytransfer_tests::face::is_step;
 use easytransfer_tests::hosts::Scratch;
@@ -29,6 +29,12 @@ fn batch_of(rows: &[(Vec<i64>, Vec<i64>)]) -> Map {
 
 #[test]
 fn models_of_words_equal_their_twins() {
+    for (dtype, most, most_of_gradients) in twins::PRECISIONS {
+        equal_their_twins(dtype, most, most_of_gradients);
+    }
+}
+
+fn equal_their_twins(dtype: DType, most: f64, most_of_gradients: f64) {
     let runtime = linked::runtime();
     let (mut worst_output, mut worst_gradient) = (0.0f64, 0.0f64);
     let cases = twins::cases("word.json", "ET_WORD_GOLDEN");
@@ -36,7 +42,7 @@ fn models_of_words_equal_their_twins() {
         let (name, what) =
             (case["model"].as_str().unwrap(), format!("{} {}", case["model"], case["config"]));
         let component = runtime.components().find("et.model/1", name).unwrap();
-        let mut params = Params::new(0).unwrap();
+        let mut params = Params::with_dtype(0, dtype).unwrap();
         let config = case["config"].to_string();
         let model = LoadedModel::create(&component, &config, &params.root().unwrap()).unwrap();
         twins::fill(&params);
@@ -50,20 +56,20 @@ fn models_of_words_equal_their_twins() {
         };
         let (last, pooled) = run(&model, &rows);
         let difference = twins::difference(&pooled, &case["pooled"]);
-        assert!(difference < 1e-5, "{what}: pooled: {difference:.1e}");
+        assert!(difference < most, "{what}: pooled: {difference:.1e}");
         worst_output = worst_output.max(difference);
-        let found = pooled.to_vec::<f32>().unwrap();
+        let found = twins::doubles(&pooled);
         let (sum, expected) =
             (twins::weighted(&last).to_scalar().unwrap(), case["last"].as_f64().unwrap());
         assert!(
-            (sum - expected).abs() < 1e-5 * (last.len() as f64).max(1.0),
+            (sum - expected).abs() < most * (last.len() as f64).max(1.0),
             "{what}: last: {sum}, {expected}"
         );
         // A row alone is answered as in a batch.
         let width = pooled.shape()[1];
         for (at, row) in rows.iter().enumerate() {
-            let alone =
-                no_grad(|| run(&model, std::slice::from_ref(row)).1).to_vec::<f32>().unwrap();
+            let alone = no_grad(|| run(&model, std::slice::from_ref(row)).1);
+            let alone = twins::doubles(&alone);
             for (alone, together) in alone.iter().zip(&found[at * width..]) {
                 assert!(
                     (alone - together).abs() <= 2e-6 * (1.0 + together.abs()),
@@ -72,9 +78,17 @@ fn models_of_words_equal_their_twins() {
             }
         }
         twins::weighted(&pooled).add(&twins::weighted(&last)).unwrap().backward().unwrap();
-        worst_gradient = worst_gradient.max(twins::gradients(&params, &case["gradients"], &what));
+        worst_gradient = worst_gradient.max(twins::gradients(
+            &params,
+            &case["gradients"],
+            most_of_gradients,
+            &what,
+        ));
     }
-    println!("{} cases: outputs {worst_output:.1e}, gradients {worst_gradient:.1e}", cases.len());
+    println!(
+        "{dtype:?}, {} cases: outputs {worst_output:.1e}, gradients {worst_gradient:.1e}",
+        cases.len()
+    );
     assert!(cases.len() >= 28);
 }
 
