@@ -284,7 +284,7 @@ et_error *et_app_predict_file(struct et_app *app,
  * As `et_app_predict_json`, for a text with its length, of which nothing is left out: a NUL in it is an error, since
  * JSON escapes it. [any-thread] since 0.2
  */
-et_error *et_app_predict_request(struct et_app *app,
+et_error *et_app_predict_request(const struct et_app *app,
                                  et_str request,
                                  struct et_text **out);
 

@@ -15,7 +15,7 @@ inline namespace v0_2 {
 ///   static constexpr const char *schema = "{..}";           // optional: JSON Schema of the configuration
 ///   Self(const Config &config, const Scope &scope);         // declares the parameters in the scope and keeps them
 ///   Json describe() const;                                  // et_plugin_model.describe: hidden_size, layers,
-///                                                           // vocab_size, max_positions, base_prefix, pooled, class, tasks, ..
+///                                                           // vocab_size, max_positions, base_prefix, pooled, ..
 ///   void forward(const Call &, const Map &batch, Map &outputs);   // puts "last" [T, h], and "pooled" [B, h],
 ///                                                           // "hidden_states/k" and "logits" when wanted
 ///

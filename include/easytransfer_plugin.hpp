@@ -3,7 +3,8 @@
 // A plugin derives from LossPlugin, MetricPlugin, OpPlugin, ModelPlugin, OptimizerPlugin, AppPlugin or StrategyPlugin,
 // each with the class itself as the argument, and ends with ET_EXPORT_PLUGIN. Members that a base calls optional are
 // found by their names, where they are public: a class that has them offers them to the host. Whatever a member throws
-// is an error in the host, and nothing else happens. Compile with -fvisibility=hidden, so that the library exports its entry alone.
+// is an error in the host, and nothing else happens. Compile with -fvisibility=hidden, so that the library exports its
+// entry alone.
 // `easytransfer plugin new loss NAME --language c++` starts one (also: metric, op, strategy).
 //
 // Licensed under the Apache License, Version 2.0.

@@ -63,7 +63,7 @@ pub fn without_paths(context: &Context, mut bytes: Vec<u8>) -> Vec<u8> {
 pub fn split_debug(context: &Context, file: &Path, folder: &Path) -> Result<(), Failure> {
     let sections =
         fs::read(file).map_err(|error| Failure(format!("read {}: {error}", file.display())))?;
-    if !sections.windows(11).any(|part| part == b".debug_line") || !has("objcopy") {
+    if !has_section(&sections, b".debug_line") || !has("objcopy") {
         return Ok(());
     }
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -80,10 +80,30 @@ pub fn split_debug(context: &Context, file: &Path, folder: &Path) -> Result<(), 
     process::output(&mut strip).map(drop)
 }
 
+/// Whether an ELF file of this machine's kind has a section of that name. ("ELF-64 Object File Format", version 1.5.)
+fn has_section(file: &[u8], name: &[u8]) -> bool {
+    let number = |at: usize, size: usize| -> Option<usize> {
+        let bytes = file.get(at..at.checked_add(size)?)?;
+        Some(bytes.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
+    };
+    let find = || {
+        let (table, size) = (number(40, 8)?, number(58, 2)?);
+        let (count, of_names) = (number(60, 2)?, number(62, 2)?);
+        let names = number(table + of_names * size + 24, 8)?;
+        (0..count).find(|index| {
+            let begin = number(table + index * size, 4).map(|at| names + at);
+            let found = begin.and_then(|begin| file.get(begin..begin + name.len() + 1));
+            found.is_some_and(|found| found.starts_with(name) && found.ends_with(&[0]))
+        })
+    };
+    file.starts_with(b"\x7fELF\x02\x01") && find().is_some()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{folders, without_paths};
+    use super::{folders, has, has_section, split_debug, without_paths};
     use crate::Context;
+    use std::{fs, process::Command};
 
     #[test]
     fn paths_of_this_machine_are_replaced_by_as_many_bytes() {
@@ -98,5 +118,43 @@ mod tests {
         // A root that says nothing is left alone.
         let short = without_paths(&Context { root: "/w".into() }, b"/w/x".to_vec());
         assert_eq!(short, b"/w/x");
+    }
+
+    #[test]
+    fn debug_information_goes_apart_without_paths() {
+        if !has("gcc") || !has("objcopy") {
+            println!("not run: no gcc or no objcopy");
+            return;
+        }
+        let folder = std::env::temp_dir().join(format!("easytransfer-debug-{}", std::process::id()));
+        let source = folder.join("source");
+        fs::create_dir_all(&source).unwrap();
+        fs::write(source.join("main.c"), "int main(void) { return 7; }\n").unwrap();
+        let program = folder.join("program");
+        let compiled = Command::new("gcc")
+            .arg("-g")
+            .arg(source.join("main.c"))
+            .arg("-o")
+            .arg(&program)
+            .status();
+        assert!(compiled.unwrap().success());
+        let context = Context { root: source.clone() };
+        split_debug(&context, &program, &folder).unwrap();
+        let holds = |path: &std::path::Path, part: &str| {
+            fs::read(path).unwrap().windows(part.len()).any(|found| found == part.as_bytes())
+        };
+        let debug = folder.join("debug/program.debug");
+        assert!(!holds(&program, ".debug_line") && holds(&program, "program.debug"));
+        // The name alone, which every program in Rust has in it, is no section.
+        let here = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(!has_section(&here, b".no_such_section") && has_section(&here, b".text"));
+        assert!(holds(&debug, ".debug_line") && !holds(&debug, source.to_str().unwrap()));
+        assert_eq!(Command::new(&program).status().unwrap().code(), Some(7));
+        // A file without any stays as it is.
+        let before = fs::read(&program).unwrap();
+        fs::remove_dir_all(folder.join("debug")).unwrap();
+        split_debug(&context, &program, &folder).unwrap();
+        assert!(before == fs::read(&program).unwrap() && !folder.join("debug").exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -306,6 +306,8 @@ fn nothing_that_is_shipped_knows_the_machine_that_built_it() {
         }
     }
     assert!(files > 40, "{files} files");
+    // What was built has no debug information, so there is none apart.
+    assert!(!folder.join("debug").exists());
     // The plugins are those that their manifests name, though their bytes were changed.
     let mut check = command(&folder, &folder.join("bin/easytransfer"));
     let said = run(check.args(["plugin", "info", "cross-entropy"]), b"").good("plugin info");
