@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use easytransfer_tests::hosts::{Outcome, STRICT, Scratch, install_loss, run};
+use easytransfer_tests::hosts::{Outcome, Scratch, install_loss, run, strict};
 use easytransfer_tests::places;
 use serde_json::Value;
 
@@ -206,7 +206,7 @@ fn installed(scratch: &Scratch, source: &str, defect: Option<&str>) -> PathBuf {
     match defect {
         // What a defect leaves unused is no matter.
         Some(defect) => command.args(["-w", &format!("-DDEFECT_{defect}")]),
-        None => command.args(STRICT),
+        None => command.args(strict("gcc")),
     };
     command.arg("-I").arg(places::root().join("include"));
     command.arg(format!("-DVARIANT_{variant}"));

@@ -39,7 +39,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         Ok(())
     });
     checks.check("forward", "ids and positions beyond the last are no crash", || {
-        let mut trial = new()?;
+        let trial = new()?;
         let call = Call::inference(trial.want());
         for id in [trial.info().vocab_size, 1 << 40] {
             let batch = with_ids(&trial, id)?;
@@ -91,7 +91,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     });
     checks.check("forward", "no rows are no panic", || empty(new()?));
     checks.check("forward", "a batch without ids is no panic", || {
-        let mut trial = new()?;
+        let trial = new()?;
         no_panic(no_grad(|| {
             trial.model.forward(&Call::inference(0), &Map::new()?, &mut Map::new()?)
         }))
@@ -183,7 +183,7 @@ fn order(mut trial: Trial) -> Outcome {
 }
 
 /// No rows are refused, or have outputs of no rows.
-fn empty(mut trial: Trial) -> Outcome {
+fn empty(trial: Trial) -> Outcome {
     let (mut batch, mut outputs) = (Map::new()?, Map::new()?);
     for name in ["ids", "positions", "segments"] {
         batch.put(name, &Tensor::from_slice::<i64>(&[], &[0])?)?;
