@@ -233,6 +233,9 @@ impl Trial {
         if self.info().pooled {
             loss = loss.add(&weighted("pooled")?)?;
         }
+        if outputs.has("target/last") {
+            loss = loss.add(&weighted("target/last")?)?;
+        }
         if has_decoder {
             loss = loss.add(&weighted("decoder/last")?)?.add(&weighted("logits")?)?;
         }
@@ -249,6 +252,8 @@ fn batch_within(lengths: &[usize], vocabulary: usize) -> Outcome<Map> {
         let mut row = Row::new()?;
         row.put_tokens("ids", &ids)?;
         row.put_tokens("segments", &segments)?;
+        // For models that predict tokens of their own choice by a second stream; others pass over it.
+        row.put_tokens("target/places", &[length as i64 / 2])?;
         rows.push(row);
     }
     Ok(Map::from_rows(&rows.iter().collect::<Vec<_>>())?)

@@ -16,21 +16,27 @@
 //! # Ok::<(), easytransfer::Error>(())
 //! ```
 //!
+//! Plugins are libraries in a folder, or crates in the program: the feature `builtin` links and registers all stock
+//! ones, and [`Runtime::register_plugin`] takes the `PluginRecord::get()` of any other.
+//!
 //! What it deliberately does not do: no kernels, no parsing and no training loop live here; it binds the crates that
 //! have them.
 
 mod answer;
 mod app;
+mod builtin;
 mod embed;
 mod engine;
 mod inputs;
 pub mod json;
+mod lanes;
 mod log;
 mod parts;
 mod profile;
 mod registry;
 mod runtime;
 mod sentence;
+mod shared;
 
 pub use answer::{Answer, Classification, TextSpan};
 pub use app::{App, AppOptions, DataSource, Evaluation};

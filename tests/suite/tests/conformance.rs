@@ -28,6 +28,15 @@ fn plugins_of_the_tree_pass_every_check() {
         ("optim-basic", "optimizer lamb: state saved and loaded goes on with the same bits: ok"),
         ("zoo-bert", "model electra: gradient along a direction equals finite differences: ok"),
         ("zoo-bert", "model albert: gradient along a direction equals finite differences: ok"),
+        (
+            "zoo-modernbert",
+            "model modernbert: gradient along a direction equals finite differences: ok",
+        ),
+        (
+            "zoo-deberta",
+            "model deberta-v2: gradient along a direction equals finite differences: ok",
+        ),
+        ("zoo-xlnet", "model xlnet: a gradient reaches every parameter: ok"),
         ("zoo-t5", "model t5: gives back every handle: ok"),
         ("app-generate", "app text-generate: gives back every handle: ok"),
         ("zoo-t5", "model t5: going on with a cache is reading the whole: ok"),
