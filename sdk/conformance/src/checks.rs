@@ -18,11 +18,14 @@ pub enum Step {
     Ends(Line),
 }
 
+/// Who hears of every step.
+pub type Observer = Box<dyn FnMut(&Step)>;
+
 /// How a plugin is checked.
 #[derive(Default)]
 pub struct Watch {
     /// Hears of every step.
-    pub observer: Option<Box<dyn FnMut(&Step)>>,
+    pub observer: Option<Observer>,
     /// Checks that are not run, as [`Watch::key`] names them, with what is told of them instead: they ended the
     /// process before.
     pub ended: BTreeMap<String, String>,

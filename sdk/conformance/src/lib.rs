@@ -31,7 +31,7 @@ use easytransfer::plugin::{LinkedPlugin, live_handles};
 use easytransfer::{Result, Runtime, RuntimeOptions};
 
 use checks::Checks;
-pub use checks::{Step, Watch};
+pub use checks::{Observer, Step, Watch};
 use library::Library;
 pub use report::{CheckReport, Line, Verdict};
 use report::{failed, skipped};
