@@ -218,7 +218,8 @@ fn segments_that_run_again_want_the_parameters_of_their_first_run() {
         let layer = |captured: Tensor| {
             let weight = by_param.clone();
             let segment: SegmentFn = Box::new(move |inputs, _| {
-                let hidden = nn::linear::linear(inputs[0], &weight.tensor()?, None, Activation::Gelu)?;
+                let hidden =
+                    nn::linear::linear(inputs[0], &weight.tensor()?, None, Activation::Gelu)?;
                 Ok(vec![nn::linear::linear(&hidden, &captured, None, Activation::None)?])
             });
             square(&run_segment(&[&x()], None, segment).unwrap()[0])

@@ -25,6 +25,7 @@ mod embed;
 mod engine;
 mod inputs;
 pub mod json;
+mod own;
 mod parts;
 mod profile;
 mod registry;

@@ -1,12 +1,13 @@
 //! The runtime: one engine and the plugins found for it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use easytransfer_abi::et_plugin_record;
 use easytransfer_loader::engine::{Device, EnginePrecision};
 use easytransfer_loader::{ComponentKind, LoadError, Policy, Registry, SearchPath};
-use easytransfer_plugin::{ComponentRef, LinkedPlugin, LoadedLoss, LoadedMetric};
+use easytransfer_plugin::{self as plugin, ComponentRef, LinkedPlugin, LoadedLoss, LoadedMetric};
 use easytransfer_train::model::components::Components;
 use easytransfer_train::run::trainer::{TrainJob, TrainResult, train};
 use easytransfer_train::{Error, Result};
@@ -34,7 +35,11 @@ pub struct Runtime {
     registry: Arc<Registered>,
 }
 
-pub(crate) struct Registered(Registry);
+pub(crate) struct Registered {
+    plugins: Registry,
+    /// Components of the program itself. Their names are reserved in `plugins`.
+    own: Mutex<BTreeMap<(ComponentKind, String), ComponentRef>>,
+}
 
 /// A plugin that was found.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,12 +63,19 @@ fn load_error(error: &LoadError) -> Error {
 }
 
 impl Registered {
+    fn own(&self) -> MutexGuard<'_, BTreeMap<(ComponentKind, String), ComponentRef>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn component(
         &self,
         kind: ComponentKind,
         name: &str,
     ) -> std::result::Result<ComponentRef, LoadError> {
-        let found = self.0.lookup(kind, name)?;
+        if let Some(own) = self.own().get(&(kind, name.to_owned())) {
+            return Ok(own.clone());
+        }
+        let found = self.plugins.lookup(kind, name)?;
         // Interface ids are ASCII constants.
         let interface = kind.interface().to_str().unwrap_or_default();
         // SAFETY: the registry checked the table, and it lives until the process ends.
@@ -107,14 +119,14 @@ impl Runtime {
             SearchPath::standard(&options.plugins)
         };
         registry.discover(&search);
-        let registry = Arc::new(Registered(registry));
+        let registry = Arc::new(Registered { plugins: registry, own: Mutex::default() });
         crate::registry::remember(&registry);
         Ok(Runtime { registry })
     }
 
     /// Loads a plugin by its manifest or folder.
     pub fn load_plugin(&self, path: &Path) -> Result<String> {
-        let report = self.registry.0.load_path(path).map_err(|error| load_error(&error))?;
+        let report = self.registry.plugins.load_path(path).map_err(|error| load_error(&error))?;
         Ok(report.plugin_id)
     }
 
@@ -130,16 +142,24 @@ impl Runtime {
     /// `record` is NULL, which is refused, or points to the record of a plugin, which lives until the process ends.
     pub unsafe fn register_plugin_raw(&self, record: *const et_plugin_record) -> Result<String> {
         // SAFETY: promised by the caller.
-        let report = unsafe { self.registry.0.register_static(record) }
+        let report = unsafe { self.registry.plugins.register_static(record) }
             .map_err(|error| load_error(&error))?;
         Ok(report.plugin_id)
     }
 
-    /// All plugins: those that were found and those that are linked in.
+    pub(crate) fn register_own(&self, kind: ComponentKind, component: ComponentRef) -> Result<()> {
+        let name = component.name.clone();
+        self.registry.plugins.reserve(kind, &name).map_err(|error| load_error(&error))?;
+        self.registry.own().insert((kind, name), component);
+        Ok(())
+    }
+
+    /// All plugins: those that were found, those that are linked in, and under the id [`plugin::OWN_PLUGIN`] what the
+    /// program itself has registered.
     pub fn plugins(&self) -> Vec<PluginInfo> {
         let mut all: Vec<PluginInfo> = self
             .registry
-            .0
+            .plugins
             .discovered()
             .into_iter()
             .map(|listing| {
@@ -159,7 +179,7 @@ impl Runtime {
                 }
             })
             .collect();
-        for plugin in self.registry.0.plugins() {
+        for plugin in self.registry.plugins.plugins() {
             if !all.iter().any(|known| known.id == plugin.id && known.problem.is_none()) {
                 all.push(PluginInfo {
                     id: plugin.id,
@@ -174,6 +194,20 @@ impl Runtime {
                     problem: None,
                 });
             }
+        }
+        let own = self.registry.own();
+        if !own.is_empty() {
+            all.push(PluginInfo {
+                id: plugin::OWN_PLUGIN.to_owned(),
+                version: String::new(),
+                path: PathBuf::new(),
+                provides: own
+                    .keys()
+                    .map(|(kind, name)| (kind.name().into(), name.clone()))
+                    .collect(),
+                description: "components of this program".to_owned(),
+                problem: None,
+            });
         }
         all
     }

@@ -12,7 +12,7 @@ use crate::search::{Listing, SearchPath, manifests_at};
 use easytransfer_abi::{ET_PLUGIN_FLAG_PANIC_ABORT, et_host, et_plugin_record};
 use easytransfer_text::nearest;
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -73,6 +73,8 @@ impl Drop for Loading<'_> {
 struct State {
     plugins: Vec<Plugin>,
     components: BTreeMap<(ComponentKind, String), Component>,
+    /// Names of components that the program itself has.
+    reserved: BTreeSet<(ComponentKind, String)>,
     discovered: Vec<Listing>,
     /// Where `discovered` was looked for.
     searched: Vec<PathBuf>,
@@ -282,6 +284,42 @@ impl Registry {
         Ok(report)
     }
 
+    /// Keeps a name for a component of the program itself, which no plugin may offer from then on. Errors: `Clash` when
+    /// a plugin that is loaded or was found offers it, or it is reserved already; `Component` for what is no name.
+    pub fn reserve(&self, kind: ComponentKind, name: &str) -> Result<(), LoadError> {
+        let facts = |problem: String, required: &str, found: String, remedy: &str| {
+            Facts::boxed("this program", Path::new("(registry)"), problem, required, found, remedy)
+        };
+        if name.is_empty() || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(LoadError::Component(facts(
+                format!("a {kind} of the program has no name"),
+                "a text without spaces",
+                format!("{name:?}"),
+                "register it under another name",
+            )));
+        }
+        let mut state = self.state();
+        let key = (kind, name.to_owned());
+        let owner = if state.reserved.contains(&key) {
+            Some("the program provides it".to_owned())
+        } else if let Some(old) = state.components.get(&key) {
+            Some(format!("plugin {:?} {} provides it", old.plugin_id, old.plugin_version))
+        } else {
+            let listing = state.discovered.iter().find(|listing| offers(listing, kind, name));
+            listing.map(|l| format!("plugin {:?} ({}) provides it", l.id, l.path.display()))
+        };
+        if let Some(owner) = owner {
+            return Err(LoadError::Clash(facts(
+                format!("the {kind} {name:?} is registered already"),
+                "one component per kind and name",
+                owner,
+                "register it under another name",
+            )));
+        }
+        state.reserved.insert(key);
+        Ok(())
+    }
+
     /// The report for a plugin that is loaded already.
     fn loaded(&self, is_it: impl Fn(&Plugin) -> bool) -> Option<PluginReport> {
         self.state().plugins.iter().find(|plugin| is_it(plugin)).map(|p| report_of(&p.info))
@@ -309,15 +347,22 @@ impl Registry {
     ) -> Result<(), LoadError> {
         let state = self.state();
         for new in components {
-            let Some(old) = state.components.get(&(new.kind, new.name.clone())) else {
-                continue;
+            let key = (new.kind, new.name.clone());
+            let owner = match state.components.get(&key) {
+                Some(old) => {
+                    format!("plugin {:?} {} provides it", old.plugin_id, old.plugin_version)
+                }
+                None if state.reserved.contains(&key) => {
+                    "the program itself provides it".to_owned()
+                }
+                None => continue,
             };
             return Err(LoadError::Clash(Facts::boxed(
                 &origin.id,
                 &origin.file,
                 format!("the {} {:?} is registered already", new.kind, new.name),
                 "one component per kind and name",
-                format!("plugin {:?} {} provides it", old.plugin_id, old.plugin_version),
+                owner,
                 "load only one of the two plugins, or rename the component",
             )));
         }
@@ -346,7 +391,8 @@ impl Registry {
     fn no_such(&self, kind: ComponentKind, name: &str) -> LoadError {
         let state = self.state();
         let plugins: Vec<&str> = state.plugins.iter().map(|p| p.info.id.as_str()).collect();
-        let registered = state.components.keys().filter(|(k, _)| *k == kind).map(|(_, n)| n);
+        let registered = state.components.keys().chain(&state.reserved);
+        let registered = registered.filter(|(k, _)| *k == kind).map(|(_, name)| name);
         let promised = state.discovered.iter().filter(|listing| listing.problem.is_none());
         let promised = promised.filter_map(|listing| listing.manifest.as_ref());
         let promised = promised.flat_map(|m| &m.provides).filter(|p| p.kind == kind);

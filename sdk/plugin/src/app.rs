@@ -4,6 +4,7 @@ use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
 };
 use crate::net::{with_context, with_net};
+use crate::own::{Given, by_closure};
 use crate::text::{borrow, view};
 use crate::{
     Context, ContextHost, Error, Map, ModelInfo, Net, NetHost, Result, Row, Rows, Scope, Tokenizer,
@@ -115,8 +116,12 @@ pub trait App: Send + Sync + Sized + 'static {
     /// The options.
     type Options: DeserializeOwned;
 
-    /// Makes an instance; `state` is what [`App::state`] of a trained instance returned.
-    fn new(options: Self::Options, state: Option<Value>) -> Result<Self>;
+    /// Makes an instance; `state` is what [`App::state`] of a trained instance returned. As written, an error: for
+    /// those that a program makes by a closure.
+    fn new(options: Self::Options, state: Option<Value>) -> Result<Self> {
+        let _ = (options, state);
+        Err(by_closure(Self::NAME))
+    }
 
     /// Columns that records need.
     fn columns(&self) -> Vec<Column>;
@@ -366,7 +371,12 @@ unsafe impl Sync for LoadedApp {}
 impl LoadedApp {
     /// Makes an instance with options as JSON, and the state of a trained instance or an empty text.
     pub fn create(component: &ComponentRef, options: &str, state: &str) -> Result<Self> {
-        Ok(Self(create!(component, "et.app/1", et_plugin_app(borrow(options), borrow(state)))))
+        Ok(Self(create!(
+            component,
+            "et.app/1",
+            et_plugin_app(borrow(options), borrow(state)),
+            Given { options, state, ..Given::default() }
+        )))
     }
 
     /// Columns that records need.

@@ -43,6 +43,7 @@ mod net;
 pub mod nn;
 mod op;
 mod optimizer;
+mod own;
 mod param;
 pub mod profile;
 mod recompute;
@@ -80,6 +81,7 @@ pub use op::{
     find_op,
 };
 pub use optimizer::{LoadedOptimizer, Optimizer, OptimizerTable};
+pub use own::OWN_PLUGIN;
 pub use param::{Init, Param, Params, Scope, out_of_range};
 pub use recompute::{Recompute, RecomputeScope, recomputed};
 pub use service::{Encoding, LogLevel, Rng, RngState, Stream, Tokenizer, log};

@@ -3,6 +3,7 @@
 use crate::component::{
     ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
 };
+use crate::own::{Given, by_closure};
 use crate::text::{borrow, view};
 use crate::{Error, Map, Record, Result, Stream};
 use easytransfer_abi as abi;
@@ -41,8 +42,11 @@ pub trait Metric: Send + Sized + 'static {
     /// The options.
     type Options: DeserializeOwned;
 
-    /// Makes an instance with nothing counted.
-    fn new(options: Self::Options) -> Result<Self>;
+    /// Makes an instance with nothing counted. As written, an error: for those that a program makes by a closure.
+    fn new(options: Self::Options) -> Result<Self> {
+        let _ = options;
+        Err(by_closure(Self::NAME))
+    }
 
     /// Counts one batch. As written, a metric of answers.
     #[allow(unused_variables, reason = "a metric of answers does nothing with its arguments")]
@@ -184,7 +188,12 @@ pub struct LoadedMetric {
 impl LoadedMetric {
     /// Makes an instance with options as JSON.
     pub fn create(component: &ComponentRef, options: &str) -> Result<Self> {
-        let loaded = create!(component, "et.metric/1", et_plugin_metric(borrow(options)));
+        let loaded = create!(
+            component,
+            "et.metric/1",
+            et_plugin_metric(borrow(options)),
+            Given { options, ..Given::default() }
+        );
         let info = if crate::host::slot!(loaded.table, et_plugin_metric.describe).is_some() {
             loaded.read("describe", &invoke_text!(loaded, et_plugin_metric.describe())?)?
         } else {

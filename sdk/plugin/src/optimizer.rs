@@ -2,6 +2,7 @@
 
 use crate::component::{ComponentRef, Instance, Loaded, create, invoke, parse};
 use crate::host::slot;
+use crate::own::{Given, by_closure};
 use crate::text::borrow;
 use crate::{Error, Params, Result, Stream};
 use easytransfer_abi as abi;
@@ -21,8 +22,11 @@ pub trait Optimizer: Send + Sized + 'static {
     /// The options.
     type Options: DeserializeOwned;
 
-    /// Makes an instance for a sealed set.
-    fn new(options: Self::Options, params: &Params) -> Result<Self>;
+    /// Makes an instance for a sealed set. As written, an error: for those that a program makes by a closure.
+    fn new(options: Self::Options, params: &Params) -> Result<Self> {
+        let _ = (options, params);
+        Err(by_closure(Self::NAME))
+    }
 
     /// Changes the parameters by their gradients. `lr` is this step's learning rate; `step` counts from 1.
     fn step(&mut self, params: &mut Params, lr: f64, step: u64) -> Result<()>;
@@ -148,7 +152,8 @@ impl LoadedOptimizer {
         let loaded = create!(
             component,
             "et.optimizer/1",
-            et_plugin_optimizer(borrow(options), params.as_raw())
+            et_plugin_optimizer(borrow(options), params.as_raw()),
+            Given { options, params: Some(&params), ..Given::default() }
         );
         Ok(Self { loaded, params })
     }

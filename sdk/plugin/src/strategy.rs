@@ -4,6 +4,7 @@ use crate::component::{
     ComponentRef, Instance, Loaded, create, invoke, invoke_tensor, invoke_text, log_panic, parse,
     put_text,
 };
+use crate::own::{Given, by_closure};
 use crate::session::with_session;
 use crate::text::{borrow, view};
 use crate::{Error, Map, Result, Session, SessionHost, Stream, Tensor};
@@ -81,8 +82,10 @@ pub trait Strategy: Send + Sized + 'static {
     /// The options.
     type Options: DeserializeOwned;
 
-    /// Makes an instance.
-    fn new(options: Self::Options) -> Result<Self>;
+    /// Makes an instance. As written, an error: for those that a program makes by a closure.
+    fn new(options: Self::Options) -> Result<Self> {
+        Err(by_closure(Self::NAME))
+    }
 
     /// The hooks that are used.
     fn phases(&self) -> Phases;
@@ -273,7 +276,12 @@ pub struct LoadedStrategy {
 impl LoadedStrategy {
     /// Makes an instance with options as JSON.
     pub fn create(component: &ComponentRef, options: &str) -> Result<Self> {
-        let loaded = create!(component, "et.strategy/1", et_plugin_strategy(borrow(options)));
+        let loaded = create!(
+            component,
+            "et.strategy/1",
+            et_plugin_strategy(borrow(options)),
+            Given { options, ..Given::default() }
+        );
         let phases = match crate::host::slot!(loaded.table, et_plugin_strategy.phases) {
             // SAFETY: the instance belongs to this table.
             Some(f) => Phases(unsafe { f(loaded.instance) }),
