@@ -156,6 +156,10 @@ public:
   void load_weights(const std::string &directory) {
     detail::check_library(et_model_load_weights(handle_.get(), directory.c_str()));
   }
+  /// Writes config.json and model.safetensors, which `load_weights` and transformers read.
+  void save(const std::string &directory) {
+    detail::check_library(et_model_save(handle_.get(), directory.c_str()));
+  }
   /// The parameters, valid while the model lives.
   Params params() { return Params(et_model_params(handle_.get())); }
   Map forward(const Map &batch, bool training = false, std::uint32_t want = 0) {

@@ -3,16 +3,22 @@
 use std::path::Path;
 
 use easytransfer_plugin::{Call, LoadedModel, LoadedOptimizer, Map, ModelInfo, Params, Rng};
+use easytransfer_train::model::bare::{self, Bare};
 use easytransfer_train::model::weights::{self, Expect, LoadReport};
 use easytransfer_train::{Error, Result};
+use serde_json::{Value, json};
 
 use crate::Runtime;
 
 /// A model with its parameters.
 pub struct Model {
+    name: String,
     model: LoadedModel,
     params: Params,
     rng: Rng,
+    /// The content of config.json, and how many parameters it made.
+    config: Value,
+    own: usize,
 }
 
 impl Model {
@@ -20,7 +26,10 @@ impl Model {
         let component = runtime.components().find("et.model/1", name)?;
         let params = Params::new(seed)?;
         let model = LoadedModel::create(&component, config, &params.root()?)?;
-        Ok(Model { model, params, rng: Rng::new(seed, 1)? })
+        let (rng, own) = (Rng::new(seed, 1)?, params.len());
+        // The model has read it, so it is JSON.
+        let config = serde_json::from_str(config).unwrap_or_else(|_| json!({}));
+        Ok(Model { model, name: name.to_owned(), params, rng, config, own })
     }
 
     /// What the model says of itself.
@@ -36,6 +45,17 @@ impl Model {
     /// Loads weights from a Hugging Face directory.
     pub fn load_weights(&self, directory: &Path) -> Result<LoadReport> {
         weights::load(directory, &self.params, self.model.info(), Expect::All)
+    }
+
+    /// Writes `config.json` and `model.safetensors` into a directory, from which [`Model::load_weights`] and
+    /// transformers read them; what was declared beside the model is written, too. Errors: see [`bare::save`].
+    pub fn save(&self, directory: &Path) -> Result<()> {
+        let (params, info) = (&self.params, self.model.info());
+        let own = self.own;
+        bare::save(
+            &Bare { params, own, info, model_type: &self.name, config: &self.config },
+            directory,
+        )
     }
 
     /// Runs the model on a batch with dropout off (`training` false) or on; `want` is a set of `ET_WANT_` bits.
