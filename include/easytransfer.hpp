@@ -193,7 +193,7 @@ private:
   detail::Handle<et_loss, Policy> handle_;
 };
 
-/// An optimizer for the parameters of one model, which must outlive it.
+/// An optimizer for the parameters of one model, which stay as long as it does. `step` refuses another model.
 class Optimizer {
 public:
   explicit Optimizer(et_optimizer *raw) noexcept : handle_(raw) {}

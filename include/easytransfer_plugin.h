@@ -1673,7 +1673,7 @@ typedef struct et_host_autograd {
                                  struct et_tensor **outputs,
                                  size_t outputs_len);
   /**
-   * Chooses what operations of the whole process that are recorded from now on keep, an `ET_RECOMPUTE_` constant;
+   * Chooses what operations that this thread records from now on keep, an `ET_RECOMPUTE_` constant;
    * ET_RECOMPUTE_NONE at first. For hosts. Errors: INVALID_ARGUMENT for other values. [any-thread] since 0.1
    */
   struct et_error *(*set_recompute)(int32_t level);
