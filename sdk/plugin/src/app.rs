@@ -292,7 +292,7 @@ impl<T: App> AppTable<T> {
             Instance::<T>::with_ref(instance, |app| {
                 let tokenizer = Tokenizer::lend(tokenizer.cast_mut())?;
                 let record = serde_json::from_str(view(record)?)?;
-                let rows = &mut *Rows::lend(rows)?;
+                let rows = &mut *Rows::lend_mut(rows)?;
                 app.features(&mut Context::new(context)?, &tokenizer, &record, rows)
             })
         }
@@ -323,7 +323,7 @@ impl<T: App> AppTable<T> {
             Instance::<T>::with_ref(instance, |app| {
                 Call::enter(call, |call| {
                     let batch = Map::lend(batch.cast_mut())?;
-                    app.forward(call, &mut Net::new(net)?, &batch, &mut *Map::lend(outputs)?)
+                    app.forward(call, &mut Net::new(net)?, &batch, &mut *Map::lend_mut(outputs)?)
                 })
             })
         }

@@ -164,7 +164,7 @@ impl<T: Metric> MetricTable<T> {
     ) -> *mut abi::et_error {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
-            Instance::<T>::with_mut(instance, |metric| metric.save(&mut *Stream::lend(stream)?))
+            Instance::<T>::with_mut(instance, |metric| metric.save(&mut *Stream::lend_mut(stream)?))
         }
     }
 
@@ -174,7 +174,9 @@ impl<T: Metric> MetricTable<T> {
     ) -> *mut abi::et_error {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
-            Instance::<T>::with_mut(instance, |metric| metric.merge(&mut *Stream::lend(stream)?))
+            Instance::<T>::with_mut(instance, |metric| {
+                metric.merge(&mut *Stream::lend_mut(stream)?)
+            })
         }
     }
 }

@@ -166,7 +166,7 @@ impl<T: Model> ModelTable<T> {
             Instance::<T>::with_mut(instance, |model| {
                 Call::enter(call, |call| {
                     let batch = Map::lend(batch.cast_mut())?;
-                    let mut outputs = Map::lend(outputs)?;
+                    let mut outputs = Map::lend_mut(outputs)?;
                     model.forward(call, &batch, &mut outputs)?;
                     call.cache().map_or(Ok(()), Cache::finish)
                 })

@@ -92,7 +92,7 @@ impl<T: Optimizer> OptimizerTable<T> {
         // SAFETY: the host passes its instance, one call at a time, and a live set.
         unsafe {
             Instance::<T>::with_mut(instance, |optimizer| {
-                optimizer.step(&mut *Params::lend(params)?, lr, step)
+                optimizer.step(&mut *Params::lend_mut(params)?, lr, step)
             })
         }
     }
@@ -108,7 +108,7 @@ impl<T: Optimizer> OptimizerTable<T> {
         // SAFETY: the host passes its instance, one call at a time, and a live set.
         unsafe {
             Instance::<T>::with_mut(instance, |optimizer| {
-                optimizer.step_part(&mut *Params::lend(params)?, lr, step, begin..end)
+                optimizer.step_part(&mut *Params::lend_mut(params)?, lr, step, begin..end)
             })
         }
     }
@@ -120,7 +120,7 @@ impl<T: Optimizer> OptimizerTable<T> {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
             Instance::<T>::with_mut(instance, |optimizer| {
-                optimizer.save(&mut *Stream::lend(stream)?)
+                optimizer.save(&mut *Stream::lend_mut(stream)?)
             })
         }
     }
@@ -132,7 +132,7 @@ impl<T: Optimizer> OptimizerTable<T> {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
             Instance::<T>::with_mut(instance, |optimizer| {
-                optimizer.load(&mut *Stream::lend(stream)?)
+                optimizer.load(&mut *Stream::lend_mut(stream)?)
             })
         }
     }

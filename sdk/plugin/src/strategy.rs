@@ -229,7 +229,7 @@ impl<T: Strategy> StrategyTable<T> {
     hooks! {
         on_setup(strategy, session) { strategy.on_setup(session) }
         on_batch(strategy, session, batch: *mut abi::et_map) {
-            strategy.on_batch(session, &mut *Map::lend(batch)?)
+            strategy.on_batch(session, &mut *Map::lend_mut(batch)?)
         }
         on_outputs(strategy, session, batch: *const abi::et_map, outputs: *const abi::et_map) {
             strategy.on_outputs(session, &*Map::lend(batch.cast_mut())?, &*Map::lend(outputs.cast_mut())?)
@@ -251,7 +251,9 @@ impl<T: Strategy> StrategyTable<T> {
     ) -> *mut abi::et_error {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
-            Instance::<T>::with_mut(instance, |strategy| strategy.save(&mut *Stream::lend(stream)?))
+            Instance::<T>::with_mut(instance, |strategy| {
+                strategy.save(&mut *Stream::lend_mut(stream)?)
+            })
         }
     }
 
@@ -261,7 +263,9 @@ impl<T: Strategy> StrategyTable<T> {
     ) -> *mut abi::et_error {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
-            Instance::<T>::with_mut(instance, |strategy| strategy.load(&mut *Stream::lend(stream)?))
+            Instance::<T>::with_mut(instance, |strategy| {
+                strategy.load(&mut *Stream::lend_mut(stream)?)
+            })
         }
     }
 }
