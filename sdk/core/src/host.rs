@@ -45,9 +45,12 @@ pub fn host() -> *const et_host {
 }
 
 /// Adds a table to those that `get_interface` finds (an id such as "et.session/1") or `get_experimental` (a name such
-/// as "tensor.fft@0"). `table` must be a C table that begins with its size, lives until the process ends and may be
-/// read from any thread. The first table of an id stays; another one is refused with a message in the log.
-pub fn provide(id: &str, table: *const c_void) {
+/// as "tensor.fft@0"). The first table of an id stays; another one is refused with a message in the log.
+///
+/// # Safety
+/// `table` is a C table of that interface, which begins with its size, lives until the process ends and may be read from
+/// any thread.
+pub unsafe fn provide(id: &str, table: *const c_void) {
     if built_in(id).is_some() {
         log::error(&format!("interface {id:?} belongs to the engine and cannot be replaced"));
         return;
@@ -228,10 +231,13 @@ mod tests {
         static TABLE: usize = size_of::<usize>();
         static OTHER: usize = size_of::<usize>();
         assert!(interface(c"et.host-test/1").is_null());
-        provide("et.host-test/1", ptr::from_ref(&TABLE).cast());
-        provide("et.host-test/1", ptr::from_ref(&OTHER).cast());
+        // SAFETY: statics that nobody reads as tables (so for the one below).
+        unsafe { provide("et.host-test/1", ptr::from_ref(&TABLE).cast()) };
+        // SAFETY: as above.
+        unsafe { provide("et.host-test/1", ptr::from_ref(&OTHER).cast()) };
         assert_eq!(interface(c"et.host-test/1"), ptr::from_ref(&TABLE).cast());
-        provide("host-test.draft@0", ptr::from_ref(&TABLE).cast());
+        // SAFETY: as above.
+        unsafe { provide("host-test.draft@0", ptr::from_ref(&TABLE).cast()) };
         assert!(interface(c"host-test.draft@0").is_null());
         // SAFETY: the name is NUL-terminated.
         let draft = unsafe { get_experimental(host(), c"host-test.draft@0".as_ptr()) };
