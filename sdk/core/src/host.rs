@@ -48,8 +48,8 @@ pub fn host() -> *const et_host {
 /// as "tensor.fft@0"). The first table of an id stays; another one is refused with a message in the log.
 ///
 /// # Safety
-/// `table` is a C table of that interface, which begins with its size, lives until the process ends and may be read from
-/// any thread.
+/// `table` is a C table of that interface, which begins with its size, lives until the process ends and may be read
+/// from any thread.
 pub unsafe fn provide(id: &str, table: *const c_void) {
     if built_in(id).is_some() {
         log::error(&format!("interface {id:?} belongs to the engine and cannot be replaced"));
