@@ -2,12 +2,13 @@
 #define HOSTS_NEED_NUMBERS
 #include "common.h"
 
-static int32_t on_step(void *user, uint64_t step, uint64_t total_steps, double loss, double lr) {
+static int32_t on_event(void *user, const et_event *event) {
   (void)user;
-  (void)lr;
-  printf("step %lu/%lu loss ", (unsigned long)step, (unsigned long)total_steps);
-  print_number(loss);
-  printf("\n");
+  if (event->kind == ET_EVENT_STEP) {
+    printf("step %lu/%lu loss ", (unsigned long)event->step, (unsigned long)event->total_steps);
+    print_number(event->loss);
+    printf("\n");
+  }
   return 1; /* 0 would end the run */
 }
 
@@ -49,7 +50,7 @@ int main(int argc, char **argv) {
   strcat(json, "}");
 
   check(et_runtime_new(NULL, &runtime));
-  check(et_fit(runtime, json, on_step, NULL, &result));
+  check(et_fit(runtime, json, on_event, NULL, &result));
   printf("%s\n", et_text_data(result));
 
   free(json);

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use easytransfer::{Device as Chosen, Driver, Result, engine_places};
 
 use crate::print;
+use crate::spoken::spoken;
 
 /// Show what can compute here.
 #[derive(Subcommand)]
@@ -35,7 +36,7 @@ impl DeviceCommand {
 fn cards() -> String {
     let driver = match Driver::open() {
         Ok(driver) => driver,
-        Err(error) => return format!("cuda\tnot usable: {error}\n"),
+        Err(error) => return format!("cuda\tnot usable: {}\n", spoken(&error.to_string())),
     };
     let mut text = String::new();
     for card in &driver.cards {

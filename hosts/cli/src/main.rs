@@ -10,9 +10,11 @@ mod device;
 mod embed;
 mod evaluate;
 mod interrupt;
+mod new_plugin;
 mod plugin;
 mod predict;
 mod print;
+mod spoken;
 mod train;
 
 use std::io::ErrorKind;
@@ -90,7 +92,7 @@ fn main() -> ExitCode {
             return match print::text(&error.to_string()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    print::message(&format!("error: {error}"));
+                    print::message(&format!("error: {error:#}"));
                     ExitCode::FAILURE
                 }
             };
@@ -108,7 +110,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            print::message(&format!("error: {error}"));
+            print::message(&format!("error: {}", spoken::spoken(&format!("{error:#}"))));
             ExitCode::from(if error.is_user_error() { 2 } else { 1 })
         }
     }

@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use easytransfer::train::data::dataset::DataOptions;
 use easytransfer::train::model::bundle::MANIFEST;
-use easytransfer::train::model::network::Start;
 use easytransfer::train::options::{self, config};
 use easytransfer::train::report::progress::ProgressMode;
 use easytransfer::train::run::checkpoint;
-use easytransfer::{Error, Result, TrainConfig, TrainJob, TrainResult};
+use easytransfer::{Data, Error, Result, Start, TrainConfig, TrainJob, TrainResult};
 use serde_json::{Value, json};
 
-use crate::arguments::{Common, Label, Reading, TrainPrecision, named};
+use crate::arguments::{Common, Label, Metrics, Reading, TrainPrecision, named};
 use crate::{interrupt, print};
 
 /// Train an app on labelled texts and write its bundle
@@ -45,6 +43,8 @@ pub struct Train {
     reading: Reading,
     #[command(flatten)]
     label: Label,
+    #[command(flatten)]
+    metrics: Metrics,
     /// Column with the text in the validation data [default: that of --text, else a usual name]
     #[arg(long, value_name = "COLUMN", requires = "valid")]
     valid_text: Option<String>,
@@ -88,6 +88,7 @@ impl Train {
     pub fn run(self, common: &Common) -> Result<()> {
         let mut config = self.options()?;
         config.overwrite |= self.overwrite;
+        config.metrics.extend(self.metrics.metrics.iter().cloned());
         let read = self.reading.options()?;
         let train_named = self.reading.named(Some(&self.label));
         let mut valid_named: BTreeMap<String, String> = train_named.clone();
@@ -109,34 +110,27 @@ impl Train {
                 self.output.display()
             ));
         }
-        let data = |named, split| DataOptions {
-            read: read.clone(),
-            named,
-            split,
-            targets: true,
-            ..DataOptions::default()
+        let mut job = TrainJob::new(
+            self.encoder.clone().unwrap_or_default(),
+            &self.train,
+            self.output.clone(),
+        );
+        job.app.clone_from(&self.app);
+        job.valid = self.valid.as_ref().map(Data::from);
+        job.start = if self.from_scratch {
+            Start::Scratch
+        } else if self.allow_missing {
+            Start::EncoderAllowMissing
+        } else {
+            Start::Encoder
         };
-        let result = runtime.train(TrainJob {
-            app: self.app.clone(),
-            encoder: self.encoder.clone().unwrap_or_default(),
-            start: if self.from_scratch {
-                Start::Scratch
-            } else if self.allow_missing {
-                Start::EncoderAllowMissing
-            } else {
-                Start::Encoder
-            },
-            train: self.train.clone(),
-            valid: self.valid.clone(),
-            output: self.output.clone(),
-            train_data: data(train_named, None),
-            valid_data: data(valid_named, Some("valid")),
-            config,
-            resume: self.resume,
-            progress: if self.quiet { ProgressMode::Silent } else { ProgressMode::Auto },
-            on_step: None,
-            cancel: interrupt::flag(),
-        });
+        (job.train_data.named, job.valid_data.named) = (train_named, valid_named);
+        (job.train_data.read, job.valid_data.read) = (read.clone(), read);
+        job.config = config;
+        job.resume = self.resume;
+        job.progress = if self.quiet { ProgressMode::Silent } else { ProgressMode::Auto };
+        job.cancel = interrupt::flag();
+        let result = runtime.train(job);
         if let Err(Error::Cancelled) = result {
             let at = checkpoint::path(&self.output);
             print::message(&if checkpoint::exists(&at)? {
@@ -159,7 +153,7 @@ impl Train {
         };
         let mut value = file.clone();
         for argument in &self.set {
-            options::set(&mut value, argument)?;
+            options::set(&mut value, argument, "--set")?;
         }
         // Only both together must be valid: `--set` may complete or correct the file.
         TrainConfig::from_value(value.clone(), "--set").map_err(|error| {

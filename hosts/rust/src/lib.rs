@@ -51,7 +51,7 @@ pub fn run(
         return ExitCode::from(2);
     }
     if let Err(error) = body(&arguments) {
-        eprintln!("error: {error}");
+        eprintln!("error: {error:#}");
         return ExitCode::from(if error.is_user_error() { 2 } else { 1 });
     }
     match easytransfer::live_handles() {

@@ -1,25 +1,33 @@
 //! A trained bundle that answers records.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use easytransfer_core::inference::{LayerPrecision, PredictionScope};
-use easytransfer_plugin::Record;
+use easytransfer_plugin::{Column, Record};
 use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
+use easytransfer_train::data::input::Data;
 use easytransfer_train::data::records::ReadOptions;
+use easytransfer_train::data::store::none_left;
 use easytransfer_train::data::windows::{Window, Windows};
 use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::files::output::{OutputFormat, OutputPlace};
 use easytransfer_train::model::bundle::{self, Manifest};
 use easytransfer_train::model::network::Network;
+use easytransfer_train::options::config::Named;
 use easytransfer_train::report::run_log::{figures_report, write_report};
 use easytransfer_train::report::{Report, WrongExample};
 use easytransfer_train::run::evaluate::{self, Measure};
+use easytransfer_train::run::events::Watch;
 use easytransfer_train::{Error, Result};
+use serde::Serialize;
 use serde_json::{Map as Json, Value};
 
 use crate::inputs::Inputs;
 use crate::json::record_of;
+use crate::lanes::Lanes;
+use crate::shared;
 use crate::{Answer, Runtime};
 
 /// Tokens that the engine works on at a time: enough to fill its kernels, few enough that what one layer hands to the
@@ -28,15 +36,23 @@ pub(crate) const BATCH_TOKENS: u32 = 1024;
 /// Mistakes that a report shows.
 const MISTAKES: usize = 100;
 
-/// A trained bundle.
+/// A trained bundle. Threads may ask it at the same time: each answer is the one that it would have alone, to the
+/// byte. Cloning is cheap; clones, and apps that are loaded from the same unchanged files, share one set of weights.
+#[derive(Clone)]
 pub struct App {
     runtime: Runtime,
-    network: Network,
-    manifest: Manifest,
+    lanes: Arc<Lanes>,
+    about: Arc<About>,
     precision: LayerPrecision,
+    inputs: Inputs,
+}
+
+/// What a bundle says of itself.
+struct About {
+    manifest: Manifest,
+    columns: Vec<Column>,
     /// Roles that records must have because the training data had them, though the app does without.
     needed: Vec<String>,
-    inputs: Inputs,
 }
 
 /// How a bundle answers.
@@ -46,19 +62,25 @@ pub struct AppOptions {
     pub precision: LayerPrecision,
 }
 
-/// A data file and how to read it.
+/// Where records come from and how to read them. [`Data`], a path, or records in memory make one.
 #[derive(Debug, Clone, Default)]
-pub struct DataFile {
-    /// The file; `-` is standard input.
-    pub path: PathBuf,
+pub struct DataSource {
+    /// A file, where `-` is standard input, or records in memory.
+    pub data: Data,
     /// Format, schema, what to do with bad rows.
     pub read: ReadOptions,
     /// Columns by role, where the usual names do not fit.
     pub named: BTreeMap<String, String>,
 }
 
-/// Figures on a labelled file.
-#[derive(Debug, Clone, PartialEq)]
+impl<T: Into<Data>> From<T> for DataSource {
+    fn from(data: T) -> DataSource {
+        DataSource { data: data.into(), ..DataSource::default() }
+    }
+}
+
+/// Figures on labelled data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
     /// Rows that were evaluated.
     pub rows: usize,
@@ -70,18 +92,21 @@ pub struct Evaluation {
 
 impl App {
     pub(crate) fn load(runtime: &Runtime, directory: &Path, options: AppOptions) -> Result<App> {
-        let (network, manifest) = bundle::load(runtime.components(), directory)?;
+        let manifest = bundle::manifest(directory)?;
+        let lanes = shared::load(&runtime.shared(), directory, "app", || {
+            Ok(bundle::load(runtime.components(), directory)?.0)
+        })?;
         let precision = options.precision;
         let inputs = Inputs::of(directory);
-        let needed = network
-            .app
-            .columns()?
-            .into_iter()
+        let columns = lanes.first().app.columns()?;
+        let needed = columns
+            .iter()
             .filter(|column| !column.required && !column.target)
-            .map(|column| column.role)
+            .map(|column| column.role.clone())
             .filter(|role| manifest.columns.contains_key(role))
             .collect();
-        Ok(App { runtime: runtime.clone(), network, manifest, precision, needed, inputs })
+        let about = Arc::new(About { manifest, columns, needed });
+        Ok(App { runtime: runtime.clone(), lanes, about, precision, inputs })
     }
 
     /// What the encoder's linear layers compute in.
@@ -91,21 +116,27 @@ impl App {
 
     /// What the bundle says of itself.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.about.manifest
+    }
+
+    /// What loading the bundle said that one may not expect, as the log has it too; usually nothing.
+    pub fn warnings(&self) -> &[String] {
+        &self.lanes.first().load_report.warnings
     }
 
     /// Names of the classes in the order of the logits.
     pub fn labels(&self) -> &[String] {
-        &self.network.app_info.labels
+        &self.lanes.first().app_info.labels
     }
 
-    /// The network: model, head, parameters and tokenizer.
-    pub fn network(&mut self) -> &mut Network {
-        &mut self.network
+    /// The network: model, head, parameters and tokenizer. Clones and other apps of the bundle share it, so a parameter
+    /// that is changed here is changed for them too; what is loaded from now on reads the files again.
+    pub fn network(&self) -> &Network {
+        self.lanes.show()
     }
 
     /// One answer per text.
-    pub fn predict(&mut self, texts: &[&str]) -> Result<Vec<Answer>> {
+    pub fn predict(&self, texts: &[&str]) -> Result<Vec<Answer>> {
         let records: Vec<Record> = texts
             .iter()
             .map(|text| Record::from_iter([("text".to_owned(), Value::from(*text))]))
@@ -113,12 +144,19 @@ impl App {
         self.predict_records(&records)
     }
 
+    /// As [`App::predict`], with answers as a type of the program's own, which has the fields that the app says:
+    /// [`Classification`](crate::Classification), [`TextSpan`](crate::TextSpan), or another one. Errors: a field that
+    /// an answer lacks.
+    pub fn predict_as<T: serde::de::DeserializeOwned>(&self, texts: &[&str]) -> Result<Vec<T>> {
+        self.predict(texts)?.iter().map(Answer::typed).collect()
+    }
+
     /// One answer per record; a record maps the app's roles ("text" and "text_pair", "question" and "context") to
     /// values. Records are batched by length. Errors: a record without what the app needs, or without a second text
     /// where the app was trained on pairs.
-    pub fn predict_records(&mut self, records: &[Record]) -> Result<Vec<Answer>> {
+    pub fn predict_records(&self, records: &[Record]) -> Result<Vec<Answer>> {
         let lacks = |record: &Record| {
-            self.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
+            self.about.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
         };
         let lacking =
             records.iter().enumerate().find_map(|(at, record)| Some((at, lacks(record)?)));
@@ -129,22 +167,23 @@ impl App {
         }
         let _scope = PredictionScope::new(self.precision);
         if records.len() <= 1 {
-            let answers = self.network.predict(records)?;
+            let answers = self.lanes.take().predict(records)?;
             return Ok(answers.into_iter().map(Answer::from).collect());
         }
-        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        let network = self.lanes.first();
+        let (app, tokenizer) = (network.app.clone(), network.tokenizer.clone());
         let mut answers = Vec::with_capacity(records.len());
         for window in Windows::of_records(records.to_vec(), app, tokenizer)? {
             let Window { samples, records, .. } = window?;
-            let network = &mut self.network;
-            let window = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
+            let window =
+                evaluate::predictions(&self.lanes.take(), &samples, &records, BATCH_TOKENS)?;
             answers.extend(window.into_iter().map(Answer::from));
         }
         Ok(answers)
     }
 
     /// Answers to a JSON text: an object, or an array of objects and strings; one object or an array.
-    pub fn predict_json(&mut self, json: &str) -> Result<String> {
+    pub fn predict_json(&self, json: &str) -> Result<String> {
         let value: Value = serde_json::from_str(json)
             .map_err(|error| Error::user(format!("predict: the request is not JSON: {error}")))?;
         let answer = match value {
@@ -161,8 +200,8 @@ impl App {
         Ok(answer.to_string())
     }
 
-    fn reader(&self, data: &DataFile, targets: bool) -> Result<DatasetReader> {
-        let columns = self.network.app.columns()?;
+    fn reader(&self, data: &DataSource, targets: bool) -> Result<DatasetReader> {
+        let columns = &self.about.columns;
         let mut named = data.named.clone();
         if !targets {
             let is_target =
@@ -170,36 +209,62 @@ impl App {
             named.retain(|role, _| !is_target(role));
         }
         let columns: Vec<_> =
-            columns.into_iter().filter(|column| targets || !column.target).collect();
-        let trained = self.manifest.columns.clone();
+            columns.iter().filter(|column| targets || !column.target).cloned().collect();
+        let trained = self.about.manifest.columns.clone();
         let options = DataOptions { read: data.read.clone(), named, split: None, targets, trained };
-        DatasetReader::open(&data.path, &columns, &options)
+        DatasetReader::open(&data.data, &columns, &options)
     }
 
     /// The windows of a file, read and made into features while the engine computes.
     fn windows(&self, reader: DatasetReader) -> Result<Windows> {
-        Windows::start(reader, self.network.app.clone(), self.network.tokenizer.clone())
+        let network = self.lanes.first();
+        Windows::start(reader, network.app.clone(), network.tokenizer.clone())
     }
 
-    /// Figures on a labelled file; with `report` also an HTML page with the confusion matrix and the worst mistakes.
-    pub fn evaluate(&mut self, data: &DataFile, report: Option<&Path>) -> Result<Evaluation> {
+    /// Figures on labelled data, a file or records in memory; with `report` also an HTML page with the confusion matrix
+    /// and the worst mistakes.
+    pub fn evaluate(&self, data: &DataSource, report: Option<&Path>) -> Result<Evaluation> {
+        self.evaluate_watched(data, report, &mut Watch::nobody())
+    }
+
+    /// As [`App::evaluate`]; `watch` is told of the rows that are done, and may end it. Errors: `Cancelled`, without a
+    /// page.
+    pub fn evaluate_watched(
+        &self,
+        data: &DataSource,
+        report: Option<&Path>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Evaluation> {
+        self.evaluate_by(data, report, &[], watch)
+    }
+
+    /// As [`App::evaluate_watched`], with metrics of any plugins beside those of the app. Errors: also a metric that no
+    /// plugin has, that cannot count what the app says, or that has a figure of the name of another one's.
+    pub fn evaluate_by(
+        &self,
+        data: &DataSource,
+        report: Option<&Path>,
+        metrics: &[Named],
+        watch: &mut Watch<'_>,
+    ) -> Result<Evaluation> {
+        watch.set_total(data.data.known_len());
         let windows = self.windows(self.reader(data, true)?)?;
         // A place that cannot be written to is an error before the work.
         let page_file = report
             .map(|path| {
-                self.inputs.check(path, &data.path)?;
+                self.inputs.check(path, data.data.path())?;
                 AtomicFile::create(path)
             })
             .transpose()?;
         let _scope = PredictionScope::new(self.precision);
-        let mut measure = Measure::new(self.runtime.components(), &self.network)?;
+        let mut measure = Measure::new(self.runtime.components(), self.lanes.first(), metrics)?;
         let wants_answers = measure.wants_answers();
         let mut wrong = Vec::new();
         let mut count = Count::default();
         for window in windows {
             let window = window?;
             count.add(&window);
-            let network = &mut self.network;
+            let network = &*self.lanes.take();
             let Window { samples, records, .. } = &window;
             let mut update = |batch: &_, outputs: &_| measure.update(batch, outputs);
             if report.is_some() || wants_answers {
@@ -217,34 +282,48 @@ impl App {
                     update(batch, outputs)
                 })?;
             }
+            watch.rows(window.samples.len() as u64)?;
         }
-        count.check(&data.path)?;
+        count.check(data.data.path())?;
         let metrics = measure.figures()?;
         if let (Some(path), Some(file)) = (report, page_file) {
-            let title = format!("{} on {}", self.manifest.app.name, data.path.display());
+            let title = format!("{} on {}", self.about.manifest.app.name, data.data);
             let page = Report {
                 wrong,
-                options: self.manifest.training.clone(),
-                ..figures_report(&title, &self.network.app_info.labels, &metrics)
+                options: self.about.manifest.training.clone(),
+                ..figures_report(&title, &self.lanes.first().app_info.labels, &metrics)
             };
             write_report(path, file, &page)?;
         }
         Ok(Evaluation { rows: count.rows, skipped: count.skipped, metrics })
     }
 
-    /// Predictions for a file, written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output;
+    /// Predictions for a file (or records in memory), written as TSV, CSV or JSON Lines by the name of `output` (`-` is standard output;
     /// other endings need a `format`) while the file is read. The output has the columns that were read, then what the
     /// app says; what it calls as a column is called, it is written as "predicted_…". Answers with the number of rows.
     pub fn predict_file(
-        &mut self,
-        data: &DataFile,
+        &self,
+        data: &DataSource,
         output: &Path,
         format: Option<OutputFormat>,
     ) -> Result<usize> {
+        self.predict_file_watched(data, output, format, &mut Watch::nobody())
+    }
+
+    /// As [`App::predict_file`]; `watch` is told of the rows that are done, and may end it. Errors: `Cancelled`;
+    /// nothing of an output file remains.
+    pub fn predict_file_watched(
+        &self,
+        data: &DataSource,
+        output: &Path,
+        format: Option<OutputFormat>,
+        watch: &mut Watch<'_>,
+    ) -> Result<usize> {
+        watch.set_total(data.data.known_len());
         let reader = self.reader(data, false)?;
         let mut columns: Vec<String> = reader.columns().keys().cloned().collect();
         let format = format.map_or_else(|| OutputFormat::of(output), Ok)?;
-        self.inputs.check(output, &data.path)?;
+        self.inputs.check(output, data.data.path())?;
         let mut place = Some(OutputPlace::open(output, format)?);
         let _scope = PredictionScope::new(self.precision);
         let read: BTreeSet<String> = columns.iter().cloned().collect();
@@ -255,8 +334,9 @@ impl App {
             let window = window?;
             count.add(&window);
             let Window { samples, records, .. } = window;
-            let network = &mut self.network;
-            let predictions = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
+            let predictions =
+                evaluate::predictions(&self.lanes.take(), &samples, &records, BATCH_TOKENS)?;
+            watch.rows(predictions.len() as u64)?;
             let Some(first) = predictions.first() else { continue };
             if let Some(place) = place.take() {
                 columns.extend(first.keys().cloned().map(own));
@@ -270,7 +350,7 @@ impl App {
             }
             out.flush()?;
         }
-        count.check(&data.path)?;
+        count.check(data.data.path())?;
         if let Some(out) = out {
             out.finish()?;
         }
@@ -294,11 +374,7 @@ impl Count {
     /// Fails when no row was left.
     pub(crate) fn check(&self, path: &Path) -> Result<()> {
         if self.rows == 0 {
-            return Err(Error::user(format!(
-                "`{}`: no row is left after skipping {} bad ones",
-                path.display(),
-                self.skipped
-            )));
+            return Err(none_left(path, self.skipped));
         }
         Ok(())
     }

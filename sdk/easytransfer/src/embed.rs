@@ -15,13 +15,16 @@ use easytransfer_train::model::components::Components;
 use easytransfer_train::model::network::{AppStage, Network, Start};
 use easytransfer_train::model::weights;
 use easytransfer_train::run::evaluate;
+use easytransfer_train::run::events::Watch;
 use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::app::{BATCH_TOKENS, Count};
 use crate::inputs::Inputs;
+use crate::lanes::Lanes;
 use crate::sentence::Recipe;
-use crate::{DataFile, Runtime};
+use crate::shared;
+use crate::{DataSource, Runtime};
 
 /// How vectors are made. What is not set comes from the directory's sentence-transformers files, then from the app's
 /// defaults.
@@ -41,9 +44,12 @@ pub struct EmbedOptions {
     pub precision: LayerPrecision,
 }
 
-/// An encoder that turns texts into vectors.
+/// An encoder that turns texts into vectors. Threads may ask it at the same time: each vector is the one that it would
+/// be alone, to the byte. Cloning is cheap; clones, and embedders that are loaded from the same unchanged files with the
+/// same options but for the precision, share one set of weights.
+#[derive(Clone)]
 pub struct Embedder {
-    network: Network,
+    lanes: Arc<Lanes>,
     width: usize,
     precision: LayerPrecision,
     inputs: Inputs,
@@ -74,19 +80,24 @@ impl Embedder {
         encoder: &Path,
         options: EmbedOptions,
     ) -> Result<Embedder> {
+        options.validate("")?;
         let components: Arc<dyn Components> = runtime.shared();
         let precision = options.precision;
         let recipe = options.complete(encoder)?;
         let app_options = Value::Object(recipe.options.clone());
-        let stage = AppStage::new(&*components, "text-embed", app_options, None)?;
-        let none = serde_json::Map::new();
-        let network = Network::new(&*components, stage, &recipe.encoder, &none, Start::Encoder, 0)?;
-        for (folder, scope) in &recipe.weights {
-            weights::load_scope(folder, &network.params, scope)?;
-        }
-        let width = recipe.width(network.model.info().hidden_size);
-        bundle::check_files(&network, encoder)?;
-        Ok(Embedder { network, width, precision, inputs: Inputs::of(encoder) })
+        let made = format!("text-embed {app_options}");
+        let lanes = shared::load(&components, encoder, &made, || {
+            let stage = AppStage::new(&*components, "text-embed", app_options, None)?;
+            let (from, none) = (&recipe.encoder, serde_json::Map::new());
+            let network = Network::new(&*components, stage, from, &none, Start::Encoder, 0)?;
+            for (folder, scope) in &recipe.weights {
+                weights::load_scope(folder, &network.params, scope)?;
+            }
+            bundle::check_files(&network, encoder)?;
+            Ok(network)
+        })?;
+        let width = recipe.width(lanes.first().model.info().hidden_size);
+        Ok(Embedder { lanes, width, precision, inputs: Inputs::of(encoder) })
     }
 
     /// Number of values of a vector.
@@ -94,26 +105,33 @@ impl Embedder {
         self.width
     }
 
-    /// The network: model, head, parameters and tokenizer.
-    pub fn network(&mut self) -> &mut Network {
-        &mut self.network
+    /// What loading the encoder said that one may not expect, as the log has it too; usually nothing.
+    pub fn warnings(&self) -> &[String] {
+        &self.lanes.first().load_report.warnings
+    }
+
+    /// The network: model, head, parameters and tokenizer. Clones and other embedders of the encoder share it, so a
+    /// parameter that is changed here is changed for them too; what is loaded from now on reads the files again.
+    pub fn network(&self) -> &Network {
+        self.lanes.show()
     }
 
     /// Vectors of texts, row-major [texts, width].
-    pub fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {
+    pub fn embed(&self, texts: &[&str]) -> Result<Vec<f32>> {
         let record = |text: &&str| Record::from_iter([("text".to_owned(), Value::from(*text))]);
-        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        let network = self.lanes.first();
+        let (app, tokenizer) = (network.app.clone(), network.tokenizer.clone());
         let _scope = PredictionScope::new(self.precision);
         let (mut all, mut width) = (Vec::new(), 0);
         if let [text] = texts {
             // One text does not pay for a thread.
             let sample = windows::features(0, &record(text), &app, &tokenizer)?;
-            (all, width) = evaluate::vectors(&mut self.network, &[sample], BATCH_TOKENS)?;
+            (all, width) = evaluate::vectors(&self.lanes.take(), &[sample], BATCH_TOKENS)?;
         } else {
             for window in Windows::of_records(texts.iter().map(record).collect(), app, tokenizer)? {
                 let vectors;
                 (vectors, width) =
-                    evaluate::vectors(&mut self.network, &window?.samples, BATCH_TOKENS)?;
+                    evaluate::vectors(&self.lanes.take(), &window?.samples, BATCH_TOKENS)?;
                 all.extend(vectors);
             }
         }
@@ -123,19 +141,32 @@ impl Embedder {
         Ok(all)
     }
 
-    /// Vectors of a file's texts, written to `output`: a NumPy array of float32 [texts, width] if its name ends in
+    /// Vectors of a file's texts (or of records in memory), written to `output`: a NumPy array of float32 [texts, width] if its name ends in
     /// `.npy`, otherwise JSON Lines with `text` and `vector` (`-` is standard output). Answers with the number of
     /// texts. Errors: as [`DatasetReader`]; nothing of an output file remains.
-    pub fn embed_file(&mut self, data: &DataFile, output: &Path) -> Result<usize> {
-        let columns = self.network.app.columns()?;
+    pub fn embed_file(&self, data: &DataSource, output: &Path) -> Result<usize> {
+        self.embed_file_watched(data, output, &mut Watch::nobody())
+    }
+
+    /// As [`Embedder::embed_file`]; `watch` is told of the rows that are done, and may end it. Errors: `Cancelled`;
+    /// nothing of an output file remains.
+    pub fn embed_file_watched(
+        &self,
+        data: &DataSource,
+        output: &Path,
+        watch: &mut Watch<'_>,
+    ) -> Result<usize> {
+        watch.set_total(data.data.known_len());
+        let columns = self.lanes.first().app.columns()?;
         let options = DataOptions {
             read: data.read.clone(),
             named: data.named.clone(),
             ..DataOptions::default()
         };
-        self.inputs.check(output, &data.path)?;
-        let reader = DatasetReader::open(&data.path, &columns, &options)?;
-        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        self.inputs.check(output, data.data.path())?;
+        let reader = DatasetReader::open(&data.data, &columns, &options)?;
+        let network = self.lanes.first();
+        let (app, tokenizer) = (network.app.clone(), network.tokenizer.clone());
         let windows = Windows::start(reader, app, tokenizer)?;
         let _scope = PredictionScope::new(self.precision);
         let mut count = Count::default();
@@ -153,10 +184,11 @@ impl Embedder {
                 let window = window?;
                 count.add(&window);
                 let (vectors, width) =
-                    evaluate::vectors(&mut self.network, &window.samples, BATCH_TOKENS)?;
+                    evaluate::vectors(&self.lanes.take(), &window.samples, BATCH_TOKENS)?;
+                watch.rows(window.samples.len() as u64)?;
                 vectors.chunks_exact(width.max(1)).try_for_each(|vector| array.row(vector))?;
             }
-            count.check(&data.path)?;
+            count.check(data.data.path())?;
             array.finish()?.commit()?;
             return Ok(count.rows);
         }
@@ -165,7 +197,8 @@ impl Embedder {
             let window = window?;
             count.add(&window);
             let (vectors, width) =
-                evaluate::vectors(&mut self.network, &window.samples, BATCH_TOKENS)?;
+                evaluate::vectors(&self.lanes.take(), &window.samples, BATCH_TOKENS)?;
+            watch.rows(window.samples.len() as u64)?;
             for (vector, record) in vectors.chunks_exact(width.max(1)).zip(window.records) {
                 let mut line = record;
                 line.insert("vector".to_owned(), Value::from(vector));
@@ -173,7 +206,7 @@ impl Embedder {
             }
             lines.flush()?;
         }
-        count.check(&data.path)?;
+        count.check(data.data.path())?;
         lines.finish()?;
         Ok(count.rows)
     }

@@ -1,6 +1,7 @@
 //! The single parts, for a training loop written by hand.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use easytransfer_plugin::{Call, LoadedModel, LoadedOptimizer, Map, ModelInfo, Params, Rng};
 use easytransfer_train::model::bare::{self, Bare};
@@ -10,14 +11,15 @@ use serde_json::{Value, json};
 
 use crate::Runtime;
 
-/// A model with its parameters.
+/// A model with its parameters. Cloning is cheap and shares them, and the random numbers of dropout.
+#[derive(Clone)]
 pub struct Model {
     name: String,
-    model: LoadedModel,
+    model: Arc<LoadedModel>,
     params: Params,
-    rng: Rng,
+    rng: Arc<Mutex<Rng>>,
     /// The content of config.json, and how many parameters it made.
-    config: Value,
+    config: Arc<Value>,
     own: usize,
 }
 
@@ -26,10 +28,10 @@ impl Model {
         let component = runtime.components().find("et.model/1", name)?;
         let params = Params::new(seed)?;
         let model = LoadedModel::create(&component, config, &params.root()?)?;
-        let (rng, own) = (Rng::new(seed, 1)?, params.len());
+        let (rng, own) = (Arc::new(Mutex::new(Rng::new(seed, 1)?)), params.len());
         // The model has read it, so it is JSON.
-        let config = serde_json::from_str(config).unwrap_or_else(|_| json!({}));
-        Ok(Model { model, name: name.to_owned(), params, rng, config, own })
+        let config = Arc::new(serde_json::from_str(config).unwrap_or_else(|_| json!({})));
+        Ok(Model { name: name.to_owned(), model: Arc::new(model), params, rng, config, own })
     }
 
     /// What the model says of itself.
@@ -42,9 +44,12 @@ impl Model {
         &mut self.params
     }
 
-    /// Loads weights from a Hugging Face directory.
+    /// Loads weights from a Hugging Face directory. What one may not expect (weights that nothing uses) is among the
+    /// `warnings` of the report, and in the log.
     pub fn load_weights(&self, directory: &Path) -> Result<LoadReport> {
-        weights::load(directory, &self.params, self.model.info(), Expect::All)
+        let mut report = weights::load(directory, &self.params, self.model.info(), Expect::All)?;
+        report.warn(directory);
+        Ok(report)
     }
 
     /// Writes `config.json` and `model.safetensors` into a directory, from which [`Model::load_weights`] and
@@ -59,10 +64,15 @@ impl Model {
     }
 
     /// Runs the model on a batch with dropout off (`training` false) or on; `want` is a set of `ET_WANT_` bits.
-    pub fn forward(&mut self, batch: &Map, training: bool, want: u32) -> Result<Map> {
+    pub fn forward(&self, batch: &Map, training: bool, want: u32) -> Result<Map> {
         let mut outputs = Map::new()?;
-        let call = if training { Call::training(want, &self.rng) } else { Call::inference(want) };
-        self.model.forward(&call, batch, &mut outputs)?;
+        if training {
+            // A generator that a panic left is whole: it is a seed and a count.
+            let rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            self.model.forward(&Call::training(want, &rng), batch, &mut outputs)?;
+        } else {
+            self.model.forward(&Call::inference(want), batch, &mut outputs)?;
+        }
         Ok(outputs)
     }
 }

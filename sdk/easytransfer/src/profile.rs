@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use easytransfer_plugin::profile;
 use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::{Error, Result};
+use serde::Serialize;
 use serde_json::Value;
 
 /// A running recording; see [`crate::Runtime::profile`]. Dropped without [`Profile::finish`], it leaves no file.
@@ -16,7 +17,7 @@ pub struct Profile {
 }
 
 /// One line of a summary.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ProfileOp {
     /// The operation; for layers with the shape of the weight.
     pub name: String,
@@ -35,7 +36,7 @@ pub struct ProfileOp {
 }
 
 /// What a recording came to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ProfileSummary {
     /// Wall-clock seconds of the recording.
     pub seconds: f64,

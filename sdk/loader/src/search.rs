@@ -1,8 +1,10 @@
 //! Where manifests are looked for, and what is found there.
 
 use crate::error::{Facts, LoadError};
+use crate::kind::ComponentKind;
 use crate::manifest::{LARGEST, PluginManifest, stem};
 use crate::platform::{KNOWN_PLATFORMS, current_platform};
+use crate::policy::Policy;
 use crate::regular::open_regular;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -22,6 +24,8 @@ pub enum ManifestSource {
     Environment,
     /// `plugins/` or `../lib/easytransfer/plugins` beside the executable.
     Executable,
+    /// `easytransfer/plugins`, `../lib/easytransfer/plugins` or `plugins/` beside the shared library of this code.
+    Library,
     /// The user's data folder.
     User,
     /// The system's folder.
@@ -34,6 +38,7 @@ impl fmt::Display for ManifestSource {
             ManifestSource::Explicit => "explicit path",
             ManifestSource::Environment => PLUGIN_PATH,
             ManifestSource::Executable => "beside the executable",
+            ManifestSource::Library => "beside the library",
             ManifestSource::User => "user data folder",
             ManifestSource::System => "system folder",
         })
@@ -48,8 +53,9 @@ pub struct SearchPath {
 }
 
 impl SearchPath {
-    /// `explicit`, then `ET_PLUGIN_PATH`, `plugins/` and `../lib/easytransfer/plugins` beside the executable,
-    /// `easytransfer/plugins` in `$XDG_DATA_HOME` (or `~/.local/share`), and `/usr/lib/easytransfer/plugins`.
+    /// `explicit`, then `ET_PLUGIN_PATH`, `plugins/` and `../lib/easytransfer/plugins` beside the executable, those of
+    /// the installation that the loaded `libeasytransfer` belongs to, `easytransfer/plugins` in `$XDG_DATA_HOME` (or
+    /// `~/.local/share`), and `/usr/lib/easytransfer/plugins`.
     pub fn standard(explicit: &[PathBuf]) -> SearchPath {
         let environment = std::env::var_os(PLUGIN_PATH);
         let executable = std::env::current_exe().ok();
@@ -59,6 +65,7 @@ impl SearchPath {
             explicit,
             environment.as_deref(),
             executable.as_deref().and_then(Path::parent),
+            crate::image::library_folder(),
             data.as_deref(),
         )
     }
@@ -70,12 +77,13 @@ impl SearchPath {
         }
     }
 
-    /// The standard order from given parts: the value of `ET_PLUGIN_PATH`, the executable's folder, the user's data
-    /// folder.
+    /// The standard order from given parts: the value of `ET_PLUGIN_PATH`, the executable's folder, the folder of the
+    /// shared library that this code is in (none where it is linked into the program), the user's data folder.
     pub fn from_parts(
         explicit: &[PathBuf],
         environment: Option<&OsStr>,
         executable_dir: Option<&Path>,
+        library_dir: Option<&Path>,
         data_dir: Option<&Path>,
     ) -> SearchPath {
         let mut search = SearchPath::only(explicit);
@@ -88,6 +96,12 @@ impl SearchPath {
             search
                 .places
                 .push((ManifestSource::Executable, dir.join("../lib/easytransfer/plugins")));
+        }
+        if let Some(dir) = library_dir {
+            let beside = beside_library(dir).map(|folder| folder.join("easytransfer/plugins"));
+            let build_tree = [dir.join("plugins")];
+            let places = beside.chain(build_tree).map(|place| (ManifestSource::Library, place));
+            search.places.extend(places);
         }
         if let Some(dir) = data_dir {
             search.places.push((ManifestSource::User, dir.join("easytransfer/plugins")));
@@ -105,8 +119,8 @@ impl SearchPath {
         self.places.iter().map(|(source, path)| (*source, path.as_path()))
     }
 
-    /// Reads the manifests of all places, in order; the first of an id wins. Opens no library.
-    pub(crate) fn list(&self) -> Vec<Listing> {
+    /// Reads the manifests of all places, in order; the first of an id that can be used here wins. Opens no library.
+    pub(crate) fn list(&self, policy: Policy) -> Vec<Listing> {
         let mut listings = Vec::new();
         let mut first: HashMap<String, PathBuf> = HashMap::new();
         let mut seen = Vec::new();
@@ -129,11 +143,18 @@ impl SearchPath {
                     continue;
                 }
                 seen.push(canonical);
-                listings.push(Listing::read(source, &path, &mut first));
+                listings.push(Listing::read(source, &path, policy, &mut first));
             }
         }
         listings
     }
+}
+
+/// Where the folder `easytransfer` of an installation is whose shared library lies in `dir`: beside the library, and
+/// in `lib` where the library is in `lib64` or the like.
+pub(crate) fn beside_library(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let lib = (!dir.ends_with("lib")).then(|| dir.join("../lib"));
+    std::iter::once(dir.to_path_buf()).chain(lib)
 }
 
 /// One manifest that was found.
@@ -153,8 +174,19 @@ pub struct Listing {
 
 impl Listing {
     /// A listing for one manifest outside any search.
-    pub(crate) fn single(path: &Path) -> Listing {
-        Listing::read(ManifestSource::Explicit, path, &mut HashMap::new())
+    pub(crate) fn single(path: &Path, policy: Policy) -> Listing {
+        Listing::read(ManifestSource::Explicit, path, policy, &mut HashMap::new())
+    }
+
+    /// Whether its manifest promises a component.
+    pub(crate) fn offers(&self, kind: ComponentKind, name: &str) -> bool {
+        let promised = self.manifest.iter().flat_map(|manifest| &manifest.provides);
+        promised.into_iter().any(|provided| provided.kind == kind && provided.name == name)
+    }
+
+    /// Whether nothing is known that speaks against loading it, but that another one of its id comes earlier.
+    pub(crate) fn may_be_used(&self) -> bool {
+        matches!(self.problem, None | Some(LoadError::Duplicate(_)))
     }
 
     fn broken(source: ManifestSource, path: &Path, problem: LoadError) -> Listing {
@@ -167,12 +199,21 @@ impl Listing {
         }
     }
 
-    fn read(source: ManifestSource, path: &Path, first: &mut HashMap<String, PathBuf>) -> Listing {
+    fn read(
+        source: ManifestSource,
+        path: &Path,
+        policy: Policy,
+        first: &mut HashMap<String, PathBuf>,
+    ) -> Listing {
         let manifest = match PluginManifest::read(path) {
             Ok(manifest) => manifest,
             Err(problem) => return Listing::broken(source, path, problem),
         };
+        // What cannot be used takes no id from one that can.
+        let unusable = wrong_platform(&manifest)
+            .or_else(|| policy.check_place(&manifest.id, path, "manifest").err());
         let problem = match first.get(&manifest.id) {
+            _ if unusable.is_some() => unusable,
             Some(earlier) => Some(LoadError::Duplicate(Facts::boxed(
                 &manifest.id,
                 path,
@@ -183,7 +224,7 @@ impl Listing {
             ))),
             None => {
                 first.insert(manifest.id.clone(), path.to_path_buf());
-                wrong_platform(&manifest)
+                None
             }
         };
         Listing {

@@ -10,6 +10,7 @@ use std::ffi::{CStr, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A component's instance. After a panic it is poisoned: its state may be half-changed, so later calls are refused.
 pub(crate) struct Instance<T> {
@@ -274,6 +275,11 @@ impl ComponentRef {
         Self { kind, name, schema, plugin_id, plugin_version, table, maker: None }
     }
 
+    /// Whether both are the same component of the same plugin.
+    pub fn is_same(&self, other: &ComponentRef) -> bool {
+        std::ptr::eq(self.table, other.table)
+    }
+
     /// Kind, for instance "et.loss/1".
     pub fn kind(&self) -> &'static str {
         self.kind
@@ -297,12 +303,18 @@ impl ComponentRef {
         let release = release.ok_or_else(|| {
             Error::new(
                 abi::ET_ERR_UNIMPLEMENTED,
-                format!("{}: the plugin has no release", self.name),
+                format!("{}: the plugin has no release", self.who()),
             )
         })?;
         // SAFETY: the contract of the slot admits NULL.
         unsafe { release(null_mut()) };
         Ok(())
+    }
+
+    /// Kind, name and plugin, as messages have them: "loss focal (plugin my-losses 0.1.0)".
+    pub fn who(&self) -> String {
+        let kind = self.kind.trim_start_matches("et.").trim_end_matches("/1");
+        format!("{kind} {} (plugin {} {})", self.name, self.plugin_id, self.plugin_version)
     }
 
     /// The table as its type.
@@ -336,24 +348,19 @@ impl<T> Loaded<T> {
         table: &'static T,
         release: Option<unsafe extern "C" fn(*mut c_void)>,
     ) -> Self {
-        let kind = component.kind.trim_start_matches("et.").trim_end_matches("/1");
-        Self {
-            table,
-            instance: null_mut(),
-            release,
-            what: format!("{kind} {} (plugin {})", component.name, component.plugin_id),
-        }
+        Self { table, instance: null_mut(), release, what: component.who() }
     }
 
-    /// Takes the result of a slot; errors name the component, and panics the slot too.
+    /// Takes the result of a slot; errors name component and slot.
     ///
     /// # Safety
     /// `raw` is NULL or an owned error.
     pub(crate) unsafe fn check(&self, slot: &str, raw: *mut abi::et_error) -> Result<()> {
         // SAFETY: promised by the caller.
-        unsafe { Error::from_raw(raw) }.map_err(|error| match error.code() {
-            abi::ET_ERR_PANIC => error.context(slot).context(&self.what),
-            _ => error.context(&self.what),
+        unsafe { Error::from_raw(raw) }.map_err(|error| {
+            // Some say it themselves.
+            let says = error.message().strip_prefix(slot).is_some_and(|rest| rest.starts_with(':'));
+            if says { error.context(&self.what) } else { error.context(slot).context(&self.what) }
         })
     }
 
@@ -396,6 +403,12 @@ impl<T> Drop for Loaded<T> {
             unsafe { release(self.instance) };
         }
     }
+}
+
+/// Waits until no other thread is in a slot of the instance that `turn` belongs to. A panic in the host's part of an
+/// earlier call left nothing half-changed: the lock guards no data.
+pub(crate) fn take_turn(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls a slot of a loaded component: `invoke!(self.loaded, et_plugin_loss.forward(args...))?`.

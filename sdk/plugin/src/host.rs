@@ -135,7 +135,7 @@ pub fn live_handles() -> i64 {
 #[cold]
 #[inline(never)]
 pub(crate) fn nothing(name: &str) -> Error {
-    Error::invalid(format!("expected a {name} in the out, found NULL"))
+    Error::invalid(format!("NULL result: expected a {name} in the out"))
 }
 
 #[cold]

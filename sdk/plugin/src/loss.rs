@@ -167,6 +167,11 @@ impl<T: Loss> LossTable<T> {
 pub struct LoadedLoss(Loaded<abi::et_plugin_loss>);
 
 impl LoadedLoss {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.0.what
+    }
+
     /// Makes an instance with options as JSON.
     pub fn create(component: &ComponentRef, options: &str) -> Result<Self> {
         Ok(Self(create!(

@@ -204,6 +204,11 @@ impl LoadedMetric {
         Ok(Self { loaded, info })
     }
 
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
+    }
+
     /// What the metric says of itself.
     pub fn info(&self) -> &MetricInfo {
         &self.info

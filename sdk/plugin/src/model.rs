@@ -1,16 +1,17 @@
 //! Models: encoders and other networks below the head.
 
 use crate::component::{
-    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
+    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text, take_turn,
 };
 use crate::own::{Given, by_closure};
 use crate::text::borrow;
-use crate::{Activation, Cache, Map, Result, Scope};
+use crate::{Activation, Cache, HeadLayer, Map, Result, Scope};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
+use std::sync::Mutex;
 
 /// What the trainer and the apps must know about a model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -58,6 +59,11 @@ pub struct ModelInfo {
     pub decoder_start: Option<i64>,
     /// Tokens that end a run which the model continues.
     pub eos: Vec<i64>,
+    /// Fields of a row (F32) that the model can read besides its tokens, with the most numbers of each: the patches of
+    /// an image.
+    pub inputs: BTreeMap<String, usize>,
+    /// What the model writes beyond the outputs of all models, where its `inputs` are there: those of its own heads.
+    pub outputs: Vec<String>,
 }
 
 /// A head that checkpoints of a model may have, with the encoder under [`ModelInfo::base_prefix`].
@@ -68,6 +74,8 @@ pub struct Task {
     pub class: String,
     /// Layers and names of the head, as a name that apps know: "bert", "roberta", "distilbert", "electra", "albert".
     pub form: String,
+    /// The layers themselves, from the model's "last" on, where no form says them.
+    pub layers: Vec<HeadLayer>,
 }
 
 impl ModelInfo {
@@ -81,8 +89,11 @@ impl ModelInfo {
     /// Nothing for a parameter that is not the model's, which is the head's. Whoever must tell the model from its
     /// head asks here.
     pub fn depth_of(&self, name: &str) -> Option<usize> {
-        let is_in =
-            |scope: &str| name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('.'));
+        // A parameter may stand at the root, as XLNet's "mask_emb"; then its name is the scope.
+        let is_in = |scope: &str| {
+            let rest = name.strip_prefix(scope);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
         self.depth
             .iter()
             .rposition(|scope| is_in(scope))
@@ -110,7 +121,9 @@ pub trait Model: Send + Sized + 'static {
 
     /// Reads "ids", "positions", "starts" and, where it has them, "segments"; writes "last" [T, h], and "pooled" [B,
     /// h] and "hidden_states/k" [T, h] when wanted. A model that can continue its runs writes "logits" when wanted,
-    /// and keeps what it reads in [`Call::cache`] where there is one.
+    /// and keeps what it reads in [`Call::cache`] where there is one. A model that predicts over permutations also
+    /// reads "order" and "key_order" [T], and "target/places" [M] with "target/starts", and writes "target/last" [M,
+    /// h] (`docs/families/xlnet.md`).
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
 }
 
@@ -175,13 +188,23 @@ impl<T: Model> ModelTable<T> {
     }
 }
 
-/// A model from a registry, as the host uses it.
+/// A model from a registry, as the host uses it. Threads that share it take turns in it.
 pub struct LoadedModel {
     loaded: Loaded<abi::et_plugin_model>,
+    /// Held while a slot is called: the contract says one at a time.
+    turn: Mutex<()>,
     info: ModelInfo,
 }
 
+// SAFETY: whoever calls a slot with `&self` holds `turn`.
+unsafe impl Sync for LoadedModel {}
+
 impl LoadedModel {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
+    }
+
     /// Declares the parameters in `scope` and makes an instance; `config` is JSON.
     pub fn create(component: &ComponentRef, config: &str, scope: &Scope) -> Result<Self> {
         let loaded = create!(
@@ -191,7 +214,7 @@ impl LoadedModel {
             Given { options: config, scope: Some(scope), ..Given::default() }
         );
         let info = loaded.read("describe", &invoke_text!(loaded, et_plugin_model.describe())?)?;
-        Ok(Self { loaded, info })
+        Ok(Self { loaded, turn: Mutex::new(()), info })
     }
 
     /// What the model says of itself.
@@ -200,8 +223,9 @@ impl LoadedModel {
     }
 
     /// Runs the model; see [`Model::forward`].
-    pub fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+    pub fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
         let call = call.raw();
+        let _turn = take_turn(&self.turn);
         invoke!(self.loaded, et_plugin_model.forward(&call, batch.as_raw(), outputs.as_raw()))
     }
 }

@@ -146,6 +146,11 @@ pub struct LoadedOptimizer {
 }
 
 impl LoadedOptimizer {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
+    }
+
     /// Makes an instance for a sealed set with options as JSON.
     pub fn create(component: &ComponentRef, options: &str, params: &Params) -> Result<Self> {
         let params = params.clone();

@@ -278,6 +278,11 @@ pub struct LoadedStrategy {
 }
 
 impl LoadedStrategy {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
+    }
+
     /// Makes an instance with options as JSON.
     pub fn create(component: &ComponentRef, options: &str) -> Result<Self> {
         let loaded = create!(

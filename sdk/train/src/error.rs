@@ -1,11 +1,23 @@
 //! What can go wrong in this crate, as data. Every variant says what was being done and to what, what was expected and
-//! what was found; [`Error::is_user_error`] tells bad input (a program ends with code 2) from everything else.
+//! what was found; [`Error::kind`] is for programs that react to it, and [`Error::is_user_error`] tells bad input (a
+//! program ends with code 2) from everything else.
+//!
+//! An error says itself once: `{}` leaves out what [`source`](std::error::Error::source) says, `{:#}` prints the whole
+//! chain on one line.
+
+mod kind;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use easytransfer_loader::LoadError;
+use easytransfer_plugin as plugin;
 pub use easytransfer_text::excerpt;
+pub use kind::{ErrorKind, InputPlace};
+
+/// The path that stands for records in memory.
+pub const IN_MEMORY: &str = "<memory>";
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -43,6 +55,15 @@ pub enum Error {
         /// The panic's message.
         message: String,
     },
+    /// What was asked for is not there.
+    NotFound {
+        /// What, where, and what to do.
+        message: String,
+    },
+    /// A plugin was refused, or none offers what was asked for.
+    Load(LoadError),
+    /// A plugin failed, or the engine; what it said.
+    Plugin(plugin::Error),
     /// The caller asked to stop.
     Cancelled,
     /// Anything else.
@@ -57,9 +78,9 @@ pub enum Error {
 /// A fault of a data file: where it is, what was expected and found there, and what to do.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DataError {
-    /// The file; `-` is standard input.
+    /// The file; `-` is standard input, [`IN_MEMORY`] what the program passed.
     pub path: PathBuf,
-    /// The line, counted from 1; none when the fault concerns the file as a whole.
+    /// The line, or the number of the record in memory, counted from 1; none when the fault concerns all of it.
     pub line: Option<u64>,
     /// The column's name, where one is concerned.
     pub column: Option<String>,
@@ -69,12 +90,25 @@ pub struct DataError {
     pub found: String,
     /// What to do; may be empty.
     pub remedy: String,
+    /// Whether the file itself is not there.
+    pub is_missing: bool,
 }
 
 impl DataError {
     /// A fault of the file at `path`; the other parts are added with the methods below.
     pub fn new(path: impl Into<PathBuf>) -> DataError {
         DataError { path: path.into(), ..DataError::default() }
+    }
+
+    /// Whether it is about records in memory.
+    pub fn is_in_memory(&self) -> bool {
+        self.path.as_os_str() == IN_MEMORY
+    }
+
+    /// Says that the file is not there.
+    pub fn missing(mut self) -> DataError {
+        self.is_missing = true;
+        self
     }
 
     /// Sets the line, counted from 1.
@@ -117,7 +151,7 @@ impl From<DataError> for Error {
 /// A fault of one option.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OptionError {
-    /// The file that sets it, or `--set`, or the name of the program's flag; may be empty.
+    /// The file that sets it, or what the program says; may be empty.
     pub origin: String,
     /// The option with its dots: `optimizer.lr`.
     pub key: String,
@@ -204,22 +238,51 @@ impl Error {
         Error::Other { message: message.into(), user: false }
     }
 
-    /// Whether bad input (a file, a row, an option) is the cause; programs then end with code 2.
-    pub fn is_user_error(&self) -> bool {
-        match self {
-            Error::Data(_) | Error::Option(_) | Error::Config { .. } | Error::Weights(_) => true,
-            Error::Io { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::PermissionDenied
-                    | io::ErrorKind::IsADirectory
-                    | io::ErrorKind::NotADirectory
-                    | io::ErrorKind::InvalidInput
-                    | io::ErrorKind::AlreadyExists
-            ),
-            Error::Other { user, .. } => *user,
-            Error::Worker { .. } | Error::Cancelled => false,
+    /// What was asked for is not there.
+    pub fn not_found(message: impl Into<String>) -> Error {
+        Error::NotFound { message: message.into() }
+    }
+}
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Error {
+        Error::Load(error)
+    }
+}
+
+impl From<plugin::Error> for Error {
+    fn from(error: plugin::Error) -> Error {
+        match error.code() {
+            plugin::abi::ET_ERR_CANCELLED => Error::Cancelled,
+            _ => Error::Plugin(error),
         }
+    }
+}
+
+impl From<Error> for plugin::Error {
+    fn from(error: Error) -> plugin::Error {
+        use plugin::abi::{ET_ERR_BAD_INPUT, ET_ERR_CANCELLED, ET_ERR_IO, ET_ERR_UNKNOWN};
+        let code = match (&error, error.kind()) {
+            (_, ErrorKind::Cancelled) => ET_ERR_CANCELLED,
+            _ if error.is_user_error() => ET_ERR_BAD_INPUT,
+            (_, ErrorKind::Plugin { code }) => code,
+            (_, ErrorKind::Io(_)) => ET_ERR_IO,
+            _ => ET_ERR_UNKNOWN,
+        };
+        match error {
+            // With its details.
+            Error::Plugin(error) if error.code() == code => error,
+            error => plugin::Error::new(code, format!("{error:#}")),
+        }
+    }
+}
+
+/// What messages call a place of data: a file, `-`, or records in memory.
+pub(crate) fn place_name(path: &Path) -> String {
+    match path.as_os_str().to_str() {
+        Some("-") => "standard input".to_owned(),
+        Some(IN_MEMORY) => "the records in memory".to_owned(),
+        _ => format!("`{}`", path.display()),
     }
 }
 
@@ -234,8 +297,12 @@ impl fmt::Display for Error {
             Error::Option(error) => error.fmt(f),
             Error::Weights(error) => error.fmt(f),
             Error::Io { doing, path, source } => {
-                write!(f, "{doing} `{}`: {source}", path.display())
+                write!(f, "{doing} `{}`", path.display())?;
+                if f.alternate() { write!(f, ": {source}") } else { Ok(()) }
             }
+            Error::NotFound { message } => f.write_str(message),
+            Error::Load(error) => error.fmt(f),
+            Error::Plugin(error) => error.fmt(f),
             Error::Config { origin, message } => write!(f, "`{origin}`: {message}"),
             Error::Worker { item, message } => {
                 write!(f, "a worker thread failed at item {item}: {message}")
@@ -248,13 +315,10 @@ impl fmt::Display for Error {
 
 impl fmt::Display for DataError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.as_os_str() == "-" {
-            f.write_str("standard input")?;
-        } else {
-            write!(f, "`{}`", self.path.display())?;
-        }
-        if let Some(line) = self.line {
-            write!(f, ", line {line}")?;
+        match self.line {
+            Some(line) if self.is_in_memory() => write!(f, "record {}", line - 1)?,
+            Some(line) => write!(f, "{}, line {line}", place_name(&self.path))?,
+            None => f.write_str(&place_name(&self.path))?,
         }
         if let Some(column) = &self.column {
             write!(f, ", column `{column}`")?;
@@ -292,6 +356,8 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Io { source, .. } => Some(source),
+            Error::Plugin(error) => error.source(),
+            Error::Load(error) => error.source(),
             _ => None,
         }
     }
@@ -318,11 +384,22 @@ mod tests {
     }
 
     #[test]
-    fn io_error_kind_decides_whose_fault_it_is() {
-        let missing = Error::io("open", "a", io::ErrorKind::NotFound.into());
-        let full = Error::io("write", "a", io::ErrorKind::StorageFull.into());
-        assert!(missing.is_user_error());
-        assert!(!full.is_user_error());
-        assert!(!Error::Cancelled.is_user_error());
+    fn an_error_is_printed_once() {
+        let error = Error::io("open", "a", io::ErrorKind::NotFound.into());
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(error.to_string(), "open `a`");
+        assert_eq!(format!("{error:#}"), format!("open `a`: {cause}"));
+        let plugin = Error::from(plugin::Error::invalid("x: expected 1"));
+        assert_eq!(format!("{plugin} {plugin:#}"), "x: expected 1 x: expected 1");
+        assert!(std::error::Error::source(&plugin).is_none());
+    }
+
+    #[test]
+    fn records_in_memory_are_counted_from_0() {
+        let error: Error =
+            DataError::new(IN_MEMORY).line(1).column("label").expected("a").found("b").into();
+        assert_eq!(error.to_string(), "record 0, column `label`: expected a, found b");
+        let error: Error = DataError::new(IN_MEMORY).expected("a").found("b").into();
+        assert_eq!(error.to_string(), "the records in memory: expected a, found b");
     }
 }

@@ -154,7 +154,7 @@ fn options_survive_damage() {
     });
     fuzz(8, b"a.b.c={\"x\": [1, 2.5, null]}", |bytes| {
         let mut value = serde_json::json!({"a": {"b": {}}});
-        options::set(&mut value, &String::from_utf8_lossy(bytes)).is_ok()
+        options::set(&mut value, &String::from_utf8_lossy(bytes), "f").is_ok()
     });
 }
 

@@ -5,10 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use easytransfer::train::data::dataset::DataOptions;
-use easytransfer::train::model::network::Start;
-use easytransfer::train::report::progress::ProgressMode;
-use easytransfer::{TrainConfig, TrainJob};
+use easytransfer::{Start, TrainConfig, TrainJob};
 use serde_json::{Value, json};
 
 use crate::hosts::{Outcome, Scratch, run};
@@ -132,22 +129,11 @@ impl Place {
 
     /// A run within this process over the same data, from random weights.
     pub fn job(&self, app: &str, output: &str, config: Value) -> TrainJob {
-        let data = |split| DataOptions { split, targets: true, ..DataOptions::default() };
-        TrainJob {
-            app: app.to_owned(),
-            encoder: self.at("encoder"),
-            start: Start::Scratch,
-            train: self.at("train.tsv"),
-            valid: Some(self.at("dev.tsv")),
-            output: self.at(output),
-            train_data: data(None),
-            valid_data: data(Some("valid")),
-            config: TrainConfig::from_value(config, "").expect("the options are valid"),
-            resume: false,
-            progress: ProgressMode::Silent,
-            on_step: None,
-            cancel: Default::default(),
-        }
+        TrainJob::new(self.at("encoder"), self.at("train.tsv"), self.at(output))
+            .with_app(app)
+            .with_start(Start::Scratch)
+            .with_valid(self.at("dev.tsv"))
+            .with_config(TrainConfig::from_value(config, "").expect("the options are valid"))
     }
 
     /// The lines of metrics that a run wrote.

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use easytransfer::train::data::dataset::DataOptions;
-use easytransfer::train::model::network::Start;
-use easytransfer::train::report::progress::ProgressMode;
-use easytransfer::{EmbedOptions, Error, Runtime, TrainConfig, TrainJob};
+use easytransfer::{EmbedOptions, Error, Event, Runtime, Start, TrainConfig, TrainJob};
 use serde_json::{Value, json};
 
 /// What a program can ask, in the terms that all languages share: JSON and paths.
@@ -27,11 +24,16 @@ pub trait Face {
     fn plugins(&self) -> Vec<String>;
 }
 
+/// Whether an event is of this step or a later one, for callbacks that end a run.
+pub fn is_step(event: &Event, step: u64) -> bool {
+    matches!(event, Event::Step(info) if info.step >= step)
+}
+
 /// The Rust facade over a runtime.
 pub struct RustFace(pub Runtime);
 
 fn text(error: Error) -> String {
-    error.to_string()
+    format!("{error:#}")
 }
 
 impl Face for RustFace {
@@ -43,22 +45,11 @@ impl Face for RustFace {
         output: &Path,
         config: &Value,
     ) -> Result<Value, String> {
-        let data = DataOptions { targets: true, ..DataOptions::default() };
-        let job = TrainJob {
-            app: "text-classify".to_owned(),
-            encoder: encoder.to_path_buf(),
-            start: Start::Scratch,
-            train: train.to_path_buf(),
-            valid: Some(valid.to_path_buf()),
-            output: output.to_path_buf(),
-            train_data: data.clone(),
-            valid_data: DataOptions { split: Some("valid"), ..data },
-            config: TrainConfig::from_value(config.clone(), "").map_err(text)?,
-            resume: false,
-            progress: ProgressMode::Silent,
-            on_step: None,
-            cancel: Default::default(),
-        };
+        let config = TrainConfig::from_value(config.clone(), "").map_err(text)?;
+        let job = TrainJob::new(encoder, train, output)
+            .with_start(Start::Scratch)
+            .with_valid(valid)
+            .with_config(config);
         let result = self.0.train(job).map_err(text)?;
         Ok(json!({ "metrics": result.metrics, "steps": result.steps }))
     }
@@ -68,7 +59,7 @@ impl Face for RustFace {
     }
 
     fn embed(&self, encoder: &Path, texts: &[&str]) -> Result<Vec<f32>, String> {
-        let mut embedder = self.0.embedder(encoder, EmbedOptions::default()).map_err(text)?;
+        let embedder = self.0.embedder(encoder, EmbedOptions::default()).map_err(text)?;
         embedder.embed(texts).map_err(text)
     }
 

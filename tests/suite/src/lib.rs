@@ -1,5 +1,6 @@
 //! What the suites share.
 
+pub mod authors;
 pub mod c_face;
 pub mod command;
 pub mod face;
@@ -7,3 +8,4 @@ pub mod hosts;
 pub mod linked;
 pub mod no_trainer;
 pub mod places;
+pub mod twins;

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use easytransfer::train::options;
-use easytransfer::{Error, TrainJob};
+use easytransfer::{Error, Event, TrainJob};
 use easytransfer_tests::command::Place;
+use easytransfer_tests::face::is_step;
 use easytransfer_tests::linked;
 use serde_json::{Value, json};
 
@@ -58,8 +59,8 @@ fn job(place: &Place, output: &str, more: Value) -> TrainJob {
     });
     options::merge(&mut config, more);
     let mut job = place.job("text-classify", output, config);
-    job.train = place.at("books.tsv");
-    job.valid = Some(place.at("films-dev.tsv"));
+    job.train = place.at("books.tsv").into();
+    job.valid = Some(place.at("films-dev.tsv").into());
     job
 }
 
@@ -110,16 +111,16 @@ fn killed_at_any_step_it_ends_with_the_same_bytes() {
     let more = json!({"max_steps": 60, "checkpoint_every": 7, "evaluate_every": 20});
     let numbers = &mut Numbers(11);
     let kills: Vec<u64> = (0..20).map(|_| 8 + numbers.below(52) as u64).collect();
-    let mut whole = job(&place, "whole", more.clone());
+    let whole = job(&place, "whole", more.clone());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (folder, wanted, copied) = (place.at("."), kills.clone(), seen.clone());
-    whole.on_step = Some(Box::new(move |info| {
+    let whole = whole.on_event(move |event| {
+        let Event::Step(info) = event else { return };
         if wanted.contains(&info.step) {
             copy(&folder.join("whole"), &folder.join(format!("killed-{}", info.step)));
             copied.lock().unwrap().push(info.step);
         }
-        true
-    }));
+    });
     runtime.train(whole).unwrap();
     let weights = place.read("whole/model.safetensors");
     for step in seen.lock().unwrap().iter() {
@@ -141,8 +142,8 @@ fn a_cancelled_fit_leaves_a_checkpoint_and_no_bundle() {
     let runtime = linked::runtime();
     let more = json!({"max_steps": 20});
     runtime.train(job(&place, "whole", more.clone())).unwrap();
-    let mut first = job(&place, "stopped", more.clone());
-    first.on_step = Some(Box::new(|info| info.step < 9));
+    let first = job(&place, "stopped", more.clone());
+    let first = first.on_event(|event| !is_step(event, 9));
     assert!(matches!(runtime.train(first), Err(Error::Cancelled)));
     assert!(!place.at("stopped/easytransfer.json").exists());
     assert!(place.at("stopped/checkpoint/state.json").exists());

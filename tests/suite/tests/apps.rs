@@ -58,7 +58,7 @@ fn answers_over_windows_equal_the_question_answering_pipeline() {
         let stage = AppStage::new(runtime.components(), "comprehend", options, None).unwrap();
         let none_replaced = serde_json::Map::new();
         let components = runtime.components();
-        let mut network =
+        let network =
             Network::new(components, stage, &directory, &none_replaced, Start::Encoder, 0).unwrap();
         for case in golden.iter().filter(|case| case["no_answer"] == json!(none)) {
             let mut record =
@@ -269,7 +269,8 @@ fn two_towers_have_the_gradients_of_pytorch() {
 
 #[test]
 fn masked_language_models_of_every_family_have_the_gradients_of_transformers() {
-    for family in ["bert", "roberta", "distilbert", "electra", "albert"] {
+    for family in ["bert", "roberta", "distilbert", "electra", "albert", "modernbert", "deberta-v2"]
+    {
         let directory = goldens(&format!("masked-lm-{family}"));
         let golden = read_json(&directory.join("golden.json"));
         let (ids, labels) = (rows_of(&golden["ids"]), rows_of(&golden["labels"]));

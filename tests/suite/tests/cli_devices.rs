@@ -106,6 +106,6 @@ fn half_precision_needs_a_card() {
         "none",
     ]);
     assert_eq!(outcome.code, 2);
-    let expected = "--precision f16: the CPU engine trains in f32 or bf16";
+    let expected = "`--precision f16`: the CPU engine trains in f32 or bf16";
     assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
 }

@@ -419,9 +419,9 @@ fn a_name_has_one_owner() {
     register(&runtime, "mine").unwrap();
     let error = register(&runtime, "mine").unwrap_err();
     assert!(error.contains("\"mine\" is registered already"), "{error}");
-    for bad in ["", "two words", "a\nb"] {
+    for bad in ["", "two words", "a\nb", "a/b"] {
         let error = register(&runtime, bad).unwrap_err();
-        assert!(error.contains("a text without spaces"), "{error}");
+        assert!(error.contains("a text without spaces and slashes"), "{error}");
     }
     // The same name in another kind is another component.
     runtime.register_metric("mine", move |_| Ok(RowsSeen(Count::default(), 0))).unwrap();

@@ -317,9 +317,10 @@ fn expect_panic<T>(
     let check = |error: Error| {
         assert_eq!(error.code(), ET_ERR_PANIC, "{kind}.{at}: {error}");
         let text = error.message();
-        for part in
-            [&format!("{kind} fragile-{kind} (plugin all-fragile): {at}: panic"), "on purpose"]
-        {
+        for part in [
+            &format!("{kind} fragile-{kind} (plugin all-fragile 0.1.0): {at}: panic"),
+            "on purpose",
+        ] {
             assert!(text.contains(part), "{kind}.{at}: {text:?} lacks {part:?}");
         }
     };
@@ -487,7 +488,8 @@ fn panics_without_a_way_out_are_logged() {
     static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
     easytransfer_core::log::set_sink(Some(Box::new(|_, _, message| {
         LINES.lock().unwrap().push(message.to_owned());
-    })));
+    })))
+    .unwrap();
     let find = |kind: &str| {
         runtime.components().find(&format!("et.{kind}/1"), &format!("fragile-{kind}")).unwrap()
     };
@@ -497,10 +499,10 @@ fn panics_without_a_way_out_are_logged() {
     drop(LoadedStrategy::create(&find("strategy"), release).unwrap());
     drop(LoadedApp::create(&find("app"), release, "").unwrap());
     let refused = LoadedStrategy::create(&find("strategy"), r#"{"at":"phases"}"#).map(|_| ());
-    easytransfer_core::log::set_sink(None);
+    easytransfer_core::log::set_sink(None).unwrap();
     let refused = refused.expect_err("no hook is known").to_string();
     assert!(
-        refused.contains("strategy fragile-strategy (plugin all-fragile): phases"),
+        refused.contains("strategy fragile-strategy (plugin all-fragile 0.1.0): phases"),
         "{refused}"
     );
     let lines = LINES.lock().unwrap();

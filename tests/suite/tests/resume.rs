@@ -10,6 +10,7 @@ use easytransfer::plugin::{
 use easytransfer::train::options;
 use easytransfer::{Error, TrainJob};
 use easytransfer_tests::command::Place;
+use easytransfer_tests::face::is_step;
 use easytransfer_tests::linked;
 use serde_json::{Value, json};
 
@@ -89,8 +90,8 @@ fn sources_and_optimizers_of_a_strategy_resume_where_they_stood() {
         // The dev file has fewer batches than there are steps, so its source is in a later epoch at step 7.
         for stop in [3, 7] {
             let output = format!("stopped-{index}-{stop}");
-            let mut first = job(&place, &output, batching);
-            first.on_step = Some(Box::new(move |info| info.step < stop));
+            let first = job(&place, &output, batching);
+            let first = first.on_event(move |event| !is_step(event, stop));
             assert!(matches!(runtime.train(first), Err(Error::Cancelled)));
             assert!(!place.at(&output).join("easytransfer.json").exists());
             let mut second = job(&place, &output, batching);

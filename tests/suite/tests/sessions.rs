@@ -308,7 +308,7 @@ fn sources_columns_and_modules_are_what_strategies_ask_for() {
     runtime.train(job(&place, "teacher", json!({}))).unwrap();
     let path: PathBuf = place.at("teacher");
     let mut looks = job(&place, "looks", json!({"strategy": {"looks": {"path": path}}}));
-    looks.valid = Some(place.at("dev.tsv"));
+    looks.valid = Some(place.at("dev.tsv").into());
     runtime.train(looks).unwrap_or_else(|error| panic!("{error}"));
     // A column whose value is none is the record's fault.
     let text = place.read_text("train.tsv").replacen(".5\n", ".many\n", 1);

@@ -10,12 +10,9 @@ use easytransfer::plugin::{
     LinearConfig, Map, Model, ModelInfo, Pool, Record, Result, Rows, Scope, Tokenizer, Vocabulary,
     WordCounts, nn,
 };
-use easytransfer::{DataFile, Runtime, TrainConfig, TrainJob};
+use easytransfer::{DataSource, Runtime, Start, TrainConfig, TrainJob};
 use easytransfer_tests::hosts::Scratch;
 use easytransfer_tests::linked;
-use easytransfer_train::data::dataset::DataOptions;
-use easytransfer_train::model::network::Start;
-use easytransfer_train::report::progress::ProgressMode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -195,22 +192,9 @@ fn data(scratch: &Scratch) -> PathBuf {
 }
 
 fn job(scratch: &Scratch, app: &str, config: Value) -> TrainJob {
-    let data = || DataOptions { targets: true, ..DataOptions::default() };
-    TrainJob {
-        app: app.to_owned(),
-        encoder: PathBuf::new(),
-        start: Start::Encoder,
-        train: self::data(scratch),
-        valid: None,
-        output: scratch.path().join("bundle"),
-        train_data: data(),
-        valid_data: data(),
-        config: TrainConfig::from_value(config, "test").unwrap(),
-        resume: false,
-        progress: ProgressMode::Silent,
-        on_step: None,
-        cancel: Default::default(),
-    }
+    TrainJob::new("", self::data(scratch), scratch.path().join("bundle"))
+        .with_app(app)
+        .with_config(TrainConfig::from_value(config, "test").unwrap())
 }
 
 fn refusal(scratch: &Scratch, app: &str, encoder: &Path, config: Value) -> String {
@@ -246,7 +230,7 @@ fn words_are_learned_from_nothing_saved_and_read_back() {
     assert_eq!((&config["vocab_size"], &config["hidden_size"]), (&json!(14), &json!(6)));
     assert_eq!(config["model_type"], "bag-of-words");
 
-    let mut app = runtime.app(&bundle).unwrap();
+    let app = runtime.app(&bundle).unwrap();
     // Case does not count, and white space does not either.
     let texts = ["The STRAẞE\t!", "öl", "ÖL", " \u{3000}Öl\n"];
     let answers = app.predict(&texts).unwrap();
@@ -262,7 +246,7 @@ fn words_are_learned_from_nothing_saved_and_read_back() {
     let ids = app.network().tokenizer.encode("The quark ÖL", None, 0).unwrap();
     assert_eq!(ids.ids(), [3, 1, 6]);
     // What the app calls as a column is called does not replace it.
-    let (file, output) = (DataFile { path: data(&scratch), ..DataFile::default() }, "out.tsv");
+    let (file, output) = (DataSource::from(data(&scratch)), "out.tsv");
     let output = scratch.path().join(output);
     assert_eq!(app.predict_file(&file, &output, None).unwrap(), 60);
     let lines = fs::read_to_string(output).unwrap();
@@ -336,7 +320,7 @@ fn what_is_missing_is_said() {
     let bag = || json!({"encoder": {"model_type": "bag-of-words"}});
     // Neither a model nor its name.
     let error = refusal(&scratch, "sort-by-words", none, json!({}));
-    assert!(error.contains("encoder.model_type") && error.contains("--encoder"), "{error}");
+    assert!(error.contains("encoder.model_type") && error.contains("`encoder=DIR`"), "{error}");
     let error = refusal(&scratch, "sort-by-words", &empty, json!({}));
     assert!(
         error.contains("without config.json") && error.contains("encoder.model_type"),
@@ -350,8 +334,8 @@ fn what_is_missing_is_said() {
     assert!(error.contains("app sort-by-words learns no vocabulary"), "{error}");
     assert!(error.contains("tokenizer.json"), "{error}");
     // An app of another kind, and an option that the model does not have.
-    let error = refusal(&scratch, "text-classify", none, bag());
-    assert!(error.contains("app text-classify learns no vocabulary"), "{error}");
+    let error = refusal(&scratch, "masked-lm", none, bag());
+    assert!(error.contains("app masked-lm learns no vocabulary"), "{error}");
     let misspelt = json!({"encoder": {"model_type": "bag-of-words", "hidden": 4}});
     let error = refusal(&scratch, "sort-by-words", none, misspelt);
     assert!(error.contains("encoder.hidden") && error.contains("hidden_size"), "{error}");
@@ -377,7 +361,7 @@ fn config_json_without_a_tokenizer_takes_the_words_of_the_app() {
     job.start = Start::Scratch;
     let runtime = runtime();
     runtime.train(job).unwrap();
-    let mut app = runtime.app(&scratch.path().join("bundle")).unwrap();
+    let app = runtime.app(&scratch.path().join("bundle")).unwrap();
     assert_eq!(app.network().config["vocab_size"], 14);
     assert_eq!(app.predict(&["the ÖL"]).unwrap().len(), 1);
 }

@@ -86,7 +86,7 @@ impl Driver {
         });
         let Some(library) = opened else {
             return Err(EngineError::Driver(format!(
-                "expected {} where the system's dynamic linker looks (LD_LIBRARY_PATH, ld.so.conf, /usr/lib), found none ({}); install the driver of the card, or use `--device cpu`",
+                "expected {} where the system's dynamic linker looks (LD_LIBRARY_PATH, ld.so.conf, /usr/lib), found none ({}); install the driver of the card, or use `device=cpu`",
                 NAMES.join(" or "),
                 reasons.join("; ")
             )));
@@ -108,7 +108,7 @@ impl Driver {
         };
         if card.capability < LEAST {
             return Err(EngineError::Card(format!(
-                "`{}` has compute capability {}.{}, expected {}.{} or newer (Ampere); use `--device cpu`",
+                "`{}` has compute capability {}.{}, expected {}.{} or newer (Ampere); use `device=cpu`",
                 card.name, card.capability.0, card.capability.1, LEAST.0, LEAST.1
             )));
         }
@@ -122,7 +122,7 @@ impl Functions {
     unsafe fn ask(&self) -> Result<Driver, EngineError> {
         let no_card = || {
             EngineError::Card(
-                "the driver is there and finds no device: is a card installed, and does CUDA_VISIBLE_DEVICES allow it? use `--device cpu` without one"
+                "the driver is there and finds no device: is a card installed, and does CUDA_VISIBLE_DEVICES allow it? use `device=cpu` without one"
                     .to_owned(),
             )
         };
@@ -130,7 +130,7 @@ impl Functions {
             0 => Ok(()),
             NO_DEVICE => Err(no_card()),
             other => Err(EngineError::Driver(format!(
-                "it is installed but {what} failed with CUDA error {other}; is it newer than the kernel module? restart the machine, install it again, or use `--device cpu`"
+                "it is installed but {what} failed with CUDA error {other}; is it newer than the kernel module? restart the machine, install it again, or use `device=cpu`"
             ))),
         };
         let (mut version, mut count) = (0, 0);

@@ -9,8 +9,10 @@ use easytransfer_abi::{
 };
 
 use super::{CUDA_ENGINE, EngineError, EnginePrecision};
+use crate::image::{FULLY_STATIC, NEEDS_LINKER};
 use crate::open::{chain, open_forever};
 use crate::regular::read_regular;
+use crate::search::beside_library;
 
 /// The one symbol that an engine exports.
 const ENTRY: &[u8] = b"et_engine_entry\0";
@@ -61,6 +63,11 @@ pub fn engine_places() -> Vec<PathBuf> {
         places.push(folder.join(CUDA_ENGINE));
         places.push(folder.join("../lib/easytransfer").join(CUDA_ENGINE));
     }
+    if let Some(folder) = crate::image::library_folder() {
+        let beside = beside_library(folder).map(|folder| folder.join("easytransfer"));
+        places.extend(beside.map(|folder| folder.join(CUDA_ENGINE)));
+        places.push(folder.join(CUDA_ENGINE));
+    }
     if cfg!(unix) {
         places.push(Path::new("/usr/lib/easytransfer").join(CUDA_ENGINE));
     }
@@ -98,7 +105,7 @@ fn open_toolkit() -> Result<(), EngineError> {
         let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
         let Some(path) = found else {
             return Err(EngineError::Library(format!(
-                "it needs `{name}` of the CUDA toolkit 13, expected where the dynamic linker looks or in {}; found none; set {CUDA_LIBRARIES} to the folder that has it (`pip install nvidia-cublas` and the like put it into site-packages/nvidia/cu13/lib), or use `--device cpu`",
+                "it needs `{name}` of the CUDA toolkit 13, expected where the dynamic linker looks or in {}; found none; set {CUDA_LIBRARIES} to the folder that has it (`pip install nvidia-cublas` and the like put it into site-packages/nvidia/cu13/lib), or use `device=cpu`",
                 listed(&folders)
             )));
         };
@@ -115,7 +122,7 @@ impl Engine {
         let places = engine_places();
         let Some(path) = places.iter().find(|place| place.exists()) else {
             return Err(EngineError::Library(format!(
-                "expected `{CUDA_ENGINE}` at {}; found none; build it with `cargo xtask engine cuda` and put it there or name it in {ENGINE_PATH}, or use `--device cpu`",
+                "expected `{CUDA_ENGINE}` at {}; found none; build it with `cargo xtask engine cuda` and put it there or name it in {ENGINE_PATH}, or use `device=cpu`",
                 listed(&places)
             )));
         };
@@ -143,6 +150,9 @@ impl Engine {
             crate::elf::check(&bytes).map_err(|bad| {
                 refused(format!("expected {}, found {}; build it again", bad.required, bad.found))
             })?;
+        }
+        if crate::image::is_static() {
+            return Err(refused(format!("expected {NEEDS_LINKER}, found {FULLY_STATIC}")));
         }
         let library = open_forever(&file).map_err(|error| {
             refused(format!(
@@ -220,8 +230,14 @@ impl Engine {
     }
 
     /// Starts it on a device. Errors: `Open` with the engine's reason.
-    pub fn open(&self, device: u32, precision: EnginePrecision) -> Result<(), EngineError> {
-        let options = format!("{{\"precision\": \"{}\"}}", precision.name());
+    pub fn open(
+        &self,
+        device: u32,
+        precision: EnginePrecision,
+        threads: Option<usize>,
+    ) -> Result<(), EngineError> {
+        let threads = threads.map_or_else(String::new, |number| format!(", \"threads\": {number}"));
+        let options = format!("{{\"precision\": \"{}\"{threads}}}", precision.name());
         let text = et_str { ptr: options.as_ptr().cast(), len: options.len() };
         let Some(open) = self.record.open else { return Ok(()) };
         // SAFETY: the options are readable for the call, and the error is this engine's.

@@ -1,5 +1,5 @@
 //! Which column plays which part. An app asks for roles (`text`, `text_pair`, `label`, …); the user names columns with
-//! flags; otherwise each file is searched by itself for the names that such columns usually have.
+//! settings; otherwise each file is searched by itself for the names that such columns usually have.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use crate::nearest::{nearest, quoted_list};
 pub struct Role {
     /// Its name, as apps know it: `text_pair`.
     pub name: String,
-    /// The flag by which a user names the column: `--text-pair`.
-    pub flag: String,
+    /// The setting by which a user names the column: `columns.text_pair`.
+    pub setting: String,
     /// Names to look for when the user named none, the likeliest first; case does not matter.
     pub defaults: Vec<String>,
     /// Whether a file without such a column is an error.
@@ -23,20 +23,20 @@ pub struct Role {
 }
 
 impl Role {
-    /// The role `name`, whose flag is the name with dashes.
+    /// The role `name`.
     pub fn new(name: &str, defaults: &[&str], required: bool) -> Role {
         Role {
             name: name.to_string(),
-            flag: format!("--{}", name.replace('_', "-")),
+            setting: format!("columns.{name}"),
             defaults: defaults.iter().map(|name| name.to_string()).collect(),
             required,
             in_every_row: required,
         }
     }
 
-    /// The flag for one split of the data only: `--valid-text`.
-    fn split_flag(&self, split: &str) -> String {
-        format!("--{split}-{}", self.flag.trim_start_matches('-'))
+    /// The setting, for one split of the data only: `valid.columns.text`.
+    fn setting_of(&self, split: Option<&str>) -> String {
+        split.map_or(self.setting.clone(), |split| format!("{split}_{}", self.setting))
     }
 }
 
@@ -59,7 +59,7 @@ impl Columns {
 }
 
 /// Finds the column of every role in the file with `header`. `named` holds what the user said, by role name; it wins
-/// over the usual names. `split` is the file's part (`valid`) if a flag of its own (`--valid-text`) exists for it.
+/// over the usual names. `split` is the file's part (`valid`) if its columns can be named apart.
 /// Errors: a named column that is not there, with the file's columns, the nearest name and what to type; a required
 /// role without a column; a column that is there twice; a name for a role that is not among `roles`.
 pub fn resolve(
@@ -90,10 +90,10 @@ fn find(
     may_come: bool,
 ) -> Result<Columns> {
     if let Some(unknown) = named.keys().find(|name| roles.iter().all(|role| role.name != **name)) {
-        let known = roles.iter().map(|role| role.flag.as_str());
+        let known = roles.iter().map(|role| role.setting.as_str());
         return Err(DataError::new(header.path())
             .expected(format!("columns for {} only", quoted_list(known)))
-            .found(format!("`{}`", Role::new(unknown, &[], false).flag))
+            .found(format!("`{}`", Role::new(unknown, &[], false).setting))
             .remedy("leave it out: the app has no such column, or was trained without it")
             .into());
     }
@@ -151,26 +151,26 @@ fn usual(header: &Header, role: &Role, taken: &Columns) -> Option<usize> {
 
 fn missing_named(header: &Header, role: &Role, name: &str, split: Option<&str>) -> DataError {
     let have = || header.columns().iter().map(String::as_str);
-    let flag = split.map_or(role.flag.clone(), |split| role.split_flag(split));
+    let setting = role.setting_of(split);
     let near = nearest(name, have()).or_else(|| {
         usual(header, role, &Columns::default()).map(|at| have().nth(at).unwrap_or(""))
     });
     let remedy = match near {
         Some(near) if split.is_some() => {
-            format!("if this file calls it `{near}`, add `{flag} {near}`")
+            format!("if this file calls it `{near}`, add `{setting}={near}`")
         }
-        Some(near) => format!("did you mean `{flag} {near}`?"),
-        None => format!("name one of them with `{flag} COLUMN`"),
+        Some(near) => format!("did you mean `{setting}={near}`?"),
+        None => format!("name one of them with `{setting}=COLUMN`"),
     };
     DataError::new(header.path())
-        .expected(format!("a column `{name}` (from `{}`)", role.flag))
+        .expected(format!("a column `{name}` (from `{}`)", role.setting))
         .found(format!("the columns {}", quoted_list(have())))
         .remedy(remedy)
 }
 
 fn missing_usual(header: &Header, role: &Role, split: Option<&str>) -> DataError {
     let have = || header.columns().iter().map(String::as_str);
-    let flag = split.map_or(role.flag.clone(), |split| role.split_flag(split));
+    let setting = role.setting_of(split);
     DataError::new(header.path())
         .expected(format!(
             "a column for `{}` with a usual name ({})",
@@ -179,8 +179,8 @@ fn missing_usual(header: &Header, role: &Role, split: Option<&str>) -> DataError
         ))
         .found(format!("the columns {}", quoted_list(have())))
         .remedy(format!(
-            "name it with `{flag} COLUMN`, or, if the first line is data and no header, describe the \
-             columns with `--schema name:str:1,…`"
+            "name it with `{setting}=COLUMN`, or, if the first line is data and no header, describe the \
+             columns with `schema=name:str:1,…`"
         ))
 }
 
@@ -280,9 +280,9 @@ mod tests {
         )
         .unwrap_err()
         .to_string();
-        assert!(error.contains("a column `sentence` (from `--text`)"), "{error}");
+        assert!(error.contains("a column `sentence` (from `columns.text`)"), "{error}");
         assert!(error.contains("found the columns `label`, `content`"), "{error}");
-        assert!(error.contains("`--valid-text content`"), "{error}");
+        assert!(error.contains("`valid_columns.text=content`"), "{error}");
     }
 
     #[test]
@@ -290,7 +290,7 @@ mod tests {
         let error =
             resolve(&header(&["text", "label"]), &roles(), &named(&[("label", "lable")]), None);
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("did you mean `--label label`?"), "{error}");
+        assert!(error.contains("did you mean `columns.label=label`?"), "{error}");
     }
 
     #[test]
@@ -298,7 +298,7 @@ mod tests {
         let error = resolve(&header(&["x", "0"]), &roles(), &named(&[]), None).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("`x`, `0`"), "{error}");
-        assert!(error.contains("`--text COLUMN`") && error.contains("--schema"), "{error}");
+        assert!(error.contains("`columns.text=COLUMN`") && error.contains("`schema="), "{error}");
     }
 
     #[test]

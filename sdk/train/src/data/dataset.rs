@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::data::collation::Sample;
 use crate::data::columns::{Role, resolve, resolve_so_far};
+use crate::data::input::Data;
 use crate::data::records::{Choose, OnBadRow, ReadOptions, Reader};
-use crate::error::{DataError, Error, Result};
+use crate::error::{DataError, Error, OptionError, Result};
 
 /// Some records of a file, by role.
 pub struct Part {
@@ -36,7 +37,7 @@ pub struct DataOptions {
     pub read: ReadOptions,
     /// Columns that the user named, by role.
     pub named: BTreeMap<String, String>,
-    /// Part of the data for which the command has flags of its own ("valid").
+    /// Part of the data whose columns can be named apart ("valid"): messages then speak of `valid_columns`.
     pub split: Option<&'static str>,
     /// Whether targets must be there.
     pub targets: bool,
@@ -44,6 +45,37 @@ pub struct DataOptions {
     /// usual ones; a role that is no target must have a column if it had one there, and is not looked for if it had
     /// none.
     pub trained: Map<String, Value>,
+}
+
+impl DataOptions {
+    /// For labelled data, which training and evaluation need.
+    pub fn labelled() -> DataOptions {
+        DataOptions { targets: true, ..DataOptions::default() }
+    }
+
+    /// Checks every option, however it was set; `origin` names where they come from in messages and may be empty.
+    /// Errors name the key, what was found and what is allowed.
+    pub fn validate(&self, origin: &str) -> Result<()> {
+        let fault = |key: String, expected: &str, found: String| -> Result<()> {
+            let (origin, expected) = (origin.to_owned(), expected.to_owned());
+            Err(OptionError { origin, key, expected, found, nearest: None }.into())
+        };
+        for (role, column) in &self.named {
+            if role.is_empty() || column.is_empty() {
+                let expected = "the name of a role and of its column";
+                return fault(format!("columns.{role}"), expected, format!("`{column}`"));
+            }
+        }
+        if let Some((role, column)) = self.trained.iter().find(|(_, column)| !column.is_string()) {
+            let expected = "the name of a column";
+            return fault(format!("trained.{role}"), expected, format!("`{column}`"));
+        }
+        if self.read.wanted.is_some() {
+            let expected = "none: the columns follow from the app's roles";
+            return fault("read.wanted".to_owned(), expected, "a list of columns".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// The roles of an app's columns.
@@ -88,10 +120,11 @@ pub struct DatasetReader {
 }
 
 impl DatasetReader {
-    /// Opens a file and finds the columns. Errors: see [`Reader`] and [`resolve`]; a column named for a role that the
+    /// Opens data and finds the columns. Errors: see [`Reader`] and [`resolve`]; a column named for a role that the
     /// app does not have.
-    pub fn open(path: &Path, columns: &[Column], options: &DataOptions) -> Result<DatasetReader> {
-        let mut reader = Reader::open(path, options.read.clone())?;
+    pub fn open(data: &Data, columns: &[Column], options: &DataOptions) -> Result<DatasetReader> {
+        options.validate("")?;
+        let mut reader = data.open(options.read.clone())?;
         let mut roles = roles(columns, options);
         roles.sort_by(|a, b| a.name.cmp(&b.name));
         let names: Vec<String> = roles
@@ -105,7 +138,7 @@ impl DatasetReader {
         reader.choose(&names, texts, chooser(roles.clone(), options))?;
         Ok(DatasetReader {
             reader,
-            path: path.to_path_buf(),
+            path: data.path().to_path_buf(),
             roles,
             on_bad_row: options.read.on_bad_row,
             incomplete: 0,
@@ -147,7 +180,7 @@ impl DatasetReader {
                     .fault(missing)
                     .expected("a value")
                     .found("nothing")
-                    .remedy("correct the row or skip such rows with `--on-bad-row skip`")
+                    .remedy("correct the row or skip such rows with `on_bad_row=skip`")
                     .into());
             }
             let cells = self.roles.iter().zip(row.fields);
@@ -208,7 +241,7 @@ fn chooser(roles: Vec<Role>, options: &DataOptions) -> Choose {
                 return Err(DataError::new(header.path())
                     .expected(format!("no column but `{old}` for `{}`, as up to here", role.name))
                     .found(format!("`{new}`, which is as usual a name"))
-                    .remedy(format!("say which it is with `{} COLUMN`", role.flag))
+                    .remedy(format!("say which it is with `{}=COLUMN`", role.setting))
                     .into());
             }
         }
@@ -259,7 +292,7 @@ pub fn fault(
         }
         None => fault.expected("a usable record").found(refusal.message()),
     };
-    fault.remedy("correct the row or skip such rows with `--on-bad-row skip`").into()
+    fault.remedy("correct the row or skip such rows with `on_bad_row=skip`").into()
 }
 
 #[cfg(test)]
@@ -280,7 +313,7 @@ mod tests {
         assert_eq!(
             text(refusal.context("app x (plugin y)")),
             "`a.tsv`, line 3, column `class`: expected a word, found in text:, found \"text: x\"; \
-             correct the row or skip such rows with `--on-bad-row skip`"
+             correct the row or skip such rows with `on_bad_row=skip`"
         );
         // A role that the file has no column for names itself.
         let refusal = plugin::Error::record("span", "a pair of numbers", "nothing");

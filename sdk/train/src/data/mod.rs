@@ -1,6 +1,6 @@
 //! Training and evaluation data: from a file to batches.
 //!
-//! A file's rows ([`records`]) get meaning from their columns ([`columns`]) and are read part by part ([`dataset`])
+//! What there is comes from a file or from memory ([`input`]). Its rows ([`records`]) get meaning from their columns ([`columns`]) and are read part by part ([`dataset`])
 //! or wait in a [`store`], which may be larger than memory ([`spool`]). [`features`] are made by the app;
 //! [`batching`] decides which rows stand together, [`collation`] puts them into a batch, [`batches`] makes them ahead
 //! of the step ([`prefetch`]). Columns of strategies become fields by [`extra`]. [`windows`] does the same for
@@ -14,6 +14,7 @@ pub mod counted;
 pub mod dataset;
 pub mod extra;
 pub mod features;
+pub mod input;
 pub mod prefetch;
 pub mod records;
 pub mod spool;

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::error::{DataError, Error, Result};
+use crate::error::{DataError, Error, IN_MEMORY, Result};
 use crate::nearest::{nearest, quoted_list};
 pub use format::Format;
 pub use record::{FileRow, Header};
@@ -138,6 +138,15 @@ impl Reader {
         Reader::with_source(Source::open(path)?, options)
     }
 
+    /// Reads JSON Lines, each an object, from `input`, which messages call `path`.
+    pub(crate) fn from_lines(
+        path: &Path,
+        input: Box<dyn std::io::Read + Send>,
+        options: ReadOptions,
+    ) -> Result<Reader> {
+        Reader::with_source(Source::new(path.to_path_buf(), input)?, options)
+    }
+
     /// Reads `bytes`, a whole file (gzipped or not), which messages call `path`.
     pub fn from_bytes(path: &Path, bytes: Vec<u8>, options: ReadOptions) -> Result<Reader> {
         let input = Box::new(std::io::Cursor::new(bytes));
@@ -149,7 +158,8 @@ impl Reader {
             Format::Auto => format::guess(&mut source, options.schema.is_some())?,
             format => format,
         };
-        let by_line = matches!(format::ending(source.path()).as_deref(), Some("jsonl" | "ndjson"));
+        let by_line = source.path().as_os_str() == IN_MEMORY
+            || matches!(format::ending(source.path()).as_deref(), Some("jsonl" | "ndjson"));
         let start = source.peek_start()?;
         if start.is_empty() {
             return Err(DataError::new(source.path())

@@ -1,7 +1,7 @@
 //! The records of a data file by their number, for data that need not fit into memory: read once, in the file's
 //! order, checked and kept in a [`Spool`] as the JSON texts that apps get.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,9 +11,10 @@ use easytransfer_plugin::{Column, profile};
 use serde_json::{Map, Value};
 
 use crate::data::dataset::{DataOptions, DatasetReader, fault};
+use crate::data::input::Data;
 use crate::data::records::OnBadRow;
 use crate::data::spool::{Spool, SpoolWriter};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, place_name};
 use crate::report::progress::{ProgressLine, ProgressMode};
 
 /// Records that are read at a time.
@@ -55,22 +56,23 @@ pub struct RecordStore {
 }
 
 impl RecordStore {
-    /// Reads a file. `see` gets every record as JSON; a record that it refuses is a bad row. Errors: see
+    /// Reads data. `see` gets every record as JSON; a record that it refuses is a bad row. Errors: see
     /// [`DatasetReader`]; a bad row, unless those are skipped; no row that is left; more than `u32::MAX` rows;
     /// cancelled.
     pub fn read(
-        path: &std::path::Path,
+        data: &Data,
         columns: &[Column],
         options: &DataOptions,
         storage: &Storage,
         mut see: impl FnMut(&str) -> plugin::Result<()>,
     ) -> Result<RecordStore> {
         let _span = profile::span("data", "read");
-        let mut reader = DatasetReader::open(path, columns, options)?;
+        let path = data.path();
+        let mut reader = DatasetReader::open(data, columns, options)?;
         let on_bad_row = options.read.on_bad_row;
         let mut spool = SpoolWriter::new(&storage.directory, storage.memory);
         let (mut skipped, mut digest) = (0, FNV_OFFSET);
-        let mut bar = storage.bar(&format!("read {}", path.display()), 0);
+        let mut bar = storage.bar(&format!("read {data}"), data.known_len().unwrap_or(0) as usize);
         while let Some(part) = reader.part(PART)? {
             storage.check_cancel()?;
             skipped += part.skipped;
@@ -90,8 +92,8 @@ impl RecordStore {
             }
             if spool.len() >= u32::MAX as usize {
                 return Err(Error::user(format!(
-                    "`{}`: expected fewer than {} rows; split the file",
-                    path.display(),
+                    "{}: expected fewer than {} rows; split the file",
+                    place_name(path),
                     u32::MAX
                 )));
             }
@@ -113,11 +115,7 @@ impl RecordStore {
         if !self.spool.is_empty() {
             return Ok(());
         }
-        Err(Error::user(format!(
-            "`{}`: no row is left after skipping {} bad ones",
-            self.path.display(),
-            self.skipped
-        )))
+        Err(none_left(&self.path, self.skipped))
     }
 
     /// Number of records.
@@ -169,6 +167,12 @@ impl RecordStore {
         self.spool.remove(left_out);
         self.check_left()
     }
+}
+
+/// The error for data of which no row is left.
+pub fn none_left(path: &Path, skipped: u64) -> Error {
+    let place = place_name(path);
+    Error::user(format!("{place}: no row is left after skipping {skipped} bad ones"))
 }
 
 /// Offset of the 64-bit hash of Fowler, Noll and Vo (FNV-1a).

@@ -34,7 +34,7 @@ impl OutputFormat {
             Some("jsonl" | "ndjson" | "json") => Ok(OutputFormat::JsonLines),
             None | Some("tsv" | "txt") => Ok(OutputFormat::Tsv),
             Some(other) => Err(Error::user(format!(
-                "`{}`: expected a name that ends in .tsv, .csv or .jsonl, found .{other}; use such a name, or say the format (--output-format)",
+                "`{}`: expected a name that ends in .tsv, .csv or .jsonl, found .{other}; use such a name, or say the format (`output_format=jsonl`)",
                 path.display()
             ))),
         }
@@ -168,7 +168,7 @@ impl Output {
                 None => continue,
             };
             return Err(Error::user(format!(
-                "row {} of the output, column `{}`: expected a text that TSV can hold, found {found} in `{}`; write CSV or JSON Lines instead (--output-format, or the ending of the output's name)",
+                "row {} of the output, column `{}`: expected a text that TSV can hold, found {found} in `{}`; write CSV or JSON Lines instead (`output_format=jsonl`, or the ending of the output's name)",
                 self.rows,
                 self.columns[index],
                 excerpt(cell)

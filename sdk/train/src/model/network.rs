@@ -8,38 +8,18 @@ use easytransfer_loader::{open_regular, read_regular};
 use easytransfer_plugin as plugin;
 use easytransfer_plugin::{
     AppInfo, Asked, Call, ComponentRef, LoadedApp, LoadedModel, Map, NetHost, Param, Params,
-    Record, Row, Tensor, Tokenizer, abi, no_grad,
+    Record, Row, Scope, Tensor, Tokenizer, abi, no_grad,
 };
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::model::components::Components;
-use crate::model::configuration::{self, Configuration, ModelOptions};
+pub use crate::model::components::Origin;
+use crate::model::components::{Components, UsedComponent};
+use crate::model::configuration::{self, Additions, Configuration, ModelOptions};
 use crate::model::generate;
 use crate::model::memory;
 use crate::model::weights::{self, Ahead, Expect, LoadReport, path_text};
 use crate::options;
-
-/// A component as a bundle remembers it.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Origin {
-    /// Name in the registry.
-    pub name: String,
-    /// Id of the plugin.
-    pub plugin: String,
-    /// Version of the plugin.
-    pub version: String,
-}
-
-impl From<&ComponentRef> for Origin {
-    fn from(component: &ComponentRef) -> Origin {
-        Origin {
-            name: component.name.clone(),
-            plugin: component.plugin_id.clone(),
-            version: component.plugin_version.clone(),
-        }
-    }
-}
 
 /// An app before it has a model: it knows its columns and learns its labels.
 pub struct AppStage {
@@ -59,12 +39,19 @@ impl AppStage {
         options: Value,
         state: Option<&Value>,
     ) -> Result<AppStage> {
-        let component = components.find("et.app/1", name)?;
-        let mut options = options;
-        options::validate(&schema_of(&component, "app")?, &mut options, "", "app")?;
+        AppStage::of(&components.find("et.app/1", name)?, options, state)
+    }
+
+    /// The same of a component that was found.
+    pub fn of(
+        component: &ComponentRef,
+        mut options: Value,
+        state: Option<&Value>,
+    ) -> Result<AppStage> {
+        options::validate(&schema_of(component, "app")?, &mut options, "", "app")?;
         let state = state.map_or_else(String::new, Value::to_string);
-        let app = LoadedApp::create(&component, &options.to_string(), &state)?;
-        Ok(AppStage { app, origin: Origin::from(&component), options })
+        let app = LoadedApp::create(component, &options.to_string(), &state)?;
+        Ok(AppStage { app, origin: Origin::from(component), options })
     }
 }
 
@@ -81,7 +68,8 @@ pub enum Start {
     Scratch,
 }
 
-/// A model with a head.
+/// A model with a head. Threads that share it predict at the same time: each plugin's part is one call after the
+/// other, which [`LoadedModel`] and [`LoadedApp`] see to.
 pub struct Network {
     /// The model below the head.
     pub model: LoadedModel,
@@ -105,12 +93,15 @@ pub struct Network {
     pub app_options: Value,
     /// What happened to the names of the checkpoint.
     pub load_report: LoadReport,
+    /// What it was trained with; empty for one that is new.
+    pub made_with: Vec<UsedComponent>,
 }
 
 /// The schema of a component's options; errors name `prefix`, under which they stand.
 pub(crate) fn schema_of(component: &ComponentRef, prefix: &str) -> Result<Value> {
-    serde_json::from_str(&component.schema)
-        .map_err(|error| Error::other(format!("{prefix}: the plugin's schema: {error}")))
+    serde_json::from_str(&component.schema).map_err(|error| {
+        Error::other(format!("{prefix}: {}: schema: not JSON: {error}", component.who()))
+    })
 }
 
 /// Bytes of the longest file of settings (config.json, easytransfer.json, an index of weights) that is read.
@@ -162,7 +153,7 @@ const TOKENIZER_FILES: [&str; 10] = [
 fn load_tokenizer(directory: &Path, app: &str) -> Result<Tokenizer> {
     if directory.as_os_str().is_empty() {
         return Err(Error::user(format!(
-            "encoder: expected a directory with a tokenizer, since app {app} learns no vocabulary, found none; name one (--encoder)"
+            "encoder: expected a directory with a tokenizer, since app {app} learns no vocabulary, found none; name one (`encoder=DIR`)"
         )));
     }
     for path in TOKENIZER_FILES.map(|name| directory.join(name)) {
@@ -180,17 +171,41 @@ fn load_tokenizer(directory: &Path, app: &str) -> Result<Tokenizer> {
     })?)
 }
 
+/// Whether a directory (empty: there is none) has files of a tokenizer.
+fn has_tokenizer(directory: &Path) -> bool {
+    let is_model = |name: &OsStr| Path::new(name).extension() == Some("model".as_ref());
+    let mut names = TOKENIZER_FILES.iter().filter(|name| **name != "tokenizer_config.json");
+    !directory.as_os_str().is_empty()
+        && (names.any(|name| directory.join(name).exists())
+            || std::fs::read_dir(directory)
+                .is_ok_and(|entries| entries.flatten().any(|entry| is_model(&entry.file_name()))))
+}
+
+/// Asks an app for the words of its training data, by its option `vocabulary` (a table), where it has one: the model
+/// starts from nothing and has no tokenizer. Counting words costs time, so no app does it unasked.
+pub fn ask_for_words(
+    components: &dyn Components,
+    app: &str,
+    options: &mut ModelOptions,
+    directory: &Path,
+    start: Start,
+) -> Result<()> {
+    let from_nothing = start == Start::Scratch || !configuration::is_in(directory);
+    if !from_nothing || has_tokenizer(directory) {
+        return Ok(());
+    }
+    let schema = schema_of(&components.find("et.app/1", app)?, "app")?;
+    if schema.pointer("/properties/vocabulary/properties").is_some() {
+        options.entry("vocabulary").or_insert_with(|| json!({}));
+    }
+    Ok(())
+}
+
 /// The tokenizer of the words that the app has learned, where the directory (empty: there is none) has no files of
 /// one.
 fn tokenizer_of_words(stage: &AppStage, directory: &Path) -> Result<Option<Tokenizer>> {
     let Some(vocabulary) = stage.app.info()?.vocabulary else { return Ok(None) };
-    let is_model = |name: &OsStr| Path::new(name).extension() == Some("model".as_ref());
-    let mut names = TOKENIZER_FILES.iter().filter(|name| **name != "tokenizer_config.json");
-    let has_one = !directory.as_os_str().is_empty()
-        && (names.any(|name| directory.join(name).exists())
-            || std::fs::read_dir(directory)
-                .is_ok_and(|entries| entries.flatten().any(|entry| is_model(&entry.file_name()))));
-    if has_one {
+    if has_tokenizer(directory) {
         return Ok(None);
     }
     let made = vocabulary.to_tokenizer();
@@ -261,8 +276,12 @@ impl Network {
             made = Some(load_tokenizer(directory, &app)?);
         }
         let words = made.as_ref().map(Tokenizer::vocab_len);
-        let Configuration { value: config, component, origin } =
-            Configuration::read(components, directory, replaced, words)?;
+        if made.is_none() && start == Start::Scratch && has_tokenizer(directory) {
+            made = Some(load_tokenizer(directory, &app)?);
+        }
+        let beginning = made.as_ref().filter(|_| start == Start::Scratch);
+        let Configuration { value: config, kept, component, origin } =
+            Configuration::read(components, directory, replaced, &Additions { words, beginning })?;
         let ahead = match start {
             Start::Scratch => Ahead::default(),
             _ => Ahead::start(directory),
@@ -306,7 +325,7 @@ impl Network {
             Some(tokenizer) => Ok(tokenizer.clone()),
             None => load_tokenizer(directory, &app),
         });
-        let ((load_report, modules), tokenizer) = (loaded?, tokenizer?);
+        let ((mut load_report, modules), tokenizer) = (loaded?, tokenizer?);
         if tokenizer.vocab_len() > info.vocab_size {
             return Err(Error::user(format!(
                 "`{}`: the tokenizer has {} tokens, the model's embedding {} rows; use the tokenizer that belongs to the model",
@@ -328,16 +347,53 @@ impl Network {
             params,
             tokenizer,
             app_info,
-            config,
+            config: kept,
             model_origin: Origin::from(&component),
             app_origin: stage.origin,
             app_options: stage.options,
             load_report,
+            made_with: Vec::new(),
+        })
+    }
+
+    /// One more instance of each plugin, for a thread that shall not wait for another one. What they declare in `root`
+    /// is given to them; it has the parameters of this network, or is empty, which shows what they would declare.
+    pub fn again(
+        &self,
+        components: &dyn Components,
+        root: &Scope,
+        params: &Params,
+    ) -> Result<Network> {
+        let component = components.find_made_with("et.model/1", &self.model_origin)?;
+        let (name, options) = (self.app_origin.full_name(), self.app_options.clone());
+        let stage = AppStage::new(components, &name, options, Some(&self.app.state()?))?;
+        let config = self.config.to_string();
+        let model = LoadedModel::create(&component, &config, root)?;
+        let mut modules = Vec::with_capacity(self.modules.len());
+        for (name, _) in &self.modules {
+            let scope = root.child(name)?;
+            modules.push((name.clone(), LoadedModel::create(&component, &config, &scope)?));
+        }
+        let mut app = stage.app;
+        app.build(root, model.info())?;
+        Ok(Network {
+            model,
+            modules,
+            app: Arc::new(app),
+            params: params.clone(),
+            tokenizer: self.tokenizer.clone(),
+            app_info: self.app_info.clone(),
+            config: self.config.clone(),
+            model_origin: self.model_origin.clone(),
+            app_origin: self.app_origin.clone(),
+            app_options: self.app_options.clone(),
+            load_report: LoadReport::default(),
+            made_with: self.made_with.clone(),
         })
     }
 
     /// Outputs of the model and the head on a batch. `call.want` counts in addition to what the head needs.
-    pub fn forward(&mut self, call: &Call<'_>, batch: &Map) -> Result<Map> {
+    pub fn forward(&self, call: &Call<'_>, batch: &Map) -> Result<Map> {
         let mut outputs = Map::new()?;
         let want = call.want | self.app_info.want;
         let call = match call.rng() {
@@ -367,14 +423,14 @@ impl Network {
     }
 
     /// Outputs for records, without a tape.
-    pub fn infer(&mut self, records: &[Record], want: u32) -> Result<(Map, Map)> {
+    pub fn infer(&self, records: &[Record], want: u32) -> Result<(Map, Map)> {
         let batch = self.batch(records)?;
         let outputs = no_grad(|| self.forward(&Call::inference(want), &batch))?;
         Ok((batch, outputs))
     }
 
     /// One prediction per record.
-    pub fn predict(&mut self, records: &[Record]) -> Result<Vec<Record>> {
+    pub fn predict(&self, records: &[Record]) -> Result<Vec<Record>> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
@@ -395,9 +451,9 @@ impl Network {
         if parts.len() == rows {
             return Ok(parts);
         }
-        let (name, found) = (&self.app_origin.name, parts.len());
+        let (who, found) = (self.app.who(), parts.len());
         Err(Error::other(format!(
-            "app {name}: decode: expected {rows} parts, one for each row of the batch, found {found}"
+            "{who}: decode: expected {rows} parts, one for each row of the batch, found {found}"
         )))
     }
 
@@ -426,21 +482,21 @@ impl Network {
 /// The parts of a network that its app can run.
 pub struct Running<'a> {
     /// The encoder.
-    pub model: &'a mut LoadedModel,
+    pub model: &'a LoadedModel,
     /// The app's modules by name.
-    pub modules: &'a mut [(String, LoadedModel)],
+    pub modules: &'a [(String, LoadedModel)],
     /// All parameters.
     pub params: &'a Params,
 }
 
 impl Running<'_> {
     /// The encoder (""), or the app's module of that name.
-    fn module(&mut self, slot: &str, name: &str) -> plugin::Result<&mut LoadedModel> {
+    fn module(&self, slot: &str, name: &str) -> plugin::Result<&LoadedModel> {
         if name.is_empty() {
             return Ok(self.model);
         }
         let known: Vec<String> = self.modules.iter().map(|(name, _)| name.clone()).collect();
-        match self.modules.iter_mut().find(|(found, _)| found == name) {
+        match self.modules.iter().find(|(found, _)| found == name) {
             Some((_, model)) => Ok(model),
             None => Err(plugin::Error::new(
                 plugin::abi::ET_ERR_NOT_FOUND,

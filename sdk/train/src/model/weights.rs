@@ -25,7 +25,7 @@ use location::WeightFiles;
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 
 /// What happened to the names of a checkpoint.
-#[derive(Debug, Default, Clone, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq, serde::Serialize)]
 pub struct LoadReport {
     /// Parameters that got their values.
     pub loaded: usize,
@@ -37,19 +37,23 @@ pub struct LoadReport {
     pub missing: Vec<String>,
     /// Checksums of the files of weights, by name.
     pub files: Checksums,
+    /// What a user may not expect, as the log has it: weights that nothing uses, parameters without weights.
+    pub warnings: Vec<String>,
 }
 
 impl LoadReport {
-    /// Says in the log what a user may not expect: weights that nothing uses, parameters without weights.
-    pub fn warn(&self, directory: &Path) {
-        let say = |names: &[String], what: &str| {
+    /// Says what a user may not expect, in the log and under `warnings`.
+    pub fn warn(&mut self, directory: &Path) {
+        for (names, what) in [
+            (&self.unknown, "weights that nothing here knows and nothing uses"),
+            (&self.missing, "parameters without weights, which keep their initial values"),
+        ] {
             if !names.is_empty() {
                 let message = format!("`{}`: {what}: {}", directory.display(), some_of(names));
                 log(LogLevel::Warn, "weights", &message);
+                self.warnings.push(message);
             }
-        };
-        say(&self.unknown, "weights that nothing here knows and nothing uses");
-        say(&self.missing, "parameters without weights, which keep their initial values");
+        }
     }
 }
 
@@ -371,14 +375,14 @@ pub fn load_ahead(
     let needed: Vec<String> = missing.iter().filter(is_needed).cloned().collect();
     if !needed.is_empty() {
         let mut remedy =
-            "allow it with --allow-missing; those parameters then start at random".to_owned();
+            "allow it with `allow_missing=true`; those parameters then start at random".to_owned();
         if !loader.unknown.is_empty() {
             remedy = format!("nothing knows {} of the files; {remedy}", some_of(&loader.unknown));
         }
         return Err(none_for(directory, params.len(), &needed, &remedy));
     }
     let Loader { done, unused, unknown, files, .. } = loader;
-    Ok(LoadReport { loaded: done.len(), unused, unknown, missing, files })
+    Ok(LoadReport { loaded: done.len(), unused, unknown, missing, files, warnings: Vec::new() })
 }
 
 /// The error of a task that needs the pooler's parameters where `report` says that they are missing.
@@ -388,7 +392,8 @@ pub fn check_pooler(directory: &Path, info: &ModelInfo, report: &LoadReport) -> 
     if missing.is_empty() {
         return Ok(());
     }
-    let remedy = "choose another pooling (\"mean\" or \"cls\"), or allow it with --allow-missing";
+    let remedy =
+        "choose another pooling (\"mean\" or \"cls\"), or allow it with `allow_missing=true`";
     Err(none_for(directory, report.loaded + report.missing.len(), &missing, remedy))
 }
 

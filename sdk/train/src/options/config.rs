@@ -1,10 +1,10 @@
 //! Options of a training run, as data: one JSON Schema, from which checks, `--help` and defaults follow.
 
 use easytransfer_plugin as plugin;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, OptionError, Result};
 use crate::options;
 use crate::options::schedule::{Decay, Schedule, Warmup};
 
@@ -18,8 +18,50 @@ pub struct Named {
     pub options: Map<String, Value>,
 }
 
-/// How rows become batches.
+impl Named {
+    /// A component with its default options.
+    pub fn plain(name: impl Into<String>) -> Named {
+        Named { name: name.into(), options: Map::new() }
+    }
+}
+
+impl From<&Named> for plugin::Choice {
+    fn from(named: &Named) -> plugin::Choice {
+        plugin::Choice { name: named.name.clone(), options: named.options.clone() }
+    }
+}
+
+/// Components of which some are named without options.
+fn names_or_tables<'de, D: Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Vec<Named>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum NameOrTable {
+        Name(String),
+        Table(Named),
+    }
+    let read = Vec::<NameOrTable>::deserialize(from)?.into_iter().map(|entry| match entry {
+        NameOrTable::Name(name) => Named::plain(name),
+        NameOrTable::Table(named) => named,
+    });
+    Ok(read.collect())
+}
+
+/// JSON Schema of [`TrainConfig::metrics`].
+pub fn metrics_schema() -> Value {
+    json!({"type": "array", "default": [], "items": {"type": ["string", "object"], "properties": {"name": {"type": "string"}}, "additionalProperties": true, "required": ["name"]}, "description": "metrics of any plugin to compute beside those of the app, by name or as {name, its options}"})
+}
+
+/// Metrics of a list that fits [`metrics_schema`].
+pub fn metrics_of(list: &Value) -> Result<Vec<Named>> {
+    names_or_tables(list)
+        .map_err(|error| Error::Config { origin: "metrics".to_owned(), message: error.to_string() })
+}
+
+/// How rows become batches. A partial one deserialises; what it lacks has its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Batching {
     /// Most tokens in a batch.
     pub tokens: u32,
@@ -29,8 +71,15 @@ pub struct Batching {
     pub window: u32,
 }
 
-/// How the learning rate changes.
+impl Default for Batching {
+    fn default() -> Batching {
+        Batching { tokens: 4096, rows: 32, window: 2048 }
+    }
+}
+
+/// How the learning rate changes. A partial one deserialises; what it lacks has its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ScheduleOptions {
     /// "constant", "linear", "polynomial" or "cosine".
     pub name: String,
@@ -40,6 +89,12 @@ pub struct ScheduleOptions {
     pub power: f64,
     /// Polynomial: the factor at the end.
     pub end: f64,
+}
+
+impl Default for ScheduleOptions {
+    fn default() -> ScheduleOptions {
+        ScheduleOptions { name: "linear".to_owned(), warmup: 0.1, power: 1.0, end: 0.0 }
+    }
 }
 
 /// What the backward pass computes again instead of finding it kept. Written as text; read also from true (`Cheap`)
@@ -97,7 +152,12 @@ impl From<Recompute> for plugin::Recompute {
 }
 
 /// Options of a training run.
+///
+/// A partial one deserialises, from JSON, TOML or any other format that tells what it has: what is absent has its
+/// default, an unknown key is an error that names the nearest one, and so is a value that is not allowed. Whoever sets
+/// a field by hand may ask [`TrainConfig::validate`]; a run does so in any case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct TrainConfig {
     /// Passes over the training data.
     pub epochs: u64,
@@ -134,6 +194,10 @@ pub struct TrainConfig {
     pub evaluate_every: u64,
     /// Figure that decides which parameters are kept; by default that of the app.
     pub best: Option<String>,
+    /// Metrics beside those of the app, of any plugin; their figures may be named under `best`. Read also from names
+    /// alone.
+    #[serde(deserialize_with = "names_or_tables")]
+    pub metrics: Vec<Named>,
     /// Evaluations without an improvement after which training stops, 0 for never.
     pub patience: u64,
     /// Steps between checkpoints, 0 for once an epoch.
@@ -155,16 +219,16 @@ pub fn schema() -> Value {
     json!({
         "type": "object",
         "properties": {
-            "epochs": {"type": "integer", "minimum": 1, "default": 3, "description": "passes over the training data"},
-            "max_steps": {"type": "integer", "minimum": 0, "default": 0, "description": "most optimizer steps, 0 for no limit"},
+            "epochs": {"type": "integer", "minimum": 1, "maximum": 1000000, "default": 3, "description": "passes over the training data"},
+            "max_steps": {"type": "integer", "minimum": 0, "maximum": 9007199254740992u64, "default": 0, "description": "most optimizer steps, 0 for no limit"},
             "lr": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": null, "description": "peak learning rate; null for that of the optimizer (adamw, adam, adafactor 5e-5, lamb 1e-3, sgd 0.02; `easytransfer plugin info NAME` says it)"},
             "seed": {"type": "integer", "minimum": 0, "default": 42, "description": "seed of everything random"},
             "batch": {"type": "object", "properties": {
-                "tokens": {"type": "integer", "minimum": 1, "default": 4096, "description": "most tokens in a batch"},
-                "rows": {"type": "integer", "minimum": 0, "default": 32, "description": "most rows in a batch, 0 for no limit"},
-                "window": {"type": "integer", "minimum": 0, "default": 2048, "description": "rows sorted by length together, 0 for none"}
+                "tokens": {"type": "integer", "minimum": 1, "maximum": u32::MAX, "default": 4096, "description": "most tokens in a batch"},
+                "rows": {"type": "integer", "minimum": 0, "maximum": u32::MAX, "default": 32, "description": "most rows in a batch, 0 for no limit"},
+                "window": {"type": "integer", "minimum": 0, "maximum": u32::MAX, "default": 2048, "description": "rows sorted by length together, 0 for none"}
             }},
-            "accumulate": {"type": "integer", "minimum": 1, "default": 1, "description": "batches whose gradients make one step"},
+            "accumulate": {"type": "integer", "minimum": 1, "maximum": 1000000, "default": 1, "description": "batches whose gradients make one step"},
             "recompute": {"type": ["string", "boolean"], "enum": ["none", "cheap", "layer", false, true], "default": "none", "description": "what the backward pass computes again instead of finding it kept, to the same bits: `cheap`, the outputs of activations and layer norms (a little more time); `layer`, all that lies within a layer, for models that mark their layers (a forward pass more, least memory); true means `cheap`, false `none`"},
             "clip": {"type": "number", "minimum": 0, "default": 1.0, "description": "largest norm of all gradients together, 0 for no limit"},
             "schedule": {"type": "object", "properties": {
@@ -183,14 +247,15 @@ pub fn schema() -> Value {
             "app": {"type": "object", "additionalProperties": true, "properties": {}, "description": "options of the app"},
             "strategy": {"type": "object", "default": {"finetune": {}}, "additionalProperties": true, "properties": {}, "description": "strategies by name with their options, in order; finetune when none is named"},
             "source": {"type": "object", "additionalProperties": true, "properties": {}, "description": "further data files by name, for strategies: source.NAME.path, and beside it task, domain, weight, labelled (false for data without targets), columns.ROLE"},
-            "evaluate_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between evaluations, 0 for once an epoch"},
+            "evaluate_every": {"type": "integer", "minimum": 0, "maximum": 9007199254740992u64, "default": 0, "description": "steps between evaluations, 0 for once an epoch"},
             "best": {"type": ["string", "null"], "default": null, "description": "figure that decides which parameters are kept; null for that of the app (accuracy for classes)"},
-            "patience": {"type": "integer", "minimum": 0, "default": 0, "description": "evaluations without improvement before stopping, 0 for never"},
-            "checkpoint_every": {"type": "integer", "minimum": 0, "default": 0, "description": "steps between checkpoints, 0 for once an epoch"},
-            "workers": {"type": "integer", "minimum": 0, "default": 1, "description": "threads that make features, ahead of the step"},
+            "metrics": metrics_schema(),
+            "patience": {"type": "integer", "minimum": 0, "maximum": 9007199254740992u64, "default": 0, "description": "evaluations without improvement before stopping, 0 for never"},
+            "checkpoint_every": {"type": "integer", "minimum": 0, "maximum": 9007199254740992u64, "default": 0, "description": "steps between checkpoints, 0 for once an epoch"},
+            "workers": {"type": "integer", "minimum": 0, "maximum": 1024, "default": 1, "description": "threads that make features, ahead of the step"},
             "data_memory": {"type": "integer", "minimum": 0, "maximum": 1048576, "default": 512, "description": "MiB of records, and as many of features, of each data file that stay in memory; further records wait in a file beside the output, further features are made again in every epoch"},
-            "log_every": {"type": "integer", "minimum": 1, "default": 10, "description": "steps between lines of metrics"},
-            "overwrite": {"type": "boolean", "default": false, "description": "replace the bundle, or the checkpoint of another run, that is in the output directory, as --overwrite does"}
+            "log_every": {"type": "integer", "minimum": 1, "maximum": 9007199254740992u64, "default": 10, "description": "steps between lines of metrics"},
+            "overwrite": {"type": "boolean", "default": false, "description": "replace the bundle, or the checkpoint of another run, that is in the output directory"}
         },
         "additionalProperties": false
     })
@@ -201,21 +266,48 @@ impl TrainConfig {
     /// messages.
     pub fn from_value(mut value: Value, origin: &str) -> Result<TrainConfig> {
         options::validate(&schema(), &mut value, origin, "")?;
-        let config: TrainConfig = serde_json::from_value(value).map_err(|error| Error::Config {
+        let config = TrainConfig::deserialize(value).map_err(|error| Error::Config {
             origin: origin.to_owned(),
             message: error.to_string(),
         })?;
-        // A ratio and a count share one option; what lies between would be read as either.
-        if config.schedule.warmup >= 1.0 && config.schedule.warmup.fract() != 0.0 {
-            return Err(Error::Config {
-                origin: origin.to_owned(),
-                message: format!(
-                    "schedule.warmup: expected a part of all steps below 1 or a whole number of steps, found {}",
-                    config.schedule.warmup
-                ),
-            });
-        }
+        config.check_numbers(origin)?;
         Ok(config)
+    }
+
+    /// Checks every option, however it was set; `origin` names where they come from in messages and may be empty.
+    /// Errors name the key, what was found and what is allowed.
+    pub fn validate(&self, origin: &str) -> Result<()> {
+        self.check_numbers(origin)?;
+        let mut value = TrainConfig::serialize(self, serde_json::value::Serializer)
+            .map_err(|error| Error::other(format!("write the options: {error}")))?;
+        options::validate(&schema(), &mut value, origin, "")
+    }
+
+    /// What the schema cannot say, or JSON cannot write.
+    fn check_numbers(&self, origin: &str) -> Result<()> {
+        let fault = |key: &str, expected: &str, found: f64| {
+            let (origin, key) = (origin.to_owned(), key.to_owned());
+            let (expected, found) = (expected.to_owned(), format!("`{found}`"));
+            Err(OptionError { origin, key, expected, found, nearest: None }.into())
+        };
+        let schedule = &self.schedule;
+        for (key, number) in [
+            ("lr", self.lr.unwrap_or(0.0)),
+            ("clip", self.clip),
+            ("schedule.warmup", schedule.warmup),
+            ("schedule.power", schedule.power),
+            ("schedule.end", schedule.end),
+        ] {
+            if !number.is_finite() {
+                return fault(key, "a finite number", number);
+            }
+        }
+        // A ratio and a count share one option; what lies between would be read as either.
+        if schedule.warmup >= 1.0 && schedule.warmup.fract() != 0.0 {
+            let expected = "a part of all steps below 1 or a whole number of steps";
+            return fault("schedule.warmup", expected, schedule.warmup);
+        }
+        Ok(())
     }
 
     /// The options with the peak learning rate that they came to, as bundles keep them.
@@ -254,6 +346,20 @@ impl TrainConfig {
     }
 }
 
+// The derived functions are inherent ones, so that these check what they read.
+impl Serialize for TrainConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        TrainConfig::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TrainConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        TrainConfig::from_value(value, "").map_err(serde::de::Error::custom)
+    }
+}
+
 impl Default for TrainConfig {
     fn default() -> TrainConfig {
         // The schema carries all defaults, so an empty object is a complete configuration.
@@ -266,7 +372,7 @@ impl Default for TrainConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::{Recompute, TrainConfig};
+    use super::{Batching, Recompute, ScheduleOptions, TrainConfig};
     use serde_json::json;
 
     #[test]
@@ -335,6 +441,72 @@ mod tests {
         let error = TrainConfig::from_value(json!({"recompute": "layers"}), "").unwrap_err();
         assert!(error.to_string().contains("did you mean `layer`?"), "{error}");
         assert!(TrainConfig::from_value(json!({"recompute": 1}), "").is_err());
+    }
+
+    #[test]
+    fn what_is_set_by_hand_is_checked_like_what_is_read() {
+        type Set = fn(&mut TrainConfig);
+        let cases: [(Set, &str); 14] = [
+            (
+                |c| c.accumulate = 0,
+                "`accumulate`: expected an integer at least 1 and at most 1000000, found `0`",
+            ),
+            (
+                |c| c.epochs = 0,
+                "`epochs`: expected an integer at least 1 and at most 1000000, found `0`",
+            ),
+            (|c| c.lr = Some(-1.0), "`lr`: expected a number or null above 0, found `-1.0`"),
+            (|c| c.lr = Some(f64::NAN), "`lr`: expected a finite number, found `NaN`"),
+            (|c| c.clip = f64::NAN, "`clip`: expected a finite number, found `NaN`"),
+            (|c| c.clip = -1.0, "`clip`: expected a number at least 0, found `-1.0`"),
+            (
+                |c| c.schedule.warmup = 1.5,
+                "`schedule.warmup`: expected a part of all steps below 1",
+            ),
+            (|c| c.schedule.warmup = -0.5, "`schedule.warmup`: expected a number at least 0"),
+            (
+                |c| c.schedule.end = 2.0,
+                "`schedule.end`: expected a number at least 0 and at most 1",
+            ),
+            (|c| c.schedule.name = "cosin".to_owned(), "did you mean `cosine`?"),
+            (|c| c.batch.tokens = 0, "`batch.tokens`: expected an integer at least 1"),
+            (|c| c.log_every = 0, "`log_every`: expected an integer at least 1"),
+            (
+                |c| c.workers = 5000,
+                "`workers`: expected an integer at least 0 and at most 1024, found `5000`",
+            ),
+            (|c| c.data_memory = usize::MAX, "`data_memory`: expected an integer"),
+        ];
+        for (set, expected) in cases {
+            let mut config = TrainConfig::default();
+            config.validate("").unwrap();
+            set(&mut config);
+            let text = config.validate("job").unwrap_err().to_string();
+            assert!(text.contains(expected) && text.starts_with("`job`: option "), "{text}");
+        }
+    }
+
+    #[test]
+    fn partial_options_deserialise() {
+        let config: TrainConfig =
+            serde_json::from_str(r#"{"lr": 0.5, "batch": {"rows": 8}}"#).unwrap();
+        let mut expected = TrainConfig { lr: Some(0.5), ..TrainConfig::default() };
+        expected.batch.rows = 8;
+        assert_eq!(config, expected);
+        assert_eq!(
+            toml::from_str::<TrainConfig>("lr = 0.5\n[batch]\nrows = 8\n").unwrap(),
+            expected
+        );
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), config);
+        let unknown = serde_json::from_str::<TrainConfig>(r#"{"batch": {"row": 8}}"#).unwrap_err();
+        assert!(unknown.to_string().contains("`batch.row`"), "{unknown}");
+        assert!(unknown.to_string().contains("did you mean `rows`?"), "{unknown}");
+        assert!(serde_json::from_str::<TrainConfig>(r#"{"accumulate": 0}"#).is_err());
+        // Groups by themselves have the same defaults as the schema.
+        let whole = TrainConfig::default();
+        assert_eq!(serde_json::from_str::<Batching>("{}").unwrap(), whole.batch);
+        assert_eq!(serde_json::from_str::<ScheduleOptions>("{}").unwrap(), whole.schedule);
     }
 
     #[test]

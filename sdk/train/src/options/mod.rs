@@ -1,4 +1,4 @@
-//! Options as data: a TOML file and `--set a.b=value` merge into one JSON value, which is then checked against the
+//! Options as data: a TOML file and settings `a.b=value` merge into one JSON value, which is then checked against the
 //! JSON Schema that each component publishes ([`validate`], [`help`]). [`config`] holds those of a run, [`schedule`]
 //! its learning rates.
 
@@ -109,12 +109,12 @@ pub fn merge(base: &mut Value, over: Value) {
     }
 }
 
-/// Applies one `--set` argument, `a.b=value`, to `options`. The value is read as a truth value, an integer, a finite
+/// Applies one setting, `a.b=value`, to `options`; `origin` names where it comes from in messages (`--set`). The value is read as a truth value, an integer, a finite
 /// number, `null`, or JSON when it starts with `[`, `{` or `"`; anything else is a string. Errors: no `=`, an empty
 /// part of the key, JSON that does not parse, a key below something that is no object.
-pub fn set(options: &mut Value, argument: &str) -> Result<()> {
+pub fn set(options: &mut Value, argument: &str, origin: &str) -> Result<()> {
     let fault = |key: &str, expected: &str, found: String| OptionError {
-        origin: "--set".to_string(),
+        origin: origin.to_string(),
         key: excerpt(key),
         expected: expected.to_string(),
         found,
@@ -207,7 +207,7 @@ mod tests {
             "a.b=2", "a.c=1e-3", "t=true", "n=null", "s=bert", "l=[1,2]", "q=\"5\"", "e=",
             "v=1.2.3", "u=a=b",
         ] {
-            set(&mut options, argument).unwrap();
+            set(&mut options, argument, "--set").unwrap();
         }
         let expected = json!({"a": {"b": 2, "c": 1e-3}, "t": true, "n": null, "s": "bert",
             "l": [1, 2], "q": "5", "e": "", "v": "1.2.3", "u": "a=b"});
@@ -223,7 +223,7 @@ mod tests {
             (".b=1", "single dots"),
             ("l=[1", "a JSON value"),
         ] {
-            let message = set(&mut options, argument).unwrap_err().to_string();
+            let message = set(&mut options, argument, "--set").unwrap_err().to_string();
             assert!(message.contains(needle), "{message}");
         }
         assert_eq!(options, json!({"a": 1}));

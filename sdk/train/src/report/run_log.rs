@@ -43,9 +43,8 @@ impl RunLog {
     }
 
     /// A warning: to the host's log.
-    pub fn warn(&mut self, message: &str) -> Result<()> {
+    pub fn warn(&self, message: &str) {
         easytransfer_plugin::log(easytransfer_plugin::LogLevel::Warn, "train", message);
-        Ok(())
     }
 
     /// Hands everything to the operating system.

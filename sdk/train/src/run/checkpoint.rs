@@ -44,6 +44,18 @@ pub struct Progress {
     pub loss_count: u64,
     /// Step after which the last evaluation was made.
     pub evaluated: u64,
+    /// What is still to be done after the last step, because the run was cancelled in the evaluation there.
+    #[serde(default)]
+    pub after_step: Option<AfterStep>,
+}
+
+/// What follows after a step with an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AfterStep {
+    /// Whether an epoch ends with it.
+    pub epoch_ends: bool,
+    /// Whether it is the last one.
+    pub run_ends: bool,
 }
 
 /// The best evaluation so far.
@@ -203,7 +215,7 @@ pub fn load(
     let state: State = serde_json::from_value(state).map_err(|error| fault(error.to_string()))?;
     if let Some(difference) = difference(&state.fingerprint, parts.fingerprint, "") {
         return Err(Error::user(format!(
-            "`{}`: the checkpoint belongs to another run: {difference}; use the same options and data to resume, or another --output to start anew",
+            "`{}`: the checkpoint belongs to another run: {difference}; use the same options and data to resume, or another output directory to start anew",
             target.display()
         )));
     }

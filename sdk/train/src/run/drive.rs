@@ -107,8 +107,9 @@ impl Run<'_, '_> {
         self.log_committed(lr, figures)?;
         let due = self.due();
         self.show(Size { rows: 0, tokens: 0 }, &due)?;
+        self.tell_step(lr);
         let mut aside = self.after_step(&due)?;
-        self.cancelled = self.ask_to_go_on(lr);
+        self.cancelled |= self.fit.is_asked_to_stop();
         let before = Instant::now();
         if due.checkpoint || self.progress.finished || self.cancelled {
             let mut stream = Stream::writer()?;

@@ -11,13 +11,15 @@ use crate::data::batches::{self, Batches};
 use crate::data::features::Features;
 use crate::error::{Error, Result};
 use crate::model::bundle;
+use crate::model::components::UsedComponent;
 use crate::report::progress::ProgressLine;
 use crate::report::run_log::RunLog;
-use crate::run::checkpoint::{self, Best, Parts, Progress};
+use crate::run::checkpoint::{self, AfterStep, Best, Parts, Progress};
 use crate::run::evaluate;
+use crate::run::events::{Control, Event, StepInfo};
 use crate::run::figures::{MOST_UNREAD, Unread};
 use crate::run::fit::Fit;
-use crate::run::job::{StepInfo, TrainJob, TrainResult};
+use crate::run::job::{TrainJob, TrainResult};
 use crate::run::step::Micros;
 
 /// Runs of this process that are between their first step and the end of their bundle.
@@ -58,7 +60,7 @@ pub(crate) struct Run<'r, 'f> {
     lower_is_better: Vec<String>,
     pub log: RunLog,
     /// Whether reading a number waits for the engine.
-    defers: bool,
+    pub(crate) defers: bool,
     pub unread: Vec<Unread>,
     /// The last loss that was read.
     pub last_loss: f64,
@@ -94,6 +96,14 @@ impl Due {
     }
 }
 
+/// Whose each component is: a checkpoint holds states that only the plugin that wrote them can read.
+fn plugins_of(used: &[UsedComponent]) -> Value {
+    let entry = |UsedComponent { kind, origin }: &UsedComponent| {
+        (format!("{kind} {}", origin.name), Value::from(origin.plugin.as_str()))
+    };
+    used.iter().map(entry).collect()
+}
+
 impl<'r, 'f> Run<'r, 'f> {
     /// Sets a run up, and goes back to the last checkpoint when the job says so. Errors: a checkpoint of another run.
     pub fn new(
@@ -117,6 +127,7 @@ impl<'r, 'f> Run<'r, 'f> {
             "rows": features.len(),
             "data": fit.sources.digests(),
             "app": job.app,
+            "plugins": plugins_of(&fit.components.used()),
             "labels": fit.network.app_info.labels,
         });
         let mut best_params = None;
@@ -139,21 +150,25 @@ impl<'r, 'f> Run<'r, 'f> {
             fit.rng.set_state(rng);
             fit.step = progress.step;
         }
-        let lower_is_better = evaluate::lower_is_better(fit.components, &fit.network)?;
-        let mut log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
+        let lower_is_better =
+            evaluate::lower_is_better(fit.components, &fit.network, &config.metrics)?;
+        let log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
         let schedule = config.schedule()?;
+        let mut warnings = std::mem::take(&mut fit.network.load_report.warnings);
         if schedule.trains_nothing(fit.total_steps) {
-            log.warn(&format!(
+            let message = format!(
                 "nothing is trained: the learning rate is 0 in all steps of the run ({}), since schedule.warmup = {} comes to {} of them and begins at 0; set schedule.warmup=0, or make more steps (more epochs, fewer batch.rows, smaller accumulate)",
                 fit.total_steps,
                 config.schedule.warmup,
                 schedule.warmup_steps(fit.total_steps)
-            ))?;
+            );
+            log.warn(&message);
+            warnings.push(message);
         }
         let mut bar =
             ProgressLine::new("train", fit.total_steps, job.progress, Duration::from_secs(10));
         bar.resume_at(progress.step);
-        Ok(Run {
+        let mut run = Run {
             fit,
             job,
             features,
@@ -174,13 +189,33 @@ impl<'r, 'f> Run<'r, 'f> {
             bar,
             cancelled: false,
             driver: None,
-        })
+        };
+        for message in warnings {
+            run.tell(|_| Event::Warning { message });
+        }
+        run.tell(|run| Event::Start {
+            step: run.progress.step,
+            total_steps: run.fit.total_steps,
+            epochs: run.fit.config.epochs,
+            rows: run.features.len() as u64,
+        });
+        if run.cancelled { Err(Error::Cancelled) } else { Ok(run) }
+    }
+
+    /// Tells the caller of an event; it may end the run.
+    pub(crate) fn tell(&mut self, event: impl FnOnce(&Self) -> Event) {
+        if self.job.on_event.is_some() {
+            let event = event(self);
+            let answer = self.job.on_event.as_mut().map(|on_event| on_event(&event));
+            self.cancelled |= answer == Some(Control::Stop);
+        }
     }
 
     /// Trains to the end and writes the bundle. Errors: cancelled, after a checkpoint; everything that can go wrong
     /// in a step.
     pub fn go(mut self) -> Result<TrainResult> {
         let _at_steps = AtSteps::begin();
+        self.catch_up()?;
         let driver = self.strategies.iter().position(|s| s.phases().has(Phases::FIT));
         if let Some(place) = driver {
             self.drive(place)?;
@@ -191,6 +226,17 @@ impl<'r, 'f> Run<'r, 'f> {
         self.bar.finish();
         self.progress.finished = true;
         self.write()
+    }
+
+    /// Does what a cancelled evaluation has left. Errors: cancelled again, with the checkpoint as it is.
+    fn catch_up(&mut self) -> Result<()> {
+        let Some(AfterStep { epoch_ends, run_ends }) = self.progress.after_step.take() else {
+            return Ok(());
+        };
+        let aside =
+            self.after_step(&Due { epoch_ends, run_ends, evaluation: true, checkpoint: false })?;
+        self.leave_out(aside);
+        if self.cancelled { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// Trains from the present batch to the end of the epoch or of the run.
@@ -206,8 +252,9 @@ impl<'r, 'f> Run<'r, 'f> {
             let size = self.step(&mut batches, micros, lr)?;
             let due = self.advance(micros, plan.batches());
             self.show(size, &due)?;
+            self.tell_step(lr);
             let mut aside = self.after_step(&due)?;
-            self.cancelled = self.ask_to_go_on(lr);
+            self.cancelled |= self.fit.is_asked_to_stop();
             aside += self.save_if_due(&due)?;
             self.leave_out(aside);
             if self.cancelled && !self.progress.finished {
@@ -288,7 +335,7 @@ impl<'r, 'f> Run<'r, 'f> {
     /// Shows a step, and reads the losses so far where somebody asks for them now.
     pub(crate) fn show(&mut self, size: Size, due: &Due) -> Result<()> {
         let asked = !self.defers
-            || self.job.on_step.is_some()
+            || self.job.on_event.is_some()
             || self.log_is_due()
             || due.anything()
             || self.unread.len() >= MOST_UNREAD;
@@ -304,7 +351,16 @@ impl<'r, 'f> Run<'r, 'f> {
     pub(crate) fn after_step(&mut self, due: &Due) -> Result<Duration> {
         let before = Instant::now();
         if due.evaluation {
-            self.after_evaluation()?;
+            match self.after_evaluation() {
+                // Made again when the run goes on.
+                Err(Error::Cancelled) => {
+                    let Due { epoch_ends, run_ends, .. } = *due;
+                    self.progress.after_step = Some(AfterStep { epoch_ends, run_ends });
+                    self.cancelled = true;
+                    return Ok(before.elapsed());
+                }
+                evaluated => evaluated?,
+            }
         }
         let aside = before.elapsed();
         if due.epoch_ends && self.driver.is_none() {
@@ -314,16 +370,16 @@ impl<'r, 'f> Run<'r, 'f> {
         Ok(aside)
     }
 
-    /// Tells the caller of the step; answers whether the run was cancelled.
-    pub(crate) fn ask_to_go_on(&mut self, lr: f64) -> bool {
-        let info = StepInfo {
-            step: self.progress.step,
-            total_steps: self.fit.total_steps,
-            loss: self.last_loss,
-            lr,
-        };
-        let go_on = self.job.on_step.as_mut().is_none_or(|on_step| on_step(&info));
-        !go_on || self.job.cancel.load(Ordering::Relaxed)
+    /// Tells the caller of the step.
+    pub(crate) fn tell_step(&mut self, lr: f64) {
+        self.tell(|run| {
+            Event::Step(StepInfo {
+                step: run.progress.step,
+                total_steps: run.fit.total_steps,
+                loss: run.last_loss,
+                lr,
+            })
+        });
     }
 
     /// Writes a checkpoint when one is due and before the loop is left; answers with the time that took.
@@ -369,6 +425,11 @@ impl<'r, 'f> Run<'r, 'f> {
             self.progress.step,
             if better { " (best so far)" } else { "" }
         ));
+        self.tell(|run| Event::Evaluation {
+            step: run.progress.step,
+            metrics: figures.clone(),
+            is_best: better,
+        });
         if better {
             self.progress.best = Some(Best { step: self.progress.step, value, metrics: figures });
             self.progress.evaluations_since_best = 0;
@@ -387,6 +448,11 @@ impl<'r, 'f> Run<'r, 'f> {
         for strategy in self.strategies.iter_mut().filter(|s| s.phases().has(Phases::EPOCH)) {
             strategy.on_epoch(self.fit, epoch, &metrics)?;
         }
+        self.tell(|run| Event::Epoch {
+            epoch,
+            epochs: run.fit.config.epochs,
+            step: run.progress.step,
+        });
         Ok(())
     }
 
@@ -396,8 +462,9 @@ impl<'r, 'f> Run<'r, 'f> {
         self.log.flush()?;
         let session = self.fit.session()?;
         let states = checkpoint::states(&mut self.strategies, driver)?;
+        let path = checkpoint::path(&self.job.output);
         checkpoint::save(
-            &checkpoint::path(&self.job.output),
+            &path,
             &self.progress,
             self.fit.rng.state(),
             &session,
@@ -408,7 +475,9 @@ impl<'r, 'f> Run<'r, 'f> {
                 optimizer: &mut self.optimizer,
                 best: &mut self.best_params,
             },
-        )
+        )?;
+        self.tell(|run| Event::Checkpoint { step: run.progress.step, path });
+        Ok(())
     }
 
     /// Writes the bundle with the best parameters.
@@ -429,7 +498,9 @@ impl<'r, 'f> Run<'r, 'f> {
             .iter_mut()
             .map(|module| (module.name.clone(), module.describe()["parameters"].clone()))
             .collect();
+        let used = self.fit.components.used();
         let network = self.fit.result();
+        network.made_with = used;
         let labels = network.app_info.labels.clone();
         bundle::save(
             network,
@@ -445,7 +516,7 @@ impl<'r, 'f> Run<'r, 'f> {
         }
         self.log.report(
             &self.job.output.join("report.html"),
-            &format!("{} on {}", self.job.app, self.job.train.display()),
+            &format!("{} on {}", self.job.app, self.job.train),
             &labels,
             &metrics,
             shown,

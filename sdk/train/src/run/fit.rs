@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use easytransfer_plugin as plugin;
 use easytransfer_plugin::{
@@ -15,6 +15,7 @@ use crate::data::collation::Sample;
 use crate::data::dataset::DataOptions;
 use crate::data::extra::ExtraColumns;
 use crate::data::features::{Features, Featurizer, Purpose};
+use crate::data::input::Data;
 use crate::data::records::OnBadRow;
 use crate::data::store::{RecordStore, Storage};
 use crate::error::{Error, Result};
@@ -83,6 +84,11 @@ pub struct Fit<'a> {
 }
 
 impl Fit<'_> {
+    /// Whether somebody has set the flag to stop.
+    pub fn is_asked_to_stop(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
     /// The makers of features of the network, and with `companions` of the models that strategies loaded.
     fn featurizers(&self, companions: bool) -> Vec<Featurizer> {
         let of = |prefix: String, network: &Network| Featurizer {
@@ -150,8 +156,8 @@ impl Fit<'_> {
             let mut data = self.data.clone();
             data.named.extend(options.columns.clone());
             data.targets = options.labelled;
-            let (path, storage) = (&options.path, &self.storage);
-            read.push(RecordStore::read(path, &columns, &data, storage, |r| extra.observe(r))?);
+            let (from, storage) = (Data::from(&options.path), &self.storage);
+            read.push(RecordStore::read(&from, &columns, &data, storage, |r| extra.observe(r))?);
         }
         Ok(read)
     }
@@ -206,19 +212,23 @@ impl Fit<'_> {
         Ok(self.lr * self.config.schedule()?.factor(self.step, self.total_steps))
     }
 
-    /// Makes sure that the figure under `best` exists, before hours are spent on it. Errors: an unknown name, naming
-    /// the known ones; no validation data.
+    /// Makes sure that the figure under `best` exists and that the metrics that the user asked for can count what the
+    /// network says, before hours are spent. Errors: an unknown name, naming the known ones; no validation data.
     pub fn check_best(&mut self) -> Result<()> {
-        let Some(best) = &self.config.best else { return Ok(()) };
+        let best = &self.config.best;
+        let asked = best.as_ref().map(|best| ("best", best));
+        let asked = asked.or_else(|| self.config.metrics.first().map(|m| ("metrics", &m.name)));
+        let Some((option, name)) = asked else { return Ok(()) };
         let Some(valid) = &self.valid else {
             return Err(Error::user(format!(
-                "best: expected validation data to compute {best:?} on, found none; give it with --valid"
+                "{option}: expected validation data to compute {name:?} on, found none; give it (`valid=FILE`)"
             )));
         };
         // A few rows tell the names, whatever the values are.
         let few = valid.samples(0..valid.len().min(32) as u32, 0);
         let valid = valid.clone();
         let figures = self.evaluate_result([few], &valid)?;
+        let Some(best) = best else { return Ok(()) };
         // Over few rows a figure may be undefined, which JSON writes as null.
         let known: Vec<&str> = figures
             .iter()
@@ -288,7 +298,9 @@ impl Fit<'_> {
     /// Figures on the validation rows.
     pub fn evaluate_valid(&mut self) -> Result<Json<String, Value>> {
         let Some(valid) = &self.valid else {
-            return Err(Error::user("evaluate: there is no validation data; give it with --valid"));
+            return Err(Error::user(
+                "evaluate: there is no validation data; give it (`valid=FILE`)",
+            ));
         };
         let valid = valid.clone();
         self.evaluate_result(valid.windows(self.config.workers), &valid)
@@ -301,7 +313,8 @@ impl Fit<'_> {
         features: &Features,
     ) -> Result<Json<String, Value>> {
         let model = self.kept.clone().unwrap_or_else(|| MODEL.to_owned());
-        self.evaluate_model(&model, windows, features)
+        let cancel = self.cancel.clone();
+        self.evaluate_model(&model, windows, features, &cancel)
     }
 
     /// Figures of the network under training or a module with a head. Errors: a module without one, a loaded model.
@@ -310,6 +323,7 @@ impl Fit<'_> {
         model: &str,
         windows: impl IntoIterator<Item = Result<Vec<Arc<Sample>>>>,
         features: &Features,
+        cancel: &AtomicBool,
     ) -> Result<Json<String, Value>> {
         let network = if model == MODEL {
             &mut self.network
@@ -323,10 +337,12 @@ impl Fit<'_> {
         evaluate::evaluate(
             self.components,
             network,
+            &self.config.metrics,
             windows,
             |index| features.record(index),
             self.config.batch.tokens,
             Some(&mut self.loss),
+            cancel,
         )
     }
 

@@ -1,11 +1,13 @@
-//! A run of training: [`trainer`] sets a [`job`] up, `epochs` is the loop and `step` a step of it, `drive` hands the
+//! A run of training: [`trainer`] sets a [`job`] up and tells of [`events`], `epochs` is the loop and `step` a step of it, `drive` hands the
 //! loop to a strategy; [`fit`] is its state, and `session` what it answers strategies, with their [`modules`] and
 //! [`sources`]; [`checkpoint`] is what a killed run goes on from; [`evaluate`] runs a network over data.
 
+mod blame;
 pub mod checkpoint;
 mod drive;
 mod epochs;
 pub mod evaluate;
+pub mod events;
 mod figures;
 pub mod fit;
 pub mod job;

@@ -10,30 +10,35 @@ use serde_json::{Map as Json, Value};
 
 use crate::data::dataset::DataOptions;
 use crate::data::extra::ExtraColumns;
+use crate::data::input::Data;
 use crate::data::store::{RecordStore, Storage};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, place_name};
 use crate::files::lock::FolderLock;
 use crate::model::bundle;
-use crate::model::components::Components;
+use crate::model::components::{Components, Recorder};
 use crate::model::configuration;
-use crate::model::network::{AppStage, Network, schema_of};
+use crate::model::network::{AppStage, Network, ask_for_words, schema_of};
 use crate::options::config::TrainConfig;
 use crate::run::checkpoint;
 use crate::run::epochs::Run;
 use crate::run::fit::Fit;
-pub use crate::run::job::{OnStep, StepInfo, TrainJob, TrainResult};
+use crate::run::job::{TrainJob, TrainResult};
 use crate::run::sources::{SourceOptions, Sources};
 
-/// Trains and writes the bundle. Errors, beside everything that can go wrong: another run is writing into the output
+/// Trains and writes the bundle. Errors, beside everything that can go wrong: an option that is not allowed; another run is writing into the output
 /// directory; it holds a bundle, another model or the checkpoint of an unfinished run, and neither `overwrite` nor
 /// `resume` says what to do with it.
 pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResult> {
+    job.validate()?;
+    let components: &dyn Components = &Recorder::new(components);
     let config = job.config.clone();
     let _lock = FolderLock::take(&job.output)?;
     let _recompute = RecomputeScope::new(config.recompute.into())?;
     check_output(&job)?;
     configuration::check(&job.encoder, &config.encoder)?;
-    let mut stage = AppStage::new(components, &job.app, Value::Object(config.app.clone()), None)?;
+    let mut app_options = config.app.clone();
+    ask_for_words(components, &job.app, &mut app_options, &job.encoder, job.start)?;
+    let mut stage = AppStage::new(components, &job.app, Value::Object(app_options), None)?;
     // What can be wrong with the options is found before the data is read.
     let optimizer = components.find("et.optimizer/1", &config.optimizer.name)?;
     let (optimizer_schema, optimizer_options) =
@@ -53,19 +58,22 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         progress: job.progress,
         cancel: job.cancel.clone(),
     };
+    storage.check_cancel()?;
     let records = RecordStore::read(&job.train, &columns, &job.train_data, &storage, |record| {
         stage.app.observe_json(record)?;
         extra.observe(record)
     })?;
     // What the training data had not, the validation data must not have, or the figures would be of something else.
     let valid_data = DataOptions { trained: records.columns().clone(), ..job.valid_data.clone() };
-    let read = |path: &std::path::PathBuf| {
-        RecordStore::read(path, &columns, &valid_data, &storage, |record| extra.observe(record))
+    let read = |data: &Data| {
+        RecordStore::read(data, &columns, &valid_data, &storage, |record| extra.observe(record))
     };
     let valid = job.valid.as_ref().map(read).transpose()?;
-    stage.app.observed().map_err(|error| in_file(error, &job.train))?;
+    stage.app.observed().map_err(|error| in_data(error, &job.train))?;
+    storage.check_cancel()?;
     let network =
         Network::new(components, stage, &job.encoder, &config.encoder, job.start, config.seed)?;
+    storage.check_cancel()?;
     let loss = make_loss(components, &config, &network)?;
     let mut fit = Fit {
         components,
@@ -98,11 +106,13 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         if strategy.phases().has(Phases::SETUP) {
             strategy.on_setup(&mut fit)?;
         }
+        fit.storage.check_cancel()?;
     }
     let others = fit.read_pending(&mut extra)?;
     fit.extra = Arc::new(extra);
     let features = fit.open_sources(records, valid, others)?;
     fit.in_setup = false;
+    fit.storage.check_cancel()?;
     let optimizer = LoadedOptimizer::create(&optimizer, &optimizer_options, &fit.network.params)?;
     Run::new(&mut fit, &mut job, features, strategies, optimizer)?.go()
 }
@@ -120,18 +130,17 @@ fn check_output(job: &TrainJob) -> Result<()> {
     let finished = job.output.join(bundle::MANIFEST).exists();
     if job.resume && finished && !unfinished {
         return Err(Error::user(format!(
-            "`{output}`: expected a checkpoint to go on from, found a finished bundle; leave --resume out and say --overwrite to train anew"
+            "`{output}`: expected a checkpoint to go on from, found a finished bundle; leave `resume=true` out and say `overwrite=true` to train anew"
         )));
     }
     if job.config.overwrite || job.resume && unfinished {
         return Ok(());
     }
-    let replace =
-        "name another directory, or say --overwrite (the option `overwrite`) to replace it";
+    let replace = "name another directory, or say `overwrite=true` to replace it";
     let found = if finished {
         format!("a finished bundle; {replace}")
     } else if unfinished {
-        "the checkpoint of an unfinished run; go on with it (--resume), or say --overwrite (the option `overwrite`) to start anew"
+        "the checkpoint of an unfinished run; go on with it (`resume=true`), or say `overwrite=true` to start anew"
             .to_owned()
     } else if bundle::holds_model(&job.output) {
         format!("a model of somebody else; {replace}")
@@ -141,8 +150,8 @@ fn check_output(job: &TrainJob) -> Result<()> {
     Err(Error::user(format!("`{output}`: expected a directory for a new bundle, found {found}")))
 }
 
-fn in_file(error: easytransfer_plugin::Error, path: &Path) -> Error {
-    error.context(format!("`{}`", path.display())).into()
+fn in_data(error: easytransfer_plugin::Error, data: &Data) -> Error {
+    error.context(place_name(data.path())).into()
 }
 
 /// Streams of the counted generator: weights use 0.
@@ -153,9 +162,12 @@ fn make_loss(
     config: &TrainConfig,
     network: &Network,
 ) -> Result<LoadedLoss> {
-    let choice = match (&config.loss, &network.app_info.loss) {
-        (Some(named), _) => Choice { name: named.name.clone(), options: named.options.clone() },
-        (None, Some(choice)) => choice.clone(),
+    let (component, choice) = match (&config.loss, &network.app_info.loss) {
+        (Some(named), _) => (components.find("et.loss/1", &named.name)?, Choice::from(named)),
+        (None, Some(choice)) => {
+            let asker = &network.app_origin.plugin;
+            (components.find_for("et.loss/1", &choice.name, asker)?, choice.clone())
+        }
         (None, None) => {
             return Err(Error::user(format!(
                 "app {}: it has no loss, so it cannot be trained; name one under loss.name",
@@ -163,7 +175,6 @@ fn make_loss(
             )));
         }
     };
-    let component = components.find("et.loss/1", &choice.name)?;
     let (_, options) = checked(&component, Value::Object(choice.options), "loss")?;
     Ok(LoadedLoss::create(&component, &options)?)
 }

@@ -14,10 +14,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use easytransfer::train::data::dataset::DataOptions;
-use easytransfer::train::model::network::Start;
-use easytransfer::train::report::progress::ProgressMode;
-use easytransfer::{DataFile, Runtime, RuntimeOptions, TrainConfig, TrainJob};
+use easytransfer::{Event, Runtime, RuntimeOptions, TrainConfig, TrainJob};
 use easytransfer_bench::peer::{self, Peer, Spread, flag, number, shown};
 use easytransfer_bench::sets::{self, Set};
 use easytransfer_tests::places;
@@ -55,30 +52,19 @@ fn epoch(
     });
     let last = Arc::new(Mutex::new(Instant::now()));
     let seen = last.clone();
-    let job = TrainJob {
-        app: "text-classify".to_owned(),
-        encoder: model(),
-        start: Start::Encoder,
-        train: train.into(),
-        valid: None,
-        output: output.to_path_buf(),
-        train_data: DataOptions { targets: true, ..DataOptions::default() },
-        valid_data: DataOptions::default(),
-        config: TrainConfig::from_value(options, "bench")?,
-        resume: false,
-        progress: ProgressMode::Silent,
-        on_step: Some(Box::new(move |_| {
-            *seen.lock().expect("no panic in between") = Instant::now();
-            true
-        })),
-        cancel: Default::default(),
-    };
+    let job = TrainJob::new(model(), train, output)
+        .with_config(TrainConfig::from_value(options, "bench")?)
+        .on_event(move |event| {
+            if matches!(event, Event::Step(_)) {
+                *seen.lock().expect("no panic in between") = Instant::now();
+            }
+        });
     let began = Instant::now();
     let result = runtime.train(job)?;
     let seconds = last.lock().expect("no panic in between").duration_since(began).as_secs_f64();
-    let mut app = runtime.app(output)?;
+    let app = runtime.app(output)?;
     let began = Instant::now();
-    let found = app.evaluate(&DataFile { path: valid.into(), ..DataFile::default() }, None)?;
+    let found = app.evaluate(&valid.into(), None)?;
     Ok(json!({
         "seconds": seconds, "tokens": result.tokens, "steps": result.steps, "evaluate_seconds": began.elapsed().as_secs_f64(),
         "evaluated": found.rows, "accuracy": found.metrics.get("accuracy"),

@@ -10,10 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use easytransfer::train::data::dataset::DataOptions;
-use easytransfer::train::model::network::Start;
-use easytransfer::train::report::progress::ProgressMode;
-use easytransfer::{Runtime, RuntimeOptions, StepInfo, TrainConfig, TrainJob};
+use easytransfer::{Event, Runtime, RuntimeOptions, Start, StepInfo, TrainConfig, TrainJob};
 use easytransfer_bench::peer::{self, Peer, Spread, flag, number, shown};
 use easytransfer_tests::places;
 use serde_json::{Value, json};
@@ -82,7 +79,7 @@ fn ours(folder: PathBuf, rows: usize, tokens: usize) {
         "schedule": {"name": "constant", "warmup": 0}, "lr": 1e-5, "app": {"max_length": tokens},
     });
     let (mut left, mut began) = (0, Instant::now());
-    let on_step = move |info: &StepInfo| {
+    let mut on_step = move |info: &StepInfo| {
         if info.step < WARM {
             return true;
         }
@@ -103,22 +100,15 @@ fn ours(folder: PathBuf, rows: usize, tokens: usize) {
         began = Instant::now();
         true
     };
-    let job = TrainJob {
-        app: "text-classify".to_owned(),
-        encoder: folder.clone(),
-        start: Start::Scratch,
-        train: folder.join("train.tsv"),
-        valid: None,
-        // A directory takes one run at a time, and the sides of a comparison run in turn but live together.
-        output: folder.join(format!("bundle-{}", std::process::id())),
-        train_data: DataOptions { targets: true, ..DataOptions::default() },
-        valid_data: DataOptions::default(),
-        config: TrainConfig::from_value(options, "bench").expect("options"),
-        resume: false,
-        progress: ProgressMode::Silent,
-        on_step: Some(Box::new(on_step)),
-        cancel: Default::default(),
-    };
+    // A directory takes one run at a time, and the sides of a comparison run in turn but live together.
+    let output = folder.join(format!("bundle-{}", std::process::id()));
+    let job = TrainJob::new(&folder, folder.join("train.tsv"), output)
+        .with_start(Start::Scratch)
+        .with_config(TrainConfig::from_value(options, "bench").expect("options"))
+        .on_event(move |event| match event {
+            Event::Step(info) => on_step(info),
+            _ => true,
+        });
     if let Err(error) = runtime.train(job) {
         peer::say(&json!({ "error": error.to_string() }));
     }

@@ -1,4 +1,4 @@
-/* cancel OPTIONS_JSON OUTPUT STEP: trains and ends the run from the progress callback after STEP steps (0: never). Prints "cancelled" or
+/* cancel OPTIONS_JSON OUTPUT STEP: trains and ends the run from the callback after STEP steps (0: never). Prints "cancelled" or
  * the result. What a cancelled run leaves is no bundle, and nothing stays alive in the engine. */
 #include "easytransfer.h"
 
@@ -10,13 +10,11 @@ typedef struct {
   uint64_t stop_at, calls;
 } watch;
 
-static int32_t on_step(void *user, uint64_t step, uint64_t total_steps, double loss, double lr) {
+static int32_t on_event(void *user, const et_event *event) {
   watch *seen = (watch *)user;
-  (void)total_steps;
-  (void)loss;
-  (void)lr;
+  if (event->kind != ET_EVENT_STEP) return 1;
   seen->calls += 1;
-  return step != seen->stop_at;
+  return event->step != seen->stop_at;
 }
 
 static void fail(const char *what, et_error *error) {
@@ -37,7 +35,7 @@ int main(int argc, char **argv) {
   if ((error = et_runtime_new(NULL, &runtime)) != NULL) fail("runtime", error);
   host = et_runtime_host(runtime);
 
-  error = et_fit(runtime, argv[1], on_step, &seen, &result);
+  error = et_fit(runtime, argv[1], on_event, &seen, &result);
   if (seen.stop_at == 0) {
     if (error != NULL) fail("fit", error);
     printf("%s\n", et_text_data(result));

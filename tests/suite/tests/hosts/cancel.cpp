@@ -19,9 +19,10 @@ int main(int argc, char **argv) {
     host = et_runtime_host(runtime.get());
     unsigned long calls = 0;
     try {
-      std::cout << runtime.fit(argv[1], [&](const easytransfer::Step &step) {
+      std::cout << runtime.fit(argv[1], [&](const easytransfer::Event &event) {
+        if (event.kind != ET_EVENT_STEP) return true;
         ++calls;
-        const int done = static_cast<int>(step.step);
+        const int done = static_cast<int>(event.step);
         if (done == stop) throw Stop("enough");
         return done != -stop;
       }) << '\n';

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Fault, Header, Reader, Row, header, json};
-use crate::error::{DataError, Result};
+use crate::error::{DataError, IN_MEMORY, Result};
 
 /// How many of the first objects of a JSON file, and how many bytes of them, say which columns it has before the
 /// first is handed out.
@@ -25,7 +25,8 @@ impl Reader {
                 Ok(Some(line)) => line,
                 Ok(None) => {
                     self.is_whole = true;
-                    if let (1, Some(keys)) = (objects, &only) {
+                    let is_file = self.source.path().as_os_str() != IN_MEMORY;
+                    if let (1, Some(keys), true) = (objects, &only, is_file) {
                         return Err(header::columns_object(&self.source, keys).into());
                     }
                     break;

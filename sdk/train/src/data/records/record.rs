@@ -82,7 +82,7 @@ impl FileRow {
             self.fault(column)
                 .expected(expected)
                 .found("nothing")
-                .remedy("give the value or skip such rows with `--on-bad-row skip`")
+                .remedy("give the value or skip such rows with `on_bad_row=skip`")
                 .into()
         })
     }
@@ -112,7 +112,7 @@ impl FileRow {
             self.fault(column)
                 .expected("a finite number")
                 .found(format!("`{}`", excerpt(&found)))
-                .remedy("correct the row or skip such rows with `--on-bad-row skip`")
+                .remedy("correct the row or skip such rows with `on_bad_row=skip`")
                 .into()
         })
     }

@@ -280,7 +280,7 @@ fn missing(path: &Path) -> DataError {
         _ => Path::new("."),
     };
     let entries = std::fs::read_dir(directory);
-    let error = DataError::new(path).expected("a file").found("nothing of this name");
+    let error = DataError::new(path).expected("a file").found("nothing of this name").missing();
     let Ok(entries) = entries else {
         return error.remedy(format!("there is no directory `{}`", directory.display()));
     };

@@ -41,7 +41,7 @@ impl WeightFiles {
             directory,
             format!("one of {}", names.join(", ")),
             "none of them",
-            "give the directory of a Hugging Face model (`train --from-scratch` starts from random weights)",
+            "give the directory of a Hugging Face model (`from_scratch=true` starts from random weights)",
         )
         .into())
     }
