@@ -466,6 +466,15 @@ et_error *et_model_load_weights(struct et_model *model,
                                 const char *directory);
 
 /**
+ * Writes config.json and model.safetensors into a directory, which is made where there is none; other files in it stay.
+ * `et_model_load_weights` and transformers read them. Both files are written aside and take the places of older ones
+ * at once. Errors: BAD_INPUT for a file or a trained bundle in its place; the directory is then as it was.
+ * [one-at-a-time] since 0.2
+ */
+et_error *et_model_save(struct et_model *model,
+                        const char *directory);
+
+/**
  * The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read
  * gradients, declare a head. NULL for what is no live model. [one-at-a-time] since 0.1
  */

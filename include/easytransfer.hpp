@@ -259,6 +259,10 @@ public:
   void load_weights(const std::string &directory) {
     detail::check_library(et_model_load_weights(handle_.get(), detail::terminated(directory, "directory")));
   }
+  /// Writes config.json and model.safetensors, which `load_weights` and transformers read.
+  void save(const std::string &directory) {
+    detail::check_library(et_model_save(handle_.get(), directory.c_str()));
+  }
   /// The parameters, valid while the model lives.
   Params params() { return Params(et_model_params(handle_.get())); }
   Map forward(const Map &batch, bool training = false, std::uint32_t want = 0) {
@@ -292,7 +296,7 @@ private:
   detail::Handle<et_loss, Policy> handle_;
 };
 
-/// An optimizer for the parameters of one model, which must outlive it.
+/// An optimizer for the parameters of one model, which stay as long as it does. `step` refuses another model.
 class Optimizer {
 public:
   explicit Optimizer(et_optimizer *raw) noexcept : handle_(raw) {}

@@ -131,7 +131,7 @@ pub unsafe extern "C" fn et_runtime_register_plugin(
     guard(|| {
         let runtime = find(runtime, "runtime")?;
         if record.is_null() {
-            return Err(Error::invalid("record: expected a plugin's record, found NULL").into());
+            return Err(Error::invalid("record: expected a plugin's record, found NULL"));
         }
         // SAFETY: the caller passes a record that lives until the process ends.
         unsafe { runtime.runtime.register_plugin_raw(record) }?;

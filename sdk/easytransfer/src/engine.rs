@@ -121,7 +121,8 @@ pub(crate) fn start(
         match engine {
             // SAFETY: each table is a static of its interface.
             Some(engine) => unsafe { engine.provide(id, table) },
-            None => easytransfer_core::host::provide(id, table),
+            // SAFETY: as above.
+            None => unsafe { easytransfer_core::host::provide(id, table) },
         }
     }
     if let Some(engine) = engine {

@@ -31,6 +31,7 @@ mod inputs;
 pub mod json;
 mod lanes;
 mod log;
+mod own;
 mod parts;
 mod profile;
 mod registry;

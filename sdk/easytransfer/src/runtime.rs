@@ -1,14 +1,15 @@
 //! The runtime: one engine and the plugins found for it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use easytransfer_abi::{self as abi, et_plugin_record};
 use easytransfer_loader::engine::{Device, EnginePrecision};
 use easytransfer_loader::{
     Component, ComponentKind, LoadError, PluginChoice, Policy, Registry, SearchPath,
 };
-use easytransfer_plugin::{ComponentRef, LinkedPlugin, LoadedLoss, LoadedMetric};
+use easytransfer_plugin::{self as plugin, ComponentRef, LinkedPlugin, LoadedLoss, LoadedMetric};
 use easytransfer_train::model::components::{Components, Origin};
 use easytransfer_train::run::job::{TrainJob, TrainResult};
 use easytransfer_train::run::trainer::train;
@@ -44,7 +45,11 @@ pub struct Runtime {
     registry: Arc<Registered>,
 }
 
-pub(crate) struct Registered(Registry);
+pub(crate) struct Registered {
+    plugins: Registry,
+    /// Components of the program itself. Their names are reserved in `plugins`.
+    own: Mutex<BTreeMap<(ComponentKind, String), ComponentRef>>,
+}
 
 /// A plugin that was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -79,12 +84,25 @@ fn kind_of(interface: &str) -> Result<ComponentKind> {
 }
 
 impl Registered {
+    fn own(&self) -> MutexGuard<'_, BTreeMap<(ComponentKind, String), ComponentRef>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A component of the program itself, by its name or its full name.
+    fn own_of(&self, kind: ComponentKind, name: &str) -> Option<ComponentRef> {
+        let full = name.strip_prefix(plugin::OWN_PLUGIN).and_then(|rest| rest.strip_prefix('/'));
+        self.own().get(&(kind, full.unwrap_or(name).to_owned())).cloned()
+    }
+
     pub(crate) fn component(
         &self,
         kind: ComponentKind,
         name: &str,
     ) -> std::result::Result<ComponentRef, LoadError> {
-        self.reference(self.0.lookup(kind, name))
+        if let Some(own) = self.own_of(kind, name) {
+            return Ok(own);
+        }
+        self.reference(self.plugins.lookup(kind, name))
     }
 
     /// What a lookup found; what the user should know of it goes to the log.
@@ -92,7 +110,7 @@ impl Registered {
         &self,
         found: std::result::Result<Component, LoadError>,
     ) -> std::result::Result<ComponentRef, LoadError> {
-        for warning in self.0.take_warnings() {
+        for warning in self.plugins.take_warnings() {
             easytransfer_core::log::write(abi::ET_LOG_WARN, "plugins", &warning);
         }
         let found = found?;
@@ -119,13 +137,21 @@ impl Components for Registered {
     }
 
     fn find_for(&self, kind: &str, name: &str, asker: &str) -> Result<ComponentRef> {
-        let found = self.0.lookup_for(kind_of(kind)?, name, asker);
+        if let Some(own) = self.own_of(kind_of(kind)?, name) {
+            return Ok(own);
+        }
+        let found = self.plugins.lookup_for(kind_of(kind)?, name, asker);
         Ok(self.reference(found)?)
     }
 
     fn find_made_with(&self, kind: &str, origin: &Origin) -> Result<ComponentRef> {
         let Origin { name, plugin, version } = origin;
-        let found = self.0.lookup_made_with(kind_of(kind)?, name, plugin, version);
+        if plugin == plugin::OWN_PLUGIN
+            && let Some(own) = self.own_of(kind_of(kind)?, name)
+        {
+            return Ok(own);
+        }
+        let found = self.plugins.lookup_made_with(kind_of(kind)?, name, plugin, version);
         Ok(self.reference(found)?)
     }
 
@@ -149,7 +175,7 @@ impl Runtime {
             SearchPath::standard(&options.plugins)
         };
         registry.discover(&search);
-        let registry = Arc::new(Registered(registry));
+        let registry = Arc::new(Registered { plugins: registry, own: Mutex::default() });
         crate::registry::remember(&registry);
         let runtime = Runtime { registry };
         for plugin in crate::builtin::PLUGINS {
@@ -160,7 +186,7 @@ impl Runtime {
 
     /// Loads a plugin by its manifest or folder.
     pub fn load_plugin(&self, path: &Path) -> Result<String> {
-        let report = self.registry.0.load_path(path)?;
+        let report = self.registry.plugins.load_path(path)?;
         Ok(report.plugin_id)
     }
 
@@ -178,15 +204,23 @@ impl Runtime {
     /// `record` is NULL, which is refused, or points to the record of a plugin, which lives until the process ends.
     pub unsafe fn register_plugin_raw(&self, record: *const et_plugin_record) -> Result<String> {
         // SAFETY: promised by the caller.
-        let report = unsafe { self.registry.0.register_static(record) }?;
+        let report = unsafe { self.registry.plugins.register_static(record) }?;
         Ok(report.plugin_id)
     }
 
-    /// All plugins: those that were found and those that are linked in.
+    pub(crate) fn register_own(&self, kind: ComponentKind, component: ComponentRef) -> Result<()> {
+        let name = component.name.clone();
+        self.registry.plugins.reserve(kind, &name)?;
+        self.registry.own().insert((kind, name), component);
+        Ok(())
+    }
+
+    /// All plugins: those that were found, those that are linked in, and under the id [`plugin::OWN_PLUGIN`] what the
+    /// program itself has registered.
     pub fn plugins(&self) -> Vec<PluginInfo> {
         let mut all: Vec<PluginInfo> = self
             .registry
-            .0
+            .plugins
             .discovered()
             .into_iter()
             .map(|listing| {
@@ -206,7 +240,7 @@ impl Runtime {
                 }
             })
             .collect();
-        for plugin in self.registry.0.plugins() {
+        for plugin in self.registry.plugins.plugins() {
             // What is linked in is used, whatever lies in a folder.
             if plugin.manifest.is_none() {
                 all.retain(|known| known.id != plugin.id);
@@ -229,6 +263,20 @@ impl Runtime {
                     problem: None,
                 });
             }
+        }
+        let own = self.registry.own();
+        if !own.is_empty() {
+            all.push(PluginInfo {
+                id: plugin::OWN_PLUGIN.to_owned(),
+                version: String::new(),
+                path: PathBuf::new(),
+                provides: own
+                    .keys()
+                    .map(|(kind, name)| (kind.name().into(), name.clone()))
+                    .collect(),
+                description: "components of this program".to_owned(),
+                problem: None,
+            });
         }
         all
     }

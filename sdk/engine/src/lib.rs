@@ -84,7 +84,8 @@ unsafe extern "C" fn provide(id: *const c_char, table: *const c_void) {
         if !id.is_null() {
             // SAFETY: not NULL, and NUL-terminated by the boundary's contract.
             let id = unsafe { CStr::from_ptr(id) }.to_string_lossy();
-            easytransfer_core::host::provide(&id, table);
+            // SAFETY: the boundary's contract: a table of that id.
+            unsafe { easytransfer_core::host::provide(&id, table) };
         }
         Ok(())
     });

@@ -77,6 +77,8 @@ struct State {
     plugins: Vec<Plugin>,
     /// By kind, name and id of the plugin.
     components: BTreeMap<(ComponentKind, String, String), Component>,
+    /// Names of components that the program itself has.
+    reserved: BTreeSet<(ComponentKind, String)>,
     discovered: Vec<Listing>,
     /// Where `discovered` was looked for.
     searched: Vec<PathBuf>,
@@ -261,6 +263,7 @@ impl Registry {
         let components = unsafe { component::collect(&origin, &record.version, record.component) }
             .and_then(|components| {
                 manifest.map_or(Ok(()), |m| component::compare(&origin, m, &components))?;
+                self.refuse_reserved(&origin, &components)?;
                 Ok(components)
             });
         let components = match components {
@@ -298,6 +301,39 @@ impl Registry {
         Ok(report)
     }
 
+    /// Keeps a name for a component of the program itself, which no plugin may offer from then on. Errors: `Clash` when
+    /// a plugin that is loaded or was found offers it, or it is reserved already; `Component` for what is no name.
+    pub fn reserve(&self, kind: ComponentKind, name: &str) -> Result<(), LoadError> {
+        let facts = |problem: String, required: &str, found: String, remedy: &str| {
+            Facts::boxed("this program", Path::new("(registry)"), problem, required, found, remedy)
+        };
+        let is_bad = |c: char| c.is_control() || c.is_whitespace() || c == '/';
+        if name.is_empty() || name.chars().any(is_bad) {
+            return Err(LoadError::Component(facts(
+                format!("a {kind} of the program has no name"),
+                "a text without spaces and slashes",
+                format!("{name:?}"),
+                "register it under another name",
+            )));
+        }
+        let key = (kind, name.to_owned());
+        let owner = match self.offering(kind, name).first() {
+            Some(id) => Some(format!("plugin {id:?} provides it")),
+            None if self.state().reserved.contains(&key) => Some("the program provides it".into()),
+            None => None,
+        };
+        if let Some(owner) = owner {
+            return Err(LoadError::Clash(facts(
+                format!("the {kind} {name:?} is registered already"),
+                "one component per kind and name",
+                owner,
+                "register it under another name",
+            )));
+        }
+        self.state().reserved.insert(key);
+        Ok(())
+    }
+
     /// The report for a plugin that is loaded already.
     fn loaded(&self, is_it: impl Fn(&Plugin) -> bool) -> Option<PluginReport> {
         self.state().plugins.iter().find(|plugin| is_it(plugin)).map(|p| report_of(&p.info))
@@ -315,6 +351,25 @@ impl Registry {
             "one plugin per id",
             format!("version {} from {}", other.info.version, other.info.file.display()),
             "load only one of them; a plugin stays loaded until the program ends",
+        )))
+    }
+
+    /// Refuses components whose names the program itself has.
+    fn refuse_reserved(
+        &self,
+        origin: &LibraryOrigin,
+        components: &[Component],
+    ) -> Result<(), LoadError> {
+        let state = self.state();
+        let is_reserved = |c: &&Component| state.reserved.contains(&(c.kind, c.name.clone()));
+        let Some(new) = components.iter().find(is_reserved) else { return Ok(()) };
+        Err(LoadError::Clash(Facts::boxed(
+            &origin.id,
+            &origin.file,
+            format!("the {} {:?} is registered already", new.kind, new.name),
+            "one component per kind and name beside those of the program",
+            "the program itself provides it",
+            "register the program's under another name",
         )))
     }
 

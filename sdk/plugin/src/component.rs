@@ -1,6 +1,7 @@
 //! What all kinds of components share: instances behind an opaque pointer, caught panics, and the host's handle of a
 //! table.
 
+use crate::own::Maker;
 use crate::{Buffer, Cache, Error, Lent, LogLevel, Map, Result, Rng, Tensor};
 use easytransfer_abi as abi;
 use easytransfer_text::panic_text;
@@ -248,6 +249,8 @@ pub struct ComponentRef {
     /// Version of the plugin.
     pub plugin_version: String,
     table: *const c_void,
+    /// What makes instances in place of the table's `create`.
+    pub(crate) maker: Option<Maker>,
 }
 
 // SAFETY: tables are immutable and live until the process ends.
@@ -269,7 +272,7 @@ impl ComponentRef {
         plugin_version: String,
         table: *const c_void,
     ) -> Self {
-        Self { kind, name, schema, plugin_id, plugin_version, table }
+        Self { kind, name, schema, plugin_id, plugin_version, table, maker: None }
     }
 
     /// Whether both are the same component of the same plugin.
@@ -448,19 +451,23 @@ macro_rules! invoke_tensor {
 }
 pub(crate) use invoke_tensor;
 
-/// Makes a loaded component by its `create` slot.
+/// Makes a loaded component by its `create` slot, or by the program's closure with the same arguments.
 macro_rules! create {
-    ($component:expr, $kind:literal, $ty:ident ( $($arg:expr),* $(,)? )) => {{
+    ($component:expr, $kind:literal, $ty:ident ( $($arg:expr),* $(,)? ), $given:expr $(,)?) => {{
         let component: &$crate::ComponentRef = $component;
         let table: &'static ::easytransfer_abi::$ty = component.table($kind)?;
         let release = $crate::host::slot!(table, $ty.release);
         let mut loaded = $crate::component::Loaded::new(component, table, release);
         let mut instance = ::std::ptr::null_mut();
-        match $crate::host::slot!(table, $ty.create) {
+        let error = match (&component.maker, $crate::host::slot!(table, $ty.create)) {
+            // SAFETY: the out is local.
+            (Some(maker), _) => unsafe { maker.make(&$given, &mut instance) },
             // SAFETY: arguments are borrowed for the call, the out is local.
-            Some(f) => unsafe { loaded.check("create", f($($arg,)* &mut instance)) }?,
-            None => return Err(loaded.missing("create")),
-        }
+            (None, Some(f)) => unsafe { f($($arg,)* &mut instance) },
+            (None, None) => return Err(loaded.missing("create")),
+        };
+        // SAFETY: the error, if any, is owned here.
+        unsafe { loaded.check("create", error) }?;
         loaded.instance = instance;
         loaded
     }};

@@ -3,6 +3,7 @@
 use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text, take_turn,
 };
+use crate::own::{Given, by_closure};
 use crate::text::borrow;
 use crate::{Activation, Cache, HeadLayer, Map, Result, Scope};
 use easytransfer_abi as abi;
@@ -109,8 +110,11 @@ pub trait Model: Send + Sized + 'static {
     /// The configuration: what config.json holds.
     type Config: DeserializeOwned;
 
-    /// Declares the parameters in `scope`.
-    fn new(config: Self::Config, scope: &Scope) -> Result<Self>;
+    /// Declares the parameters in `scope`. As written, an error: for those that a program makes by a closure.
+    fn new(config: Self::Config, scope: &Scope) -> Result<Self> {
+        let _ = (config, scope);
+        Err(by_closure(Self::NAME))
+    }
 
     /// What others must know about it.
     fn info(&self) -> ModelInfo;
@@ -175,7 +179,7 @@ impl<T: Model> ModelTable<T> {
             Instance::<T>::with_mut(instance, |model| {
                 Call::enter(call, |call| {
                     let batch = Map::lend(batch.cast_mut())?;
-                    let mut outputs = Map::lend(outputs)?;
+                    let mut outputs = Map::lend_mut(outputs)?;
                     model.forward(call, &batch, &mut outputs)?;
                     call.cache().map_or(Ok(()), Cache::finish)
                 })
@@ -203,8 +207,12 @@ impl LoadedModel {
 
     /// Declares the parameters in `scope` and makes an instance; `config` is JSON.
     pub fn create(component: &ComponentRef, config: &str, scope: &Scope) -> Result<Self> {
-        let loaded =
-            create!(component, "et.model/1", et_plugin_model(borrow(config), scope.as_raw()));
+        let loaded = create!(
+            component,
+            "et.model/1",
+            et_plugin_model(borrow(config), scope.as_raw()),
+            Given { options: config, scope: Some(scope), ..Given::default() }
+        );
         let info = loaded.read("describe", &invoke_text!(loaded, et_plugin_model.describe())?)?;
         Ok(Self { loaded, turn: Mutex::new(()), info })
     }

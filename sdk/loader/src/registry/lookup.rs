@@ -142,7 +142,7 @@ impl Registry {
     }
 
     /// Ids of the plugins that offer a component, those that are loaded first, each once.
-    fn offering(&self, kind: ComponentKind, name: &str) -> Vec<String> {
+    pub(super) fn offering(&self, kind: ComponentKind, name: &str) -> Vec<String> {
         let state = self.state();
         let loaded = state.components.values().filter(|c| c.kind == kind && c.name == name);
         let loaded = loaded.map(|component| &component.plugin_id);
@@ -316,6 +316,8 @@ impl Registry {
         let state = self.state();
         let plugins: Vec<&str> = state.plugins.iter().map(|p| p.info.id.as_str()).collect();
         let registered = state.components.values().filter(|c| c.kind == kind).map(|c| &c.name);
+        let own = state.reserved.iter().filter(|(k, _)| *k == kind).map(|(_, name)| name);
+        let registered = registered.chain(own);
         let promised = state.discovered.iter().filter(|listing| listing.problem.is_none());
         let promised = promised.filter_map(|listing| listing.manifest.as_ref());
         let promised = promised.flat_map(|m| &m.provides).filter(|p| p.kind == kind);
