@@ -288,7 +288,7 @@ pub unsafe extern "C" fn et_app_predict_file(
 /// JSON escapes it. [any-thread] since 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_predict_request(
-    app: *mut et_app,
+    app: *const et_app,
     request: et_str,
     out: *mut *mut et_text,
 ) -> *mut et_error {

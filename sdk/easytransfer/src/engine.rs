@@ -77,7 +77,6 @@ pub(crate) fn start(device: &Device, precision: EnginePrecision) -> Result<*cons
         ("et.session/1", easytransfer_plugin::host_table()),
         ("et.context/1", easytransfer_plugin::context_host_table()),
         ("et.net/1", easytransfer_plugin::net_host_table()),
-        ("et.log/1", std::ptr::from_ref(&easytransfer_core::tables::log::TABLE).cast()),
         ("et.registry/1", std::ptr::from_ref(RegistryTable::<registry::All>::TABLE).cast()),
     ] {
         match engine {
@@ -85,6 +84,12 @@ pub(crate) fn start(device: &Device, precision: EnginePrecision) -> Result<*cons
             Some(engine) => unsafe { engine.provide(id, table) },
             None => easytransfer_core::host::provide(id, table),
         }
+    }
+    if let Some(engine) = engine {
+        // Messages of an engine that was loaded go where those of this program go.
+        let log = std::ptr::from_ref(&easytransfer_core::tables::log::TABLE).cast();
+        // SAFETY: a static of its interface.
+        unsafe { engine.provide("et.log/1", log) };
     }
     if slot.is_none() {
         let device = match (device, engine) {

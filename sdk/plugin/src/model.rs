@@ -4,7 +4,7 @@ use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text, take_turn,
 };
 use crate::text::borrow;
-use crate::{Activation, Cache, Map, Result, Scope};
+use crate::{Activation, Cache, HeadLayer, Map, Result, Scope};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,11 @@ pub struct ModelInfo {
     pub decoder_start: Option<i64>,
     /// Tokens that end a run which the model continues.
     pub eos: Vec<i64>,
+    /// Fields of a row (F32) that the model can read besides its tokens, with the most numbers of each: the patches of
+    /// an image.
+    pub inputs: BTreeMap<String, usize>,
+    /// What the model writes beyond the outputs of all models, where its `inputs` are there: those of its own heads.
+    pub outputs: Vec<String>,
 }
 
 /// A head that checkpoints of a model may have, with the encoder under [`ModelInfo::base_prefix`].
@@ -68,6 +73,8 @@ pub struct Task {
     pub class: String,
     /// Layers and names of the head, as a name that apps know: "bert", "roberta", "distilbert", "electra", "albert".
     pub form: String,
+    /// The layers themselves, from the model's "last" on, where no form says them.
+    pub layers: Vec<HeadLayer>,
 }
 
 impl ModelInfo {

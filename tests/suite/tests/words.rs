@@ -334,8 +334,8 @@ fn what_is_missing_is_said() {
     assert!(error.contains("app sort-by-words learns no vocabulary"), "{error}");
     assert!(error.contains("tokenizer.json"), "{error}");
     // An app of another kind, and an option that the model does not have.
-    let error = refusal(&scratch, "text-classify", none, bag());
-    assert!(error.contains("app text-classify learns no vocabulary"), "{error}");
+    let error = refusal(&scratch, "masked-lm", none, bag());
+    assert!(error.contains("app masked-lm learns no vocabulary"), "{error}");
     let misspelt = json!({"encoder": {"model_type": "bag-of-words", "hidden": 4}});
     let error = refusal(&scratch, "sort-by-words", none, misspelt);
     assert!(error.contains("encoder.hidden") && error.contains("hidden_size"), "{error}");

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 pub use crate::model::components::Origin;
 use crate::model::components::{Components, UsedComponent};
-use crate::model::configuration::{self, Configuration, ModelOptions};
+use crate::model::configuration::{self, Additions, Configuration, ModelOptions};
 use crate::model::generate;
 use crate::model::memory;
 use crate::model::weights::{self, Ahead, Expect, LoadReport, path_text};
@@ -171,17 +171,41 @@ fn load_tokenizer(directory: &Path, app: &str) -> Result<Tokenizer> {
     })?)
 }
 
+/// Whether a directory (empty: there is none) has files of a tokenizer.
+fn has_tokenizer(directory: &Path) -> bool {
+    let is_model = |name: &OsStr| Path::new(name).extension() == Some("model".as_ref());
+    let mut names = TOKENIZER_FILES.iter().filter(|name| **name != "tokenizer_config.json");
+    !directory.as_os_str().is_empty()
+        && (names.any(|name| directory.join(name).exists())
+            || std::fs::read_dir(directory)
+                .is_ok_and(|entries| entries.flatten().any(|entry| is_model(&entry.file_name()))))
+}
+
+/// Asks an app for the words of its training data, by its option `vocabulary` (a table), where it has one: the model
+/// starts from nothing and has no tokenizer. Counting words costs time, so no app does it unasked.
+pub fn ask_for_words(
+    components: &dyn Components,
+    app: &str,
+    options: &mut ModelOptions,
+    directory: &Path,
+    start: Start,
+) -> Result<()> {
+    let from_nothing = start == Start::Scratch || !configuration::is_in(directory);
+    if !from_nothing || has_tokenizer(directory) {
+        return Ok(());
+    }
+    let schema = schema_of(&components.find("et.app/1", app)?, "app")?;
+    if schema.pointer("/properties/vocabulary/properties").is_some() {
+        options.entry("vocabulary").or_insert_with(|| json!({}));
+    }
+    Ok(())
+}
+
 /// The tokenizer of the words that the app has learned, where the directory (empty: there is none) has no files of
 /// one.
 fn tokenizer_of_words(stage: &AppStage, directory: &Path) -> Result<Option<Tokenizer>> {
     let Some(vocabulary) = stage.app.info()?.vocabulary else { return Ok(None) };
-    let is_model = |name: &OsStr| Path::new(name).extension() == Some("model".as_ref());
-    let mut names = TOKENIZER_FILES.iter().filter(|name| **name != "tokenizer_config.json");
-    let has_one = !directory.as_os_str().is_empty()
-        && (names.any(|name| directory.join(name).exists())
-            || std::fs::read_dir(directory)
-                .is_ok_and(|entries| entries.flatten().any(|entry| is_model(&entry.file_name()))));
-    if has_one {
+    if has_tokenizer(directory) {
         return Ok(None);
     }
     let made = vocabulary.to_tokenizer();
@@ -252,8 +276,12 @@ impl Network {
             made = Some(load_tokenizer(directory, &app)?);
         }
         let words = made.as_ref().map(Tokenizer::vocab_len);
-        let Configuration { value: config, component, origin } =
-            Configuration::read(components, directory, replaced, words)?;
+        if made.is_none() && start == Start::Scratch && has_tokenizer(directory) {
+            made = Some(load_tokenizer(directory, &app)?);
+        }
+        let beginning = made.as_ref().filter(|_| start == Start::Scratch);
+        let Configuration { value: config, kept, component, origin } =
+            Configuration::read(components, directory, replaced, &Additions { words, beginning })?;
         let ahead = match start {
             Start::Scratch => Ahead::default(),
             _ => Ahead::start(directory),
@@ -319,7 +347,7 @@ impl Network {
             params,
             tokenizer,
             app_info,
-            config,
+            config: kept,
             model_origin: Origin::from(&component),
             app_origin: stage.origin,
             app_options: stage.options,

@@ -17,7 +17,7 @@ use crate::files::lock::FolderLock;
 use crate::model::bundle;
 use crate::model::components::{Components, Recorder};
 use crate::model::configuration;
-use crate::model::network::{AppStage, Network, schema_of};
+use crate::model::network::{AppStage, Network, ask_for_words, schema_of};
 use crate::options::config::TrainConfig;
 use crate::run::checkpoint;
 use crate::run::epochs::Run;
@@ -36,7 +36,9 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     let _recompute = RecomputeScope::new(config.recompute.into())?;
     check_output(&job)?;
     configuration::check(&job.encoder, &config.encoder)?;
-    let mut stage = AppStage::new(components, &job.app, Value::Object(config.app.clone()), None)?;
+    let mut app_options = config.app.clone();
+    ask_for_words(components, &job.app, &mut app_options, &job.encoder, job.start)?;
+    let mut stage = AppStage::new(components, &job.app, Value::Object(app_options), None)?;
     // What can be wrong with the options is found before the data is read.
     let optimizer = components.find("et.optimizer/1", &config.optimizer.name)?;
     let (optimizer_schema, optimizer_options) =
