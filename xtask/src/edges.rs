@@ -18,7 +18,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sdk/engine", &["sdk/core", "sdk/cuda", "sdk/abi"]),
     ("sdk/loader", &["sdk/abi", "sdk/text"]),
     ("sdk/train", &["sdk/plugin", "sdk/loader", "sdk/text"]),
-    ("sdk/easytransfer", &["sdk/train", "sdk/loader", "sdk/core", "sdk/plugin", "sdk/abi"]),
+    (
+        "sdk/easytransfer",
+        &["sdk/train", "sdk/loader", "sdk/core", "sdk/plugin", "sdk/abi", "plugins/*"],
+    ),
     ("plugins/*", &["sdk/plugin", "sdk/abi"]),
     ("sdk/conformance", &["sdk/easytransfer"]),
     ("capi", &["sdk/easytransfer", "sdk/abi", "sdk/text"]),
@@ -36,7 +39,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("cudarc", &["sdk/cuda"]),
     ("gemm", &["sdk/core"]),
     ("tokenizers", &["sdk/core"]),
-    ("rayon", &["sdk/core", "sdk/kernels"]),
+    ("rayon", &["sdk/kernels", "tests/suite"]),
     ("tokio", &[]),
     ("libloading", &["sdk/loader", "tests/*"]),
     ("abi_stable", &["sdk/abi", "tests/abi"]),
@@ -110,6 +113,12 @@ fn forbidden(metadata: &Value, root: &Path) -> Vec<String> {
                 if !allowed.iter().any(|pattern| fits(pattern, &target)) {
                     errors
                         .push(format!("{folder} may not depend on {target}, only on {allowed:?}"));
+                }
+                if target.starts_with("plugins/")
+                    && folder.starts_with("sdk/")
+                    && dependency["optional"] != true
+                {
+                    errors.push(format!("{folder} may depend on {target} by a feature only"));
                 }
                 continue;
             }

@@ -1,6 +1,7 @@
-//! `easytransfer plugin`: which plugins there are, what they offer, and whether one can be loaded.
+//! `easytransfer plugin`: which plugins there are, what they offer, and whether one does what it promises.
 
-use std::path::{Path, PathBuf};
+mod check;
+mod child;
 
 use clap::Subcommand;
 use easytransfer::train::nearest::{nearest, quoted_list};
@@ -23,11 +24,9 @@ pub enum Plugin {
         name: String,
     },
     New(NewCommand),
-    /// Load a plugin, try every component on small inputs, and report what is wrong; exit code 2 when something is
-    Check {
-        /// Its manifest or folder
-        path: PathBuf,
-    },
+    Check(check::Check),
+    #[command(hide = true, name = child::NAME)]
+    Child(child::Child),
 }
 
 impl Plugin {
@@ -36,7 +35,8 @@ impl Plugin {
             Plugin::List => list(&common.runtime(&[])?),
             Plugin::Info { name } => info(&common.runtime(&[])?, &name),
             Plugin::New(command) => command.run(),
-            Plugin::Check { path } => check(&path),
+            Plugin::Check(command) => command.run(),
+            Plugin::Child(command) => command.run(),
         }
     }
 }
@@ -138,17 +138,4 @@ fn schema(runtime: &Runtime, kind: &str, name: &str) -> Result<Value> {
     }
     serde_json::from_str(&text)
         .map_err(|error| Error::user(format!("{kind} {name}: its schema is not JSON: {error}")))
-}
-
-fn check(path: &Path) -> Result<()> {
-    let report = easytransfer_conformance::check_file(path)?;
-    print::text(&report.to_string())?;
-    match report.failures().count() {
-        0 => Ok(()),
-        count => Err(Error::user(format!(
-            "`{}`: {count} checks of plugin {} failed; the lines with FAILED say what was found",
-            path.display(),
-            report.id
-        ))),
-    }
 }

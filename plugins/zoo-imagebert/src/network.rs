@@ -85,7 +85,7 @@ impl Network {
         let numbers = patches * config.patch_feature_size;
         let image = if config.image_size.is_some() { "pixels" } else { "patches" };
         let form =
-            |task: &str| (task.to_owned(), Task { class: String::new(), form: "bert".to_owned() });
+            |task: &str| (task.to_owned(), Task { form: "bert".to_owned(), ..Task::default() });
         ModelInfo {
             hidden_size: config.hidden_size,
             layers,

@@ -159,6 +159,10 @@ impl<T: Element> Deref for Slice<'_, T> {
 }
 
 fn range_of(layout: &Layout) -> Result<Range<usize>> {
+    if layout.shape().elem_count() == 0 {
+        // A part of nothing may begin behind the end of the memory that it shares.
+        return Ok(0..0);
+    }
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(start..end),
         None => fail!(

@@ -49,7 +49,7 @@ fn is_true(value: &Value, key: &str) -> bool {
 
 /// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required", "choose":
 /// ["loss=my-losses/focal"], "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" |
-/// "f16"}`
+/// "f16", "threads": 4}`
 pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
     let schema = json!({"type": "object", "properties": {
         "plugins": {"type": "array", "items": {"type": "string"}, "default": [], "description": "where to look first"},
@@ -57,7 +57,8 @@ pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
         "policy": {"type": "string", "enum": ["any", "pinned", "hash-pinned", "hash-required"], "default": "hash-pinned"},
         "choose": {"type": "array", "items": {"type": "string"}, "default": [], "description": "which plugin is meant where several offer one name: KIND=PLUGIN/NAME"},
         "device": {"type": "string", "default": "cpu", "description": "what computes"},
-        "precision": {"type": "string", "enum": ["f32", "tf32", "bf16", "f16"], "default": "f32"}
+        "precision": {"type": "string", "enum": ["f32", "tf32", "bf16", "f16"], "default": "f32"},
+        "threads": {"type": ["integer", "null"], "minimum": 1, "maximum": 1024, "description": "of the engine"}
     }});
     let value = checked(&schema, options, "runtime options")?;
     let places = value["plugins"].as_array().into_iter().flatten();
@@ -87,6 +88,7 @@ pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
             "f16" => EnginePrecision::F16,
             _ => EnginePrecision::F32,
         },
+        threads: value["threads"].as_u64().and_then(|threads| usize::try_from(threads).ok()),
     })
 }
 

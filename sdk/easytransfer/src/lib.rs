@@ -16,21 +16,27 @@
 //! # Ok::<(), easytransfer::Error>(())
 //! ```
 //!
+//! Plugins are libraries in a folder, or crates in the program: the feature `builtin` links and registers all stock
+//! ones, and [`Runtime::register_plugin`] takes the `PluginRecord::get()` of any other.
+//!
 //! What it deliberately does not do: no kernels, no parsing and no training loop live here; it binds the crates that
 //! have them.
 
 mod answer;
 mod app;
+mod builtin;
 mod embed;
 mod engine;
 mod inputs;
 pub mod json;
+mod lanes;
 mod log;
 mod parts;
 mod profile;
 mod registry;
 mod runtime;
 mod sentence;
+mod shared;
 
 pub use answer::{Answer, Classification, TextSpan};
 pub use app::{App, AppOptions, DataSource, Evaluation};
@@ -67,6 +73,12 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub fn include_this_thread(threads: Option<usize>) -> Result<()> {
     easytransfer_core::workers::include_this_thread(threads)
         .map_err(|error| Error::other(error.message.as_str()))
+}
+
+/// Threads that have used handles of the engine since the process began, also those that ended. It grows where a
+/// plugin calls the engine from a thread of its own.
+pub fn handle_threads() -> u64 {
+    easytransfer_core::handle::handle_threads()
 }
 
 /// The engine's table, as plugins get it; there before any runtime is, and until the process ends.

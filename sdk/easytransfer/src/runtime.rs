@@ -33,6 +33,9 @@ pub struct RuntimeOptions {
     pub device: Device,
     /// How numbers are computed; the CPU engine has f32 and bf16.
     pub precision: EnginePrecision,
+    /// Threads of the engine, 1 to 1024; for `None` as many as `RAYON_NUM_THREADS` says, else one per processor. The
+    /// first runtime of a process decides for all; what a later one says must agree.
+    pub threads: Option<usize>,
 }
 
 /// One engine and the plugins found for it. Cloning shares it.
@@ -134,9 +137,9 @@ impl Components for Registered {
 impl Runtime {
     /// Starts the engine of the device that was asked for and reads the manifests of all plugins that can be found;
     /// libraries are opened when they are used. Errors: the device is not there (the text says what is missing), or
-    /// an earlier runtime of this process took another one.
+    /// an earlier runtime of this process took another one, or another number of threads.
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
-        let host = crate::engine::start(&options.device, options.precision)?;
+        let host = crate::engine::start(&options.device, options.precision, options.threads)?;
         // SAFETY: the engine's table lives until the process ends.
         let registry =
             unsafe { Registry::new(host) }.with_policy(options.policy).with_choices(options.choose);
@@ -148,7 +151,11 @@ impl Runtime {
         registry.discover(&search);
         let registry = Arc::new(Registered(registry));
         crate::registry::remember(&registry);
-        Ok(Runtime { registry })
+        let runtime = Runtime { registry };
+        for plugin in crate::builtin::PLUGINS {
+            runtime.register_plugin(plugin())?;
+        }
+        Ok(runtime)
     }
 
     /// Loads a plugin by its manifest or folder.
@@ -160,7 +167,9 @@ impl Runtime {
     /// Registers a plugin that is linked into the program, `PluginRecord::get()` of its crate. Again does nothing.
     pub fn register_plugin(&self, plugin: LinkedPlugin) -> Result<String> {
         // SAFETY: the record is one of `export!`.
-        unsafe { self.register_plugin_raw(plugin.as_raw()) }
+        let id = unsafe { self.register_plugin_raw(plugin.as_raw()) }?;
+        crate::builtin::note(&id, plugin);
+        Ok(id)
     }
 
     /// Registers a plugin by a record of any origin, such as one in C.
@@ -198,7 +207,15 @@ impl Runtime {
             })
             .collect();
         for plugin in self.registry.0.plugins() {
+            // What is linked in is used, whatever lies in a folder.
+            if plugin.manifest.is_none() {
+                all.retain(|known| known.id != plugin.id);
+            }
             if !all.iter().any(|known| known.id == plugin.id && known.problem.is_none()) {
+                let description = match plugin.manifest {
+                    Some(manifest) => manifest.description,
+                    None => crate::builtin::description(&plugin.id),
+                };
                 all.push(PluginInfo {
                     id: plugin.id,
                     version: plugin.version,
@@ -208,7 +225,7 @@ impl Runtime {
                         .iter()
                         .map(|p| (p.kind.name().to_owned(), p.name.clone()))
                         .collect(),
-                    description: plugin.manifest.map(|m| m.description).unwrap_or_default(),
+                    description,
                     problem: None,
                 });
             }

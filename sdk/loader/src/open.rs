@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 #[cfg(target_os = "linux")]
 use std::sync::{Mutex, PoisonError};
 
-/// The one symbol that a plugin exports.
-const ENTRY: &[u8] = b"et_plugin_entry\0";
+/// The one symbol that a plugin exports, alone or with `_` and the plugin's id behind it: several plugins that are
+/// linked into one program must differ in their symbols.
+const ENTRY: &str = "et_plugin_entry";
 
 type Entry = unsafe extern "C" fn() -> *const et_plugin_record;
 
@@ -196,15 +197,19 @@ fn entry_of(id: &str, file: &Path, place: &Path) -> Result<Entry, LoadError> {
         ))
     })?;
     // SAFETY: the type is the one that the contract gives this symbol.
-    match unsafe { library.get::<Entry>(ENTRY) } {
+    let found = unsafe {
+        let named = || library.get::<Entry>(format!("{ENTRY}_{id}").as_bytes());
+        library.get::<Entry>(ENTRY.as_bytes()).or_else(|error| named().map_err(|_| error))
+    };
+    match found {
         Ok(symbol) => Ok(*symbol),
         Err(error) => Err(LoadError::Entry(Facts::boxed(
             id,
             file,
             "the library is not a plugin",
-            "the exported symbol et_plugin_entry",
+            format!("the exported symbol {ENTRY}, or {ENTRY}_{id}"),
             said(&error),
-            "name the plugin's library in the manifest; plugins in Rust end with `export!`, those in C export et_plugin_entry",
+            "name the plugin's library in the manifest; plugins in Rust end with `export!` of the manifest's id, those in C export et_plugin_entry",
         ))),
     }
 }

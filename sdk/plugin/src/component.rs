@@ -272,6 +272,11 @@ impl ComponentRef {
         Self { kind, name, schema, plugin_id, plugin_version, table }
     }
 
+    /// Whether both are the same component of the same plugin.
+    pub fn is_same(&self, other: &ComponentRef) -> bool {
+        std::ptr::eq(self.table, other.table)
+    }
+
     /// Kind, for instance "et.loss/1".
     pub fn kind(&self) -> &'static str {
         self.kind

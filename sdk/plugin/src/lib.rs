@@ -50,6 +50,7 @@ pub mod profile;
 mod recompute;
 mod service;
 mod session;
+mod slots;
 pub mod step;
 mod strategy;
 mod tensor;

@@ -88,8 +88,11 @@ impl ModelInfo {
     /// Nothing for a parameter that is not the model's, which is the head's. Whoever must tell the model from its
     /// head asks here.
     pub fn depth_of(&self, name: &str) -> Option<usize> {
-        let is_in =
-            |scope: &str| name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('.'));
+        // A parameter may stand at the root, as XLNet's "mask_emb"; then its name is the scope.
+        let is_in = |scope: &str| {
+            let rest = name.strip_prefix(scope);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
         self.depth
             .iter()
             .rposition(|scope| is_in(scope))
@@ -114,7 +117,9 @@ pub trait Model: Send + Sized + 'static {
 
     /// Reads "ids", "positions", "starts" and, where it has them, "segments"; writes "last" [T, h], and "pooled" [B,
     /// h] and "hidden_states/k" [T, h] when wanted. A model that can continue its runs writes "logits" when wanted,
-    /// and keeps what it reads in [`Call::cache`] where there is one.
+    /// and keeps what it reads in [`Call::cache`] where there is one. A model that predicts over permutations also
+    /// reads "order" and "key_order" [T], and "target/places" [M] with "target/starts", and writes "target/last" [M,
+    /// h] (`docs/families/xlnet.md`).
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
 }
 

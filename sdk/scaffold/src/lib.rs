@@ -180,9 +180,6 @@ const MANIFEST: &str = include_str!("../templates/plugin.toml.in");
 
 /// What a workspace would say. The empty table keeps Cargo from looking for one further up.
 const OUTSIDE: &str = "
-[lints.rust]
-unexpected_cfgs = { level = \"warn\", check-cfg = [\"cfg(et_static)\"] }
-
 # The work of a plugin is done by the host, so size counts; most of it is the standard library and serde_json, of which
 # the linker's optimisation leaves what is used.
 [profile.release]

@@ -63,8 +63,9 @@ pub fn difference(found: &Tensor, expected: &Value) -> f64 {
     differences.fold(0.0, f64::max) / scale
 }
 
-/// The largest difference of the parameters' gradients from the golden, relative to their norms: `expected` has by
-/// name the norm and the products with sin(0), sin(1), ... and with cosines. Panics above 1e-4.
+/// The largest difference of the parameters' gradients from the golden, relative to their norms and 0.1 (a small
+/// gradient is a difference of larger numbers): `expected` has by name the norm and the products with sin(0), sin(1),
+/// ... and with cosines. Panics above 1e-4.
 pub fn gradients(params: &Params, expected: &Value, what: &str) -> f64 {
     let expected = expected.as_object().unwrap();
     assert_eq!(expected.len(), params.len(), "{what}");
@@ -78,7 +79,7 @@ pub fn gradients(params: &Params, expected: &Value, what: &str) -> f64 {
         let found = [sum(|_, g| g * g).sqrt(), sum(|k, g| g * k.sin()), sum(|k, g| g * k.cos())];
         let expected = numbers(expected);
         for (found, number) in found.iter().zip(&expected) {
-            let difference = (found - number).abs() / (1e-2 + expected[0]);
+            let difference = (found - number).abs() / (0.1 + expected[0]);
             worst = worst.max(difference);
             assert!(difference < 1e-4, "{what}: {name}: {found:?}, expected {expected:?}");
         }

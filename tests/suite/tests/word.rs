@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use easytransfer::plugin::{Call, LoadedModel, Map, Params, Row, Tensor, abi, no_grad};
+use easytransfer::plugin::{Call, LoadedModel, Map, Params, Row, abi, no_grad};
 use easytransfer::{App, TrainConfig, TrainJob};
-use easytransfer_conformance::{Line, Verdict, check_record};
 use easytransfer_tests::face::is_step;
 use easytransfer_tests::hosts::Scratch;
 use easytransfer_tests::{linked, twins};
@@ -321,7 +320,7 @@ fn what_is_wrong_with_vectors_and_options_is_said() {
         let error = refusal(encoder, none);
         assert!(error.contains(expected), "{error}");
     }
-    // A model with weights does not begin.
+    // A model with weights does not begin. The first one here trains without second texts.
     let encoder = json!({"model_type": "dam", "embedding_size": 2, "hidden_size": 4});
     runtime.train(job(&scratch, &train, json!({"encoder": encoder, "max_steps": 1}))).unwrap();
     let bundle = scratch.path().join("bundle");
@@ -362,20 +361,5 @@ fn a_stopped_run_goes_on_to_the_same_weights() {
         let weights =
             |output: &str| fs::read(scratch.path().join(output).join("model.safetensors")).unwrap();
         assert!(weights("whole") == weights("stopped"), "{model}");
-    }
-}
-
-/// What `easytransfer plugin check` holds every plugin to.
-#[test]
-fn the_plugin_passes_every_check() {
-    let report = check_record(linked::zoo_word::PluginRecord::get()).unwrap();
-    assert!(report.is_good(), "{report}");
-    for model in ENCODERS.iter().chain(&PAIRS) {
-        let component = format!("model {model}");
-        let slope = "gradient along a direction equals finite differences";
-        let is_passed = |line: &Line| {
-            line.component == component && line.check == slope && line.verdict == Verdict::Passed
-        };
-        assert!(report.lines.iter().any(is_passed), "{model}: {report}");
     }
 }

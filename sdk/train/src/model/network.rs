@@ -8,7 +8,7 @@ use easytransfer_loader::{open_regular, read_regular};
 use easytransfer_plugin as plugin;
 use easytransfer_plugin::{
     AppInfo, Asked, Call, ComponentRef, LoadedApp, LoadedModel, Map, NetHost, Param, Params,
-    Record, Row, Tensor, Tokenizer, abi, no_grad,
+    Record, Row, Scope, Tensor, Tokenizer, abi, no_grad,
 };
 use serde_json::{Value, json};
 
@@ -353,6 +353,42 @@ impl Network {
             app_options: stage.options,
             load_report,
             made_with: Vec::new(),
+        })
+    }
+
+    /// One more instance of each plugin, for a thread that shall not wait for another one. What they declare in `root`
+    /// is given to them; it has the parameters of this network, or is empty, which shows what they would declare.
+    pub fn again(
+        &self,
+        components: &dyn Components,
+        root: &Scope,
+        params: &Params,
+    ) -> Result<Network> {
+        let component = components.find_made_with("et.model/1", &self.model_origin)?;
+        let (name, options) = (self.app_origin.full_name(), self.app_options.clone());
+        let stage = AppStage::new(components, &name, options, Some(&self.app.state()?))?;
+        let config = self.config.to_string();
+        let model = LoadedModel::create(&component, &config, root)?;
+        let mut modules = Vec::with_capacity(self.modules.len());
+        for (name, _) in &self.modules {
+            let scope = root.child(name)?;
+            modules.push((name.clone(), LoadedModel::create(&component, &config, &scope)?));
+        }
+        let mut app = stage.app;
+        app.build(root, model.info())?;
+        Ok(Network {
+            model,
+            modules,
+            app: Arc::new(app),
+            params: params.clone(),
+            tokenizer: self.tokenizer.clone(),
+            app_info: self.app_info.clone(),
+            config: self.config.clone(),
+            model_origin: self.model_origin.clone(),
+            app_origin: self.app_origin.clone(),
+            app_options: self.app_options.clone(),
+            load_report: LoadReport::default(),
+            made_with: self.made_with.clone(),
         })
     }
 

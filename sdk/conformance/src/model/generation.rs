@@ -3,16 +3,17 @@
 use easytransfer::plugin::abi::ET_WANT_LOGITS;
 use easytransfer::plugin::{Call, ComponentRef, DType, Map, Tensor, no_grad};
 
+use super::Trial;
+use crate::checks::Checks;
 use crate::inputs::{no_panic, values};
-use crate::model::{Trial, VOCABULARY, batch};
-use crate::report::{Checks, Outcome, failed, skipped};
+use crate::report::{Outcome, failed, skipped};
 
 /// Lengths of the runs that grow, and how much of each was read before the last token.
 const LENGTHS: [usize; 2] = [4, 3];
 const BEFORE: [usize; 2] = [3, 2];
 
 pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
-    checks.check("going on with a cache is reading the whole", || {
+    checks.check("forward", "going on with a cache is reading the whole", || {
         let mut trial = trial(component)?;
         let logits = values(&trial.infer(&begun(&trial, LENGTHS)?, ET_WANT_LOGITS)?.get("logits")?)?;
         let width = logits.len() / LENGTHS.iter().sum::<usize>();
@@ -35,14 +36,14 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         }
         Ok(())
     });
-    checks.check("what another model has kept is refused", || {
+    checks.check("forward", "what another model has kept is refused", || {
         let mut trial = trial(component)?;
         let mut cache = Map::new()?;
         go_on(&mut trial, &mut cache, BEFORE)?;
         cache.put("of another/0", &Tensor::zeros(DType::F32, &[2, 1])?)?;
         cache.put("of another/starts", &Tensor::from_slice(&[0i64, 1, 2], &[3])?)?;
         let call = Call::generation(ET_WANT_LOGITS, &mut cache)?;
-        let (step, mut outputs) = (grown(space(&trial), &BEFORE, &LENGTHS)?, Map::new()?);
+        let (step, mut outputs) = (grown(&trial, &BEFORE, &LENGTHS)?, Map::new()?);
         match no_grad(|| trial.model.forward(&call, &step, &mut outputs)) {
             Ok(()) => failed("it was used"),
             Err(error) => no_panic::<()>(Err(error)),
@@ -68,11 +69,12 @@ fn space(trial: &Trial) -> &'static str {
 }
 
 /// Tokens `from..to` of each run that grows.
-fn grown(space: &str, from: &[usize], to: &[usize]) -> Outcome<Map> {
+fn grown(trial: &Trial, from: &[usize], to: &[usize]) -> Outcome<Map> {
+    let (space, vocabulary) = (space(trial), trial.vocabulary());
     let (mut ids, mut positions, mut starts) = (Vec::new(), Vec::new(), vec![0i64]);
     for (run, (&from, &to)) in from.iter().zip(to).enumerate() {
         for place in from..to {
-            ids.push(((11 * run + 7 * place + 5) % VOCABULARY) as i64);
+            ids.push(((11 * run + 7 * place + 5) % vocabulary) as i64);
             positions.push(place as i64);
         }
         starts.push(ids.len() as i64);
@@ -87,8 +89,8 @@ fn grown(space: &str, from: &[usize], to: &[usize]) -> Outcome<Map> {
 /// What a model reads first: the beginning of the runs that grow, and the texts of its encoder if it has one.
 fn begun(trial: &Trial, to: [usize; 2]) -> Outcome<Map> {
     let space = space(trial);
-    let mut whole = if space.is_empty() { Map::new()? } else { batch(&[5, 3])? };
-    let grown = grown(space, &[0, 0], &to)?;
+    let mut whole = if space.is_empty() { Map::new()? } else { trial.batch(&[5, 3])? };
+    let grown = grown(trial, &[0, 0], &to)?;
     for name in grown.names() {
         whole.put(&name, &grown.get(&name)?)?;
     }
@@ -103,7 +105,7 @@ fn go_on(trial: &mut Trial, cache: &mut Map, to: [usize; 2]) -> Outcome<Vec<f64>
 
 /// The call for the last token of each run.
 fn next(trial: &mut Trial, cache: &mut Map) -> Outcome<Vec<f64>> {
-    let batch = grown(space(trial), &BEFORE, &LENGTHS)?;
+    let batch = grown(trial, &BEFORE, &LENGTHS)?;
     with_cache(trial, cache, &batch)
 }
 
