@@ -38,7 +38,7 @@ impl Language {
     fn first_build(self) -> &'static str {
         match self {
             Self::Rust => {
-                "about 20 seconds of a processor for the SDK, serde and syn, fetched once; later builds 3"
+                "about 40 seconds of a processor, for the SDK, serde and syn, which Cargo fetches once; later ones take 4"
             }
             Self::C => "less than a second",
             Self::Cpp => "about 3 seconds",
