@@ -126,7 +126,8 @@ mod tests {
             println!("not run: no gcc or no objcopy");
             return;
         }
-        let folder = std::env::temp_dir().join(format!("easytransfer-debug-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("easytransfer-debug-{}", std::process::id()));
         let source = folder.join("source");
         fs::create_dir_all(&source).unwrap();
         fs::write(source.join("main.c"), "int main(void) { return 7; }\n").unwrap();
