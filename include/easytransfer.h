@@ -48,6 +48,41 @@ extern "C" {
 #endif
 
 /**
+ * Everything is set up, and the first step is next.
+ */
+#define ET_EVENT_START 1
+
+/**
+ * A step was made.
+ */
+#define ET_EVENT_STEP 2
+
+/**
+ * The validation data was evaluated; the figures are in the JSON text, under "metrics".
+ */
+#define ET_EVENT_EVALUATION 3
+
+/**
+ * An epoch ended.
+ */
+#define ET_EVENT_EPOCH 4
+
+/**
+ * A checkpoint was written; its path is in the JSON text.
+ */
+#define ET_EVENT_CHECKPOINT 5
+
+/**
+ * Something that the caller may not expect: "message" in the JSON text. The log has it too.
+ */
+#define ET_EVENT_WARNING 6
+
+/**
+ * Records were predicted, evaluated or turned into vectors.
+ */
+#define ET_EVENT_ROWS 7
+
+/**
  * A trained bundle.
  */
 typedef struct et_app et_app;
@@ -88,15 +123,54 @@ typedef struct et_runtime et_runtime;
 typedef struct et_text et_text;
 
 /**
- * Called after every step with the steps done, the steps of the whole run, the loss and the learning rate of the
- * step. Returns 0 to end the run, which `et_fit` then reports as CANCELLED; everything else goes on. It must neither
- * throw nor `longjmp` out. [callback-thread] since 0.1
+ * Something that happened. Borrowed for the call of `et_on_event`. Later versions append members. since 0.2
  */
-typedef int32_t (*et_progress)(void *user,
-                               uint64_t step,
-                               uint64_t total_steps,
-                               double loss,
-                               double lr);
+typedef struct et_event {
+  /**
+   * Bytes of this structure.
+   */
+  size_t struct_size;
+  /**
+   * One of the ET_EVENT_ constants; there may be more in later versions.
+   */
+  int32_t kind;
+  /**
+   * Steps done; 0 for events of work on files.
+   */
+  uint64_t step;
+  /**
+   * Steps of the whole run, 0 where that is not said.
+   */
+  uint64_t total_steps;
+  /**
+   * Loss: of a step, or of an evaluation; NaN for all other events.
+   */
+  double loss;
+  /**
+   * Learning rate of a step; NaN for all other events.
+   */
+  double lr;
+  /**
+   * Rows done (ET_EVENT_ROWS), or epochs done (ET_EVENT_EPOCH).
+   */
+  uint64_t done;
+  /**
+   * Rows or epochs in all; 0 where that is not known.
+   */
+  uint64_t total;
+  /**
+   * All of it as the JSON text of an object, NUL-terminated: {"event": "step", "step": 1, "total_steps": 30, "loss":
+   * 0.7, "lr": 5e-5}, {"event": "evaluation", "step": 10, "metrics": {"accuracy": 0.9, ..}, "is_best": true},
+   * {"event": "checkpoint", "step": 10, "path": ".."} and so on.
+   */
+  et_str json;
+} et_event;
+
+/**
+ * Called for each event, on the thread that made the call. Returns 0 to end the work, which is then reported as
+ * CANCELLED; everything else goes on. It must neither throw nor `longjmp` out. [callback-thread] since 0.2
+ */
+typedef int32_t (*et_on_event)(void *user, const struct et_event *event);
 
 /**
  * Loads a trained bundle. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file and what is wrong with
@@ -165,6 +239,33 @@ et_error *et_app_predict_records(struct et_app *app,
  */
 et_error *et_app_predict_json(struct et_app *app,
                               const char *request,
+                              struct et_text **out);
+
+/**
+ * Figures on labelled data. `options` is JSON: {"data": "file" | [records], "report": "file", "columns": {"text":
+ * "sentence"}, "format": "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip"}, of
+ * which data is required; records are objects like {"text": "..", "label": ".."}, and report is an HTML page that is
+ * written. `on_event` is told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is
+ * handed to it. `*out` is a JSON object with "rows", "skipped" and "metrics", for `et_text_release`. Errors: BAD_INPUT
+ * naming file and line, record or key; CANCELLED, without a page. [one-at-a-time] since 0.2
+ */
+et_error *et_app_evaluate(struct et_app *app,
+                          const char *options,
+                          et_on_event on_event,
+                          void *user,
+                          struct et_text **out);
+
+/**
+ * Predictions for data, written to a file. `options` is JSON: as for `et_app_evaluate` without report, and "output":
+ * "file" (its name ends in .tsv, .csv or .jsonl, or "output_format" says which), which is required too. `on_event` is
+ * told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is handed to it. `*out` is a
+ * JSON object with "rows", for `et_text_release`. Errors: BAD_INPUT naming file and line, record or key; CANCELLED;
+ * nothing of the output remains. [one-at-a-time] since 0.2
+ */
+et_error *et_app_predict_file(struct et_app *app,
+                              const char *options,
+                              et_on_event on_event,
+                              void *user,
                               struct et_text **out);
 
 /**
@@ -260,6 +361,20 @@ et_error *et_embedder_embed_texts(struct et_embedder *embedder,
                                   size_t out_len);
 
 /**
+ * Vectors of data, written to a file: a NumPy array of float32 [texts, width] if its name ends in .npy, otherwise JSON
+ * Lines. `options` is JSON: {"data": "file" | [records], "output": "file", "columns": {"text": "sentence"}, "format":
+ * "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip"}, of which data and output
+ * are required. `on_event` is told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is
+ * handed to it. `*out` is a JSON object with "rows", for `et_text_release`. Errors: BAD_INPUT naming file and line,
+ * record or key; CANCELLED; nothing of the output remains. [one-at-a-time] since 0.2
+ */
+et_error *et_embedder_embed_file(struct et_embedder *embedder,
+                                 const char *options,
+                                 et_on_event on_event,
+                                 void *user,
+                                 struct et_text **out);
+
+/**
  * Gives an embedder back. Accepts NULL. [any-thread] since 0.1
  */
 void et_embedder_release(struct et_embedder *embedder);
@@ -280,19 +395,23 @@ et_str et_error_message(const et_error *error);
 void et_error_release(et_error *error);
 
 /**
- * Trains an app and writes its bundle. `options` is JSON: {"app": "text-classify", "encoder": "dir", "train": "file",
- * "valid": "file", "output": "dir", "config": {"epochs": 3, "lr": 5e-5, ..}, "from_scratch": false, "columns":
- * {"text": "sentence"}, "resume": false, "overwrite": false, "progress": "silent" | "plain" | "auto"}, of which
- * train and output are required; without encoder the model is what "config": {"encoder": {"model_type": ..}} says,
+ * Trains an app and writes its bundle. `options` is JSON: {"app": "text-classify", "encoder": "dir", "train": "file" |
+ * [records], "valid": "file" | [records], "output": "dir", "config": {"epochs": 3, "lr": 5e-5, ..}, "from_scratch":
+ * false, "allow_missing": false, "columns": {"text": "sentence"}, "valid_columns": {}, "format": "auto" | "tsv" | "csv"
+ * | "jsonl" | "text", "schema": "content:str:1,label:str:1", "on_bad_row": "stop" | "skip", "resume": false,
+ * "overwrite": false, "progress": "silent" | "plain" | "auto"}, of which train and output are required. Records are
+ * objects like {"text": "..", "label": ".."}; a run over them and one over a file of JSON Lines with them give the
+ * same bytes. Without encoder the model is what "config": {"encoder": {"model_type": ..}} says,
  * from scratch. What is in the output directory already is kept: `resume` goes on from its checkpoint, `overwrite`
  * replaces its bundle, else the call fails; so does a second run into a directory while the first one is under way.
- * `progress` may be NULL; `user` is handed to it. `*out` is a JSON object with "metrics", "best_step", "steps",
- * "mean_loss", "skipped_rows", "seconds" and "tokens", for `et_text_release`; `out` may be NULL. Errors: BAD_INPUT
+ * `on_event` is told of everything that happens and may end the run after its present step, with a checkpoint; it may
+ * be NULL; `user` is handed to it. `*out` is a JSON object with "metrics", "best_step", "steps",
+ * "mean_loss", "skipped_rows", "seconds", "step_seconds" and "tokens", for `et_text_release`; `out` may be NULL. Errors: BAD_INPUT
  * naming file and line, option or key; CANCELLED. [any-thread] since 0.1
  */
 et_error *et_fit(const struct et_runtime *runtime,
                  const char *options,
-                 et_progress progress,
+                 et_on_event on_event,
                  void *user,
                  struct et_text **out);
 
