@@ -16,6 +16,10 @@
 //! # Ok::<(), easytransfer::Error>(())
 //! ```
 //!
+//! Features, all on by default but `log`, leave out what a program does not use: `train` ([`Runtime::train`]),
+//! `progress` (bars on a terminal), `pickle` (weights in PyTorch's own format), `gzip` (packed data). With `log` the
+//! library's messages go to the crate of that name instead of standard error.
+//!
 //! What it deliberately does not do: no kernels, no parsing and no training loop live here; it binds the crates that
 //! have them.
 
@@ -25,6 +29,8 @@ mod embed;
 mod engine;
 mod inputs;
 pub mod json;
+#[cfg(feature = "log")]
+mod log_lines;
 mod parts;
 mod profile;
 mod registry;
@@ -51,8 +57,10 @@ pub use easytransfer_train as train;
 pub use easytransfer_train::data::input::Data;
 pub use easytransfer_train::error::{ErrorKind, InputPlace};
 pub use easytransfer_train::model::network::Start;
+#[cfg(feature = "train")]
 pub use easytransfer_train::options::config::TrainConfig;
 pub use easytransfer_train::run::events::{Control, Event, StepInfo, Watch};
+#[cfg(feature = "train")]
 pub use easytransfer_train::run::job::{TrainJob, TrainResult};
 pub use easytransfer_train::{Error, Result};
 

@@ -6,9 +6,13 @@ use std::sync::Arc;
 use easytransfer_abi::et_plugin_record;
 use easytransfer_loader::engine::{Device, EnginePrecision};
 use easytransfer_loader::{ComponentKind, LoadError, Policy, Registry, SearchPath};
-use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric, Recompute, set_recompute};
+use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric};
+#[cfg(feature = "train")]
+use easytransfer_plugin::{Recompute, set_recompute};
 use easytransfer_train::model::components::Components;
+#[cfg(feature = "train")]
 use easytransfer_train::run::job::{TrainJob, TrainResult};
+#[cfg(feature = "train")]
 use easytransfer_train::run::trainer::train;
 use easytransfer_train::{Error, Result};
 use serde::{Serialize, Serializer};
@@ -106,6 +110,8 @@ impl Runtime {
     /// libraries are opened when they are used. Errors: the device is not there (the text says what is missing), or
     /// an earlier runtime of this process took another one.
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
+        #[cfg(feature = "log")]
+        crate::log_lines::install();
         let host = crate::engine::start(&options.device, options.precision)?;
         // SAFETY: the engine's table lives until the process ends.
         let registry = unsafe { Registry::new(host) }.with_policy(options.policy);
@@ -213,6 +219,7 @@ impl Runtime {
     }
 
     /// Trains an app and writes its bundle.
+    #[cfg(feature = "train")]
     pub fn train(&self, job: TrainJob) -> Result<TrainResult> {
         // The engine is one per process, and so is this setting of it.
         set_recompute(job.config.recompute.into())?;

@@ -5,11 +5,15 @@
 pub mod atomic;
 pub mod destination;
 pub mod dtype;
+#[cfg(feature = "train")]
 pub mod lock;
 pub mod npy;
 pub mod output;
 mod pending;
+#[cfg(feature = "pickle")]
 mod pickle;
 pub mod safetensors;
+#[cfg(feature = "pickle")]
 pub mod torch_pickle;
+#[cfg(feature = "pickle")]
 mod zip;
