@@ -121,7 +121,7 @@ incremental = false
 [workspace]";
 
 /// Reads the options of the command, writes the plugin and prints what comes next. Errors: an unknown option, and as
-/// for [`write`].
+/// for [`write()`].
 pub fn run(context: &Context, kind: &str, name: &str, options: &[&str]) -> Result<(), Failure> {
     let (mut language, mut out) = (Language::Rust, None);
     for pair in options.chunks(2) {
