@@ -64,6 +64,11 @@ pub use easytransfer_train::run::events::{Control, Event, StepInfo, Watch};
 pub use easytransfer_train::run::job::{TrainJob, TrainResult};
 pub use easytransfer_train::{Error, Result};
 
+/// The page for programs in Rust; its examples are compiled with the tests.
+#[cfg(all(doctest, feature = "train"))]
+#[doc = include_str!("../../../docs/from-rust.md")]
+pub struct FromRust;
+
 /// Version of the SDK.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 

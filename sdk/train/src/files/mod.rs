@@ -1,6 +1,6 @@
 //! Files that are read and written whole, whoever wrote them: weights ([`safetensors`], [`torch_pickle`] in its
-//! [`zip`] archive), arrays ([`npy`]), predictions ([`output`]), and how anything gets to disk at all ([`atomic`],
-//! [`destination`], [`lock`]).
+//! `zip` archive), arrays ([`npy`]), predictions ([`output`]), and how anything gets to disk at all ([`atomic`],
+//! [`destination`], `lock`).
 
 pub mod atomic;
 pub mod destination;
