@@ -8,8 +8,8 @@
  * Conventions are those of easytransfer_plugin.h: arguments are borrowed, an out pointer receives
  * one owned reference for the matching release function, release functions accept NULL, functions
  * that can fail return et_error* (NULL for success) and leave every out untouched on error, no
- * panic crosses. Unlike there, text is NUL-terminated UTF-8 here in both directions, except for the
- * messages of errors.
+ * panic crosses. Unlike there, text is NUL-terminated UTF-8 here in both directions, except where a
+ * type is et_str: for texts and requests of users, which may hold a NUL, and for messages.
  *
  * What a caller passes wrongly is an error, not a crash: NULL, a handle that was released or is of
  * another kind, a text that is not UTF-8, options that make no sense, a count that was negative.
@@ -21,6 +21,10 @@
  *
  * [any-thread] and [one-at-a-time] are as there; calls of several threads on one [one-at-a-time]
  * object wait for each other, and an object that is released during a call goes after it.
+ *
+ * Plugins are found as easytransfer_plugin.h says: beside the library, so a program needs no
+ * ET_PLUGIN_PATH to use those of the installation that it was linked against. A program that is
+ * fully static (-static) opens no plugins: loading one is an error that says so.
  *
  * Files of models are read when they are loaded, and not looked at again.
  *
@@ -173,6 +177,14 @@ typedef struct et_event {
 typedef int32_t (*et_on_event)(void *user, const struct et_event *event);
 
 /**
+ * Gets a message: its level (an ET_LOG_ constant), the name of the writer ("engine", "train", the id of a plugin) and
+ * the text, both borrowed for the call. Called on the thread that has something to say, so on several at once; it must
+ * not wait for another thread of the library's, and neither throw nor `longjmp` out. What the library is asked to do
+ * from inside of it logs to standard error. [any-thread] since 0.2
+ */
+typedef void (*et_log_callback)(void *user, int32_t level, et_str target, et_str message);
+
+/**
  * Loads a trained bundle. `*out` is for `et_app_release`. Errors: BAD_INPUT naming the file and what is wrong with
  * it. [any-thread] since 0.1
  */
@@ -208,17 +220,17 @@ const char *et_app_label(const struct et_app *app, size_t index);
 /**
  * Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not
  * need the app any more. Errors: BAD_INPUT for text that is not UTF-8, naming its index, and for an app that needs
- * more than a text. [one-at-a-time] since 0.1
+ * more than a text. [any-thread] since 0.1
  */
-et_error *et_app_predict(struct et_app *app,
+et_error *et_app_predict(const struct et_app *app,
                          const char *const *texts,
                          size_t texts_len,
                          struct et_predictions **out);
 
 /**
- * As `et_app_predict`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+ * As `et_app_predict`, for texts with their lengths, which may hold NULs. [any-thread] since 0.2
  */
-et_error *et_app_predict_texts(struct et_app *app,
+et_error *et_app_predict_texts(const struct et_app *app,
                                const et_str *texts,
                                size_t texts_len,
                                struct et_predictions **out);
@@ -226,18 +238,18 @@ et_error *et_app_predict_texts(struct et_app *app,
 /**
  * Answers `records_len` records, each the JSON text of an object from role to value, for instance {"question": ..,
  * "context": ..}, or of a string, which is a text alone. `*out` is as that of `et_app_predict`. Errors: BAD_INPUT
- * naming the index of a record and what is wrong with it. [one-at-a-time] since 0.2
+ * naming the index of a record and what is wrong with it. [any-thread] since 0.2
  */
-et_error *et_app_predict_records(struct et_app *app,
+et_error *et_app_predict_records(const struct et_app *app,
                                  const et_str *records,
                                  size_t records_len,
                                  struct et_predictions **out);
 
 /**
  * Answers a JSON text: an object like {"text": ".."}, a string, or an array of them; `*out` is one object or an
- * array, for `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [one-at-a-time] since 0.1
+ * array, for `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [any-thread] since 0.1
  */
-et_error *et_app_predict_json(struct et_app *app,
+et_error *et_app_predict_json(const struct et_app *app,
                               const char *request,
                               struct et_text **out);
 
@@ -247,7 +259,7 @@ et_error *et_app_predict_json(struct et_app *app,
  * which data is required; records are objects like {"text": "..", "label": ".."}, and report is an HTML page that is
  * written. `on_event` is told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is
  * handed to it. `*out` is a JSON object with "rows", "skipped" and "metrics", for `et_text_release`. Errors: BAD_INPUT
- * naming file and line, record or key; CANCELLED, without a page. [one-at-a-time] since 0.2
+ * naming file and line, record or key; CANCELLED, without a page. [any-thread] since 0.2
  */
 et_error *et_app_evaluate(struct et_app *app,
                           const char *options,
@@ -260,13 +272,21 @@ et_error *et_app_evaluate(struct et_app *app,
  * "file" (its name ends in .tsv, .csv or .jsonl, or "output_format" says which), which is required too. `on_event` is
  * told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is handed to it. `*out` is a
  * JSON object with "rows", for `et_text_release`. Errors: BAD_INPUT naming file and line, record or key; CANCELLED;
- * nothing of the output remains. [one-at-a-time] since 0.2
+ * nothing of the output remains. [any-thread] since 0.2
  */
 et_error *et_app_predict_file(struct et_app *app,
                               const char *options,
                               et_on_event on_event,
                               void *user,
                               struct et_text **out);
+
+/**
+ * As `et_app_predict_json`, for a text with its length, of which nothing is left out: a NUL in it is an error, since
+ * JSON escapes it. [any-thread] since 0.2
+ */
+et_error *et_app_predict_request(struct et_app *app,
+                                 et_str request,
+                                 struct et_text **out);
 
 /**
  * Number of rows; 0 for NULL. [any-thread] since 0.1
@@ -343,18 +363,18 @@ size_t et_embedder_width(const struct et_embedder *embedder);
 /**
  * Writes the vectors of `texts_len` texts to `out`, row-major [texts_len, width]; `out_len` is the number of values
  * that `out` has room for, exactly texts_len * width; without texts `out` may be NULL. Errors: SHAPE when it is not.
- * [one-at-a-time] since 0.1
+ * [any-thread] since 0.1
  */
-et_error *et_embedder_embed(struct et_embedder *embedder,
+et_error *et_embedder_embed(const struct et_embedder *embedder,
                             const char *const *texts,
                             size_t texts_len,
                             float *out,
                             size_t out_len);
 
 /**
- * As `et_embedder_embed`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+ * As `et_embedder_embed`, for texts with their lengths, which may hold NULs. [any-thread] since 0.2
  */
-et_error *et_embedder_embed_texts(struct et_embedder *embedder,
+et_error *et_embedder_embed_texts(const struct et_embedder *embedder,
                                   const et_str *texts,
                                   size_t texts_len,
                                   float *out,
@@ -366,7 +386,7 @@ et_error *et_embedder_embed_texts(struct et_embedder *embedder,
  * "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip"}, of which data and output
  * are required. `on_event` is told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is
  * handed to it. `*out` is a JSON object with "rows", for `et_text_release`. Errors: BAD_INPUT naming file and line,
- * record or key; CANCELLED; nothing of the output remains. [one-at-a-time] since 0.2
+ * record or key; CANCELLED; nothing of the output remains. [any-thread] since 0.2
  */
 et_error *et_embedder_embed_file(struct et_embedder *embedder,
                                  const char *options,
@@ -404,9 +424,13 @@ void et_error_release(et_error *error);
  * same bytes. Without encoder the model is what "config": {"encoder": {"model_type": ..}} says,
  * from scratch. What is in the output directory already is kept: `resume` goes on from its checkpoint, `overwrite`
  * replaces its bundle, else the call fails; so does a second run into a directory while the first one is under way.
- * `on_event` is told of everything that happens and may end the run after its present step, with a checkpoint; it may
- * be NULL; `user` is handed to it. `*out` is a JSON object with "metrics", "best_step", "steps",
- * "mean_loss", "skipped_rows", "seconds", "step_seconds" and "tokens", for `et_text_release`; `out` may be NULL. Errors: BAD_INPUT
+ * `on_event` is told of everything that happens and may end the run; it may be NULL; `user` is handed to it. A run
+ * ends early when `on_event` says so or `et_runtime_cancel` is called, which is looked at between the parts of setting
+ * up, while data is read and turned into features, after every step, and between the batches of an evaluation. Before
+ * the first step that leaves an output directory as it was, but for parts of a directory that had to be made; from
+ * then on a checkpoint, from which `resume` goes on to the same result (an evaluation that was broken off is made
+ * again). `*out` is a JSON object with "metrics", "best_step", "steps", "mean_loss", "skipped_rows", "seconds",
+ * "step_seconds" and "tokens", for `et_text_release`; `out` may be NULL. Errors: BAD_INPUT
  * naming file and line, option or key; CANCELLED. [any-thread] since 0.1
  */
 et_error *et_fit(const struct et_runtime *runtime,
@@ -414,6 +438,14 @@ et_error *et_fit(const struct et_runtime *runtime,
                  et_on_event on_event,
                  void *user,
                  struct et_text **out);
+
+/**
+ * Sends the messages of the whole process to `callback`, which gets `user`; NULL restores the default, one line each
+ * to standard error. When this returns, the callback of before is not called any more, so what its `user` points to
+ * may go. Errors: FAILED_PRECONDITION from inside a callback. [any-thread] since 0.2
+ */
+et_error *et_log_to(et_log_callback callback,
+                    void *user);
 
 /**
  * Makes a model with random parameters that depend on `seed` and their names alone. `config` is the content of a
@@ -479,6 +511,12 @@ et_error *et_runtime_new(const char *options,
  * Gives a runtime back. Apps, models and so on that came from it stay valid. Accepts NULL. [any-thread] since 0.1
  */
 void et_runtime_release(struct et_runtime *runtime);
+
+/**
+ * Asks the runs of `et_fit` that are under way with this runtime to end; each is asked once, and later runs are not.
+ * `et_fit` says where they look and what they leave. Returns at once. [any-thread] since 0.2
+ */
+void et_runtime_cancel(const struct et_runtime *runtime);
 
 /**
  * The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for what is no

@@ -2,9 +2,9 @@
 
 use crate::error::{answer, check_out, guard};
 use crate::event::{Listener, et_on_event};
-use crate::handle::{Guarded, Object, find, give, peek, take_back};
+use crate::handle::{Object, find, give, peek, take_back};
 use crate::runtime::et_runtime;
-use crate::text::{c_string, et_text, many, many_sized, optional, required};
+use crate::text::{c_string, et_text, many, many_sized, optional, required, sized};
 use easytransfer_facade as facade;
 use facade::plugin::Error;
 use facade::plugin::abi::{et_error, et_str};
@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 /// A trained bundle.
 pub struct et_app {
-    app: Guarded<facade::App>,
+    app: facade::App,
     classes: Arc<[Class]>,
 }
 
@@ -26,17 +26,12 @@ impl et_app {
     fn new(app: facade::App) -> et_app {
         let class = |name: &String| Class { name: name.clone(), text: c_string(name) };
         let classes = app.labels().iter().map(class).collect();
-        et_app { app: Guarded::new(app), classes }
+        et_app { app, classes }
     }
 
-    /// Answers records; `ask` has the app for itself.
-    fn answers(
-        &self,
-        ask: impl FnOnce(&mut facade::App) -> facade::Result<Vec<facade::Answer>>,
-    ) -> Result<et_predictions, Error> {
-        let answers = ask(&mut self.app.turn())?;
+    fn predictions(&self, answers: Vec<facade::Answer>) -> et_predictions {
         let rows = answers.into_iter().map(Row::from).collect();
-        Ok(et_predictions { rows, classes: self.classes.clone() })
+        et_predictions { rows, classes: self.classes.clone() }
     }
 }
 
@@ -146,10 +141,10 @@ pub unsafe extern "C" fn et_app_label(app: *const et_app, index: usize) -> *cons
 
 /// Answers `texts_len` texts, which are borrowed for the call. `*out` is for `et_predictions_release`; it does not
 /// need the app any more. Errors: BAD_INPUT for text that is not UTF-8, naming its index, and for an app that needs
-/// more than a text. [one-at-a-time] since 0.1
+/// more than a text. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_predict(
-    app: *mut et_app,
+    app: *const et_app,
     texts: *const *const c_char,
     texts_len: usize,
     out: *mut *mut et_predictions,
@@ -160,16 +155,16 @@ pub unsafe extern "C" fn et_app_predict(
         // SAFETY: the caller passes an array of texts, and `out` is not NULL.
         unsafe {
             let texts = many(texts, texts_len)?;
-            give(out, app.answers(|app| app.predict(&texts))?);
+            give(out, app.predictions(app.app.predict(&texts)?));
         }
         Ok(())
     })
 }
 
-/// As `et_app_predict`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+/// As `et_app_predict`, for texts with their lengths, which may hold NULs. [any-thread] since 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_predict_texts(
-    app: *mut et_app,
+    app: *const et_app,
     texts: *const et_str,
     texts_len: usize,
     out: *mut *mut et_predictions,
@@ -180,7 +175,7 @@ pub unsafe extern "C" fn et_app_predict_texts(
         // SAFETY: the caller passes an array of texts, and `out` is not NULL.
         unsafe {
             let texts = many_sized(texts, texts_len, "text")?;
-            give(out, app.answers(|app| app.predict(&texts))?);
+            give(out, app.predictions(app.app.predict(&texts)?));
         }
         Ok(())
     })
@@ -188,10 +183,10 @@ pub unsafe extern "C" fn et_app_predict_texts(
 
 /// Answers `records_len` records, each the JSON text of an object from role to value, for instance {"question": ..,
 /// "context": ..}, or of a string, which is a text alone. `*out` is as that of `et_app_predict`. Errors: BAD_INPUT
-/// naming the index of a record and what is wrong with it. [one-at-a-time] since 0.2
+/// naming the index of a record and what is wrong with it. [any-thread] since 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_predict_records(
-    app: *mut et_app,
+    app: *const et_app,
     records: *const et_str,
     records_len: usize,
     out: *mut *mut et_predictions,
@@ -207,16 +202,16 @@ pub unsafe extern "C" fn et_app_predict_records(
         };
         let records = texts.iter().enumerate().map(record).collect::<Result<Vec<_>, _>>()?;
         // SAFETY: `out` is not NULL.
-        unsafe { give(out, app.answers(|app| app.predict_records(&records))?) };
+        unsafe { give(out, app.predictions(app.app.predict_records(&records)?)) };
         Ok(())
     })
 }
 
 /// Answers a JSON text: an object like {"text": ".."}, a string, or an array of them; `*out` is one object or an
-/// array, for `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [one-at-a-time] since 0.1
+/// array, for `et_text_release`. Errors: BAD_INPUT saying what is wrong with the request. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_predict_json(
-    app: *mut et_app,
+    app: *const et_app,
     request: *const c_char,
     out: *mut *mut et_text,
 ) -> *mut et_error {
@@ -225,7 +220,7 @@ pub unsafe extern "C" fn et_app_predict_json(
         let app = find(app, "app")?;
         // SAFETY: the caller passes text.
         let request = unsafe { required(request, "request")? };
-        let answer = app.app.turn().predict_json(request)?;
+        let answer = app.app.predict_json(request)?;
         // SAFETY: `out` is not NULL.
         unsafe { give(out, et_text::new(&answer)) };
         Ok(())
@@ -237,7 +232,7 @@ pub unsafe extern "C" fn et_app_predict_json(
 /// which data is required; records are objects like {"text": "..", "label": ".."}, and report is an HTML page that is
 /// written. `on_event` is told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is
 /// handed to it. `*out` is a JSON object with "rows", "skipped" and "metrics", for `et_text_release`. Errors: BAD_INPUT
-/// naming file and line, record or key; CANCELLED, without a page. [one-at-a-time] since 0.2
+/// naming file and line, record or key; CANCELLED, without a page. [any-thread] since 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_evaluate(
     app: *mut et_app,
@@ -254,7 +249,7 @@ pub unsafe extern "C" fn et_app_evaluate(
         let listener = Listener::new(on_event, user);
         let mut tell = |event: &facade::Event| listener.tell(event);
         let mut watch = facade::Watch::new(&mut tell);
-        let figures = facade::json::evaluate(&mut app.app.turn(), options, &mut watch)?;
+        let figures = facade::json::evaluate(&app.app, options, &mut watch)?;
         // SAFETY: `out` is not NULL.
         unsafe { give(out, et_text::new(&figures)) };
         Ok(())
@@ -265,7 +260,7 @@ pub unsafe extern "C" fn et_app_evaluate(
 /// "file" (its name ends in .tsv, .csv or .jsonl, or "output_format" says which), which is required too. `on_event` is
 /// told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is handed to it. `*out` is a
 /// JSON object with "rows", for `et_text_release`. Errors: BAD_INPUT naming file and line, record or key; CANCELLED;
-/// nothing of the output remains. [one-at-a-time] since 0.2
+/// nothing of the output remains. [any-thread] since 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_app_predict_file(
     app: *mut et_app,
@@ -282,9 +277,29 @@ pub unsafe extern "C" fn et_app_predict_file(
         let listener = Listener::new(on_event, user);
         let mut tell = |event: &facade::Event| listener.tell(event);
         let mut watch = facade::Watch::new(&mut tell);
-        let rows = facade::json::predict_file(&mut app.app.turn(), options, &mut watch)?;
+        let rows = facade::json::predict_file(&app.app, options, &mut watch)?;
         // SAFETY: `out` is not NULL.
         unsafe { give(out, et_text::new(&rows)) };
+        Ok(())
+    })
+}
+
+/// As `et_app_predict_json`, for a text with its length, of which nothing is left out: a NUL in it is an error, since
+/// JSON escapes it. [any-thread] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_app_predict_request(
+    app: *const et_app,
+    request: et_str,
+    out: *mut *mut et_text,
+) -> *mut et_error {
+    guard(|| {
+        check_out(out, "et_app_predict_request")?;
+        let app = find(app, "app")?;
+        // SAFETY: the caller passes a text with its length.
+        let request = unsafe { sized(request, || "request".to_owned())? };
+        let answer = app.app.predict_json(request)?;
+        // SAFETY: `out` is not NULL.
+        unsafe { give(out, et_text::new(&answer)) };
         Ok(())
     })
 }

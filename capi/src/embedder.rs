@@ -2,7 +2,7 @@
 
 use crate::error::{answer, check_out, guard};
 use crate::event::{Listener, et_on_event};
-use crate::handle::{Guarded, Object, find, give, peek, take_back};
+use crate::handle::{Object, find, give, peek, take_back};
 use crate::runtime::et_runtime;
 use crate::text::{et_text, many, many_sized, optional, required};
 use easytransfer_facade as facade;
@@ -12,7 +12,7 @@ use std::ffi::{c_char, c_void};
 
 /// An encoder that turns texts into vectors.
 pub struct et_embedder {
-    embedder: Guarded<facade::Embedder>,
+    embedder: facade::Embedder,
     width: usize,
 }
 
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn et_embedder_load(
             let directory = required(directory, "directory")?;
             let embedder = runtime.runtime.embedder(directory.as_ref(), options)?;
             let width = embedder.width();
-            give(out, et_embedder { embedder: Guarded::new(embedder), width });
+            give(out, et_embedder { embedder, width });
         }
         Ok(())
     })
@@ -54,10 +54,10 @@ pub unsafe extern "C" fn et_embedder_width(embedder: *const et_embedder) -> usiz
 
 /// Writes the vectors of `texts_len` texts to `out`, row-major [texts_len, width]; `out_len` is the number of values
 /// that `out` has room for, exactly texts_len * width; without texts `out` may be NULL. Errors: SHAPE when it is not.
-/// [one-at-a-time] since 0.1
+/// [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_embedder_embed(
-    embedder: *mut et_embedder,
+    embedder: *const et_embedder,
     texts: *const *const c_char,
     texts_len: usize,
     out: *mut f32,
@@ -69,10 +69,10 @@ pub unsafe extern "C" fn et_embedder_embed(
     })
 }
 
-/// As `et_embedder_embed`, for texts with their lengths, which may hold NULs. [one-at-a-time] since 0.2
+/// As `et_embedder_embed`, for texts with their lengths, which may hold NULs. [any-thread] since 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_embedder_embed_texts(
-    embedder: *mut et_embedder,
+    embedder: *const et_embedder,
     texts: *const et_str,
     texts_len: usize,
     out: *mut f32,
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn et_embedder_embed_texts(
 /// # Safety
 /// `out` is NULL, or valid for writes of `out_len` values.
 unsafe fn embed<'a>(
-    embedder: *mut et_embedder,
+    embedder: *const et_embedder,
     len: usize,
     out: *mut f32,
     out_len: usize,
@@ -105,7 +105,7 @@ unsafe fn embed<'a>(
     if out_len > 0 {
         check_out(out, "et_embedder_embed")?;
     }
-    let vectors = embedder.embedder.turn().embed(&texts()?)?;
+    let vectors = embedder.embedder.embed(&texts()?)?;
     if vectors.len() != out_len {
         return wrong(format!("expected {out_len} values, found {}", vectors.len()));
     }
@@ -121,7 +121,7 @@ unsafe fn embed<'a>(
 /// "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip"}, of which data and output
 /// are required. `on_event` is told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is
 /// handed to it. `*out` is a JSON object with "rows", for `et_text_release`. Errors: BAD_INPUT naming file and line,
-/// record or key; CANCELLED; nothing of the output remains. [one-at-a-time] since 0.2
+/// record or key; CANCELLED; nothing of the output remains. [any-thread] since 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_embedder_embed_file(
     embedder: *mut et_embedder,
@@ -138,7 +138,7 @@ pub unsafe extern "C" fn et_embedder_embed_file(
         let listener = Listener::new(on_event, user);
         let mut tell = |event: &facade::Event| listener.tell(event);
         let mut watch = facade::Watch::new(&mut tell);
-        let rows = facade::json::embed_file(&mut embedder.embedder.turn(), options, &mut watch)?;
+        let rows = facade::json::embed_file(&embedder.embedder, options, &mut watch)?;
         // SAFETY: `out` is not NULL.
         unsafe { give(out, et_text::new(&rows)) };
         Ok(())

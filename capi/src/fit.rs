@@ -18,9 +18,13 @@ use std::ffi::{c_char, c_void};
 /// same bytes. Without encoder the model is what "config": {"encoder": {"model_type": ..}} says,
 /// from scratch. What is in the output directory already is kept: `resume` goes on from its checkpoint, `overwrite`
 /// replaces its bundle, else the call fails; so does a second run into a directory while the first one is under way.
-/// `on_event` is told of everything that happens and may end the run after its present step, with a checkpoint; it may
-/// be NULL; `user` is handed to it. `*out` is a JSON object with "metrics", "best_step", "steps",
-/// "mean_loss", "skipped_rows", "seconds", "step_seconds" and "tokens", for `et_text_release`; `out` may be NULL. Errors: BAD_INPUT
+/// `on_event` is told of everything that happens and may end the run; it may be NULL; `user` is handed to it. A run
+/// ends early when `on_event` says so or `et_runtime_cancel` is called, which is looked at between the parts of setting
+/// up, while data is read and turned into features, after every step, and between the batches of an evaluation. Before
+/// the first step that leaves an output directory as it was, but for parts of a directory that had to be made; from
+/// then on a checkpoint, from which `resume` goes on to the same result (an evaluation that was broken off is made
+/// again). `*out` is a JSON object with "metrics", "best_step", "steps", "mean_loss", "skipped_rows", "seconds",
+/// "step_seconds" and "tokens", for `et_text_release`; `out` may be NULL. Errors: BAD_INPUT
 /// naming file and line, option or key; CANCELLED. [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_fit(
@@ -35,6 +39,7 @@ pub unsafe extern "C" fn et_fit(
         let (runtime, options) =
             (find(runtime, "runtime")?, unsafe { required(options, "options")? });
         let mut job = facade::json::train_job(options)?;
+        runtime.remember(&job.cancel);
         let listener = Listener::new(on_event, user);
         if listener.is_there() {
             job = job.on_event(move |event: &facade::Event| listener.tell(event));

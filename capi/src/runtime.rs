@@ -7,10 +7,23 @@ use easytransfer_facade as facade;
 use facade::plugin::Error;
 use facade::plugin::abi::{et_error, et_host, et_plugin_record};
 use std::ffi::{CStr, c_char};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// One engine and the plugins found for it.
 pub struct et_runtime {
     pub(crate) runtime: facade::Runtime,
+    /// The switches of the runs that are under way.
+    runs: Mutex<Vec<Weak<AtomicBool>>>,
+}
+
+impl et_runtime {
+    /// Makes a run's switch known to `et_runtime_cancel` for as long as somebody holds it.
+    pub(crate) fn remember(&self, cancel: &Arc<AtomicBool>) {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.retain(|run| run.strong_count() > 0);
+        runs.push(Arc::downgrade(cancel));
+    }
 }
 
 impl Object for et_runtime {
@@ -54,7 +67,8 @@ pub unsafe extern "C" fn et_runtime_new(
         // SAFETY: the caller passes NULL or text, and `out` is not NULL.
         unsafe {
             let options = facade::json::runtime_options(optional(options, "options")?)?;
-            give(out, et_runtime { runtime: facade::Runtime::new(options)? });
+            let runtime = facade::Runtime::new(options)?;
+            give(out, et_runtime { runtime, runs: Mutex::default() });
         }
         Ok(())
     })
@@ -64,6 +78,21 @@ pub unsafe extern "C" fn et_runtime_new(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_release(runtime: *mut et_runtime) {
     answer((), || take_back(runtime));
+}
+
+/// Asks the runs of `et_fit` that are under way with this runtime to end; each is asked once, and later runs are not.
+/// `et_fit` says where they look and what they leave. Returns at once. [any-thread] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_runtime_cancel(runtime: *const et_runtime) {
+    answer((), || {
+        peek(runtime, |runtime| {
+            let runs = runtime.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            for run in runs.iter().filter_map(Weak::upgrade) {
+                run.store(true, Ordering::Relaxed);
+            }
+            Some(())
+        });
+    });
 }
 
 /// The engine's tables, the same that plugins get: tensors by hand. Lives until the process ends; NULL for what is no
@@ -98,11 +127,12 @@ pub unsafe extern "C" fn et_runtime_register_plugin(
     record: *const et_plugin_record,
 ) -> *mut et_error {
     guard(|| {
-        // SAFETY: the caller passes NULL or a record that lives until the process ends.
-        let (runtime, record) = (find(runtime, "runtime")?, unsafe { record.as_ref() });
-        let record = record
-            .ok_or_else(|| Error::invalid("record: expected a plugin's record, found NULL"))?;
-        runtime.runtime.register_plugin(record)?;
+        let runtime = find(runtime, "runtime")?;
+        if record.is_null() {
+            return Err(Error::invalid("record: expected a plugin's record, found NULL").into());
+        }
+        // SAFETY: the caller passes a record that lives until the process ends.
+        unsafe { runtime.runtime.register_plugin_raw(record) }?;
         Ok(())
     })
 }

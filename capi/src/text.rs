@@ -90,7 +90,7 @@ pub(crate) unsafe fn many<'a>(
 ///
 /// # Safety
 /// `text.ptr` points to `text.len` bytes that live for `'a`, or `text.len` is 0.
-unsafe fn sized<'a>(text: et_str, what: impl Fn() -> String) -> Result<&'a str, Error> {
+pub(crate) unsafe fn sized<'a>(text: et_str, what: impl Fn() -> String) -> Result<&'a str, Error> {
     if text.len == 0 {
         return Ok("");
     }

@@ -23,6 +23,7 @@ pub mod names;
 pub mod new_plugin;
 pub mod process;
 pub mod programs;
+pub mod shipped;
 pub mod stage;
 pub mod tally;
 pub mod test;

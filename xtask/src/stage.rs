@@ -107,7 +107,7 @@ fn fill(text: &str, id: &str, file_name: &str, library: &[u8]) -> Result<String,
         Some(found) if found == id => {}
         found => return Err(format!("id: expected {id:?}, the folder's name, found {found:?}")),
     }
-    let digest: String = Sha256::digest(library).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest(library);
     manifest.entry("version").or_insert_with(|| env!("CARGO_PKG_VERSION").into());
     for (section, value) in [("library", file_name), ("sha256", &digest)] {
         let entry = manifest.entry(section).or_insert_with(|| Table::new().into());
@@ -117,6 +117,11 @@ fn fill(text: &str, id: &str, file_name: &str, library: &[u8]) -> Result<String,
         table.insert(platform(), value.into());
     }
     toml::to_string(&manifest).map_err(|error| format!("{error}"))
+}
+
+/// The SHA-256 of a library as manifests have it.
+pub fn digest(library: &[u8]) -> String {
+    Sha256::digest(library).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The platform tuple of manifests, for instance "linux_amd64".

@@ -68,7 +68,7 @@ impl Embed {
             precision: self.computing.precision(),
         };
         let runtime = common.runtime(&[&self.data, &self.output])?;
-        let mut embedder = runtime.embedder(&self.encoder, options)?;
+        let embedder = runtime.embedder(&self.encoder, options)?;
         let rows = embedder.embed_file(&data, &self.output)?;
         if !print::is_standard_output(&self.output) {
             let (width, output) = (embedder.width(), self.output.display());

@@ -42,7 +42,7 @@ impl Evaluate {
         }
         let runtime = common.runtime(&files)?;
         let options = AppOptions { precision: self.computing.precision() };
-        let mut app = runtime.app_with(&self.model, options)?;
+        let app = runtime.app_with(&self.model, options)?;
         let found = app.evaluate(&data, self.report.as_deref())?;
         if self.json {
             let all = json!({

@@ -2,7 +2,7 @@
 
 use easytransfer_plugin::{
     Activation, Call, Error, Init, Linear, LinearConfig, Map, ModelInfo, Pool, Result, Scope,
-    Tensor, nn,
+    TaskHead, Tensor, nn,
 };
 use serde::Deserialize;
 
@@ -29,6 +29,8 @@ enum Form {
     DistilBert { dense: Linear, classifier: Linear },
     /// dropout(pool(last)) -> classifier
     Pool { pool: Pool, classifier: Linear },
+    /// As the model tells it.
+    Told(TaskHead),
 }
 
 /// A head: from the model's outputs to logits.
@@ -68,6 +70,11 @@ impl Head {
             _ if pooling == Pooling::Mean => pool(Pool::Mean)?,
             _ if pooling == Pooling::Cls => pool(Pool::First)?,
             _ if pooling == Pooling::Max => pool(Pool::Max)?,
+            _ if task.is_some_and(|task| !task.layers.is_empty()) => {
+                let layers = task.map_or(&[][..], |task| &task.layers);
+                let words = model.vocab_size;
+                Form::Told(TaskHead::new(scope, layers, h, outputs, words, dropout)?)
+            }
             "roberta" => dense(Activation::Tanh)?,
             "electra" => dense(Activation::Gelu)?,
             "distilbert" => Form::DistilBert {
@@ -107,6 +114,9 @@ impl Head {
             Form::Pool { pool: kind, classifier } => {
                 classifier.forward(&drop(&pool(*kind)?)?, Activation::None)
             }
+            Form::Told(head) => head.forward(call, &outputs.get("last")?, batch, &mut |name| {
+                Err(Error::bad_input(format!("text-classify: a head over {name} has no classes")))
+            }),
         }
     }
 }

@@ -8,7 +8,7 @@ mod metrics;
 
 use easytransfer_plugin::{
     App, AppInfo, Call, Choice, Column, Context, Error, Map, ModelInfo, Record, Result, Rows,
-    Scope, Tokenizer, abi, nn, out_of_range, text_of,
+    Scope, Tokenizer, Vocabulary, VocabularyOptions, WordCounts, abi, nn, out_of_range, text_of,
 };
 use head::{Head, Pooling};
 use labels::{Labels, Problem};
@@ -27,6 +27,7 @@ pub struct Options {
     pooling: Pooling,
     dropout: Option<f64>,
     threshold: f64,
+    vocabulary: Option<VocabularyOptions>,
 }
 
 impl Default for Options {
@@ -39,6 +40,7 @@ impl Default for Options {
             pooling: Pooling::Model,
             dropout: None,
             threshold: 0.5,
+            vocabulary: None,
         }
     }
 }
@@ -55,6 +57,9 @@ pub struct Classify {
     head: Option<Head>,
     /// Whether a training record had a text that is not empty.
     has_text: bool,
+    /// Counts the words of the training data, for a model without a tokenizer.
+    words: Option<WordCounts>,
+    vocabulary: Option<Vocabulary>,
 }
 
 impl App for Classify {
@@ -66,7 +71,11 @@ impl App for Classify {
 "max_length":{"type":"integer","minimum":3,"default":128,"description":"tokens, special tokens included; longer texts are cut"},
 "pooling":{"type":"string","enum":["model","mean","cls","max"],"default":"model","description":"vector of a text before the head: as the model's family has it (a pooler or the first token), which transformers reads back with the head; or the mean, the first or the maximum of its tokens, of which the mean suits encoders of sentences"},
 "dropout":{"type":"number","minimum":0,"exclusiveMaximum":1,"description":"before the head; default: what the model's configuration says"},
-"threshold":{"type":"number","minimum":0,"maximum":1,"default":0.5,"description":"multi-label: probability from which a label is given"}}}"#;
+"threshold":{"type":"number","minimum":0,"maximum":1,"default":0.5,"description":"multi-label: probability from which a label is given"},
+"vocabulary":{"type":["object","null"],"default":null,"description":"words that are learned from the training data, for a model of words without a tokenizer","properties":{
+"size":{"type":"integer","minimum":1,"default":30000,"description":"most words"},
+"least":{"type":"integer","minimum":1,"default":1,"description":"fewest times that a word occurs"},
+"lower":{"type":"boolean","default":true,"description":"whether texts are lower-cased"}}}}}"#;
     type Options = Options;
 
     fn new(options: Options, state: Option<Value>) -> Result<Self> {
@@ -74,6 +83,8 @@ impl App for Classify {
             return Err(out_of_range("max_length", "at least 3", options.max_length));
         }
         let ordered = !options.labels.is_empty();
+        let words = options.vocabulary.as_ref().filter(|_| state.is_none());
+        let words = words.map(|words| WordCounts::new(words.lower)).transpose()?;
         let (names, multi_hot) = match state {
             Some(state) => (
                 serde_json::from_value(state["labels"].clone())?,
@@ -83,7 +94,15 @@ impl App for Classify {
         };
         let labels = Labels::new(options.problem, names, &options.separator)?;
         let labels = labels.trained(multi_hot, ordered);
-        Ok(Self { max_length: options.max_length, options, labels, head: None, has_text: false })
+        Ok(Self {
+            max_length: options.max_length,
+            words,
+            options,
+            labels,
+            head: None,
+            has_text: false,
+            vocabulary: None,
+        })
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -117,8 +136,12 @@ impl App for Classify {
 
     fn observe(&mut self, record: &Record) -> Result<()> {
         let (text, pair) = texts_of(record)?;
-        self.has_text |=
-            !text.trim().is_empty() || pair.is_some_and(|pair| !pair.trim().is_empty());
+        for text in std::iter::once(&text).chain(&pair) {
+            self.has_text |= !text.trim().is_empty();
+            if let Some(words) = &mut self.words {
+                words.add(text)?;
+            }
+        }
         match record.get("label") {
             Some(value) => self.labels.observe(value),
             None => Err(Error::record("label", "a label in a training record", "nothing")),
@@ -130,6 +153,9 @@ impl App for Classify {
             return Err(Error::bad_input(
                 "text: all cells of the training data are empty; is this the right column?",
             ));
+        }
+        if let (Some(words), Some(options)) = (self.words.take(), &self.options.vocabulary) {
+            self.vocabulary = Some(words.vocabulary(options.least, options.size));
         }
         self.labels.observed()
     }
@@ -179,6 +205,7 @@ impl App for Classify {
             config,
             task: if family { "sequence-classification" } else { "" }.to_owned(),
             longest: self.max_length,
+            vocabulary: self.vocabulary.clone(),
             ..AppInfo::default()
         }
     }

@@ -9,8 +9,8 @@ mod spans;
 mod windows;
 
 use easytransfer_plugin::{
-    Activation, App, AppInfo, Call, Choice, Column, Context, Error, Init, Linear, LinearConfig,
-    Map, ModelInfo, Record, Result, Rows, Scope, Tokenizer, abi, out_of_range,
+    Activation, App, AppInfo, Call, Choice, Column, Context, Error, HeadLayer, Map, ModelInfo,
+    Record, Result, Rows, Scope, TaskHead, Tokenizer, abi, out_of_range,
 };
 use record::{answers_of, text_of};
 use serde::Deserialize;
@@ -54,7 +54,7 @@ impl Default for Options {
 pub struct Comprehend {
     options: Options,
     max_length: usize,
-    head: Option<Linear>,
+    head: Option<TaskHead>,
 }
 
 impl App for Comprehend {
@@ -172,16 +172,27 @@ impl App for Comprehend {
             ));
         }
         let deviation = if model.initializer_range > 0.0 { model.initializer_range } else { 0.02 };
-        let head = LinearConfig::new(model.hidden_size, 2).with_init(Init::Normal(0.0, deviation));
-        self.head = Some(head.init(&scope.child("qa_outputs")?)?);
+        let usual = [HeadLayer::Linear {
+            scope: "qa_outputs".to_owned(),
+            width: None,
+            bias: true,
+            activation: Activation::None,
+            deviation,
+        }];
+        let task = model.tasks.get("question-answering");
+        let layers = task.map(|task| &task.layers[..]).filter(|layers| !layers.is_empty());
+        let (layers, h) = (layers.unwrap_or(&usual), model.hidden_size);
+        self.head = Some(TaskHead::new(scope, layers, h, 2, model.vocab_size, None)?);
         Ok(())
     }
 
-    fn head(&self, _: &Call<'_>, _: &Map, outputs: &mut Map) -> Result<()> {
+    fn head(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
         let head = self.head.as_ref().ok_or_else(|| {
             Error::new(abi::ET_ERR_FAILED_PRECONDITION, "comprehend: forward before build")
         })?;
-        let logits = head.forward(&outputs.get("last")?, Activation::None)?;
+        let logits = head.forward(call, &outputs.get("last")?, batch, &mut |name| {
+            Err(Error::bad_input(format!("comprehend: a head over {name} finds no answers")))
+        })?;
         outputs.put("span_logits", &logits)
     }
 

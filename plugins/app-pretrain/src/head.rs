@@ -1,10 +1,7 @@
 //! The head of masked language modelling: a layer, and scores over the vocabulary by the words' own vectors (Devlin
 //! et al. 2019).
 
-use easytransfer_plugin::{
-    Activation, Error, Init, LayerNorm, Linear, LinearConfig, ModelInfo, Param, Result, Scope,
-    Tensor, nn,
-};
+use easytransfer_plugin::{Activation, Error, HeadLayer, ModelInfo, Result, Scope, TaskHead};
 
 /// Names of a family's layers: dense layer, layer norm, bias of the scores.
 struct Names {
@@ -56,43 +53,37 @@ fn names(form: &str) -> Result<Names> {
     })
 }
 
-/// The parameter that the scores are tied to.
-pub const WORDS: &str = "embeddings.word_embeddings.weight";
+/// The parameter that the scores of these families are tied to.
+const WORDS: &str = "embeddings.word_embeddings.weight";
 
-/// The head.
-pub struct Head {
-    dense: Linear,
-    norm: LayerNorm,
-    bias: Param,
-    activation: Activation,
+/// The layers of the model's head: as it tells them, or as its family has them.
+fn layers(model: &ModelInfo) -> Result<Vec<HeadLayer>> {
+    let task = model.tasks.get("masked-lm").ok_or_else(|| {
+        Error::bad_input("masked-lm: this model has no head of masked language modelling")
+    })?;
+    if !task.layers.is_empty() {
+        return Ok(task.layers.clone());
+    }
+    let names = names(&task.form)?;
+    Ok(vec![
+        HeadLayer::Linear {
+            scope: names.dense.to_owned(),
+            width: Some(model.embedding_size),
+            bias: true,
+            activation: names.activation.unwrap_or(model.activation),
+            deviation: if model.initializer_range > 0.0 { model.initializer_range } else { 0.02 },
+        },
+        HeadLayer::LayerNorm {
+            scope: names.norm.to_owned(),
+            bias: true,
+            epsilon: model.layer_norm_eps,
+        },
+        HeadLayer::Words { words: WORDS.to_owned(), bias: Some(names.bias.to_owned()) },
+    ])
 }
 
-impl Head {
-    /// Declares the parameters under the names of the model's family.
-    pub fn new(scope: &Scope, model: &ModelInfo) -> Result<Self> {
-        let task = model.tasks.get("masked-lm").ok_or_else(|| {
-            Error::bad_input("masked-lm: this model has no head of masked language modelling")
-        })?;
-        let names = names(&task.form)?;
-        let deviation = if model.initializer_range > 0.0 { model.initializer_range } else { 0.02 };
-        Ok(Self {
-            dense: LinearConfig::new(model.hidden_size, model.embedding_size)
-                .with_init(Init::Normal(0.0, deviation))
-                .init(&scope.child(names.dense)?)?,
-            norm: LayerNorm::new(
-                &scope.child(names.norm)?,
-                model.embedding_size,
-                model.layer_norm_eps,
-            )?,
-            bias: scope.child(names.bias)?.param("bias", &[model.vocab_size], Init::Zeros)?,
-            activation: names.activation.unwrap_or(model.activation),
-        })
-    }
-
-    /// Scores [M, vocabulary] of M token vectors; `words` are the words' vectors.
-    pub fn forward(&self, x: &Tensor, words: &Tensor) -> Result<Tensor> {
-        let x = self.dense.forward(x, self.activation)?;
-        let x = self.norm.forward(&x, None, 0.0, None)?;
-        nn::linear(&x, words, Some(&self.bias.tensor()?), Activation::None)
-    }
+/// Declares the head under the names of the model's family.
+pub fn new(scope: &Scope, model: &ModelInfo) -> Result<TaskHead> {
+    let words = model.vocab_size;
+    TaskHead::new(scope, &layers(model)?, model.hidden_size, words, words, None)
 }

@@ -8,9 +8,8 @@ mod measure;
 
 use easytransfer_plugin::{
     App, AppInfo, Call, Choice, Column, Context, Error, Map, ModelInfo, Net, Record, Result, Rows,
-    Scope, Tensor, Tokenizer, abi, nn, out_of_range,
+    Scope, TaskHead, Tensor, Tokenizer, abi, nn, out_of_range,
 };
-use head::{Head, WORDS};
 use masks::{IGNORED, Ids, Masking};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,7 +40,7 @@ impl Default for Options {
 pub struct MaskedLm {
     options: Options,
     max_length: usize,
-    head: Option<Head>,
+    head: Option<TaskHead>,
     /// Known since the first features; names of tokens need the tokenizer.
     ids: OnceLock<Ids>,
     tokenizer: OnceLock<Tokenizer>,
@@ -161,7 +160,7 @@ impl App for MaskedLm {
 
     fn build(&mut self, scope: &Scope, model: &ModelInfo) -> Result<()> {
         self.max_length = self.options.max_length.min(model.max_positions);
-        self.head = Some(Head::new(scope, model)?);
+        self.head = Some(head::new(scope, model)?);
         Ok(())
     }
 
@@ -179,7 +178,7 @@ impl App for MaskedLm {
         let places = self.places(batch)?;
         let places = Tensor::from_slice(&places, &[places.len()])?;
         let hidden = outputs.get("last")?.index_select(0, &places)?;
-        let logits = head.forward(&hidden, &net.param(WORDS)?)?;
+        let logits = head.forward(call, &hidden, batch, &mut |name| net.param(name))?;
         outputs.put("masked_logits", &logits)?;
         outputs.put("masked_places", &places)
     }

@@ -119,7 +119,8 @@ impl Encoder {
             tasks: TASKS
                 .map(|(task, class)| {
                     let class = format!("{}{class}", self.family.class);
-                    (task.to_owned(), Task { class, form: self.family.form.to_owned() })
+                    let form = self.family.form.to_owned();
+                    (task.to_owned(), Task { class, form, ..Task::default() })
                 })
                 .into(),
             classifier_dropout: self.shape.classifier_dropout,

@@ -355,7 +355,7 @@ pub struct et_host_autograd {
             outputs_len: usize,
         ) -> *mut et_error,
     >,
-    /// Chooses what operations of the whole process that are recorded from now on keep, an `ET_RECOMPUTE_` constant;
+    /// Chooses what operations that this thread records from now on keep, an `ET_RECOMPUTE_` constant;
     /// ET_RECOMPUTE_NONE at first. For hosts. Errors: INVALID_ARGUMENT for other values. [any-thread] since 0.1
     pub set_recompute: Option<unsafe extern "C" fn(level: i32) -> *mut et_error>,
 }

@@ -255,7 +255,7 @@ impl NetHost for FakeNet {
 const WIDTH: usize = 8;
 
 fn bert() -> Task {
-    Task { class: String::new(), form: "bert".to_owned() }
+    Task { form: "bert".to_owned(), ..Task::default() }
 }
 
 fn model(tokenizer: &Tokenizer) -> ModelInfo {

@@ -20,8 +20,7 @@ mod strategy;
 
 use std::path::Path;
 
-use easytransfer::plugin::abi::et_plugin_record;
-use easytransfer::plugin::{ComponentRef, live_handles};
+use easytransfer::plugin::{ComponentRef, LinkedPlugin, live_handles};
 use easytransfer::train::options;
 use easytransfer::{Result, Runtime, RuntimeOptions};
 use serde_json::{Value, json};
@@ -39,9 +38,9 @@ pub fn check_file(path: &Path) -> Result<CheckReport> {
 }
 
 /// Checks a plugin that is linked into the program. Errors: as for [`check_file`].
-pub fn check_record(record: &'static et_plugin_record) -> Result<CheckReport> {
+pub fn check_record(plugin: LinkedPlugin) -> Result<CheckReport> {
     let runtime = Runtime::new(RuntimeOptions { only_these: true, ..RuntimeOptions::default() })?;
-    let id = runtime.register_plugin(record)?;
+    let id = runtime.register_plugin(plugin)?;
     Ok(check(&runtime, &id))
 }
 
@@ -110,7 +109,7 @@ fn schema(component: &ComponentRef, checks: &mut Checks<'_>) {
     });
     checks.check("a misspelled option is refused and the nearest is named", || {
         let schema = read_schema(component)?;
-        if component.kind == "et.model/1" {
+        if component.kind() == "et.model/1" {
             return skipped("other keys of config.json are left alone");
         }
         let properties = schema["properties"].as_object();

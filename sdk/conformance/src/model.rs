@@ -17,7 +17,7 @@ const LENGTHS: [usize; 3] = [5, 1, 7];
 
 /// Sizes under the names that configurations of Hugging Face use: small, and all different where a mix-up would hide
 /// otherwise.
-const SIZES: [(&str, usize); 20] = [
+const SIZES: [(&str, usize); 22] = [
     ("vocab_size", VOCABULARY),
     ("hidden_size", 16),
     ("dim", 16),
@@ -38,6 +38,8 @@ const SIZES: [(&str, usize); 20] = [
     ("max_position_embeddings", 32),
     ("n_positions", 32),
     ("type_vocab_size", 2),
+    ("patch_feature_size", 10),
+    ("max_patch_position_embeddings", 6),
 ];
 
 pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
@@ -85,7 +87,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     });
     checks.check("gradient along a direction equals finite differences", || direction(component));
     checks.check("no rows are no panic", || {
-        let mut trial = Trial::new(component, DType::F32)?;
+        let trial = Trial::new(component, DType::F32)?;
         let (mut batch, mut outputs) = (Map::new()?, Map::new()?);
         for name in ["ids", "positions", "segments"] {
             batch.put(name, &Tensor::from_slice::<i64>(&[], &[0])?)?;
@@ -141,9 +143,19 @@ impl Trial {
         Ok(outputs)
     }
 
+    /// A batch of rows of the longest kind: with all further fields that the model reads.
+    fn whole_batch(&self) -> Outcome<Map> {
+        let mut batch = batch(&LENGTHS)?;
+        for (at, (name, len)) in self.info().inputs.iter().enumerate() {
+            let values: Vec<f64> = (0..LENGTHS.len() * len).map(|i| number(i + at)).collect();
+            batch.put(name, &tensor(&values, &[LENGTHS.len(), *len], DType::F32)?)?;
+        }
+        Ok(batch)
+    }
+
     /// One number that depends on all outputs.
     fn loss(&mut self) -> Outcome<Tensor> {
-        let (mut want, mut outputs, mut batch) = (self.want(), Map::new()?, batch(&LENGTHS)?);
+        let (mut want, mut outputs, mut batch) = (self.want(), Map::new()?, self.whole_batch()?);
         let has_decoder = self.info().decoder_start.is_some();
         if has_decoder {
             // Runs that the decoder reads, of other lengths than the encoder's.
@@ -165,6 +177,9 @@ impl Trial {
             Ok(output.mul(&weights)?.sum(&[], false)?)
         };
         let mut loss = weighted("last")?;
+        for name in &self.info().outputs {
+            loss = loss.add(&weighted(name)?)?;
+        }
         if self.info().pooled {
             loss = loss.add(&weighted("pooled")?)?;
         }

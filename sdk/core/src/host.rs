@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::sync::{PoisonError, RwLock};
 
-use easytransfer_abi::{ET_ABI_MAJOR, ET_ABI_MINOR, et_error, et_host, et_str};
+use easytransfer_abi::{ET_ABI_MAJOR, ET_ABI_MINOR, et_error, et_host, et_host_log, et_str};
 
 use crate::error::Error;
 use crate::handle::{self, guard_value, str_from, str_to};
@@ -46,8 +46,17 @@ pub fn host() -> *const et_host {
 
 /// Adds a table to those that `get_interface` finds (an id such as "et.session/1") or `get_experimental` (a name such
 /// as "tensor.fft@0"). `table` must be a C table that begins with its size, lives until the process ends and may be
-/// read from any thread. The first table of an id stays; another one is refused with a message in the log.
+/// read from any thread. The first table of an id stays; another one is refused with a message in the log. "et.log/1"
+/// is where messages of this engine, and those that come through its own table, go from then on.
 pub fn provide(id: &str, table: *const c_void) {
+    if id == "et.log/1" && !ptr::eq(table, ptr::from_ref(&tables::log::TABLE).cast()) {
+        // SAFETY: the caller gives the table of the id, which lives until the process ends.
+        if let Some(Err(error)) = unsafe { table.cast::<et_host_log>().as_ref() }.map(log::forward)
+        {
+            log::error(&error.to_string());
+        }
+        return;
+    }
     if built_in(id).is_some() {
         log::error(&format!("interface {id:?} belongs to the engine and cannot be replaced"));
         return;

@@ -76,6 +76,8 @@ struct Pack {
 /// The packed copies of one parameter, and the version of its values.
 #[derive(Default)]
 pub struct Packs {
+    /// The parameter's, for messages.
+    name: String,
     version: AtomicU64,
     packs: Mutex<Vec<Pack>>,
     /// Copies in fewer bits on a device, of a value that lies in no arena.
@@ -85,6 +87,21 @@ pub struct Packs {
 }
 
 impl Packs {
+    /// For a parameter of that name.
+    pub(crate) fn new(name: String) -> Self {
+        Self { name, ..Self::default() }
+    }
+
+    /// The parameter's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Changes with every write to the values.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// Says that the values have changed. Must be called after every write.
     pub(crate) fn invalidate(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);

@@ -54,5 +54,6 @@ pub mod tables;
 pub mod tape;
 pub mod tensor;
 pub mod tokenizer;
+mod versions;
 mod whole;
 pub mod workers;

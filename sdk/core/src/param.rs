@@ -18,8 +18,9 @@ use crate::init;
 use crate::ops;
 use crate::storage::{self, MappedTensor, Real, tensor_from_vec};
 use crate::sync::lock;
-use crate::tape::{Leaf, Paused};
+use crate::tape::{self, Leaf, Paused};
 use crate::tensor::Tensor;
+use crate::versions;
 
 /// A named parameter; clones are the same one.
 #[derive(Clone)]
@@ -231,6 +232,7 @@ impl Param {
         init: et_init,
     ) -> Self {
         let decay = AtomicBool::new(shape.len() >= 2);
+        let packs = Arc::new(Packs::new(name.clone()));
         Self(Arc::new(Inner {
             name,
             shape,
@@ -241,7 +243,7 @@ impl Param {
             decay,
             lr_scale: AtomicU64::new(1f64.to_bits()),
             state: Mutex::new(State { value: Value::Init, sealed: false, low_rank: None }),
-            packs: Arc::default(),
+            packs,
         }))
     }
 
@@ -271,6 +273,9 @@ impl Param {
         let value = self.0.value(&mut state)?;
         let low_rank = state.low_rank.clone();
         drop(state);
+        if tape::is_dropping() {
+            versions::note(&self.0.packs);
+        }
         let tensor = if self.is_trainable() {
             Tensor::from_leaf(value, self.0.clone())
         } else {

@@ -5,9 +5,12 @@
 //! output of a layer norm from its normalised input; who saves such an output for its own backward saves the way to
 //! it instead. It costs one pass over memory each time. [`Recompute::Layer`] drops whole segments, which a model
 //! marks; see [`crate::segment`]. Both give the same bits.
+//!
+//! The choice belongs to the thread that makes it, as recording does: a run records and passes backwards on one thread,
+//! and runs on others choose for themselves.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use easytransfer_abi::{ET_RECOMPUTE_CHEAP, ET_RECOMPUTE_LAYER, ET_RECOMPUTE_NONE};
 
@@ -42,26 +45,27 @@ impl Recompute {
     }
 }
 
-static LEVEL: AtomicI32 = AtomicI32::new(ET_RECOMPUTE_NONE);
+thread_local! {
+    static LEVEL: Cell<Recompute> = const { Cell::new(Recompute::None) };
+    /// True while recomputation by layer is on and has found no segment.
+    static IS_IDLE: Cell<bool> = const { Cell::new(false) };
+}
 
-/// True while recomputation by layer is on and has found no segment.
-static IS_IDLE: AtomicBool = AtomicBool::new(false);
-
-/// Chooses what operations of the whole process that are recorded from now on keep; [`Recompute::None`] at first.
+/// Chooses what operations that this thread records from now on keep; [`Recompute::None`] at first.
 pub fn set_recompute(level: Recompute) {
-    LEVEL.store(level as i32, Ordering::Relaxed);
-    IS_IDLE.store(level == Recompute::Layer, Ordering::Relaxed);
+    LEVEL.set(level);
+    IS_IDLE.set(level == Recompute::Layer);
 }
 
 /// Notes that there are segments.
 pub fn found_segment() {
-    IS_IDLE.store(false, Ordering::Relaxed);
+    IS_IDLE.set(false);
 }
 
 /// Warns once if the first backward pass since recomputation by layer was chosen meets no segment: then it saves
 /// nothing.
 pub fn check_use() {
-    if IS_IDLE.load(Ordering::Relaxed) && IS_IDLE.swap(false, Ordering::Relaxed) {
+    if IS_IDLE.replace(false) {
         crate::log::warn(
             "recompute by layer saves nothing: the model marks no layers (checkpoint of et.autograd/1); \
              \"cheap\" works with every model",
@@ -71,12 +75,12 @@ pub fn check_use() {
 
 /// True if operations should say how their outputs can be computed again.
 pub fn is_cheap() -> bool {
-    LEVEL.load(Ordering::Relaxed) == ET_RECOMPUTE_CHEAP
+    LEVEL.get() == Recompute::Cheap
 }
 
 /// True if segments keep their inputs only.
 pub fn is_by_layer() -> bool {
-    LEVEL.load(Ordering::Relaxed) == ET_RECOMPUTE_LAYER
+    LEVEL.get() == Recompute::Layer
 }
 
 /// Computes a value again, to the same bits.

@@ -16,6 +16,7 @@ use crate::rng::Rng;
 use crate::storage::Value;
 use crate::tape::{self, Edge, Node, Pass};
 use crate::tensor::Tensor;
+use crate::versions;
 
 /// Computes a segment's outputs from its inputs, with random numbers from the generator alone. It is called once or
 /// twice, perhaps on another thread.
@@ -46,10 +47,11 @@ pub fn run_segment(
     }
     recompute::found_segment();
     let before = rng.map(Rng::state);
-    let outputs = {
+    let (outputs, versions) = versions::collect(|| {
         let _dropping = tape::dropping();
-        segment(inputs, rng)?
-    };
+        segment(inputs, rng)
+    });
+    let outputs = outputs?;
     let is_of_segment = |output: &Tensor| matches!(output.edge(), Some(Edge::Dropped));
     if !outputs.iter().any(is_of_segment) {
         return Ok(outputs); // Nothing in it is tracked.
@@ -65,7 +67,7 @@ pub fn run_segment(
     let edges = inputs.iter().map(|input| input.edge().cloned()).collect();
     let again = move |pass: &mut Pass<'_>| second_run(pass, values, first, segment);
     let types = outputs.iter().map(Tensor::dtype).collect();
-    let node = Node::new("checkpoint", edges, types, false, Box::new(again));
+    let node = Node::new("checkpoint", edges, versions, types, false, Box::new(again));
     Ok(outputs
         .into_iter()
         .enumerate()
@@ -155,11 +157,7 @@ mod tests {
     use crate::storage;
     use easytransfer_abi::{ET_BINARY_ADD, ET_BINARY_MUL, ET_UNARY_EXP, ET_UNARY_TANH};
 
-    /// The level belongs to the process, and tests run side by side.
-    static LEVEL: Mutex<()> = Mutex::new(());
-
     fn with_level<R>(level: Recompute, f: impl FnOnce() -> R) -> R {
-        let _one = crate::sync::lock(&LEVEL);
         set_recompute(level);
         let result = f();
         set_recompute(Recompute::None);

@@ -18,6 +18,7 @@ use crate::kernels::elementwise::{self, add_assign};
 use crate::profile;
 use crate::storage::{self, Value};
 use crate::tensor::Tensor;
+use crate::versions::{self, Versions};
 
 /// Where gradients end: a parameter or a leaf made by the user.
 pub trait Leaf: Send + Sync {
@@ -71,6 +72,8 @@ pub type BackwardFn = Box<dyn FnOnce(&mut Pass<'_>) -> Result<()> + Send>;
 
 struct Recorded {
     inputs: Vec<Option<Edge>>,
+    /// What the backward function reads of parameters.
+    versions: Versions,
     backward: BackwardFn,
 }
 
@@ -93,6 +96,7 @@ impl Node {
     pub fn new(
         op: &'static str,
         inputs: Vec<Option<Edge>>,
+        versions: Versions,
         outputs: Vec<DType>,
         reads_narrow: bool,
         backward: BackwardFn,
@@ -104,7 +108,7 @@ impl Node {
             outputs,
             reads_narrow,
             call: profile::current(),
-            recorded: Mutex::new(Some(Recorded { inputs, backward })),
+            recorded: Mutex::new(Some(Recorded { inputs, versions, backward })),
         })
     }
 
@@ -252,10 +256,12 @@ fn edges_of(
 ) -> impl Fn(usize) -> Edge {
     let node = if is_dropping() {
         drop(backward);
+        versions::note_inputs(inputs);
         None
     } else {
         let edges = inputs.iter().map(|input| input.edge().cloned()).collect();
-        Some(Node::new(op, edges, outputs, reads_narrow, Box::new(backward)))
+        let versions = Versions::of(inputs);
+        Some(Node::new(op, edges, versions, outputs, reads_narrow, Box::new(backward)))
     };
     move |index| match &node {
         Some(node) => Edge::Node { node: node.clone(), index },
@@ -481,7 +487,7 @@ pub(crate) fn add(a: Value, b: Value) -> Result<Value> {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when nothing is tracked or a seed is missing, `SHAPE` or `DTYPE` when the seed does not fit,
-/// `FAILED_PRECONDITION` when this part of the tape was passed before.
+/// `FAILED_PRECONDITION` when this part of the tape was passed before, or a parameter has changed since it was recorded.
 pub fn backward(loss: &Tensor, seed: Option<&Tensor>) -> Result<()> {
     let Some(edge) = loss.edge() else {
         fail!(
@@ -524,7 +530,7 @@ pub fn backward(loss: &Tensor, seed: Option<&Tensor>) -> Result<()> {
     let mut queue = Queue::new();
     give(edge, Value::new(seed), &mut queue)?;
     while let Some((_, Pending { node, grads })) = queue.pop_last() {
-        let Some(Recorded { inputs, backward }) = node.take() else {
+        let Some(Recorded { inputs, versions, backward }) = node.take() else {
             fail!(
                 ET_ERR_FAILED_PRECONDITION,
                 "backward: the tape at \"{}\" was freed by an earlier backward pass; add the losses and run one pass, or compute \
@@ -536,7 +542,10 @@ pub fn backward(loss: &Tensor, seed: Option<&Tensor>) -> Result<()> {
             matches!(inputs.get(index), Some(Some(_)))
         });
         let mut pass = Pass { grads, inputs: &inputs, queue: &mut queue };
-        backward(&mut pass).map_err(|error| error.context(format!("backward of {}", node.op)))?;
+        versions
+            .check()
+            .and_then(|()| backward(&mut pass))
+            .map_err(|error| error.context(format!("backward of {}", node.op)))?;
     }
     crate::pool::end_step();
     Ok(())

@@ -54,8 +54,10 @@ struct Inner {
     grad: Option<Arc<GradLeaf>>,
     /// How to compute the value again.
     recipe: Option<Recipe>,
-    /// Set for the values of parameters.
+    /// Set where the memory is that of a parameter.
     packs: Option<Arc<Packs>>,
+    /// The value is not the parameter's itself but made of it without copying: in another layout, without a history.
+    is_view: bool,
 }
 
 impl Tensor {
@@ -65,7 +67,14 @@ impl Tensor {
     }
 
     fn made(memory: Memory, edge: Option<Edge>) -> Self {
-        Self(Shared::new::<Self>(Inner { memory, edge, grad: None, recipe: None, packs: None }))
+        Self(Shared::new::<Self>(Inner {
+            memory,
+            edge,
+            grad: None,
+            recipe: None,
+            packs: None,
+            is_view: false,
+        }))
     }
 
     /// A tensor of f32 whose elements are kept as they are in `half`, of type bf16 or f16; in any other type,
@@ -100,7 +109,8 @@ impl Tensor {
             edge: Some(edge),
             grad: None,
             recipe: None,
-            packs: None,
+            packs: self.0.packs.clone(),
+            is_view: true,
         }))
     }
 
@@ -112,7 +122,8 @@ impl Tensor {
             edge: Some(Edge::Leaf(leaf.clone())),
             grad: Some(leaf),
             recipe: None,
-            packs: None,
+            packs: self.0.packs.clone(),
+            is_view: true,
         }))
     }
 
@@ -141,12 +152,28 @@ impl Tensor {
 
     /// Where packed copies of this value are kept, if it is that of a parameter.
     pub fn packs(&self) -> Option<&Arc<Packs>> {
+        self.0.packs.as_ref().filter(|_| !self.0.is_view)
+    }
+
+    /// The parameter in whose memory the elements lie.
+    pub(crate) fn source(&self) -> Option<&Arc<Packs>> {
         self.0.packs.as_ref()
+    }
+
+    /// Says that the elements lie in the memory of those of `x`. Nobody else has a reference to the tensor yet.
+    pub(crate) fn view_of(mut self, x: &Tensor) -> Self {
+        if let Some(packs) = x.source()
+            && let Some(inner) = self.0.get_mut()
+        {
+            inner.packs = Some(packs.clone());
+            inner.is_view = true;
+        }
+        self
     }
 
     /// The same value with no history.
     pub fn detach(&self) -> Self {
-        Self::made(self.0.memory.clone(), None)
+        Self::made(self.0.memory.clone(), None).view_of(self)
     }
 
     /// The value in the tensor's type.

@@ -150,7 +150,8 @@ fn segments_run_again_to_the_same_bits_and_their_mistakes_are_errors() {
     let live_before = live();
     easytransfer_core::log::set_sink(Some(Box::new(|_, _, message| {
         WARNED.fetch_add(usize::from(message.contains("marks no layers")), Ordering::Relaxed);
-    })));
+    })))
+    .unwrap();
     let mut released = 0;
     let mut expect_release = |what: &str| {
         released += 1;
@@ -224,7 +225,7 @@ fn segments_run_again_to_the_same_bits_and_their_mistakes_are_errors() {
         assert_eq!(WARNED.load(Ordering::Relaxed), 1, "passes without a segment warn once");
     }
     set_recompute(ET_RECOMPUTE_NONE).unwrap();
-    easytransfer_core::log::set_sink(None);
+    easytransfer_core::log::set_sink(None).unwrap();
     drop((x, rng));
     assert_eq!(live(), live_before, "handles are left");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use easytransfer_core::inference::{LayerPrecision, PredictionScope};
 use easytransfer_plugin::Record;
@@ -31,15 +32,22 @@ pub(crate) const BATCH_TOKENS: u32 = 1024;
 /// Mistakes that a report shows.
 const MISTAKES: usize = 100;
 
-/// A trained bundle.
+/// A trained bundle. Threads may ask it at the same time: each answer is the one that it would have alone, to the
+/// byte. Cloning is cheap and shares the weights.
+#[derive(Clone)]
 pub struct App {
     runtime: Runtime,
+    bundle: Arc<Bundle>,
+    precision: LayerPrecision,
+    inputs: Inputs,
+}
+
+/// What clones of an app share.
+struct Bundle {
     network: Network,
     manifest: Manifest,
-    precision: LayerPrecision,
     /// Roles that records must have because the training data had them, though the app does without.
     needed: Vec<String>,
-    inputs: Inputs,
 }
 
 /// How a bundle answers.
@@ -90,7 +98,8 @@ impl App {
             .map(|column| column.role)
             .filter(|role| manifest.columns.contains_key(role))
             .collect();
-        Ok(App { runtime: runtime.clone(), network, manifest, precision, needed, inputs })
+        let bundle = Arc::new(Bundle { network, manifest, needed });
+        Ok(App { runtime: runtime.clone(), bundle, precision, inputs })
     }
 
     /// What the encoder's linear layers compute in.
@@ -100,26 +109,27 @@ impl App {
 
     /// What the bundle says of itself.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.bundle.manifest
     }
 
     /// What loading the bundle said that one may not expect, as the log has it too; usually nothing.
     pub fn warnings(&self) -> &[String] {
-        &self.network.load_report.warnings
+        &self.bundle.network.load_report.warnings
     }
 
     /// Names of the classes in the order of the logits.
     pub fn labels(&self) -> &[String] {
-        &self.network.app_info.labels
+        &self.bundle.network.app_info.labels
     }
 
-    /// The network: model, head, parameters and tokenizer.
-    pub fn network(&mut self) -> &mut Network {
-        &mut self.network
+    /// The network: model, head, parameters and tokenizer. Clones share it, so a parameter that is changed here is
+    /// changed for them too.
+    pub fn network(&self) -> &Network {
+        &self.bundle.network
     }
 
     /// One answer per text.
-    pub fn predict(&mut self, texts: &[&str]) -> Result<Vec<Answer>> {
+    pub fn predict(&self, texts: &[&str]) -> Result<Vec<Answer>> {
         let records: Vec<Record> = texts
             .iter()
             .map(|text| Record::from_iter([("text".to_owned(), Value::from(*text))]))
@@ -130,16 +140,16 @@ impl App {
     /// As [`App::predict`], with answers as a type of the program's own, which has the fields that the app says:
     /// [`Classification`](crate::Classification), [`TextSpan`](crate::TextSpan), or another one. Errors: a field that
     /// an answer lacks.
-    pub fn predict_as<T: serde::de::DeserializeOwned>(&mut self, texts: &[&str]) -> Result<Vec<T>> {
+    pub fn predict_as<T: serde::de::DeserializeOwned>(&self, texts: &[&str]) -> Result<Vec<T>> {
         self.predict(texts)?.iter().map(Answer::typed).collect()
     }
 
     /// One answer per record; a record maps the app's roles ("text" and "text_pair", "question" and "context") to
     /// values. Records are batched by length. Errors: a record without what the app needs, or without a second text
     /// where the app was trained on pairs.
-    pub fn predict_records(&mut self, records: &[Record]) -> Result<Vec<Answer>> {
+    pub fn predict_records(&self, records: &[Record]) -> Result<Vec<Answer>> {
         let lacks = |record: &Record| {
-            self.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
+            self.bundle.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
         };
         let lacking =
             records.iter().enumerate().find_map(|(at, record)| Some((at, lacks(record)?)));
@@ -150,14 +160,14 @@ impl App {
         }
         let _scope = PredictionScope::new(self.precision);
         if records.len() <= 1 {
-            let answers = self.network.predict(records)?;
+            let answers = self.bundle.network.predict(records)?;
             return Ok(answers.into_iter().map(Answer::from).collect());
         }
-        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        let network = &self.bundle.network;
+        let (app, tokenizer) = (network.app.clone(), network.tokenizer.clone());
         let mut answers = Vec::with_capacity(records.len());
         for window in Windows::of_records(records.to_vec(), app, tokenizer)? {
             let Window { samples, records, .. } = window?;
-            let network = &mut self.network;
             let window = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
             answers.extend(window.into_iter().map(Answer::from));
         }
@@ -165,7 +175,7 @@ impl App {
     }
 
     /// Answers to a JSON text: an object, or an array of objects and strings; one object or an array.
-    pub fn predict_json(&mut self, json: &str) -> Result<String> {
+    pub fn predict_json(&self, json: &str) -> Result<String> {
         let value: Value = serde_json::from_str(json)
             .map_err(|error| Error::user(format!("predict: the request is not JSON: {error}")))?;
         let answer = match value {
@@ -183,7 +193,7 @@ impl App {
     }
 
     fn reader(&self, data: &DataSource, targets: bool) -> Result<DatasetReader> {
-        let columns = self.network.app.columns()?;
+        let columns = self.bundle.network.app.columns()?;
         let mut named = data.named.clone();
         if !targets {
             let is_target =
@@ -192,26 +202,27 @@ impl App {
         }
         let columns: Vec<_> =
             columns.into_iter().filter(|column| targets || !column.target).collect();
-        let trained = self.manifest.columns.clone();
+        let trained = self.bundle.manifest.columns.clone();
         let options = DataOptions { read: data.read.clone(), named, split: None, targets, trained };
         DatasetReader::open(&data.data, &columns, &options)
     }
 
     /// The windows of a file, read and made into features while the engine computes.
     fn windows(&self, reader: DatasetReader) -> Result<Windows> {
-        Windows::start(reader, self.network.app.clone(), self.network.tokenizer.clone())
+        let network = &self.bundle.network;
+        Windows::start(reader, network.app.clone(), network.tokenizer.clone())
     }
 
     /// Figures on labelled data, a file or records in memory; with `report` also an HTML page with the confusion matrix
     /// and the worst mistakes.
-    pub fn evaluate(&mut self, data: &DataSource, report: Option<&Path>) -> Result<Evaluation> {
+    pub fn evaluate(&self, data: &DataSource, report: Option<&Path>) -> Result<Evaluation> {
         self.evaluate_watched(data, report, &mut Watch::nobody())
     }
 
     /// As [`App::evaluate`]; `watch` is told of the rows that are done, and may end it. Errors: `Cancelled`, without a
     /// page.
     pub fn evaluate_watched(
-        &mut self,
+        &self,
         data: &DataSource,
         report: Option<&Path>,
         watch: &mut Watch<'_>,
@@ -226,14 +237,14 @@ impl App {
             })
             .transpose()?;
         let _scope = PredictionScope::new(self.precision);
-        let mut measure = Measure::new(self.runtime.components(), &self.network)?;
+        let mut measure = Measure::new(self.runtime.components(), &self.bundle.network)?;
         let wants_answers = measure.wants_answers();
         let mut wrong = Vec::new();
         let mut count = Count::default();
         for window in windows {
             let window = window?;
             count.add(&window);
-            let network = &mut self.network;
+            let network = &self.bundle.network;
             let Window { samples, records, .. } = &window;
             let mut update = |batch: &_, outputs: &_| measure.update(batch, outputs);
             if report.is_some() || wants_answers {
@@ -256,11 +267,11 @@ impl App {
         count.check(data.data.path())?;
         let metrics = measure.figures()?;
         if let (Some(path), Some(file)) = (report, page_file) {
-            let title = format!("{} on {}", self.manifest.app.name, data.data);
+            let title = format!("{} on {}", self.bundle.manifest.app.name, data.data);
             let page = Report {
                 wrong,
-                options: self.manifest.training.clone(),
-                ..figures_report(&title, &self.network.app_info.labels, &metrics)
+                options: self.bundle.manifest.training.clone(),
+                ..figures_report(&title, &self.bundle.network.app_info.labels, &metrics)
             };
             write_report(path, file, &page)?;
         }
@@ -271,7 +282,7 @@ impl App {
     /// other endings need a `format`) while the file is read. The output has the columns that were read, then what the
     /// app says; what it calls as a column is called, it is written as "predicted_…". Answers with the number of rows.
     pub fn predict_file(
-        &mut self,
+        &self,
         data: &DataSource,
         output: &Path,
         format: Option<OutputFormat>,
@@ -282,7 +293,7 @@ impl App {
     /// As [`App::predict_file`]; `watch` is told of the rows that are done, and may end it. Errors: `Cancelled`;
     /// nothing of an output file remains.
     pub fn predict_file_watched(
-        &mut self,
+        &self,
         data: &DataSource,
         output: &Path,
         format: Option<OutputFormat>,
@@ -303,7 +314,7 @@ impl App {
             let window = window?;
             count.add(&window);
             let Window { samples, records, .. } = window;
-            let network = &mut self.network;
+            let network = &self.bundle.network;
             let predictions = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
             watch.rows(predictions.len() as u64)?;
             let Some(first) = predictions.first() else { continue };

@@ -42,9 +42,11 @@ pub struct EmbedOptions {
     pub precision: LayerPrecision,
 }
 
-/// An encoder that turns texts into vectors.
+/// An encoder that turns texts into vectors. Threads may ask it at the same time: each vector is the one that it would
+/// be alone, to the byte. Cloning is cheap and shares the weights.
+#[derive(Clone)]
 pub struct Embedder {
-    network: Network,
+    network: Arc<Network>,
     width: usize,
     precision: LayerPrecision,
     inputs: Inputs,
@@ -88,7 +90,7 @@ impl Embedder {
         }
         let width = recipe.width(network.model.info().hidden_size);
         bundle::check_files(&network, encoder)?;
-        Ok(Embedder { network, width, precision, inputs: Inputs::of(encoder) })
+        Ok(Embedder { network: Arc::new(network), width, precision, inputs: Inputs::of(encoder) })
     }
 
     /// Number of values of a vector.
@@ -101,13 +103,14 @@ impl Embedder {
         &self.network.load_report.warnings
     }
 
-    /// The network: model, head, parameters and tokenizer.
-    pub fn network(&mut self) -> &mut Network {
-        &mut self.network
+    /// The network: model, head, parameters and tokenizer. Clones share it, so a parameter that is changed here is
+    /// changed for them too.
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
     /// Vectors of texts, row-major [texts, width].
-    pub fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {
+    pub fn embed(&self, texts: &[&str]) -> Result<Vec<f32>> {
         let record = |text: &&str| Record::from_iter([("text".to_owned(), Value::from(*text))]);
         let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
         let _scope = PredictionScope::new(self.precision);
@@ -115,12 +118,12 @@ impl Embedder {
         if let [text] = texts {
             // One text does not pay for a thread.
             let sample = windows::features(0, &record(text), &app, &tokenizer)?;
-            (all, width) = evaluate::vectors(&mut self.network, &[sample], BATCH_TOKENS)?;
+            (all, width) = evaluate::vectors(&self.network, &[sample], BATCH_TOKENS)?;
         } else {
             for window in Windows::of_records(texts.iter().map(record).collect(), app, tokenizer)? {
                 let vectors;
                 (vectors, width) =
-                    evaluate::vectors(&mut self.network, &window?.samples, BATCH_TOKENS)?;
+                    evaluate::vectors(&self.network, &window?.samples, BATCH_TOKENS)?;
                 all.extend(vectors);
             }
         }
@@ -133,14 +136,14 @@ impl Embedder {
     /// Vectors of a file's texts (or of records in memory), written to `output`: a NumPy array of float32 [texts, width] if its name ends in
     /// `.npy`, otherwise JSON Lines with `text` and `vector` (`-` is standard output). Answers with the number of
     /// texts. Errors: as [`DatasetReader`]; nothing of an output file remains.
-    pub fn embed_file(&mut self, data: &DataSource, output: &Path) -> Result<usize> {
+    pub fn embed_file(&self, data: &DataSource, output: &Path) -> Result<usize> {
         self.embed_file_watched(data, output, &mut Watch::nobody())
     }
 
     /// As [`Embedder::embed_file`]; `watch` is told of the rows that are done, and may end it. Errors: `Cancelled`;
     /// nothing of an output file remains.
     pub fn embed_file_watched(
-        &mut self,
+        &self,
         data: &DataSource,
         output: &Path,
         watch: &mut Watch<'_>,
@@ -172,7 +175,7 @@ impl Embedder {
                 let window = window?;
                 count.add(&window);
                 let (vectors, width) =
-                    evaluate::vectors(&mut self.network, &window.samples, BATCH_TOKENS)?;
+                    evaluate::vectors(&self.network, &window.samples, BATCH_TOKENS)?;
                 watch.rows(window.samples.len() as u64)?;
                 vectors.chunks_exact(width.max(1)).try_for_each(|vector| array.row(vector))?;
             }
@@ -184,8 +187,7 @@ impl Embedder {
         for window in windows {
             let window = window?;
             count.add(&window);
-            let (vectors, width) =
-                evaluate::vectors(&mut self.network, &window.samples, BATCH_TOKENS)?;
+            let (vectors, width) = evaluate::vectors(&self.network, &window.samples, BATCH_TOKENS)?;
             watch.rows(window.samples.len() as u64)?;
             for (vector, record) in vectors.chunks_exact(width.max(1)).zip(window.records) {
                 let mut line = record;

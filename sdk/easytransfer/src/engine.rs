@@ -85,6 +85,12 @@ pub(crate) fn start(device: &Device, precision: EnginePrecision) -> Result<*cons
             None => easytransfer_core::host::provide(id, table),
         }
     }
+    if let Some(engine) = engine {
+        // Messages of an engine that was loaded go where those of this program go.
+        let log = std::ptr::from_ref(&easytransfer_core::tables::log::TABLE).cast();
+        // SAFETY: a static of its interface.
+        unsafe { engine.provide("et.log/1", log) };
+    }
     if slot.is_none() {
         let device = match (device, engine) {
             (Device::Auto, Some(_)) => Device::Cuda(0),

@@ -7,6 +7,7 @@ use easytransfer_train::{Error, Result};
 
 /// The directory of a model. Its files were read when it was loaded; a report or a list beside them may well be
 /// written.
+#[derive(Clone)]
 pub(crate) struct Inputs(PathBuf);
 
 impl Inputs {

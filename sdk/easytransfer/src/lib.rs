@@ -9,7 +9,7 @@
 //! use easytransfer::{Runtime, RuntimeOptions};
 //!
 //! let runtime = Runtime::new(RuntimeOptions::default())?;
-//! let mut app = runtime.app("runs/sst2".as_ref())?;
+//! let app = runtime.app("runs/sst2".as_ref())?;
 //! for answer in app.predict(&["a gripping film", "dull and overlong"])? {
 //!     println!("{answer}");
 //! }
@@ -29,6 +29,7 @@ mod embed;
 mod engine;
 mod inputs;
 pub mod json;
+mod log;
 #[cfg(feature = "log")]
 mod log_lines;
 mod parts;
@@ -41,6 +42,7 @@ pub use answer::{Answer, Classification, TextSpan};
 pub use app::{App, AppOptions, DataSource, Evaluation};
 pub use embed::{EmbedOptions, Embedder};
 pub use engine::{engine_host, engine_report, engine_use};
+pub use log::{OnLog, on_log};
 pub use parts::{Model, Optimizer};
 pub use profile::{Profile, ProfileOp, ProfileSummary};
 pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
@@ -52,7 +54,7 @@ pub use easytransfer_loader::engine::{
     Device, Driver, EngineError, EnginePrecision, engine_places,
 };
 pub use easytransfer_plugin as plugin;
-pub use easytransfer_plugin::{Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
+pub use easytransfer_plugin::{LogLevel, Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
 pub use easytransfer_train as train;
 pub use easytransfer_train::data::input::Data;
 pub use easytransfer_train::error::{ErrorKind, InputPlace};

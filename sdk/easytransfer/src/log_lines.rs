@@ -12,7 +12,8 @@ pub(crate) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_level(ET_LOG_DEBUG);
-        log::set_sink(Some(Box::new(|level, writer, message| {
+        // Refused from inside of a sink only, and then that one stays.
+        let _ = log::set_sink(Some(Box::new(|level, writer, message| {
             let level = match level {
                 ET_LOG_ERROR => ::log::Level::Error,
                 ET_LOG_WARN => ::log::Level::Warn,

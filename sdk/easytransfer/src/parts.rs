@@ -1,18 +1,20 @@
 //! The single parts, for a training loop written by hand.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use easytransfer_plugin::{Call, LoadedModel, LoadedOptimizer, Map, ModelInfo, Params, Rng};
-use easytransfer_train::Result;
 use easytransfer_train::model::weights::{self, Expect, LoadReport};
+use easytransfer_train::{Error, Result};
 
 use crate::Runtime;
 
-/// A model with its parameters.
+/// A model with its parameters. Cloning is cheap and shares them, and the random numbers of dropout.
+#[derive(Clone)]
 pub struct Model {
-    model: LoadedModel,
+    model: Arc<LoadedModel>,
     params: Params,
-    rng: Rng,
+    rng: Arc<Mutex<Rng>>,
 }
 
 impl Model {
@@ -20,7 +22,8 @@ impl Model {
         let component = runtime.components().find("et.model/1", name)?;
         let params = Params::new(seed)?;
         let model = LoadedModel::create(&component, config, &params.root()?)?;
-        Ok(Model { model, params, rng: Rng::new(seed, 1)? })
+        let rng = Arc::new(Mutex::new(Rng::new(seed, 1)?));
+        Ok(Model { model: Arc::new(model), params, rng })
     }
 
     /// What the model says of itself.
@@ -42,16 +45,22 @@ impl Model {
     }
 
     /// Runs the model on a batch with dropout off (`training` false) or on; `want` is a set of `ET_WANT_` bits.
-    pub fn forward(&mut self, batch: &Map, training: bool, want: u32) -> Result<Map> {
+    pub fn forward(&self, batch: &Map, training: bool, want: u32) -> Result<Map> {
         let mut outputs = Map::new()?;
-        let call = if training { Call::training(want, &self.rng) } else { Call::inference(want) };
-        self.model.forward(&call, batch, &mut outputs)?;
+        if training {
+            // A generator that a panic left is whole: it is a seed and a count.
+            let rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            self.model.forward(&Call::training(want, &rng), batch, &mut outputs)?;
+        } else {
+            self.model.forward(&Call::inference(want), batch, &mut outputs)?;
+        }
         Ok(outputs)
     }
 }
 
-/// An optimizer with its count of steps.
+/// An optimizer with its count of steps. It belongs to the model that it was made for.
 pub struct Optimizer {
+    name: String,
     optimizer: LoadedOptimizer,
     steps: u64,
 }
@@ -66,11 +75,19 @@ impl Optimizer {
         let component = runtime.components().find("et.optimizer/1", name)?;
         model.params.seal()?;
         let optimizer = LoadedOptimizer::create(&component, options, &model.params)?;
-        Ok(Optimizer { optimizer, steps: 0 })
+        Ok(Optimizer { name: name.to_owned(), optimizer, steps: 0 })
     }
 
-    /// One step of that learning rate with the gradients present, which are forgotten then.
+    /// One step of that learning rate with the gradients present, which are forgotten then. Errors: another model
+    /// than the one that the optimizer was made for; then nothing changes.
     pub fn step(&mut self, model: &mut Model, lr: f64) -> Result<()> {
+        if !self.optimizer.is_for(&model.params) {
+            return Err(Error::user(format!(
+                "optimizer {:?}: expected the model that it was made for, found another one; make an optimizer for each \
+                 model",
+                self.name
+            )));
+        }
         self.steps += 1;
         self.optimizer.step(&mut model.params, lr, self.steps)?;
         model.params.zero_grads();

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use easytransfer_abi::et_plugin_record;
 use easytransfer_loader::engine::{Device, EnginePrecision};
 use easytransfer_loader::{ComponentKind, LoadError, Policy, Registry, SearchPath};
-use easytransfer_plugin::{ComponentRef, LoadedLoss, LoadedMetric};
-#[cfg(feature = "train")]
-use easytransfer_plugin::{Recompute, set_recompute};
+use easytransfer_plugin::{ComponentRef, LinkedPlugin, LoadedLoss, LoadedMetric};
 use easytransfer_train::model::components::Components;
 #[cfg(feature = "train")]
 use easytransfer_train::run::job::{TrainJob, TrainResult};
@@ -132,9 +130,18 @@ impl Runtime {
         Ok(report.plugin_id)
     }
 
-    /// Registers a plugin that is linked into the program.
-    pub fn register_plugin(&self, record: &'static et_plugin_record) -> Result<String> {
-        // SAFETY: a record of the SDK's `export!` is complete, and a static one lives until the process ends.
+    /// Registers a plugin that is linked into the program, `PluginRecord::get()` of its crate. Again does nothing.
+    pub fn register_plugin(&self, plugin: LinkedPlugin) -> Result<String> {
+        // SAFETY: the record is one of `export!`.
+        unsafe { self.register_plugin_raw(plugin.as_raw()) }
+    }
+
+    /// Registers a plugin by a record of any origin, such as one in C.
+    ///
+    /// # Safety
+    /// `record` is NULL, which is refused, or points to the record of a plugin, which lives until the process ends.
+    pub unsafe fn register_plugin_raw(&self, record: *const et_plugin_record) -> Result<String> {
+        // SAFETY: promised by the caller.
         let report = unsafe { self.registry.0.register_static(record) }?;
         Ok(report.plugin_id)
     }
@@ -221,11 +228,7 @@ impl Runtime {
     /// Trains an app and writes its bundle.
     #[cfg(feature = "train")]
     pub fn train(&self, job: TrainJob) -> Result<TrainResult> {
-        // The engine is one per process, and so is this setting of it.
-        set_recompute(job.config.recompute.into())?;
-        let result = train(&*self.registry, job);
-        set_recompute(Recompute::None)?;
-        result
+        train(&*self.registry, job)
     }
 
     /// A model by itself with parameters of its own; `config` is the content of a config.json.

@@ -22,6 +22,7 @@ pub mod engine;
 mod error;
 mod fields;
 mod handshake;
+mod image;
 mod kind;
 mod manifest;
 mod open;

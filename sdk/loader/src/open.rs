@@ -1,6 +1,7 @@
 //! Opening a library and fetching its record. Nothing here is ever closed.
 
 use crate::error::{Facts, LoadError};
+use crate::image::{FULLY_STATIC, NEEDS_LINKER, is_static};
 use crate::manifest::PluginManifest;
 use crate::policy::Policy;
 use crate::regular::open_regular;
@@ -124,6 +125,16 @@ fn read(path: &Path) -> std::io::Result<(Vec<u8>, Identity)> {
 }
 
 fn entry_of(id: &str, file: &Path) -> Result<Entry, LoadError> {
+    if is_static() {
+        return Err(LoadError::Library(Facts::boxed(
+            id,
+            file,
+            "a fully static program cannot open libraries",
+            NEEDS_LINKER,
+            FULLY_STATIC,
+            "link the program without `-static` (libeasytransfer.a alone may stay static), or link the plugins into it and register them",
+        )));
+    }
     let library = open_forever(file).map_err(|error| {
         LoadError::Library(Facts::boxed(
             id,

@@ -22,6 +22,8 @@ pub enum ManifestSource {
     Environment,
     /// `plugins/` or `../lib/easytransfer/plugins` beside the executable.
     Executable,
+    /// `easytransfer/plugins`, `../lib/easytransfer/plugins` or `plugins/` beside the shared library of this code.
+    Library,
     /// The user's data folder.
     User,
     /// The system's folder.
@@ -34,6 +36,7 @@ impl fmt::Display for ManifestSource {
             ManifestSource::Explicit => "explicit path",
             ManifestSource::Environment => PLUGIN_PATH,
             ManifestSource::Executable => "beside the executable",
+            ManifestSource::Library => "beside the library",
             ManifestSource::User => "user data folder",
             ManifestSource::System => "system folder",
         })
@@ -48,8 +51,9 @@ pub struct SearchPath {
 }
 
 impl SearchPath {
-    /// `explicit`, then `ET_PLUGIN_PATH`, `plugins/` and `../lib/easytransfer/plugins` beside the executable,
-    /// `easytransfer/plugins` in `$XDG_DATA_HOME` (or `~/.local/share`), and `/usr/lib/easytransfer/plugins`.
+    /// `explicit`, then `ET_PLUGIN_PATH`, `plugins/` and `../lib/easytransfer/plugins` beside the executable, those of
+    /// the installation that the loaded `libeasytransfer` belongs to, `easytransfer/plugins` in `$XDG_DATA_HOME` (or
+    /// `~/.local/share`), and `/usr/lib/easytransfer/plugins`.
     pub fn standard(explicit: &[PathBuf]) -> SearchPath {
         let environment = std::env::var_os(PLUGIN_PATH);
         let executable = std::env::current_exe().ok();
@@ -59,6 +63,7 @@ impl SearchPath {
             explicit,
             environment.as_deref(),
             executable.as_deref().and_then(Path::parent),
+            crate::image::library_folder(),
             data.as_deref(),
         )
     }
@@ -70,12 +75,13 @@ impl SearchPath {
         }
     }
 
-    /// The standard order from given parts: the value of `ET_PLUGIN_PATH`, the executable's folder, the user's data
-    /// folder.
+    /// The standard order from given parts: the value of `ET_PLUGIN_PATH`, the executable's folder, the folder of the
+    /// shared library that this code is in (none where it is linked into the program), the user's data folder.
     pub fn from_parts(
         explicit: &[PathBuf],
         environment: Option<&OsStr>,
         executable_dir: Option<&Path>,
+        library_dir: Option<&Path>,
         data_dir: Option<&Path>,
     ) -> SearchPath {
         let mut search = SearchPath::only(explicit);
@@ -88,6 +94,12 @@ impl SearchPath {
             search
                 .places
                 .push((ManifestSource::Executable, dir.join("../lib/easytransfer/plugins")));
+        }
+        if let Some(dir) = library_dir {
+            let beside = beside_library(dir).map(|folder| folder.join("easytransfer/plugins"));
+            let build_tree = [dir.join("plugins")];
+            let places = beside.chain(build_tree).map(|place| (ManifestSource::Library, place));
+            search.places.extend(places);
         }
         if let Some(dir) = data_dir {
             search.places.push((ManifestSource::User, dir.join("easytransfer/plugins")));
@@ -134,6 +146,13 @@ impl SearchPath {
         }
         listings
     }
+}
+
+/// Where the folder `easytransfer` of an installation is whose shared library lies in `dir`: beside the library, and
+/// in `lib` where the library is in `lib64` or the like.
+pub(crate) fn beside_library(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let lib = (!dir.ends_with("lib")).then(|| dir.join("../lib"));
+    std::iter::once(dir.to_path_buf()).chain(lib)
 }
 
 /// One manifest that was found.

@@ -55,6 +55,7 @@ fn places_come_in_order() {
         &[PathBuf::from("/x")],
         Some(&environment),
         Some(Path::new("/opt/et/bin")),
+        Some(Path::new("/srv/et/lib64")),
         Some(Path::new("/home/u/.local/share")),
     );
     let places: Vec<(ManifestSource, &Path)> = search.places().collect();
@@ -64,11 +65,18 @@ fn places_come_in_order() {
         (ManifestSource::Environment, "/e2"),
         (ManifestSource::Executable, "/opt/et/bin/plugins"),
         (ManifestSource::Executable, "/opt/et/bin/../lib/easytransfer/plugins"),
+        (ManifestSource::Library, "/srv/et/lib64/easytransfer/plugins"),
+        (ManifestSource::Library, "/srv/et/lib64/../lib/easytransfer/plugins"),
+        (ManifestSource::Library, "/srv/et/lib64/plugins"),
         (ManifestSource::User, "/home/u/.local/share/easytransfer/plugins"),
         (ManifestSource::System, "/usr/lib/easytransfer/plugins"),
     ];
     assert_eq!(places, expected.map(|(source, path)| (source, Path::new(path))));
-    let none = SearchPath::from_parts(&[], Some(OsStr::new("")), None, None);
+    let lib = SearchPath::from_parts(&[], None, None, Some(Path::new("/srv/et/lib")), None);
+    let places: Vec<&Path> = lib.places().map(|(_, place)| place).take(2).collect();
+    let expected = ["/srv/et/lib/easytransfer/plugins", "/srv/et/lib/plugins"];
+    assert_eq!(places, expected.map(Path::new));
+    let none = SearchPath::from_parts(&[], Some(OsStr::new("")), None, None, None);
     assert!(none.places().all(|(_, place)| place.is_absolute()), "the current folder is searched");
 }
 

@@ -1,7 +1,7 @@
 //! Apps: from records to features, a head, and predictions.
 
 use crate::component::{
-    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
+    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text, take_turn,
 };
 use crate::net::{with_context, with_net};
 use crate::text::{borrow, view};
@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map as Json, Value};
 use std::ffi::{CStr, c_void};
+use std::sync::Mutex;
 
 /// A record: values by role ("text", "text_pair", "label", ...).
 pub type Record = Json<String, Value>;
@@ -357,21 +358,28 @@ impl<T: App> AppTable<T> {
     }
 }
 
-/// An app from a registry, as the host uses it.
-pub struct LoadedApp(Loaded<abi::et_plugin_app>);
+/// An app from a registry, as the host uses it. Threads that share it make features at the same time, and take turns
+/// in everything else.
+pub struct LoadedApp {
+    loaded: Loaded<abi::et_plugin_app>,
+    /// Held while a slot is called that is not [any-thread].
+    turn: Mutex<()>,
+}
 
-// SAFETY: the methods that take `&self` call slots whose contract allows other threads to make features meanwhile.
+// SAFETY: whoever calls a slot with `&self` holds `turn`, but for `features`, which is [any-thread].
 unsafe impl Sync for LoadedApp {}
 
 impl LoadedApp {
     /// Makes an instance with options as JSON, and the state of a trained instance or an empty text.
     pub fn create(component: &ComponentRef, options: &str, state: &str) -> Result<Self> {
-        Ok(Self(create!(component, "et.app/1", et_plugin_app(borrow(options), borrow(state)))))
+        let loaded = create!(component, "et.app/1", et_plugin_app(borrow(options), borrow(state)));
+        Ok(Self { loaded, turn: Mutex::new(()) })
     }
 
     /// Columns that records need.
     pub fn columns(&self) -> Result<Vec<Column>> {
-        self.0.read("columns", &invoke_text!(self.0, et_plugin_app.columns())?)
+        let _turn = take_turn(&self.turn);
+        self.loaded.read("columns", &invoke_text!(self.loaded, et_plugin_app.columns())?)
     }
 
     /// Sees a training record before training.
@@ -381,22 +389,24 @@ impl LoadedApp {
 
     /// Sees a training record, as JSON text, before training.
     pub fn observe_json(&mut self, record: &str) -> Result<()> {
-        invoke!(self.0, et_plugin_app.observe(borrow(record)))
+        invoke!(self.loaded, et_plugin_app.observe(borrow(record)))
     }
 
     /// All records were seen.
     pub fn observed(&mut self) -> Result<()> {
-        invoke!(self.0, et_plugin_app.observed())
+        invoke!(self.loaded, et_plugin_app.observed())
     }
 
     /// What a bundle must keep.
     pub fn state(&self) -> Result<Value> {
-        self.0.read("state", &invoke_text!(self.0, et_plugin_app.state())?)
+        let _turn = take_turn(&self.turn);
+        self.loaded.read("state", &invoke_text!(self.loaded, et_plugin_app.state())?)
     }
 
     /// What the host must know.
     pub fn info(&self) -> Result<AppInfo> {
-        self.0.read("describe", &invoke_text!(self.0, et_plugin_app.describe())?)
+        let _turn = take_turn(&self.turn);
+        self.loaded.read("describe", &invoke_text!(self.loaded, et_plugin_app.describe())?)
     }
 
     /// Turns a record into rows of features.
@@ -421,14 +431,14 @@ impl LoadedApp {
         let place = [("record", context.record() as i64), ("source", context.source() as i64)];
         with_context(context, |context| {
             invoke!(
-                self.0,
+                self.loaded,
                 et_plugin_app.features(context, tokenizer.as_raw(), borrow(record), rows.as_raw())
             )
         })?;
         if rows.is_empty() {
             return Err(Error::new(
                 abi::ET_ERR_FAILED_PRECONDITION,
-                format!("{}: features: expected at least one row, found none", self.0.what),
+                format!("{}: features: expected at least one row, found none", self.loaded.what),
             ));
         }
         let mut rows = rows.to_vec()?;
@@ -436,7 +446,7 @@ impl LoadedApp {
             for (name, value) in place {
                 row.put_i64(name, &[value]).map_err(|error| {
                     let message = format!("features: the field {name:?} is the host's to fill");
-                    error.context(message).context(&self.0.what)
+                    error.context(message).context(&self.loaded.what)
                 })?;
             }
         }
@@ -446,7 +456,7 @@ impl LoadedApp {
     /// Declares the parameters of the head.
     pub fn build(&mut self, scope: &Scope, model: &ModelInfo) -> Result<()> {
         let model = serde_json::to_string(model)?;
-        invoke!(self.0, et_plugin_app.build(scope.as_raw(), borrow(&model)))
+        invoke!(self.loaded, et_plugin_app.build(scope.as_raw(), borrow(&model)))
     }
 
     /// Computes what the loss and the predictions need, with `net` to run the encoder and the modules.
@@ -458,25 +468,32 @@ impl LoadedApp {
         outputs: &mut Map,
     ) -> Result<()> {
         let call = call.raw();
+        let _turn = take_turn(&self.turn);
         with_net(net, |net| {
-            invoke!(self.0, et_plugin_app.forward(&call, net, batch.as_raw(), outputs.as_raw()))
+            invoke!(
+                self.loaded,
+                et_plugin_app.forward(&call, net, batch.as_raw(), outputs.as_raw())
+            )
         })
     }
 
     /// Parts as JSON text: an array with one object per row.
     pub fn decode_json(&self, batch: &Map, outputs: &Map) -> Result<String> {
-        invoke_text!(self.0, et_plugin_app.decode(batch.as_raw(), outputs.as_raw()))
+        let _turn = take_turn(&self.turn);
+        invoke_text!(self.loaded, et_plugin_app.decode(batch.as_raw(), outputs.as_raw()))
     }
 
     /// One part per row of the batch.
     pub fn decode(&self, batch: &Map, outputs: &Map) -> Result<Vec<Record>> {
-        self.0.read("decode", &self.decode_json(batch, outputs)?)
+        self.loaded.read("decode", &self.decode_json(batch, outputs)?)
     }
 
     /// The prediction of a record from the parts of its rows.
     pub fn finish(&self, record: &Record, parts: Vec<Record>) -> Result<Record> {
         let (record, parts) = (serde_json::to_string(record)?, serde_json::to_string(&parts)?);
-        let text = invoke_text!(self.0, et_plugin_app.finish(borrow(&record), borrow(&parts)))?;
-        self.0.read("finish", &text)
+        let _turn = take_turn(&self.turn);
+        let text =
+            invoke_text!(self.loaded, et_plugin_app.finish(borrow(&record), borrow(&parts)))?;
+        self.loaded.read("finish", &text)
     }
 }

@@ -9,6 +9,7 @@ use std::ffi::{CStr, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A component's instance. After a panic it is poisoned: its state may be half-changed, so later calls are refused.
 pub(crate) struct Instance<T> {
@@ -236,8 +237,8 @@ impl<'a> Call<'a> {
 /// A component that a registry found: where its table is and who brought it.
 #[derive(Clone, Debug)]
 pub struct ComponentRef {
-    /// Kind, for instance "et.loss/1".
-    pub kind: &'static str,
+    /// Private as the table is: it says of which type that one is.
+    kind: &'static str,
     /// Name that users write.
     pub name: String,
     /// JSON Schema of the options.
@@ -269,6 +270,11 @@ impl ComponentRef {
         table: *const c_void,
     ) -> Self {
         Self { kind, name, schema, plugin_id, plugin_version, table }
+    }
+
+    /// Kind, for instance "et.loss/1".
+    pub fn kind(&self) -> &'static str {
+        self.kind
     }
 
     /// Calls `release` with NULL, which every component with instances must accept. Errors: a kind without instances,
@@ -388,6 +394,12 @@ impl<T> Drop for Loaded<T> {
             unsafe { release(self.instance) };
         }
     }
+}
+
+/// Waits until no other thread is in a slot of the instance that `turn` belongs to. A panic in the host's part of an
+/// earlier call left nothing half-changed: the lock guards no data.
+pub(crate) fn take_turn(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls a slot of a loaded component: `invoke!(self.loaded, et_plugin_loss.forward(args...))?`.

@@ -16,6 +16,32 @@ pub struct StaticRecord(pub et_plugin_record);
 // SAFETY: the record is immutable, and its pointers are to statics.
 unsafe impl Sync for StaticRecord {}
 
+/// A plugin that is linked into the program, as `PluginRecord::get()` of its crate gives it. Only [`crate::export!`]
+/// makes one, so a host may believe what the record says.
+#[derive(Clone, Copy)]
+pub struct LinkedPlugin(&'static et_plugin_record);
+
+// SAFETY: the record is immutable, and its pointers are to statics.
+unsafe impl Send for LinkedPlugin {}
+// SAFETY: as above.
+unsafe impl Sync for LinkedPlugin {}
+
+impl LinkedPlugin {
+    /// For [`crate::export!`].
+    ///
+    /// # Safety
+    /// The record is complete and true, and what it points to lives until the process ends.
+    #[doc(hidden)]
+    pub const unsafe fn new(record: &'static et_plugin_record) -> Self {
+        Self(record)
+    }
+
+    /// The record, for a registry.
+    pub fn as_raw(self) -> *const et_plugin_record {
+        self.0
+    }
+}
+
 /// A list of component tables that may be a static.
 #[doc(hidden)]
 pub struct StaticComponents(pub &'static [(&'static CStr, *const c_void)]);
@@ -66,8 +92,8 @@ pub unsafe extern "C" fn init(host: *const abi::et_host) -> *mut abi::et_error {
     }
 }
 
-/// Exports components as a plugin: the one symbol that the host looks for, and `plugin_record()` for static
-/// registration.
+/// Exports components as a plugin: the one symbol that the host looks for, and `PluginRecord::get()` for programs that
+/// link the crate.
 ///
 /// ```no_run
 /// # use easytransfer_plugin::{Call, Loss, Map, NoOptions, Result, Tensor};
@@ -139,9 +165,10 @@ macro_rules! export {
                 });
 
             impl PluginRecord {
-                /// The record, for static registration.
-                pub fn get() -> &'static $crate::export::et_plugin_record {
-                    &RECORD.0
+                /// The plugin, for a program that it is linked into.
+                pub fn get() -> $crate::LinkedPlugin {
+                    // SAFETY: a complete record over tables of this SDK, all of them statics.
+                    unsafe { $crate::LinkedPlugin::new(&RECORD.0) }
                 }
             }
 

@@ -60,19 +60,31 @@ impl Linear {
 pub struct LayerNorm {
     /// Scale `[h]`.
     pub weight: Param,
-    /// Shift `[h]`.
-    pub bias: Param,
+    shift: Shift,
     epsilon: f64,
+}
+
+/// What a layer norm adds.
+enum Shift {
+    /// A parameter [h].
+    Trained(Param),
+    /// Zeros [h].
+    Nothing(Tensor),
 }
 
 impl LayerNorm {
     /// Declares `weight` and `bias` in `scope`.
     pub fn new(scope: &Scope, size: usize, epsilon: f64) -> Result<Self> {
-        Ok(Self {
-            weight: scope.param("weight", &[size], Init::ONES)?,
-            bias: scope.param("bias", &[size], Init::Zeros)?,
-            epsilon,
-        })
+        let weight = scope.param("weight", &[size], Init::ONES)?;
+        let shift = Shift::Trained(scope.param("bias", &[size], Init::Zeros)?);
+        Ok(Self { weight, shift, epsilon })
+    }
+
+    /// Declares `weight` in `scope`: nothing is added.
+    pub fn without_bias(scope: &Scope, size: usize, epsilon: f64) -> Result<Self> {
+        let weight = scope.param("weight", &[size], Init::ONES)?;
+        let shift = Shift::Nothing(Tensor::zeros(weight.tensor()?.dtype(), &[size])?);
+        Ok(Self { weight, shift, epsilon })
     }
 
     /// norm(residual + dropout(x)); dropout counts only with an `rng`.
@@ -83,7 +95,11 @@ impl LayerNorm {
         dropout: f64,
         rng: Option<&Rng>,
     ) -> Result<Tensor> {
-        let (gamma, beta) = (self.weight.tensor()?, self.bias.tensor()?);
+        let gamma = self.weight.tensor()?;
+        let beta = match &self.shift {
+            Shift::Trained(bias) => bias.tensor()?,
+            Shift::Nothing(zeros) => zeros.clone(),
+        };
         nn::layer_norm(x, residual, &gamma, &beta, self.epsilon, dropout, rng)
     }
 }

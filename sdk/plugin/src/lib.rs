@@ -30,11 +30,13 @@
 mod app;
 mod cache;
 mod component;
+mod config;
 pub mod cuda;
 mod data;
 mod error;
 #[doc(hidden)]
 pub mod export;
+mod head;
 mod host;
 mod layers;
 mod loss;
@@ -61,9 +63,12 @@ pub use easytransfer_abi as abi;
 pub use app::{App, AppInfo, AppTable, Choice, Column, LoadedApp, Module, Record, text_of};
 pub use cache::{Cache, KeptRows};
 pub use component::{Call, ComponentRef};
+pub use config::{KnownKeys, ModelConfig};
 pub use cuda::Cuda;
 pub use data::{Buffer, Map, Row, Rows};
 pub use error::{Error, RecordFault, Result};
+pub use export::LinkedPlugin;
+pub use head::{HeadLayer, HeadPool, TaskHead};
 pub use host::{Lent, attach, live_handles, raw_host};
 pub use layers::{Embedding, LayerNorm, Linear, LinearConfig, RmsNorm};
 pub use loss::{LoadedLoss, Loss, LossTable, mean_of_rows, weight_of_labels, weight_of_rows};
@@ -81,14 +86,14 @@ pub use op::{
 };
 pub use optimizer::{LoadedOptimizer, Optimizer, OptimizerTable};
 pub use param::{Init, Param, Params, Scope, out_of_range};
-pub use recompute::{Recompute, recomputed, set_recompute};
+pub use recompute::{Recompute, RecomputeScope, recomputed};
 pub use service::{Encoding, LogLevel, Rng, RngState, Stream, Tokenizer, log};
 pub use session::{
     MODEL, ModuleSpec, Save, Session, SessionHost, SessionOptimizer, SourceInfo, host_table,
 };
 pub use strategy::{ColumnKind, ExtraColumn, LoadedStrategy, Phases, Strategy, StrategyTable};
 pub use tensor::{DType, Element, Tensor, is_recording, no_grad};
-pub use vocabulary::{Vocabulary, WordCounts};
+pub use vocabulary::{Vocabulary, VocabularyOptions, WordCounts};
 
 /// Schema of components without options.
 pub const NO_OPTIONS: &std::ffi::CStr =

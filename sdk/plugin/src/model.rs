@@ -1,15 +1,16 @@
 //! Models: encoders and other networks below the head.
 
 use crate::component::{
-    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
+    Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text, take_turn,
 };
 use crate::text::borrow;
-use crate::{Activation, Cache, Map, Result, Scope};
+use crate::{Activation, Cache, HeadLayer, Map, Result, Scope};
 use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
+use std::sync::Mutex;
 
 /// What the trainer and the apps must know about a model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,6 +58,11 @@ pub struct ModelInfo {
     pub decoder_start: Option<i64>,
     /// Tokens that end a run which the model continues.
     pub eos: Vec<i64>,
+    /// Fields of a row (F32) that the model can read besides its tokens, with the most numbers of each: the patches of
+    /// an image.
+    pub inputs: BTreeMap<String, usize>,
+    /// What the model writes beyond the outputs of all models, where its `inputs` are there: those of its own heads.
+    pub outputs: Vec<String>,
 }
 
 /// A head that checkpoints of a model may have, with the encoder under [`ModelInfo::base_prefix`].
@@ -67,6 +73,8 @@ pub struct Task {
     pub class: String,
     /// Layers and names of the head, as a name that apps know: "bert", "roberta", "distilbert", "electra", "albert".
     pub form: String,
+    /// The layers themselves, from the model's "last" on, where no form says them.
+    pub layers: Vec<HeadLayer>,
 }
 
 impl ModelInfo {
@@ -171,11 +179,16 @@ impl<T: Model> ModelTable<T> {
     }
 }
 
-/// A model from a registry, as the host uses it.
+/// A model from a registry, as the host uses it. Threads that share it take turns in it.
 pub struct LoadedModel {
     loaded: Loaded<abi::et_plugin_model>,
+    /// Held while a slot is called: the contract says one at a time.
+    turn: Mutex<()>,
     info: ModelInfo,
 }
+
+// SAFETY: whoever calls a slot with `&self` holds `turn`.
+unsafe impl Sync for LoadedModel {}
 
 impl LoadedModel {
     /// Declares the parameters in `scope` and makes an instance; `config` is JSON.
@@ -183,7 +196,7 @@ impl LoadedModel {
         let loaded =
             create!(component, "et.model/1", et_plugin_model(borrow(config), scope.as_raw()));
         let info = loaded.read("describe", &invoke_text!(loaded, et_plugin_model.describe())?)?;
-        Ok(Self { loaded, info })
+        Ok(Self { loaded, turn: Mutex::new(()), info })
     }
 
     /// What the model says of itself.
@@ -192,8 +205,9 @@ impl LoadedModel {
     }
 
     /// Runs the model; see [`Model::forward`].
-    pub fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
+    pub fn forward(&self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()> {
         let call = call.raw();
+        let _turn = take_turn(&self.turn);
         invoke!(self.loaded, et_plugin_model.forward(&call, batch.as_raw(), outputs.as_raw()))
     }
 }

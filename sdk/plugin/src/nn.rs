@@ -3,12 +3,14 @@
 
 mod attention;
 mod by_row;
+mod rotary;
 mod sequence;
 
 pub use attention::{
     Attention, AttentionTerms, DistanceBias, Order, Positions, Segments, attention, attention_with,
 };
 pub use by_row::{binary_cross_entropy_rows, cross_entropy_rows, row_means};
+pub use rotary::{Angles, Rotary};
 pub use sequence::{Crf, Recurrent, crf_decode, crf_loss, gru, lstm};
 
 use crate::host::{ask, call, tables};
@@ -49,6 +51,21 @@ pub enum Activation {
     /// `x * sigmoid(x)`
     #[serde(alias = "swish")]
     Silu = abi::ET_ACTIVATION_SILU,
+}
+
+impl Activation {
+    /// The function of each element, for what is no output of a linear layer, which computes its own.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::None => Ok(x.clone()),
+            Self::Relu => x.relu(),
+            Self::Gelu => x.gelu(),
+            Self::GeluTanh => x.gelu_tanh(),
+            Self::Tanh => x.tanh(),
+            Self::Sigmoid => x.sigmoid(),
+            Self::Silu => x.silu(),
+        }
+    }
 }
 
 /// How runs become one vector each.

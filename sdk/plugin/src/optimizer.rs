@@ -135,26 +135,48 @@ impl<T: Optimizer> OptimizerTable<T> {
 }
 
 /// An optimizer from a registry, as the host uses it.
-pub struct LoadedOptimizer(Loaded<abi::et_plugin_optimizer>);
+pub struct LoadedOptimizer {
+    loaded: Loaded<abi::et_plugin_optimizer>,
+    /// The set that it was made for, which must outlive it.
+    params: Params,
+}
 
 impl LoadedOptimizer {
     /// Makes an instance for a sealed set with options as JSON.
     pub fn create(component: &ComponentRef, options: &str, params: &Params) -> Result<Self> {
-        Ok(Self(create!(
+        let params = params.clone();
+        let loaded = create!(
             component,
             "et.optimizer/1",
             et_plugin_optimizer(borrow(options), params.as_raw())
+        );
+        Ok(Self { loaded, params })
+    }
+
+    /// Whether it was made for this set.
+    pub fn is_for(&self, params: &Params) -> bool {
+        self.params.as_raw() == params.as_raw()
+    }
+
+    fn expect(&self, params: &Params) -> Result<()> {
+        if self.is_for(params) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "{}: expected the parameters that it was made for, found another set",
+            self.loaded.what
         )))
     }
 
-    /// One step; see [`Optimizer::step`].
+    /// One step; see [`Optimizer::step`]. Errors: INVALID_ARGUMENT for another set than the one it was made for.
     pub fn step(&mut self, params: &mut Params, lr: f64, step: u64) -> Result<()> {
-        invoke!(self.0, et_plugin_optimizer.step(params.as_raw(), lr, step))
+        self.expect(params)?;
+        invoke!(self.loaded, et_plugin_optimizer.step(params.as_raw(), lr, step))
     }
 
     /// Whether [`LoadedOptimizer::step_part`] is there.
     pub fn has_parts(&self) -> bool {
-        slot!(self.0.table, et_plugin_optimizer.step_part).is_some()
+        slot!(self.loaded.table, et_plugin_optimizer.step_part).is_some()
     }
 
     /// A step of a part of the arena; see [`Optimizer::step_part`]. Errors: UNIMPLEMENTED where it makes whole steps
@@ -166,17 +188,18 @@ impl LoadedOptimizer {
         step: u64,
         part: Range<usize>,
     ) -> Result<()> {
+        self.expect(params)?;
         let Range { start, end } = part;
-        invoke!(self.0, et_plugin_optimizer.step_part(params.as_raw(), lr, step, start, end))
+        invoke!(self.loaded, et_plugin_optimizer.step_part(params.as_raw(), lr, step, start, end))
     }
 
     /// Writes the state.
     pub fn save(&mut self, stream: &mut Stream) -> Result<()> {
-        invoke!(self.0, et_plugin_optimizer.state_save(stream.as_raw()))
+        invoke!(self.loaded, et_plugin_optimizer.state_save(stream.as_raw()))
     }
 
     /// Reads the state back.
     pub fn load(&mut self, stream: &mut Stream) -> Result<()> {
-        invoke!(self.0, et_plugin_optimizer.state_load(stream.as_raw()))
+        invoke!(self.loaded, et_plugin_optimizer.state_load(stream.as_raw()))
     }
 }

@@ -1,7 +1,9 @@
 //! Recomputation (gradient checkpointing): layers that run again in the backward pass instead of keeping what they
 //! computed.
 
+use std::cell::Cell;
 use std::ffi::c_void;
+use std::marker::PhantomData;
 use std::ptr::null_mut;
 
 use crate::component::{guard, log_panic};
@@ -112,9 +114,36 @@ pub enum Recompute {
     Layer = abi::ET_RECOMPUTE_LAYER,
 }
 
-/// Chooses for the whole process what operations that are recorded from now on keep. For hosts; an engine without the
-/// choice refuses all but `None`.
-pub fn set_recompute(level: Recompute) -> Result<()> {
+thread_local! {
+    /// The level of the innermost scope of this thread.
+    static LEVEL: Cell<Recompute> = const { Cell::new(Recompute::None) };
+}
+
+/// While it lives, operations that its thread records keep what a level says. Scopes nest; the inner one counts. Other
+/// threads, and so other runs, are not concerned.
+pub struct RecomputeScope {
+    before: Recompute,
+    // The scope must end on the thread that it changed.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl RecomputeScope {
+    /// Begins the scope. Errors: an engine without the choice, for all but `None`.
+    pub fn new(level: Recompute) -> Result<Self> {
+        set(level)?;
+        Ok(Self { before: LEVEL.replace(level), _not_send: PhantomData })
+    }
+}
+
+impl Drop for RecomputeScope {
+    fn drop(&mut self) {
+        LEVEL.set(self.before);
+        // It was set before, so the engine knows it.
+        let _ = set(self.before);
+    }
+}
+
+fn set(level: Recompute) -> Result<()> {
     if level == Recompute::None
         && slot!(tables().autograd, et_host_autograd.set_recompute).is_none()
     {

@@ -67,6 +67,25 @@ impl Vocabulary {
     }
 }
 
+/// The option `vocabulary` of an app that learns its words where the host asks for them: which words of the training
+/// data have an id of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VocabularyOptions {
+    /// Most words; the most frequent ones stay.
+    pub size: usize,
+    /// Fewest times that a word occurs.
+    pub least: u64,
+    /// Whether texts are lower-cased.
+    pub lower: bool,
+}
+
+impl Default for VocabularyOptions {
+    fn default() -> Self {
+        Self { size: 30_000, least: 1, lower: true }
+    }
+}
+
 /// Counts the words of texts, for an app that learns its vocabulary in `observe`.
 pub struct WordCounts {
     cutter: Tokenizer,

@@ -59,7 +59,7 @@ impl Face for RustFace {
     }
 
     fn embed(&self, encoder: &Path, texts: &[&str]) -> Result<Vec<f32>, String> {
-        let mut embedder = self.0.embedder(encoder, EmbedOptions::default()).map_err(text)?;
+        let embedder = self.0.embedder(encoder, EmbedOptions::default()).map_err(text)?;
         embedder.embed(texts).map_err(text)
     }
 

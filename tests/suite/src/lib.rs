@@ -7,3 +7,4 @@ pub mod hosts;
 pub mod linked;
 pub mod no_trainer;
 pub mod places;
+pub mod twins;

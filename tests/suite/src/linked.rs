@@ -25,6 +25,9 @@ macro_rules! link {
 link! {
     zoo_bert = "../../../plugins/zoo-bert/src/lib.rs",
     zoo_t5 = "../../../plugins/zoo-t5/src/lib.rs",
+    zoo_imagebert = "../../../plugins/zoo-imagebert/src/lib.rs",
+    zoo_word = "../../../plugins/zoo-word/src/lib.rs",
+    zoo_modernbert = "../../../plugins/zoo-modernbert/src/lib.rs",
     app_classify = "../../../plugins/app-classify/src/lib.rs",
     app_comprehend = "../../../plugins/app-comprehend/src/lib.rs",
     app_embed = "../../../plugins/app-embed/src/lib.rs",

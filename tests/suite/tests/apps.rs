@@ -58,7 +58,7 @@ fn answers_over_windows_equal_the_question_answering_pipeline() {
         let stage = AppStage::new(runtime.components(), "comprehend", options, None).unwrap();
         let none_replaced = serde_json::Map::new();
         let components = runtime.components();
-        let mut network =
+        let network =
             Network::new(components, stage, &directory, &none_replaced, Start::Encoder, 0).unwrap();
         for case in golden.iter().filter(|case| case["no_answer"] == json!(none)) {
             let mut record =

@@ -97,7 +97,7 @@ fn pretraining_resumes_to_the_same_masks() {
     // The bundle says what its head is, and fills what a text hides.
     let class = place.read_json("whole/config.json")["architectures"].clone();
     assert_eq!(class, json!(["BertForMaskedLM"]));
-    let mut app = runtime.app(&place.at("whole")).unwrap();
+    let app = runtime.app(&place.at("whole")).unwrap();
     let answer = app.predict(&["please send the [MASK] again"]).unwrap().remove(0);
     assert_eq!(answer["masked"][0]["tokens"].as_array().unwrap().len(), 5, "{answer:?}");
 }
@@ -147,7 +147,7 @@ fn two_towers_train_and_embed_one_side() {
             normalize: Some(true),
             ..EmbedOptions::default()
         };
-        let mut embedder = runtime.embedder(&place.at(&output), options).unwrap();
+        let embedder = runtime.embedder(&place.at(&output), options).unwrap();
         let own = embedder.embed(&["where is my parcel"]).unwrap();
         let largest = own.iter().zip(&query).map(|(a, b)| (f64::from(*a) - b).abs());
         assert!(largest.fold(0.0, f64::max) < 1e-5);

@@ -385,7 +385,7 @@ fn texts_become_texts_as_transformers_writes_them() {
     for name in MODELS {
         let golden = golden(name);
         let texts: Vec<String> = serde_json::from_value(golden["texts"].clone()).unwrap();
-        let mut network = network(name, json!({"max_new_tokens": 14}));
+        let network = network(name, json!({"max_new_tokens": 14}));
         assert!(network.load_report.unknown.is_empty() && network.load_report.missing.is_empty());
         let records = asked(&texts);
         let ids = network.batch(&records).unwrap().get("ids").unwrap().to_vec::<i64>().unwrap();
@@ -403,7 +403,7 @@ fn several_texts_come_with_their_scores_and_known_targets_with_a_loss() {
     let golden = golden("mt5");
     let texts: Vec<String> = serde_json::from_value(golden["texts"].clone()).unwrap();
     let options = json!({"max_new_tokens": 14, "beams": 4, "return": 3, "length_penalty": 0.6});
-    let mut several = network("mt5", options);
+    let several = network("mt5", options);
     let mut records = asked(&texts[..5]);
     for (index, answer) in several.predict(&records).unwrap().iter().enumerate() {
         let scores: Vec<f64> = serde_json::from_value(answer["scores"].clone()).unwrap();
@@ -418,7 +418,7 @@ fn several_texts_come_with_their_scores_and_known_targets_with_a_loss() {
         record.insert("target".to_owned(), json!(target));
     }
     for write_known in [true, false] {
-        let mut network = network("mt5", json!({"write_known": write_known}));
+        let network = network("mt5", json!({"write_known": write_known}));
         let (batch, outputs) = network.infer(&records, 0).unwrap();
         assert_eq!(outputs.has("generated/ids"), write_known);
         let labels = batch.get("decoder/labels").unwrap().to_vec::<i64>().unwrap();
@@ -458,7 +458,7 @@ fn a_trained_model_writes_what_it_was_taught_and_its_bundle_does_so_too() {
     let result = runtime.train(job).unwrap();
     let loss = result.metrics["loss"].as_f64().unwrap();
     assert!(loss < 0.1, "{loss}");
-    let mut app = runtime.app(&output).unwrap();
+    let app = runtime.app(&output).unwrap();
     let answers = app.predict(&pairs.map(|(text, _)| text)).unwrap();
     for ((_, target), answer) in pairs.iter().zip(&answers) {
         assert_eq!(answer["target"], *target, "{answers:?}");

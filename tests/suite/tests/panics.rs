@@ -2,7 +2,7 @@
 
 use easytransfer::plugin::abi::{ET_ERR_FAILED_PRECONDITION, ET_ERR_PANIC};
 use easytransfer::plugin::{
-    Call, Loss, Map, NoOptions, Recompute, Result, Tensor, recomputed, set_recompute,
+    Call, Loss, Map, NoOptions, Recompute, RecomputeScope, Result, Tensor, recomputed,
 };
 use easytransfer::{Runtime, RuntimeOptions};
 use std::ffi::CStr;
@@ -72,7 +72,7 @@ fn panic_in_the_second_run_of_a_segment_is_an_error() {
     let options = RuntimeOptions { only_these: true, ..RuntimeOptions::default() };
     let _runtime = Runtime::new(options).unwrap();
     let x = Tensor::from_slice(&[1f32, 2.0], &[2]).unwrap().leaf().unwrap();
-    set_recompute(Recompute::Layer).unwrap();
+    let by_layer = RecomputeScope::new(Recompute::Layer).unwrap();
     let runs = AtomicUsize::new(0);
     let [y] = recomputed(&[&x], None, move |inputs, _| {
         assert_eq!(runs.fetch_add(1, Ordering::Relaxed), 0, "the second run");
@@ -80,7 +80,7 @@ fn panic_in_the_second_run_of_a_segment_is_an_error() {
     })
     .unwrap();
     let error = y.sum(&[], false).unwrap().backward().unwrap_err();
-    set_recompute(Recompute::None).unwrap();
+    drop(by_layer);
     assert_eq!(error.code(), ET_ERR_PANIC);
     let text = error.message();
     assert!(text.contains("checkpoint") && text.contains("the second run"), "{error}");

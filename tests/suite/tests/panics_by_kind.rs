@@ -487,7 +487,8 @@ fn panics_without_a_way_out_are_logged() {
     static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
     easytransfer_core::log::set_sink(Some(Box::new(|_, _, message| {
         LINES.lock().unwrap().push(message.to_owned());
-    })));
+    })))
+    .unwrap();
     let find = |kind: &str| {
         runtime.components().find(&format!("et.{kind}/1"), &format!("fragile-{kind}")).unwrap()
     };
@@ -497,7 +498,7 @@ fn panics_without_a_way_out_are_logged() {
     drop(LoadedStrategy::create(&find("strategy"), release).unwrap());
     drop(LoadedApp::create(&find("app"), release, "").unwrap());
     let refused = LoadedStrategy::create(&find("strategy"), r#"{"at":"phases"}"#).map(|_| ());
-    easytransfer_core::log::set_sink(None);
+    easytransfer_core::log::set_sink(None).unwrap();
     let refused = refused.expect_err("no hook is known").to_string();
     assert!(
         refused.contains("strategy fragile-strategy (plugin all-fragile): phases"),

@@ -52,7 +52,7 @@ fn a_text_has_the_same_vector_alone_and_in_any_batch() {
     let texts = texts(300);
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     for precision in LayerPrecision::ALL {
-        let mut embedder = embedder(precision);
+        let embedder = embedder(precision);
         let all = embedder.embed(&texts).unwrap();
         for i in [0, 1, 22, 150, 299] {
             let alone = embedder.embed(&texts[i..=i]).unwrap();

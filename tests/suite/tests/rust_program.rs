@@ -90,7 +90,7 @@ fn records_in_memory_train_evaluate_and_predict_to_the_same_bytes() {
     for file in ["model.safetensors", "easytransfer.json", "logs/metrics.jsonl", "config.json"] {
         assert!(place.read(&format!("files/{file}")) == place.read(&format!("memory/{file}")));
     }
-    let mut app = runtime.app(&place.at("memory")).unwrap();
+    let app = runtime.app(&place.at("memory")).unwrap();
     let (file, memory) = (DataSource::from(of("dev.jsonl")), DataSource::from(dev.clone()));
     let found = app.evaluate(&memory, None).unwrap();
     assert_eq!(found, app.evaluate(&file, None).unwrap());
@@ -106,7 +106,7 @@ fn records_in_memory_train_evaluate_and_predict_to_the_same_bytes() {
     for (line, answer) in labels.iter().zip(&answers) {
         assert_eq!(line.split('\t').nth(1), answer.label().as_deref());
     }
-    let mut embedder = runtime.embedder(&place.at("memory"), EmbedOptions::default()).unwrap();
+    let embedder = runtime.embedder(&place.at("memory"), EmbedOptions::default()).unwrap();
     embedder.embed_file(&file, &place.at("file.npy")).unwrap();
     embedder.embed_file(&memory, &place.at("memory.npy")).unwrap();
     assert!(place.read("file.npy") == place.read("memory.npy"));
@@ -260,8 +260,8 @@ fn work_on_files_is_told_of_and_ends_without_a_trace() {
     let (known, file) = (DataSource::from(many.clone()), "many.jsonl");
     as_lines(&place, file, &many);
     let unknown = DataSource::from(place.at(file));
-    let mut app = runtime.app(&place.at("app")).unwrap();
-    let mut embedder = runtime.embedder(&place.at("app"), EmbedOptions::default()).unwrap();
+    let app = runtime.app(&place.at("app")).unwrap();
+    let embedder = runtime.embedder(&place.at("app"), EmbedOptions::default()).unwrap();
     let mut seen: Vec<(u64, Option<u64>)> = Vec::new();
     let mut note = |event: &Event| {
         if let Event::Rows { done, total } = event {
@@ -358,7 +358,7 @@ fn answers_are_typed_and_results_are_json() {
         runtime.train(place.job("text-classify", "app", small(json!({"max_steps": 2})))).unwrap();
     let json = serde_json::to_value(&result).unwrap();
     assert_eq!((&json["steps"], &json["metrics"]), (&json!(2), &json!(result.metrics)));
-    let mut app = runtime.app(&place.at("app")).unwrap();
+    let app = runtime.app(&place.at("app")).unwrap();
     let texts = ["where is my parcel", "thank you"];
     let answers: Vec<Answer> = app.predict(&texts).unwrap();
     let typed: Vec<Classification> = app.predict_as(&texts).unwrap();

@@ -230,7 +230,7 @@ fn words_are_learned_from_nothing_saved_and_read_back() {
     assert_eq!((&config["vocab_size"], &config["hidden_size"]), (&json!(14), &json!(6)));
     assert_eq!(config["model_type"], "bag-of-words");
 
-    let mut app = runtime.app(&bundle).unwrap();
+    let app = runtime.app(&bundle).unwrap();
     // Case does not count, and white space does not either.
     let texts = ["The STRAẞE\t!", "öl", "ÖL", " \u{3000}Öl\n"];
     let answers = app.predict(&texts).unwrap();
@@ -334,8 +334,8 @@ fn what_is_missing_is_said() {
     assert!(error.contains("app sort-by-words learns no vocabulary"), "{error}");
     assert!(error.contains("tokenizer.json"), "{error}");
     // An app of another kind, and an option that the model does not have.
-    let error = refusal(&scratch, "text-classify", none, bag());
-    assert!(error.contains("app text-classify learns no vocabulary"), "{error}");
+    let error = refusal(&scratch, "masked-lm", none, bag());
+    assert!(error.contains("app masked-lm learns no vocabulary"), "{error}");
     let misspelt = json!({"encoder": {"model_type": "bag-of-words", "hidden": 4}});
     let error = refusal(&scratch, "sort-by-words", none, misspelt);
     assert!(error.contains("encoder.hidden") && error.contains("hidden_size"), "{error}");
@@ -361,7 +361,7 @@ fn config_json_without_a_tokenizer_takes_the_words_of_the_app() {
     job.start = Start::Scratch;
     let runtime = runtime();
     runtime.train(job).unwrap();
-    let mut app = runtime.app(&scratch.path().join("bundle")).unwrap();
+    let app = runtime.app(&scratch.path().join("bundle")).unwrap();
     assert_eq!(app.network().config["vocab_size"], 14);
     assert_eq!(app.predict(&["the ÖL"]).unwrap().len(), 1);
 }

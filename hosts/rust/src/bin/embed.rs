@@ -8,7 +8,7 @@ use easytransfer_hosts::{arguments, number, read_file, run};
 fn main() -> ExitCode {
     run(arguments(), 1, 2, "embed ENCODER [TEXTS]", |arguments| {
         let runtime = Runtime::new(RuntimeOptions::default())?;
-        let mut embedder = runtime.embedder(arguments[0].as_ref(), EmbedOptions::default())?;
+        let embedder = runtime.embedder(arguments[0].as_ref(), EmbedOptions::default())?;
         let text = read_file(arguments.get(1).map_or("-", String::as_str))?;
         let lines: Vec<&str> = text.lines().collect();
         let width = embedder.width();

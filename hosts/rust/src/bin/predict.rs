@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     given.drain(..usize::from(records));
     run(given, 1, 2, "predict [--records] BUNDLE [TEXTS]", |arguments| {
         let runtime = Runtime::new(RuntimeOptions::default())?;
-        let mut app = runtime.app(arguments[0].as_ref())?;
+        let app = runtime.app(arguments[0].as_ref())?;
         let text = read_file(arguments.get(1).map_or("-", String::as_str))?;
         let answers = if records {
             let records = text.lines().map(json::record).collect::<Result<Vec<_>>>()?;

@@ -19,7 +19,7 @@ fn viewed(
     if x.is_narrow() {
         record_narrow(op, &[x], y, backward)
     } else {
-        record1(op, &[x], y, backward)
+        record1(op, &[x], y, backward).view_of(x)
     }
 }
 
@@ -83,10 +83,11 @@ pub fn broadcast_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     }
     let y = x.value().broadcast_as(shape.to_vec())?;
     let back = x.dims().to_vec();
-    Ok(record1("broadcast_to", &[x], y, move |pass| {
+    let y = record1("broadcast_to", &[x], y, move |pass| {
         let Some(grad) = pass.grad(0) else { return Ok(()) };
         pass.give(0, reduce_to(&grad, &back)?)
-    }))
+    });
+    Ok(y.view_of(x))
 }
 
 /// The same values, row-major without gaps.

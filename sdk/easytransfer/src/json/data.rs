@@ -108,7 +108,7 @@ fn job(options: &str, origin: &str, more: Value) -> Result<(Value, DataSource)> 
 /// Figures on labelled data: `{"data": "file" | [records], "report": "file", "columns": {"text": "sentence"}, "format":
 /// "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip"}`, of which `data` is
 /// required. Answers with `{"rows": 10, "skipped": 0, "metrics": {..}}`.
-pub fn evaluate(app: &mut App, options: &str, watch: &mut Watch<'_>) -> Result<String> {
+pub fn evaluate(app: &App, options: &str, watch: &mut Watch<'_>) -> Result<String> {
     let more = json!({"report": {"type": ["string", "null"], "description": "an HTML page"}});
     let (value, source) = job(options, "evaluate options", more)?;
     let report = value["report"].as_str().map(PathBuf::from);
@@ -118,7 +118,7 @@ pub fn evaluate(app: &mut App, options: &str, watch: &mut Watch<'_>) -> Result<S
 
 /// Predictions for data, written to a file: options as those of [`evaluate`] without `report`, and `"output": "file"`,
 /// which is required, and `"output_format": "tsv" | "csv" | "jsonl"`. Answers with `{"rows": 10}`.
-pub fn predict_file(app: &mut App, options: &str, watch: &mut Watch<'_>) -> Result<String> {
+pub fn predict_file(app: &App, options: &str, watch: &mut Watch<'_>) -> Result<String> {
     let more = json!({
         "output": {"type": "string"},
         "output_format": {"type": ["string", "null"], "enum": ["tsv", "csv", "jsonl", null]}
@@ -137,7 +137,7 @@ pub fn predict_file(app: &mut App, options: &str, watch: &mut Watch<'_>) -> Resu
 
 /// Vectors of data, written to a file: options as those of [`evaluate`] without `report`, and `"output": "file"`, which
 /// is required. Answers with `{"rows": 10}`.
-pub fn embed_file(embedder: &mut Embedder, options: &str, watch: &mut Watch<'_>) -> Result<String> {
+pub fn embed_file(embedder: &Embedder, options: &str, watch: &mut Watch<'_>) -> Result<String> {
     let more = json!({"output": {"type": "string"}});
     let (value, source) = job(options, "embed options", more)?;
     let output = PathBuf::from(text(&value, "output"));

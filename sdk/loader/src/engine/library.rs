@@ -9,8 +9,10 @@ use easytransfer_abi::{
 };
 
 use super::{CUDA_ENGINE, EngineError, EnginePrecision};
+use crate::image::{FULLY_STATIC, NEEDS_LINKER};
 use crate::open::{chain, open_forever};
 use crate::regular::read_regular;
+use crate::search::beside_library;
 
 /// The one symbol that an engine exports.
 const ENTRY: &[u8] = b"et_engine_entry\0";
@@ -60,6 +62,11 @@ pub fn engine_places() -> Vec<PathBuf> {
     if let Some(folder) = executable.as_deref().and_then(Path::parent) {
         places.push(folder.join(CUDA_ENGINE));
         places.push(folder.join("../lib/easytransfer").join(CUDA_ENGINE));
+    }
+    if let Some(folder) = crate::image::library_folder() {
+        let beside = beside_library(folder).map(|folder| folder.join("easytransfer"));
+        places.extend(beside.map(|folder| folder.join(CUDA_ENGINE)));
+        places.push(folder.join(CUDA_ENGINE));
     }
     if cfg!(unix) {
         places.push(Path::new("/usr/lib/easytransfer").join(CUDA_ENGINE));
@@ -143,6 +150,9 @@ impl Engine {
             crate::elf::check(&bytes).map_err(|bad| {
                 refused(format!("expected {}, found {}; build it again", bad.required, bad.found))
             })?;
+        }
+        if crate::image::is_static() {
+            return Err(refused(format!("expected {NEEDS_LINKER}, found {FULLY_STATIC}")));
         }
         let library = open_forever(&file).map_err(|error| {
             refused(format!(

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use easytransfer_plugin::ComponentRef;
+use easytransfer_plugin::{ComponentRef, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
@@ -16,25 +16,38 @@ pub type ModelOptions = Map<String, Value>;
 
 /// The configuration of a model, and who makes one of it.
 pub struct Configuration {
-    /// Content of config.json, or what stands for it.
+    /// What the model is made from: the content of config.json, or what stands for it.
     pub value: Value,
+    /// What a bundle keeps of it: all but the options that count only while a model begins, which its schema calls
+    /// `writeOnly`.
+    pub kept: Value,
     /// The model's component.
     pub component: ComponentRef,
     /// Where the configuration stands, for messages.
     pub origin: String,
 }
 
+/// What the host adds to a configuration.
+#[derive(Default)]
+pub struct Additions<'a> {
+    /// Size of the vocabulary, for a configuration that does not say it.
+    pub words: Option<usize>,
+    /// The tokenizer of a model that begins from nothing. Its words are the option `words` of a model that has one,
+    /// for vectors that stand in a file by word.
+    pub beginning: Option<&'a Tokenizer>,
+}
+
 impl Configuration {
     /// Reads config.json in `directory`, with `replaced` over it. Without that file `replaced` is the whole
-    /// configuration, with the model's name under `model_type`. `words` is the size of the vocabulary, for a
-    /// configuration that does not say it. Errors: neither names a model, or they name two; an option that the model
-    /// does not have.
+    /// configuration, with the model's name under `model_type`. Errors: neither names a model, or they name two; an
+    /// option that the model does not have, or that counts for a model that begins, where this one does not.
     pub fn read(
         components: &dyn Components,
         directory: &Path,
         replaced: &ModelOptions,
-        words: Option<usize>,
+        additions: &Additions<'_>,
     ) -> Result<Configuration> {
+        let words = additions.words;
         let path = directory.join("config.json");
         let mut replaced = replaced.clone();
         let named = replaced.remove("model_type");
@@ -62,8 +75,7 @@ impl Configuration {
             options::validate(&schema, &mut value, "", "encoder")?;
             value["model_type"] = json!(name);
             fill(&mut value, words);
-            let origin = "encoder".to_owned();
-            return Ok(Configuration { value, component, origin });
+            return Self::made(value, component, "encoder".to_owned(), additions);
         }
         let mut value = read_json(&path)?;
         let origin = path.display().to_string();
@@ -78,9 +90,48 @@ impl Configuration {
         }
         let component = components.find("et.model/1", model_type)?;
         replace(&mut value, &replaced, &component)?;
+        if additions.beginning.is_none() {
+            let begins = beginnings(&component)?;
+            if let Some(option) = begins.iter().find(|option| replaced.contains_key(*option)) {
+                return Err(Error::user(format!(
+                    "encoder.{option}: it says how a model begins, and this one has the weights of `{}`; leave it out, or start from scratch (`from_scratch=true`)",
+                    directory.display()
+                )));
+            }
+        }
         fill(&mut value, words);
-        Ok(Configuration { value, component, origin })
+        Self::made(value, component, origin, additions)
     }
+
+    fn made(
+        mut value: Value,
+        component: ComponentRef,
+        origin: String,
+        additions: &Additions<'_>,
+    ) -> Result<Configuration> {
+        let mut kept = value.clone();
+        for option in beginnings(&component)? {
+            kept.as_object_mut().map(|kept| kept.remove(&option));
+            if option == "words"
+                && let Some(tokenizer) = additions.beginning
+            {
+                let text = |id: usize| tokenizer.token_text(id as i64).unwrap_or_default();
+                value[option] = (0..tokenizer.vocab_len()).map(text).collect();
+            }
+        }
+        if additions.beginning.is_none() {
+            value.clone_from(&kept);
+        }
+        Ok(Configuration { value, kept, component, origin })
+    }
+}
+
+/// The options of a model that count only while it begins.
+fn beginnings(component: &ComponentRef) -> Result<Vec<String>> {
+    let schema = schema_of(component, "encoder")?;
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    let begins = properties.filter(|(_, property)| property["writeOnly"] == true);
+    Ok(begins.map(|(name, _)| name.clone()).collect())
 }
 
 /// Whether a directory has a config.json. An empty path is no directory.

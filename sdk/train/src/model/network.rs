@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::components::Components;
-use crate::model::configuration::{self, Configuration, ModelOptions};
+use crate::model::configuration::{self, Additions, Configuration, ModelOptions};
 use crate::model::generate;
 use crate::model::memory;
 use crate::model::weights::{self, Ahead, Expect, LoadReport, path_text};
@@ -81,7 +81,8 @@ pub enum Start {
     Scratch,
 }
 
-/// A model with a head.
+/// A model with a head. Threads that share it predict at the same time: each plugin's part is one call after the
+/// other, which [`LoadedModel`] and [`LoadedApp`] see to.
 pub struct Network {
     /// The model below the head.
     pub model: LoadedModel,
@@ -180,17 +181,41 @@ fn load_tokenizer(directory: &Path, app: &str) -> Result<Tokenizer> {
     })?)
 }
 
+/// Whether a directory (empty: there is none) has files of a tokenizer.
+fn has_tokenizer(directory: &Path) -> bool {
+    let is_model = |name: &OsStr| Path::new(name).extension() == Some("model".as_ref());
+    let mut names = TOKENIZER_FILES.iter().filter(|name| **name != "tokenizer_config.json");
+    !directory.as_os_str().is_empty()
+        && (names.any(|name| directory.join(name).exists())
+            || std::fs::read_dir(directory)
+                .is_ok_and(|entries| entries.flatten().any(|entry| is_model(&entry.file_name()))))
+}
+
+/// Asks an app for the words of its training data, by its option `vocabulary` (a table), where it has one: the model
+/// starts from nothing and has no tokenizer. Counting words costs time, so no app does it unasked.
+pub fn ask_for_words(
+    components: &dyn Components,
+    app: &str,
+    options: &mut ModelOptions,
+    directory: &Path,
+    start: Start,
+) -> Result<()> {
+    let from_nothing = start == Start::Scratch || !configuration::is_in(directory);
+    if !from_nothing || has_tokenizer(directory) {
+        return Ok(());
+    }
+    let schema = schema_of(&components.find("et.app/1", app)?, "app")?;
+    if schema.pointer("/properties/vocabulary/properties").is_some() {
+        options.entry("vocabulary").or_insert_with(|| json!({}));
+    }
+    Ok(())
+}
+
 /// The tokenizer of the words that the app has learned, where the directory (empty: there is none) has no files of
 /// one.
 fn tokenizer_of_words(stage: &AppStage, directory: &Path) -> Result<Option<Tokenizer>> {
     let Some(vocabulary) = stage.app.info()?.vocabulary else { return Ok(None) };
-    let is_model = |name: &OsStr| Path::new(name).extension() == Some("model".as_ref());
-    let mut names = TOKENIZER_FILES.iter().filter(|name| **name != "tokenizer_config.json");
-    let has_one = !directory.as_os_str().is_empty()
-        && (names.any(|name| directory.join(name).exists())
-            || std::fs::read_dir(directory)
-                .is_ok_and(|entries| entries.flatten().any(|entry| is_model(&entry.file_name()))));
-    if has_one {
+    if has_tokenizer(directory) {
         return Ok(None);
     }
     let made = vocabulary.to_tokenizer();
@@ -261,8 +286,12 @@ impl Network {
             made = Some(load_tokenizer(directory, &app)?);
         }
         let words = made.as_ref().map(Tokenizer::vocab_len);
-        let Configuration { value: config, component, origin } =
-            Configuration::read(components, directory, replaced, words)?;
+        if made.is_none() && start == Start::Scratch && has_tokenizer(directory) {
+            made = Some(load_tokenizer(directory, &app)?);
+        }
+        let beginning = made.as_ref().filter(|_| start == Start::Scratch);
+        let Configuration { value: config, kept, component, origin } =
+            Configuration::read(components, directory, replaced, &Additions { words, beginning })?;
         let ahead = match start {
             Start::Scratch => Ahead::default(),
             _ => Ahead::start(directory),
@@ -328,7 +357,7 @@ impl Network {
             params,
             tokenizer,
             app_info,
-            config,
+            config: kept,
             model_origin: Origin::from(&component),
             app_origin: stage.origin,
             app_options: stage.options,
@@ -337,7 +366,7 @@ impl Network {
     }
 
     /// Outputs of the model and the head on a batch. `call.want` counts in addition to what the head needs.
-    pub fn forward(&mut self, call: &Call<'_>, batch: &Map) -> Result<Map> {
+    pub fn forward(&self, call: &Call<'_>, batch: &Map) -> Result<Map> {
         let mut outputs = Map::new()?;
         let want = call.want | self.app_info.want;
         let call = match call.rng() {
@@ -367,14 +396,14 @@ impl Network {
     }
 
     /// Outputs for records, without a tape.
-    pub fn infer(&mut self, records: &[Record], want: u32) -> Result<(Map, Map)> {
+    pub fn infer(&self, records: &[Record], want: u32) -> Result<(Map, Map)> {
         let batch = self.batch(records)?;
         let outputs = no_grad(|| self.forward(&Call::inference(want), &batch))?;
         Ok((batch, outputs))
     }
 
     /// One prediction per record.
-    pub fn predict(&mut self, records: &[Record]) -> Result<Vec<Record>> {
+    pub fn predict(&self, records: &[Record]) -> Result<Vec<Record>> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
@@ -426,21 +455,21 @@ impl Network {
 /// The parts of a network that its app can run.
 pub struct Running<'a> {
     /// The encoder.
-    pub model: &'a mut LoadedModel,
+    pub model: &'a LoadedModel,
     /// The app's modules by name.
-    pub modules: &'a mut [(String, LoadedModel)],
+    pub modules: &'a [(String, LoadedModel)],
     /// All parameters.
     pub params: &'a Params,
 }
 
 impl Running<'_> {
     /// The encoder (""), or the app's module of that name.
-    fn module(&mut self, slot: &str, name: &str) -> plugin::Result<&mut LoadedModel> {
+    fn module(&self, slot: &str, name: &str) -> plugin::Result<&LoadedModel> {
         if name.is_empty() {
             return Ok(self.model);
         }
         let known: Vec<String> = self.modules.iter().map(|(name, _)| name.clone()).collect();
-        match self.modules.iter_mut().find(|(found, _)| found == name) {
+        match self.modules.iter().find(|(found, _)| found == name) {
             Some((_, model)) => Ok(model),
             None => Err(plugin::Error::new(
                 plugin::abi::ET_ERR_NOT_FOUND,

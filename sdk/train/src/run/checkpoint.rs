@@ -44,6 +44,18 @@ pub struct Progress {
     pub loss_count: u64,
     /// Step after which the last evaluation was made.
     pub evaluated: u64,
+    /// What is still to be done after the last step, because the run was cancelled in the evaluation there.
+    #[serde(default)]
+    pub after_step: Option<AfterStep>,
+}
+
+/// What follows after a step with an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AfterStep {
+    /// Whether an epoch ends with it.
+    pub epoch_ends: bool,
+    /// Whether it is the last one.
+    pub run_ends: bool,
 }
 
 /// The best evaluation so far.

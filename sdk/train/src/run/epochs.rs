@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::bundle;
 use crate::report::progress::ProgressLine;
 use crate::report::run_log::RunLog;
-use crate::run::checkpoint::{self, Best, Parts, Progress};
+use crate::run::checkpoint::{self, AfterStep, Best, Parts, Progress};
 use crate::run::evaluate;
 use crate::run::events::{Control, Event, StepInfo};
 use crate::run::figures::{MOST_UNREAD, Unread};
@@ -204,6 +204,7 @@ impl<'r, 'f> Run<'r, 'f> {
     /// in a step.
     pub fn go(mut self) -> Result<TrainResult> {
         let _at_steps = AtSteps::begin();
+        self.catch_up()?;
         let driver = self.strategies.iter().position(|s| s.phases().has(Phases::FIT));
         if let Some(place) = driver {
             self.drive(place)?;
@@ -214,6 +215,17 @@ impl<'r, 'f> Run<'r, 'f> {
         self.bar.finish();
         self.progress.finished = true;
         self.write()
+    }
+
+    /// Does what a cancelled evaluation has left. Errors: cancelled again, with the checkpoint as it is.
+    fn catch_up(&mut self) -> Result<()> {
+        let Some(AfterStep { epoch_ends, run_ends }) = self.progress.after_step.take() else {
+            return Ok(());
+        };
+        let aside =
+            self.after_step(&Due { epoch_ends, run_ends, evaluation: true, checkpoint: false })?;
+        self.leave_out(aside);
+        if self.cancelled { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// Trains from the present batch to the end of the epoch or of the run.
@@ -328,7 +340,16 @@ impl<'r, 'f> Run<'r, 'f> {
     pub(crate) fn after_step(&mut self, due: &Due) -> Result<Duration> {
         let before = Instant::now();
         if due.evaluation {
-            self.after_evaluation()?;
+            match self.after_evaluation() {
+                // Made again when the run goes on.
+                Err(Error::Cancelled) => {
+                    let Due { epoch_ends, run_ends, .. } = *due;
+                    self.progress.after_step = Some(AfterStep { epoch_ends, run_ends });
+                    self.cancelled = true;
+                    return Ok(before.elapsed());
+                }
+                evaluated => evaluated?,
+            }
         }
         let aside = before.elapsed();
         if due.epoch_ends && self.driver.is_none() {

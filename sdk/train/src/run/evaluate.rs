@@ -1,6 +1,7 @@
 //! Figures and predictions over a whole data set.
 
 use std::borrow::Borrow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use easytransfer_plugin::{
     Call, Choice, Counts, LoadedLoss, LoadedMetric, Map, Record, Row, no_grad, profile,
@@ -49,7 +50,7 @@ pub fn lower_is_better(components: &dyn Components, network: &Network) -> Result
 /// Runs the network over all rows of the samples without a tape, batch by batch, rows of like length together; `each`
 /// gets the numbers of the rows (counted over all samples), batch and outputs.
 pub fn run(
-    network: &mut Network,
+    network: &Network,
     samples: &[impl Borrow<Sample>],
     tokens: u32,
     mut each: impl FnMut(&Network, &[u32], &Map, &Map) -> Result<()>,
@@ -95,14 +96,16 @@ impl WeightedMean {
 }
 
 /// Figures of the network on labelled samples, which come in windows, with the mean loss under "loss" when one is
-/// given. `record` gives the record of a sample, which is asked where a metric counts answers.
+/// given. `record` gives the record of a sample, which is asked where a metric counts answers. `cancel` is
+/// looked at after every batch. Errors: cancelled.
 pub fn evaluate<S: Borrow<Sample>>(
     components: &dyn Components,
-    network: &mut Network,
+    network: &Network,
     windows: impl IntoIterator<Item = Result<Vec<S>>>,
     record: impl Fn(u32) -> Result<Record>,
     tokens: u32,
     loss: Option<&mut LoadedLoss>,
+    cancel: &AtomicBool,
 ) -> Result<Json<String, Value>> {
     let mut measure = Measure::new(components, network)?;
     let mut loss = loss;
@@ -112,6 +115,9 @@ pub fn evaluate<S: Borrow<Sample>>(
     for samples in windows {
         let samples = samples?;
         let mut update = |batch: &Map, outputs: &Map| {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
             measure.update(batch, outputs)?;
             match loss.as_deref_mut() {
                 Some(loss) => mean.update(loss, batch, outputs),
@@ -174,7 +180,7 @@ impl Measure {
 
 /// Predictions in the order of the records, whose samples are given; `each` sees every batch and its outputs.
 pub fn predictions_with(
-    network: &mut Network,
+    network: &Network,
     samples: &[impl Borrow<Sample>],
     records: &[Record],
     tokens: u32,
@@ -202,7 +208,7 @@ pub fn predictions_with(
 
 /// Predictions in the order of the records.
 pub fn predictions(
-    network: &mut Network,
+    network: &Network,
     samples: &[impl Borrow<Sample>],
     records: &[Record],
     tokens: u32,
@@ -211,11 +217,7 @@ pub fn predictions(
 }
 
 /// Vectors [samples, width] in the order of the samples, from the output "vectors". Errors: a sample of several rows.
-pub fn vectors(
-    network: &mut Network,
-    samples: &[Sample],
-    tokens: u32,
-) -> Result<(Vec<f32>, usize)> {
+pub fn vectors(network: &Network, samples: &[Sample], tokens: u32) -> Result<(Vec<f32>, usize)> {
     if let Some(sample) = samples.iter().find(|sample| sample.rows().len() != 1) {
         return Err(Error::other(format!(
             "vectors: expected one row per text, found {}",

@@ -309,7 +309,8 @@ impl Fit<'_> {
         features: &Features,
     ) -> Result<Json<String, Value>> {
         let model = self.kept.clone().unwrap_or_else(|| MODEL.to_owned());
-        self.evaluate_model(&model, windows, features)
+        let cancel = self.cancel.clone();
+        self.evaluate_model(&model, windows, features, &cancel)
     }
 
     /// Figures of the network under training or a module with a head. Errors: a module without one, a loaded model.
@@ -318,6 +319,7 @@ impl Fit<'_> {
         model: &str,
         windows: impl IntoIterator<Item = Result<Vec<Arc<Sample>>>>,
         features: &Features,
+        cancel: &AtomicBool,
     ) -> Result<Json<String, Value>> {
         let network = if model == MODEL {
             &mut self.network
@@ -335,6 +337,7 @@ impl Fit<'_> {
             |index| features.record(index),
             self.config.batch.tokens,
             Some(&mut self.loss),
+            cancel,
         )
     }
 

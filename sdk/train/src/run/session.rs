@@ -1,6 +1,6 @@
 //! What a running fit answers to the hooks of strategies.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use easytransfer_plugin as plugin;
 use easytransfer_plugin::{
@@ -177,15 +177,14 @@ impl SessionHost for Fit<'_> {
         rows: u64,
     ) -> plugin::Result<Json<String, Value>> {
         let features = self.sources.features("evaluate", source)?;
+        // A strategy that is in the middle of its work asks by itself whether to stop.
+        let to_the_end = AtomicBool::new(false);
         if rows == 0 {
-            return Ok(self.evaluate_model(
-                model,
-                features.windows(self.config.workers),
-                &features,
-            )?);
+            let windows = features.windows(self.config.workers);
+            return Ok(self.evaluate_model(model, windows, &features, &to_the_end)?);
         }
         let end = u32::try_from(rows).unwrap_or(u32::MAX).min(features.len() as u32);
-        Ok(self.evaluate_model(model, [features.samples(0..end, 0)], &features)?)
+        Ok(self.evaluate_model(model, [features.samples(0..end, 0)], &features, &to_the_end)?)
     }
 
     fn log_scalar(&mut self, name: &str, value: f64) -> plugin::Result<()> {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use easytransfer_plugin::{
-    Choice, ComponentRef, LoadedLoss, LoadedOptimizer, LoadedStrategy, Phases, Rng,
+    Choice, ComponentRef, LoadedLoss, LoadedOptimizer, LoadedStrategy, Phases, RecomputeScope, Rng,
 };
 use serde_json::{Map as Json, Value};
 
@@ -17,7 +17,7 @@ use crate::files::lock::FolderLock;
 use crate::model::bundle;
 use crate::model::components::Components;
 use crate::model::configuration;
-use crate::model::network::{AppStage, Network, schema_of};
+use crate::model::network::{AppStage, Network, ask_for_words, schema_of};
 use crate::options::config::TrainConfig;
 use crate::run::checkpoint;
 use crate::run::epochs::Run;
@@ -32,9 +32,12 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     job.validate()?;
     let config = job.config.clone();
     let _lock = FolderLock::take(&job.output)?;
+    let _recompute = RecomputeScope::new(config.recompute.into())?;
     check_output(&job)?;
     configuration::check(&job.encoder, &config.encoder)?;
-    let mut stage = AppStage::new(components, &job.app, Value::Object(config.app.clone()), None)?;
+    let mut app_options = config.app.clone();
+    ask_for_words(components, &job.app, &mut app_options, &job.encoder, job.start)?;
+    let mut stage = AppStage::new(components, &job.app, Value::Object(app_options), None)?;
     // What can be wrong with the options is found before the data is read.
     let optimizer = components.find("et.optimizer/1", &config.optimizer.name)?;
     let (optimizer_schema, optimizer_options) =
@@ -54,6 +57,7 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         progress: job.progress,
         cancel: job.cancel.clone(),
     };
+    storage.check_cancel()?;
     let records = RecordStore::read(&job.train, &columns, &job.train_data, &storage, |record| {
         stage.app.observe_json(record)?;
         extra.observe(record)
@@ -65,8 +69,10 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
     };
     let valid = job.valid.as_ref().map(read).transpose()?;
     stage.app.observed().map_err(|error| in_data(error, &job.train))?;
+    storage.check_cancel()?;
     let network =
         Network::new(components, stage, &job.encoder, &config.encoder, job.start, config.seed)?;
+    storage.check_cancel()?;
     let loss = make_loss(components, &config, &network)?;
     let mut fit = Fit {
         components,
@@ -99,11 +105,13 @@ pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResu
         if strategy.phases().has(Phases::SETUP) {
             strategy.on_setup(&mut fit)?;
         }
+        fit.storage.check_cancel()?;
     }
     let others = fit.read_pending(&mut extra)?;
     fit.extra = Arc::new(extra);
     let features = fit.open_sources(records, valid, others)?;
     fit.in_setup = false;
+    fit.storage.check_cancel()?;
     let optimizer = LoadedOptimizer::create(&optimizer, &optimizer_options, &fit.network.params)?;
     Run::new(&mut fit, &mut job, features, strategies, optimizer)?.go()
 }

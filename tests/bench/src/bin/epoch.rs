@@ -62,7 +62,7 @@ fn epoch(
     let began = Instant::now();
     let result = runtime.train(job)?;
     let seconds = last.lock().expect("no panic in between").duration_since(began).as_secs_f64();
-    let mut app = runtime.app(output)?;
+    let app = runtime.app(output)?;
     let began = Instant::now();
     let found = app.evaluate(&valid.into(), None)?;
     Ok(json!({

@@ -30,7 +30,7 @@ fn main() {
         .expect("f32, bf16 or int8");
     let runtime = linked::runtime();
     let options = EmbedOptions { precision, ..EmbedOptions::default() };
-    let mut embedder = runtime
+    let embedder = runtime
         .embedder(&places::shared().join("models/all-MiniLM-L6-v2"), options)
         .expect("the encoder");
     // Two of the tokens are special.

@@ -127,7 +127,7 @@ impl Bench {
         let texts = texts_of(set, lines);
         let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
         for &precision in precisions {
-            let mut embedder = self.embedder(precision);
+            let embedder = self.embedder(precision);
             let mut ours = Vec::new();
             let mut theirs = [Vec::new(), Vec::new()];
             let mut cosine = 0.0;
@@ -174,7 +174,7 @@ impl Bench {
         // Two of the tokens are special.
         let text = vec!["good"; tokens - 2].join(" ");
         for &precision in precisions {
-            let mut embedder = self.embedder(precision);
+            let embedder = self.embedder(precision);
             let mut ours = Vec::new();
             let mut theirs = [Vec::new(), Vec::new()];
             for round in 0..=self.rounds {

@@ -27,7 +27,7 @@ fn states(texts: &[Value]) -> Result<Vec<F32Bytes>> {
     let component = runtime.components().find("et.model/1", "bert")?;
     let params = Params::new(0)?;
     let config = read_json(&directory.join("config.json"))?.to_string();
-    let mut model = LoadedModel::create(&component, &config, &params.root()?)?;
+    let model = LoadedModel::create(&component, &config, &params.root()?)?;
     let info = model.info().clone();
     weights::load(&directory, &params, &info, Expect::Encoder)?;
     let mut rows = Vec::new();
