@@ -27,7 +27,7 @@ const BENCHES: &[Bench] = &[
     Bench { name: "epoch", has_peer: true },
 ];
 
-/// Runs the named benches, or all of [`BENCHES`]. What stands after `--` goes to each of them.
+/// Runs the named benches, or all of `BENCHES`. What stands after `--` goes to each of them.
 pub fn run(context: &Context, arguments: &[&str]) -> Result<(), Failure> {
     let (own, passed) = match arguments.iter().position(|&argument| argument == "--") {
         Some(at) => (&arguments[..at], &arguments[at + 1..]),

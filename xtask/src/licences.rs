@@ -33,6 +33,35 @@ pub fn run(context: &Context) -> Result<(), Failure> {
     Err(Failure(format!("licences that deny.toml does not allow:\n  {}", refused.join("\n  "))))
 }
 
+/// Checks that no crate is built from which `deny.toml` bans whoever asks for it. Errors: all of them, one per line.
+pub fn bans(context: &Context) -> Result<(), Failure> {
+    let path = context.root.join("deny.toml");
+    let text =
+        fs::read_to_string(&path).map_err(|error| Failure(format!("read deny.toml: {error}")))?;
+    let table: Table =
+        text.parse().map_err(|error: toml::de::Error| Failure(format!("deny.toml: {error}")))?;
+    let found = banned(&metadata(context)?, &table);
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Failure(format!("crates that deny.toml bans:\n  {}", found.join("\n  "))))
+}
+
+/// Packages from a registry that stand under `[bans] deny` without crates that may ask for them.
+fn banned(metadata: &Value, table: &Table) -> Vec<String> {
+    let entries = table.get("bans").and_then(|bans| bans.get("deny")?.as_array());
+    let names: BTreeSet<&str> = entries
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.get("wrappers").is_none())
+        .filter_map(|entry| entry.get("crate")?.as_str()?.split('@').next())
+        .collect();
+    packages_of(metadata)
+        .filter(|package| !package["source"].is_null() && names.contains(field(package, "name")))
+        .map(|package| format!("{} {}", field(package, "name"), field(package, "version")))
+        .collect()
+}
+
 /// Name, version, licence and texts of everything that `package` is built from and that is not of this workspace,
 /// build tools and tests left out.
 pub fn third_party(context: &Context, packages: &[&str]) -> Result<String, Failure> {
@@ -213,6 +242,16 @@ fn licence_texts(folder: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn banned_crates_are_found_but_not_those_of_the_tree() {
+        let table = "[bans]\ndeny = [{ crate = \"onig\" }, { crate = \"paste@<2\" }, { crate = \"a\", wrappers = [\"b\"] }]";
+        let package = |name: &str, source: Option<&str>| serde_json::json!({"name": name, "version": "1.0.0", "source": source});
+        let metadata = serde_json::json!({"packages": [
+            package("onig", Some("registry")), package("paste", None), package("a", Some("registry")),
+        ]});
+        assert_eq!(super::banned(&metadata, &table.parse().unwrap()), ["onig 1.0.0"]);
+    }
+
     use super::{holds, refused, rules};
     use serde_json::json;
 

@@ -25,6 +25,7 @@ pub fn run(context: &Context) -> Result<(), Failure> {
     run.stage("tools", Run::tools);
     run.stage("shared data", Run::shared);
     run.stage("licences", |run| licences::run(run.context));
+    run.stage("banned crates", |run| licences::bans(run.context));
     run.stage("names of types", |run| names::run(run.context));
     if run.stage("build", Run::build) && run.stage("stage plugins", |run| stage::run(run.context)) {
         run.stage("build C and C++ programs", Run::programs);

@@ -30,17 +30,13 @@ pub fn spoken(message: &str) -> String {
     parts.iter().enumerate().map(part).collect::<Vec<_>>().join("`")
 }
 
-/// The flag that sets `setting`, `key=value` or `columns.ROLE`.
+/// The flag that sets `setting`, `key=value`; what has no value may be anybody's word.
 fn flag(setting: &str) -> Option<String> {
-    let (key, value) = match setting.split_once('=') {
-        Some((key, value)) => (key, Some(value)),
-        None => (setting, None),
-    };
+    let (key, value) = setting.split_once('=')?;
     let name = match (key.strip_prefix("columns."), key.strip_prefix("valid_columns.")) {
         (Some(role), _) => role.to_owned(),
         (_, Some(role)) => format!("valid-{role}"),
-        // Without a value it may be anybody's word.
-        _ if value.is_some() && FLAGS.contains(&key) => key.to_owned(),
+        _ if FLAGS.contains(&key) => key.to_owned(),
         _ => return None,
     };
     let is_name =
@@ -49,10 +45,7 @@ fn flag(setting: &str) -> Option<String> {
         return None;
     }
     let flag = format!("--{}", name.replace('_', "-"));
-    Some(match value {
-        None | Some("true") => flag,
-        Some(value) => format!("{flag} {value}"),
-    })
+    Some(if value == "true" { flag } else { format!("{flag} {value}") })
 }
 
 #[cfg(test)]
@@ -69,12 +62,15 @@ mod tests {
                 "`a.tsv`: did you mean `--text-pair b`?",
             ),
             (
-                "add `valid_columns.text=x` (from `columns.text`)",
-                "add `--valid-text x` (from `--text`)",
+                "add `valid_columns.text=x` (from `columns.text=y`)",
+                "add `--valid-text x` (from `--text y`)",
             ),
             ("name it (`encoder=DIR`)", "name it (`--encoder DIR`)"),
             // Names of the user's.
-            ("the columns `schema`, `a=b`, `columns.`", "the columns `schema`, `a=b`, `columns.`"),
+            (
+                "`columns.tsv`: the columns `schema`, `a=b`",
+                "`columns.tsv`: the columns `schema`, `a=b`",
+            ),
             ("`overwrite=true", "`overwrite=true"),
             ("option `lr`: expected a number", "option `lr`: expected a number"),
             ("", ""),

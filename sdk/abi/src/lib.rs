@@ -21,6 +21,10 @@
 //! What it deliberately does not do: no behaviour lives here, and no Rust type with a hidden layout appears here.
 #![no_std]
 #![allow(non_camel_case_types, reason = "the names are the C names")]
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the text is that of the C headers, where [n] is a shape"
+)]
 
 mod codes;
 mod cuda;

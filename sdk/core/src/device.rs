@@ -40,9 +40,9 @@ pub type Mark = Box<dyn Any + Send>;
 pub struct Norm<'a> {
     /// What is normalised over its last axis.
     pub x: &'a Tensor,
-    /// Factors [cols].
+    /// Factors `[cols]`.
     pub gamma: &'a Tensor,
-    /// Summands [cols].
+    /// Summands `[cols]`.
     pub beta: Option<&'a Tensor>,
     /// Of the shape of `x`.
     pub residual: Option<&'a Tensor>,
@@ -188,7 +188,7 @@ pub trait Device: Send + Sync {
     /// A new recording of the profiler begins.
     fn restart_marks(&self) {}
 
-    /// `activation(x W^T + b)` for x [.., i], W [o, i], b [o].
+    /// `activation(x W^T + b)` for x [.., i], W [o, i], b `[o]`.
     fn linear(
         &self,
         _x: &Tensor,
@@ -237,7 +237,7 @@ pub trait Device: Send + Sync {
         Ok(None)
     }
 
-    /// The sum over k of tables_k [rows_k, width] at ids_k [positions].
+    /// The sum over k of tables_k [rows_k, width] at ids_k `[positions]`.
     fn embedding_sum(
         &self,
         _tables: &[&Tensor],
@@ -260,7 +260,7 @@ pub trait Device: Send + Sync {
         Ok(None)
     }
 
-    /// Weighted mean binary cross entropy of logits and targets [rows, cols], or [rows] with `cols` 1.
+    /// Weighted mean binary cross entropy of logits and targets [rows, cols], or `[rows]` with `cols` 1.
     fn binary_cross_entropy(
         &self,
         _logits: &Tensor,
@@ -282,7 +282,7 @@ pub trait Device: Send + Sync {
         Ok(None)
     }
 
-    /// 1-D convolution within each run that keeps lengths: x [T, i], weight [o, i, k], bias [o] -> [T, o].
+    /// 1-D convolution within each run that keeps lengths: x [T, i], weight [o, i, k], bias `[o]` -> [T, o].
     fn conv1d(
         &self,
         _x: &Tensor,
@@ -304,8 +304,8 @@ pub trait Device: Send + Sync {
         Ok(None)
     }
 
-    /// The mean over runs of a field's negative log likelihood for emissions [T, C], transitions [C, C], first [C]
-    /// and last [C].
+    /// The mean over runs of a field's negative log likelihood for emissions [T, C], transitions [C, C], first `[C]`
+    /// and last `[C]`.
     fn crf_loss(
         &self,
         _tensors: [&Tensor; 4],

@@ -1,7 +1,7 @@
 //! Handles: how objects of the engine cross the boundary as opaque pointers.
 //!
-//! Every handle is the address of a counted `Tagged<T>` (see [`block`]); a tensor's is also what the tensor itself is
-//! ([`Shared`]). The first word of `Tagged` says which kind of object it is; it is compared on every use and
+//! Every handle is the address of a counted `Tagged<T>` (see `block`); a tensor's is also what the tensor itself is
+//! (`Shared`). The first word of `Tagged` says which kind of object it is; it is compared on every use and
 //! overwritten when the object goes. The second counts the references that callers own, because the engine may keep a
 //! tensor on the tape whose handle was given back. So a pointer to another kind, or one that was given back before,
 //! is refused as `ET_ERR_BAD_HANDLE` as long as its memory has not been reused. That is a net for bugs, not a proof:

@@ -4,7 +4,7 @@
 //! needs anyhow: the output of a linear layer with an activation is computed again from the value before it, and the
 //! output of a layer norm from its normalised input; who saves such an output for its own backward saves the way to
 //! it instead. It costs one pass over memory each time. [`Recompute::Layer`] drops whole segments, which a model
-//! marks; see [`crate::checkpoint`]. Both give the same bits.
+//! marks; see [`crate::segment`]. Both give the same bits.
 //!
 //! The choice belongs to the thread that makes it, as recording does: a run records and passes backwards on one thread,
 //! and runs on others choose for themselves.

@@ -232,8 +232,8 @@ fn per_row<T: Element>(values: Vec<T>, rows: usize, len: usize) -> Result<Tensor
     Ok(Tensor::new(tensor_from_vec(values, shape)?))
 }
 
-/// Collates rows into a batch without padding: token fields are laid end to end [T], others become [B] or [B, len],
-/// and each name space with token fields gets "starts" [B + 1] and "positions" [T] unless a field of that name
+/// Collates rows into a batch without padding: token fields are laid end to end `[T]`, others become `[B]` or [B, len],
+/// and each name space with token fields gets "starts" [B + 1] and "positions" `[T]` unless a field of that name
 /// exists.
 ///
 /// # Errors

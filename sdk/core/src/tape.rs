@@ -62,7 +62,7 @@ pub enum Edge {
     },
     /// A leaf.
     Leaf(Arc<dyn Leaf>),
-    /// A value of a segment's first run, in which nothing was kept; see [`crate::checkpoint`]. It says that the value
+    /// A value of a segment's first run, in which nothing was kept; see [`crate::segment`]. It says that the value
     /// depends on something tracked, and no gradient can go there.
     Dropped,
 }
@@ -380,7 +380,7 @@ impl Pass<'_> {
         self.waiting(index, dtype, shape).filter(|grad| device::is_host(grad))
     }
 
-    /// [`Pass::pending`] for a gradient on the device.
+    /// `Pass::pending` for a gradient on the device.
     pub fn pending_on_device(&self, index: usize, dtype: DType, shape: &[usize]) -> Option<&Value> {
         self.waiting(index, dtype, shape).filter(|grad| !device::is_host(grad))
     }

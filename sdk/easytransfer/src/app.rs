@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use easytransfer_core::inference::{LayerPrecision, PredictionScope};
 use easytransfer_plugin::{Column, Record};
-use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
+use easytransfer_train::data::dataset::{DataOptions, DatasetReader, none_left};
 use easytransfer_train::data::input::Data;
 use easytransfer_train::data::records::ReadOptions;
-use easytransfer_train::data::store::none_left;
 use easytransfer_train::data::windows::{Window, Windows};
 use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::files::output::{OutputFormat, OutputPlace};

@@ -4,23 +4,22 @@
 //! text stands for `{}`.
 
 mod data;
+#[cfg(feature = "train")]
+mod train;
 
 use std::path::PathBuf;
 
 use easytransfer_loader::Policy;
 use easytransfer_loader::engine::EnginePrecision;
-use easytransfer_train::model::network::Start;
 use easytransfer_train::options::validate;
-use easytransfer_train::report::progress::ProgressMode;
 use easytransfer_train::{Error, Result};
 use serde_json::{Value, json};
 
 pub use data::{embed_file, evaluate, predict_file};
+#[cfg(feature = "train")]
+pub use train::{train_config, train_job, train_result};
 
-use crate::{
-    AppOptions, EmbedOptions, Event, LayerPrecision, PluginInfo, Record, RuntimeOptions,
-    TrainConfig, TrainJob, TrainResult,
-};
+use crate::{AppOptions, EmbedOptions, Event, LayerPrecision, PluginInfo, Record, RuntimeOptions};
 
 /// Parses a JSON text; `origin` names it in messages.
 fn parsed(text: &str, origin: &str) -> Result<Value> {
@@ -149,76 +148,9 @@ pub fn embed_options(options: &str) -> Result<EmbedOptions> {
     })
 }
 
-/// Options of a training run, as [`TrainConfig::from_value`] takes them.
-pub fn train_config(options: &str) -> Result<TrainConfig> {
-    let origin = "training options";
-    TrainConfig::from_value(parsed(options, origin)?, origin)
-}
-
-/// A whole training run: `{"app": "text-classify", "encoder": "dir", "train": "file" | [records], "valid": "file" |
-/// [records], "output": "dir", "config": {..}, "from_scratch": false, "allow_missing": false, "columns": {"text":
-/// "sentence"}, "valid_columns": {}, "format": "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row":
-/// "stop" | "skip", "resume": false, "overwrite": false, "progress": "silent" | "plain" | "auto"}`; `train` and
-/// `output` are required, `config` is what [`TrainConfig::from_value`] takes. Without `encoder` the model is the one
-/// that `config.encoder` describes.
-pub fn train_job(options: &str) -> Result<TrainJob> {
-    let origin = "fit options";
-    let open = |description: &str| json!({"type": "object", "default": {}, "additionalProperties": true, "properties": {}, "description": description});
-    let mut valid = data::data_schema("validation data: a file, or records");
-    valid["type"] = json!(["string", "array", "null"]);
-    let schema = data::with_reading(
-        json!({"type": "object", "required": ["train", "output"], "properties": {
-            "app": {"type": "string", "default": "text-classify"},
-            "encoder": {"type": "string", "description": "directory of the encoder; none for a model that config.encoder describes"},
-            "train": data::data_schema("training data: a file, or records"),
-            "valid": valid,
-            "output": {"type": "string", "description": "directory of the bundle"},
-            "config": open("options of the run"),
-            "from_scratch": {"type": "boolean", "default": false, "description": "random weights"},
-            "allow_missing": {"type": "boolean", "default": false, "description": "weights that the encoder lacks start at random"},
-            "valid_columns": {"type": "object", "default": {}, "additionalProperties": {"type": "string"}, "description": "column by role in the validation data, where it has other names"},
-            "resume": {"type": "boolean", "default": false, "description": "go on from a checkpoint"},
-            "overwrite": {"type": "boolean", "default": false, "description": "replace what is in the output directory"},
-            "progress": {"type": "string", "enum": ["silent", "plain", "auto"], "default": "silent"}
-        }}),
-    );
-    let mut value = checked(&schema, options, origin)?;
-    let train = data::data(value["train"].take(), "train", origin)?;
-    let mut job = TrainJob::new(text(&value, "encoder"), train, text(&value, "output"));
-    if !value["valid"].is_null() {
-        job.valid = Some(data::data(value["valid"].take(), "valid", origin)?);
-    }
-    job.app = text(&value, "app");
-    job.config = TrainConfig::from_value(value["config"].take(), "fit options: config")?;
-    job.config.overwrite |= is_true(&value, "overwrite");
-    job.start = match (is_true(&value, "from_scratch"), is_true(&value, "allow_missing")) {
-        (true, _) => Start::Scratch,
-        (false, true) => Start::EncoderAllowMissing,
-        (false, false) => Start::Encoder,
-    };
-    for of in [&mut job.train_data, &mut job.valid_data] {
-        of.read = data::read_options(&value)?;
-        of.named = data::columns(&value, "columns");
-    }
-    job.valid_data.named.extend(data::columns(&value, "valid_columns"));
-    job.resume = is_true(&value, "resume");
-    job.progress = match text(&value, "progress").as_str() {
-        "plain" => ProgressMode::Plain,
-        "auto" => ProgressMode::Auto,
-        _ => ProgressMode::Silent,
-    };
-    Ok(job)
-}
-
 /// A result as JSON text. What cannot be written, of which there is none, is null.
 pub(crate) fn written(result: &impl serde::Serialize) -> String {
     serde_json::to_string(result).unwrap_or_else(|_| "null".to_owned())
-}
-
-/// `{"metrics": {..}, "best_step": 12, "steps": 30, "mean_loss": 0.3, "skipped_rows": 0, "seconds": 1.5,
-/// "step_seconds": 1.2, "tokens": 4096}`
-pub fn train_result(result: &TrainResult) -> String {
-    written(result)
 }
 
 /// An event: `{"event": "step", "step": 1, "total_steps": 30, "loss": 0.7, "lr": 5e-5}`
@@ -253,10 +185,9 @@ pub fn record(json: &str) -> Result<Record> {
 
 #[cfg(test)]
 mod tests {
-    use super::{app_options, embed_options, runtime_options, train_job};
+    use super::{app_options, embed_options, runtime_options};
     use crate::{EmbedOptions, LayerPrecision};
     use easytransfer_loader::Policy;
-    use easytransfer_train::model::network::Start;
 
     #[test]
     fn runtime_options_empty_text_means_defaults() {
@@ -296,31 +227,5 @@ mod tests {
         );
         let error = app_options(r#"{"precision": "int4"}"#).unwrap_err().to_string();
         assert!(["f32", "bf16", "int8"].iter().all(|name| error.contains(name)), "{error}");
-    }
-
-    #[test]
-    fn train_job_reads_config_and_names_what_is_missing() {
-        let job = train_job(
-            r#"{"train": [{"text": "a", "label": 1}], "valid": [{"q": "b"}], "output": "o", "on_bad_row": "skip",
-                "columns": {"label": "c"}, "valid_columns": {"text": "q"}, "allow_missing": true}"#,
-        )
-        .unwrap();
-        assert_eq!((job.train.known_len(), job.valid.unwrap().known_len()), (Some(1), Some(1)));
-        assert_eq!((job.train_data.named.len(), job.valid_data.named["text"].as_str()), (1, "q"));
-        assert_eq!(job.start, Start::EncoderAllowMissing);
-        let error = train_job(r#"{"train": [1], "output": "o"}"#).err().unwrap().to_string();
-        assert!(error.contains("train[0]: expected a record"), "{error}");
-        let error = train_job(r#"{"encoder": "e", "train": "t"}"#).err().unwrap().to_string();
-        assert!(error.contains("output"), "{error}");
-        let job = train_job(
-            r#"{"encoder": "e", "train": "t", "output": "o", "config": {"max_steps": 7}, "columns": {"text": "q"}}"#,
-        )
-        .unwrap();
-        assert_eq!((job.config.max_steps, job.app.as_str()), (7, "text-classify"));
-        assert_eq!(job.valid_data.named["text"], "q");
-        assert!(
-            train_job(r#"{"encoder": "e", "train": "t", "output": "o", "config": {"epoch": 1}}"#)
-                .is_err()
-        );
     }
 }

@@ -19,6 +19,10 @@
 //! Plugins are libraries in a folder, or crates in the program: the feature `builtin` links and registers all stock
 //! ones, and [`Runtime::register_plugin`] takes the `PluginRecord::get()` of any other.
 //!
+//! Features, all on by default but `log`, leave out what a program does not use: `train` ([`Runtime::train`]),
+//! `progress` (bars on a terminal), `pickle` (weights in PyTorch's own format), `gzip` (packed data). With `log` the
+//! library's messages go to the crate of that name instead of standard error.
+//!
 //! What it deliberately does not do: no kernels, no parsing and no training loop live here; it binds the crates that
 //! have them.
 
@@ -31,6 +35,8 @@ mod inputs;
 pub mod json;
 mod lanes;
 mod log;
+#[cfg(feature = "log")]
+mod log_lines;
 mod own;
 mod parts;
 mod profile;
@@ -60,10 +66,18 @@ pub use easytransfer_train as train;
 pub use easytransfer_train::data::input::Data;
 pub use easytransfer_train::error::{ErrorKind, InputPlace};
 pub use easytransfer_train::model::network::Start;
-pub use easytransfer_train::options::config::{Named, TrainConfig};
+#[cfg(feature = "train")]
+pub use easytransfer_train::options::config::TrainConfig;
+pub use easytransfer_train::options::config::Named;
 pub use easytransfer_train::run::events::{Control, Event, StepInfo, Watch};
+#[cfg(feature = "train")]
 pub use easytransfer_train::run::job::{TrainJob, TrainResult};
 pub use easytransfer_train::{Error, Result};
+
+/// The page for programs in Rust; its examples are compiled with the tests.
+#[cfg(all(doctest, feature = "train"))]
+#[doc = include_str!("../../../docs/from-rust.md")]
+pub struct FromRust;
 
 /// Version of the SDK.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

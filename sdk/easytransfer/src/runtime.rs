@@ -11,7 +11,9 @@ use easytransfer_loader::{
 };
 use easytransfer_plugin::{self as plugin, ComponentRef, LinkedPlugin, LoadedLoss, LoadedMetric};
 use easytransfer_train::model::components::{Components, Origin};
+#[cfg(feature = "train")]
 use easytransfer_train::run::job::{TrainJob, TrainResult};
+#[cfg(feature = "train")]
 use easytransfer_train::run::trainer::train;
 use easytransfer_train::{Error, Result};
 use serde::{Serialize, Serializer};
@@ -165,6 +167,8 @@ impl Runtime {
     /// libraries are opened when they are used. Errors: the device is not there (the text says what is missing), or
     /// an earlier runtime of this process took another one, or another number of threads.
     pub fn new(options: RuntimeOptions) -> Result<Runtime> {
+        #[cfg(feature = "log")]
+        crate::log_lines::install();
         let host = crate::engine::start(&options.device, options.precision, options.threads)?;
         // SAFETY: the engine's table lives until the process ends.
         let registry =
@@ -318,6 +322,7 @@ impl Runtime {
     }
 
     /// Trains an app and writes its bundle.
+    #[cfg(feature = "train")]
     pub fn train(&self, job: TrainJob) -> Result<TrainResult> {
         train(&*self.registry, job)
     }

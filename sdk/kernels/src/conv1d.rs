@@ -43,7 +43,7 @@ pub struct Conv1dGradients<'a, F> {
     pub x: Option<(Store, &'a mut [F])>,
     /// Gradient of the weight, [outputs, inputs, kernel].
     pub weight: Option<(Store, &'a mut [F])>,
-    /// Gradient of the bias, [outputs].
+    /// Gradient of the bias, `[outputs]`.
     pub bias: Option<(Store, &'a mut [F])>,
 }
 
@@ -203,7 +203,7 @@ pub fn conv1d_forward<F: Float>(
 }
 
 /// Gradients of [`conv1d_forward`] from `dy` [T', outputs]: of x [T, inputs], of the weight [outputs, inputs, kernel]
-/// and of the bias [outputs], those that `gradients` asks for.
+/// and of the bias `[outputs]`, those that `gradients` asks for.
 ///
 /// # Errors
 /// As [`conv1d_forward`].

@@ -21,9 +21,9 @@ pub struct CrfShape<'a> {
 pub struct CrfWeights<'a, F> {
     /// From tag (row) to the next tag (column), [classes, classes].
     pub transitions: &'a [F],
-    /// Of the first tag of a run, [classes].
+    /// Of the first tag of a run, `[classes]`.
     pub first: &'a [F],
-    /// Of the last tag of a run, [classes].
+    /// Of the last tag of a run, `[classes]`.
     pub last: &'a [F],
 }
 
@@ -34,9 +34,9 @@ pub struct CrfGradients<'a, F> {
     pub emissions: Option<&'a mut [F]>,
     /// Gradient of the transitions, [classes, classes].
     pub transitions: Option<(Store, &'a mut [F])>,
-    /// Gradient of the scores of the first tag, [classes].
+    /// Gradient of the scores of the first tag, `[classes]`.
     pub first: Option<(Store, &'a mut [F])>,
-    /// Gradient of the scores of the last tag, [classes].
+    /// Gradient of the scores of the last tag, `[classes]`.
     pub last: Option<(Store, &'a mut [F])>,
 }
 
@@ -250,7 +250,7 @@ fn work(shape: &CrfShape<'_>, emissions: usize) -> usize {
     emissions * (shape.classes + 32)
 }
 
-/// Writes the negative log likelihood of the `tags` [T] of each run to `nll` [B]; 0 for an empty run.
+/// Writes the negative log likelihood of the `tags` `[T]` of each run to `nll` `[B]`; 0 for an empty run.
 ///
 /// # Errors
 /// If a slice does not fit `shape`, `starts` are no cumulative lengths, or a tag is outside `0..classes`.
@@ -278,7 +278,7 @@ pub fn crf_forward<F: Float>(
     Ok(())
 }
 
-/// Gradients of [`crf_forward`] from `dnll` [B].
+/// Gradients of [`crf_forward`] from `dnll` `[B]`.
 ///
 /// # Errors
 /// As [`crf_forward`].
@@ -347,7 +347,7 @@ fn store<F: Float>(
     Ok(())
 }
 
-/// Writes the most probable tags of each run to `tags` [T] (Viterbi, 1967); of equal paths, the one with the smaller
+/// Writes the most probable tags of each run to `tags` `[T]` (Viterbi, 1967); of equal paths, the one with the smaller
 /// tags at the end of the run.
 ///
 /// # Errors

@@ -126,8 +126,8 @@ impl CrossEntropy {
         }
     }
 
-    /// The loss of `logits` [rows, cols] against class indices `targets` [rows]. `log_sums` [rows]
-    /// receives what the backward pass needs; `row_losses` [rows], if given, the loss of each row
+    /// The loss of `logits` [rows, cols] against class indices `targets` `[rows]`. `log_sums` `[rows]`
+    /// receives what the backward pass needs; `row_losses` `[rows]`, if given, the loss of each row
     /// (0 for ignored rows).
     ///
     /// # Errors

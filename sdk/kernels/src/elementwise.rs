@@ -323,7 +323,7 @@ pub(crate) fn store_partial_sums<F: Float>(partials: &[Vec<F>], store: Store, ou
     }
 }
 
-/// Column sums of `x` [rows, cols] into `out` [cols], in an order that depends on the shape only.
+/// Column sums of `x` [rows, cols] into `out` `[cols]`, in an order that depends on the shape only.
 ///
 /// # Errors
 /// If `x` is not a whole number of rows of `out.len()` elements.

@@ -21,7 +21,7 @@ multiversion! {
     }
 }
 
-/// Refuses ids [n] that are no row of a table of `rows` rows; `kernel` is named in the error.
+/// Refuses ids `[n]` that are no row of a table of `rows` rows; `kernel` is named in the error.
 ///
 /// # Errors
 /// `Index`, with the position of the first one.
@@ -39,7 +39,7 @@ pub fn check_ids(kernel: &'static str, ids: &[i64], rows: usize) -> Result {
     }
 }
 
-/// out[t] = sum over the lookups of table[ids[t]]; `out` is [positions, width].
+/// out`[t]` = sum over the lookups of table[ids`[t]`]; `out` is [positions, width].
 ///
 /// # Errors
 /// If a slice does not fit, or an id lies outside its table: the error names position, id and rows.
@@ -111,7 +111,7 @@ impl SortedIds {
         groups.map(|group| (group[0] >> 32) as u32).collect()
     }
 
-    /// dtable[id] += the sum of `dout` [positions, width] over the positions with that id, in their order. Other rows
+    /// dtable`[id]` += the sum of `dout` [positions, width] over the positions with that id, in their order. Other rows
     /// are not touched.
     ///
     /// # Errors
@@ -150,7 +150,7 @@ impl SortedIds {
     }
 }
 
-/// Gradient of one table: dtable[id] receives the sum of `dout` [positions, width] over the
+/// Gradient of one table: dtable`[id]` receives the sum of `dout` [positions, width] over the
 /// positions with that id, in the order of the positions. `padding_id`, if given, gets no gradient.
 /// `Store::Write` clears the table first.
 ///

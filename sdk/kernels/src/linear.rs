@@ -81,7 +81,7 @@ pub fn linear_backward_products<F: Float>(
 }
 
 /// Backward of the activation and of the bias of [`linear_forward`], in one pass over `dy` [rows, outputs]: dy *=
-/// activation', and `dbias` [outputs] receives the sums of the columns of the result.
+/// activation', and `dbias` `[outputs]` receives the sums of the columns of the result.
 ///
 /// # Errors
 /// If a slice does not fit `shape`.

@@ -1,12 +1,18 @@
 //! Kernels of one's own on the card of the engine, shipped as PTX text: a plugin neither links CUDA nor needs it to
 //! be built.
 //!
-//! ```ignore
+//! ```no_run
+//! # use easytransfer_plugin::cuda::{Argument, Cuda, Kernel};
+//! # fn cube(x: u64, y: u64, len: usize) -> easytransfer_plugin::Result<()> {
+//! # const PTX: &str = "";
 //! if let Some(cuda) = Cuda::find() {
-//!     let kernel = Kernel::over(PTX, "cube", n, 256);
+//!     let kernel = Kernel::over(PTX, "cube", len, 256);
+//!     let n = len as u64;
 //!     // SAFETY: x and y have n elements, which is what the kernel touches.
 //!     unsafe { cuda.launch(&kernel, &[Argument::Address(x), Argument::Address(y), Argument::U64(n)]) }?;
 //! }
+//! # Ok(())
+//! # }
 //! ```
 
 use crate::host::{ask, call, tables, try_host};

@@ -103,11 +103,24 @@ pub unsafe extern "C" fn init(host: *const abi::et_host) -> *mut abi::et_error {
 /// Exports components as a plugin: the one symbol that the host looks for, and `PluginRecord::get()` for programs that
 /// link the crate.
 ///
-/// ```ignore
+/// ```no_run
+/// # use easytransfer_plugin::{Call, Loss, Map, NoOptions, Result, Tensor};
+/// # struct MyLoss;
+/// # impl Loss for MyLoss {
+/// #     const NAME: &'static std::ffi::CStr = c"mine";
+/// #     type Options = NoOptions;
+/// #     fn new(_: NoOptions) -> Result<Self> {
+/// #         Ok(Self)
+/// #     }
+/// #     fn forward(&mut self, _: &Call, outputs: &Map, _: &Map) -> Result<Tensor> {
+/// #         outputs.get("logits")?.mean(&[], false)
+/// #     }
+/// # }
 /// easytransfer_plugin::export! {
 ///     id: "loss-mine",
 ///     losses: [MyLoss],
 /// }
+/// # fn main() {}
 /// ```
 /// Kinds: `models`, `losses`, `optimizers`, `strategies`, `apps`, `metrics`, `ops`, in this order, all optional. The
 /// symbol has the plugin's id in its name, so that a program can link any number of plugins.

@@ -6,7 +6,7 @@ use crate::{Activation, Init, Param, Result, Rng, Scope, Tensor, nn};
 pub struct Linear {
     /// Weight [d_output, d_input].
     pub weight: Param,
-    /// Bias [d_output].
+    /// Bias `[d_output]`.
     pub bias: Option<Param>,
 }
 
@@ -58,7 +58,7 @@ impl Linear {
 
 /// Layer normalisation over the last axis, with residual and dropout.
 pub struct LayerNorm {
-    /// Scale [h].
+    /// Scale `[h]`.
     pub weight: Param,
     shift: Shift,
     epsilon: f64,
@@ -106,7 +106,7 @@ impl LayerNorm {
 
 /// Root mean square normalisation over the last axis: a scale, no shift.
 pub struct RmsNorm {
-    /// Scale [h].
+    /// Scale `[h]`.
     pub weight: Param,
     epsilon: f64,
 }
@@ -135,7 +135,7 @@ impl Embedding {
         Ok(Self { weight: scope.param("weight", &[rows, size], init)? })
     }
 
-    /// ids [T] -> [T, h].
+    /// ids `[T]` -> [T, h].
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         nn::embedding_sum(&[(&self.weight.tensor()?, ids)])
     }

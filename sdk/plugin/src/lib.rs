@@ -5,7 +5,7 @@
 //! the engine at build time, and may `forbid(unsafe_code)`. The same tables are callable from the other side:
 //! [`LoadedLoss`] and its siblings are what a host program holds when a registry gave it a component.
 //!
-//! ```ignore
+//! ```no_run
 //! use easytransfer_plugin::{Call, Loss, Map, NoOptions, Result, Tensor};
 //!
 //! struct MeanSquaredError;
@@ -22,6 +22,7 @@
 //! }
 //!
 //! easytransfer_plugin::export! { id: "loss-mine", losses: [MeanSquaredError] }
+//! # fn main() {}
 //! ```
 //!
 //! What it deliberately does not do: it never links the engine; every operation goes through the host's C tables.

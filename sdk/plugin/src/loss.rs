@@ -10,7 +10,7 @@ use easytransfer_abi as abi;
 use serde::de::DeserializeOwned;
 use std::ffi::{CStr, c_void};
 
-/// A loss. `outputs` usually holds "logits"; `batch` holds "labels" and, when rows are weighted, "weights" [B].
+/// A loss. `outputs` usually holds "logits"; `batch` holds "labels" and, when rows are weighted, "weights" `[B]`.
 pub trait Loss: Send + Sized + 'static {
     /// Name users write, for instance `c"cross-entropy"`.
     const NAME: &'static CStr;
@@ -31,7 +31,7 @@ pub trait Loss: Send + Sized + 'static {
         mean_of_rows(&self.rows(call, outputs, batch)?, batch)
     }
 
-    /// The loss of each row by itself, [B]; [`Loss::forward`] is their mean, weighted by "weights" where the batch
+    /// The loss of each row by itself, `[B]`; [`Loss::forward`] is their mean, weighted by "weights" where the batch
     /// has them. As written, rows have none.
     #[allow(
         unused_variables,
@@ -48,7 +48,7 @@ pub trait Loss: Send + Sized + 'static {
     }
 }
 
-/// The mean of losses [B], weighted by a batch's "weights" where it has them.
+/// The mean of losses `[B]`, weighted by a batch's "weights" where it has them.
 pub fn mean_of_rows(rows: &Tensor, batch: &Map) -> Result<Tensor> {
     match batch.find("weights")? {
         Some(weights) => {
@@ -190,7 +190,7 @@ impl LoadedLoss {
         self.0.scalar("forward", value?)
     }
 
-    /// The loss of each row, [B]. Errors: `UNIMPLEMENTED` where rows have none.
+    /// The loss of each row, `[B]`. Errors: `UNIMPLEMENTED` where rows have none.
     pub fn rows(&mut self, call: &Call<'_>, outputs: &Map, batch: &Map) -> Result<Tensor> {
         let call = call.raw();
         invoke_tensor!(self.0, et_plugin_loss.rows(&call, outputs.as_raw(), batch.as_raw()))

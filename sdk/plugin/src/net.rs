@@ -223,8 +223,8 @@ impl Net<'_> {
 
     /// Continues the runs of `batch` by the encoder (`module` "") or another module, token by token, without a tape:
     /// those of "decoder/ids" where the batch has them, else those of "ids". The module must answer
-    /// `ET_WANT_LOGITS`. Adds "generated/ids" [N] and "generated/starts" [R + 1], the new tokens of R = B * "return"
-    /// runs, those of one run side by side, the best first, and "generated/scores" [R].
+    /// `ET_WANT_LOGITS`. Adds "generated/ids" `[N]` and "generated/starts" [R + 1], the new tokens of R = B * "return"
+    /// runs, those of one run side by side, the best first, and "generated/scores" `[R]`.
     ///
     /// `options` are those of `et_host_net.generate` ("max_new_tokens", "eos", "beams", ...); what is left out has
     /// its default. Errors: an option that is unknown or out of range, by name; a module without logits.

@@ -89,7 +89,7 @@ fn raw_rng(rng: Option<&Rng>) -> *mut abi::et_rng {
     rng.map_or(null_mut(), Rng::as_raw)
 }
 
-/// activation(x Wᵀ + b): x [.., i], weight [o, i], bias [o] -> [.., o].
+/// activation(x Wᵀ + b): x [.., i], weight [o, i], bias `[o]` -> [.., o].
 pub fn linear(
     x: &Tensor,
     weight: &Tensor,
@@ -128,7 +128,7 @@ pub fn rms_norm(x: &Tensor, gamma: &Tensor, epsilon: f64) -> Result<Tensor> {
     produce!(et_host_nn.rms_norm(x.as_raw(), gamma.as_raw(), epsilon))
 }
 
-/// Sum of table look-ups: pairs of a table [rows, h] and ids [T] -> [T, h].
+/// Sum of table look-ups: pairs of a table [rows, h] and ids `[T]` -> [T, h].
 pub fn embedding_sum(lookups: &[(&Tensor, &Tensor)]) -> Result<Tensor> {
     let tables_raw: Vec<_> = lookups.iter().map(|(t, _)| t.as_raw().cast_const()).collect();
     let ids_raw: Vec<_> = lookups.iter().map(|(_, i)| i.as_raw().cast_const()).collect();
@@ -145,7 +145,7 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
     produce!(et_host_nn.log_softmax(x.as_raw()))
 }
 
-/// Mean cross entropy of logits [N, C] and labels [N]; see `et_host_nn.cross_entropy`.
+/// Mean cross entropy of logits [N, C] and labels `[N]`; see `et_host_nn.cross_entropy`.
 pub fn cross_entropy(
     logits: &Tensor,
     labels: &Tensor,
@@ -162,7 +162,7 @@ pub fn cross_entropy(
     ))
 }
 
-/// Mean binary cross entropy of logits and targets of one shape, rows weighted by `weights` [N].
+/// Mean binary cross entropy of logits and targets of one shape, rows weighted by `weights` `[N]`.
 pub fn binary_cross_entropy(
     logits: &Tensor,
     targets: &Tensor,

@@ -2,7 +2,9 @@
 //!
 //! Operations record themselves. A span says what they were for:
 //!
-//! ```ignore
+//! ```
+//! use easytransfer_plugin::profile;
+//!
 //! let _span = profile::span("train", "evaluate");
 //! ```
 

@@ -327,7 +327,7 @@ impl Session<'_> {
         Ok(serde_json::from_str(buffer.as_str()?)?)
     }
 
-    /// The loss of each row by itself, [B].
+    /// The loss of each row by itself, `[B]`.
     pub fn loss_rows(&mut self, outputs: &Map, batch: &Map) -> Result<Tensor> {
         let mut out = null_mut();
         call!(

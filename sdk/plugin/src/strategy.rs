@@ -51,10 +51,10 @@ impl std::ops::BitOr for Phases {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnKind {
-    /// A text, numbered in the order of its first occurrence: I64 [B]; -1 where a record has none.
+    /// A text, numbered in the order of its first occurrence: I64 `[B]`; -1 where a record has none.
     #[default]
     Category,
-    /// A number: F32 [B]; NaN where a record has none.
+    /// A number: F32 `[B]`; NaN where a record has none.
     Number,
 }
 
@@ -100,7 +100,7 @@ pub trait Strategy: Send + Sized + 'static {
         Ok(())
     }
 
-    /// May put "weights" [B] into the batch.
+    /// May put "weights" `[B]` into the batch.
     fn on_batch(&mut self, session: &mut Session<'_>, batch: &mut Map) -> Result<()> {
         Ok(())
     }

@@ -11,6 +11,9 @@
 //! | [`model`] | a model with a head, its weights and its bundle | `files`, `options` |
 //! | [`run`] | the loop, its steps, checkpoints, evaluation | all of them |
 //!
+//! Features, all of them on by default, leave out what a program does not use: `train` (runs and what they write),
+//! `progress` (bars on a terminal), `pickle` (weights of PyTorch's own format) and `gzip` (packed data).
+//!
 //! `cargo xtask check` fails when a folder uses one that this table does not allow it.
 #![forbid(unsafe_code)]
 
@@ -22,7 +25,7 @@ pub mod options;
 pub mod report;
 pub mod run;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "pickle"))]
 mod fuzz_tests;
 
 pub use easytransfer_text as nearest;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use easytransfer::train::data::records::{OnBadRow, ReadOptions};
 use easytransfer::{
     Answer, Classification, Control, Data, DataSource, EmbedOptions, Error, ErrorKind, Event,
-    Record, Runtime, TextSpan, TrainConfig, TrainJob, Watch,
+    Record, Runtime, Start, TextSpan, TrainConfig, TrainJob, Watch,
 };
 use easytransfer_tests::command::Place;
 use easytransfer_tests::linked;
@@ -229,11 +229,25 @@ fn warnings_reach_the_caller() {
     assert!(warned, "{events:?}");
     let app = runtime.app(&place.at("cold")).unwrap();
     assert!(app.warnings().is_empty());
-    // As an encoder, the bundle has a head that nothing uses.
-    let embedder = runtime.embedder(&place.at("cold"), EmbedOptions::default()).unwrap();
+    // The same weights and one that nothing knows.
+    let bytes = place.read("cold/model.safetensors");
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..end]).unwrap();
+    let data = bytes.len() - end;
+    header["foreign.weight"] =
+        json!({"dtype": "F32", "shape": [1], "data_offsets": [data, data + 4]});
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    let weights = [&length[..], header.as_bytes(), &bytes[end..], &[0; 4]].concat();
+    place.write("encoder/model.safetensors", weights);
+    let embedder = runtime.embedder(&place.at("encoder"), EmbedOptions::default()).unwrap();
     let said = embedder.warnings().join("\n");
-    assert!(said.contains("nothing uses") && said.contains("classifier"), "{said}");
-    assert_eq!(app.predict(&["hello"]).unwrap().len(), 1);
+    assert!(said.contains("nothing uses") && said.contains("foreign.weight"), "{said}");
+    let mut job = place.job("text-classify", "warm", small(json!({"max_steps": 2})));
+    job.start = Start::Encoder;
+    let (result, events) = watched(&runtime, job, "never");
+    result.unwrap();
+    assert!(events.contains(&Event::Warning { message: said }), "{events:?}");
 }
 
 #[test]
@@ -320,7 +334,7 @@ fn errors_have_kinds_and_speak_of_no_flags() {
     let mut best = place.job("text-classify", "best", small(json!({"best": "accuracy"})));
     best.valid = None;
     let mut encoder = place.job("text-classify", "encoder-less", small(json!({})));
-    encoder.start = easytransfer::Start::Encoder;
+    encoder.start = Start::Encoder;
     let messages = [
         error(runtime.train(named).map(drop)),
         error(runtime.train(done()).map(drop)),

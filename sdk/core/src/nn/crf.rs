@@ -12,7 +12,7 @@ use crate::storage::{self, Value};
 use crate::tape::record1;
 use crate::tensor::Tensor;
 
-/// Scores of a field: transitions [C, C] (from, to), first [C], last [C].
+/// Scores of a field: transitions [C, C] (from, to), first `[C]`, last `[C]`.
 #[derive(Clone, Copy)]
 pub struct Scores<'a> {
     /// From tag (row) to the next tag (column).
@@ -40,7 +40,7 @@ fn check(op: &'static str, emissions: &Tensor, scores: Scores<'_>) -> Result<(us
     Ok((rows, classes))
 }
 
-/// Mean over runs of the negative log likelihood (Lafferty et al. 2001) of tags [T] I64; 0 without runs. Errors:
+/// Mean over runs of the negative log likelihood (Lafferty et al. 2001) of tags `[T]` I64; 0 without runs. Errors:
 /// `SHAPE`, `DTYPE`, `INVALID_ARGUMENT` for a tag that is no class or bad starts.
 pub fn loss(
     emissions: &Tensor,
@@ -124,7 +124,7 @@ fn typed_loss<F: Direct>(
     }))
 }
 
-/// The most probable tags [T] I64 (Viterbi). No gradient. Errors as for [`loss`].
+/// The most probable tags `[T]` I64 (Viterbi). No gradient. Errors as for [`loss`].
 pub fn decode(emissions: &Tensor, starts: &Tensor, scores: Scores<'_>) -> Result<Tensor> {
     const OP: &str = "crf_decode";
     let (rows, classes) = check(OP, emissions, scores)?;

@@ -10,7 +10,7 @@ use crate::storage::{self, Value};
 use crate::tape::record1;
 use crate::tensor::Tensor;
 
-/// Sum over k of tables_k [rows_k, h] at ids_k [T] I64. Errors: `INVALID_ARGUMENT` naming position, id and rows;
+/// Sum over k of tables_k [rows_k, h] at ids_k `[T]` I64. Errors: `INVALID_ARGUMENT` naming position, id and rows;
 /// `SHAPE`, `DTYPE`.
 pub fn embedding_sum(tables: &[&Tensor], ids: &[&Tensor]) -> Result<Tensor> {
     const OP: &str = "embedding_sum";

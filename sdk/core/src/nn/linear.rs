@@ -41,7 +41,7 @@ pub fn activation_from_code(code: i32) -> Result<Activation> {
     })
 }
 
-/// activation(x W^T + b) for x [.., i], W [o, i], b [o]. Errors: `SHAPE`, `DTYPE`.
+/// activation(x W^T + b) for x [.., i], W [o, i], b `[o]`. Errors: `SHAPE`, `DTYPE`.
 pub fn linear(
     x: &Tensor,
     weight: &Tensor,

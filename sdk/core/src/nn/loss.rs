@@ -35,7 +35,7 @@ fn give_weights<F: Direct>(
     give_vec(pass, 1, &[row_losses.len()], Some(dweights))
 }
 
-/// Weighted mean cross entropy of logits [N, C] and labels [N] I64: sum(w l) / sum(w) over the rows whose label is not
+/// Weighted mean cross entropy of logits [N, C] and labels (N) I64: sum(w l) / sum(w) over the rows whose label is not
 /// `ignore_index`. Gradients flow to the logits and to the weights. Errors: `SHAPE`, `DTYPE`, `INVALID_ARGUMENT` for
 /// a label that is no class and a smoothing outside [0, 1).
 pub fn cross_entropy(
@@ -134,7 +134,7 @@ fn typed_cross_entropy<F: Direct>(
     }))
 }
 
-/// Weighted mean binary cross entropy of logits and targets of one shape, [N, C] or [N]; a row's loss is the mean
+/// Weighted mean binary cross entropy of logits and targets of one shape, [N, C] or `[N]`; a row's loss is the mean
 /// over its columns. Gradients flow to the logits and to the weights, not to the targets. Errors: `SHAPE`, `DTYPE`.
 pub fn binary_cross_entropy(
     logits: &Tensor,

@@ -25,9 +25,9 @@ pub struct LayerNorm<'a> {
     pub x: &'a Tensor,
     /// Added after dropout, same shape.
     pub residual: Option<&'a Tensor>,
-    /// Scale [h].
+    /// Scale `[h]`.
     pub gamma: &'a Tensor,
-    /// Shift [h].
+    /// Shift `[h]`.
     pub beta: &'a Tensor,
     /// Added to the variance, not negative.
     pub epsilon: f64,

@@ -154,7 +154,7 @@ impl Move {
     }
 }
 
-/// 1-D convolution within each run, zero padding that keeps lengths: x [T, i], weight [o, i, k], bias [o] -> [T, o].
+/// 1-D convolution within each run, zero padding that keeps lengths: x [T, i], weight [o, i, k], bias `[o]` -> [T, o].
 /// Errors as for [`pool`].
 pub fn conv1d(
     x: &Tensor,

@@ -238,6 +238,10 @@ fn walk(section: &str, value: &Value, growth: &mut usize, found: &mut Found) -> 
         }
     }
     let text = |key: &str| part.get(key).and_then(Value::as_str);
+    // It has an expression of its own, that of GPT-2.
+    if text("type") == Some("ByteLevel") && part.get("use_regex") != Some(&Value::Bool(false)) {
+        found.stretch = found.stretch.min(pattern::MOST_BACK);
+    }
     let grow = |by: usize, growth: &mut usize| *growth = growth.saturating_mul(by.max(1));
     if let Some(Value::Object(pattern)) = part.get("pattern") {
         if pattern.get("String").and_then(Value::as_str) == Some("") {
@@ -247,9 +251,7 @@ fn walk(section: &str, value: &Value, growth: &mut usize, found: &mut Found) -> 
             if let Some(reason) = pattern::reason_against(regex) {
                 fail!(ET_ERR_BAD_INPUT, "{section}: pattern: {regex:?} {reason}");
             }
-            if !pattern::is_well_known(regex) {
-                found.stretch = found.stretch.min(pattern::STRETCH);
-            }
+            found.stretch = found.stretch.min(pattern::stretch(regex));
         }
         if let Some(content) = text("content") {
             let taken = pattern.get("String").and_then(Value::as_str).map_or(1, str::len);

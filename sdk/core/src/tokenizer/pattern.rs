@@ -1,8 +1,11 @@
 //! Regular expressions of tokenizer files. The engine that runs them goes back and tries again, so some expressions
-//! take time that no text is worth: those are refused by their form.
+//! take time that no text is worth: those are refused by their form. It gives up, without a word, where it has gone
+//! back a million times, so no text may be so long that this happens.
 
-/// Bytes of a text that an expression which is not well known may be run over.
-pub const STRETCH: usize = 1 << 16;
+/// Bytes of a text that an expression which is not well known may be run over, at most.
+const STRETCH: usize = 1 << 16;
+/// Characters that the engine goes back over in one place, with room to spare.
+pub const MOST_BACK: usize = 1 << 19;
 
 /// Bytes of an expression.
 const LONGEST: usize = 1024;
@@ -20,8 +23,17 @@ const WELL_KNOWN: [&str; 8] = [
 ];
 
 /// Whether an expression is one of many models.
-pub fn is_well_known(expression: &str) -> bool {
+fn is_well_known(expression: &str) -> bool {
     WELL_KNOWN.contains(&expression)
+}
+
+/// Bytes of a text that an expression may be run over: each alternative with a repetition may go back over all of it.
+pub fn stretch(expression: &str) -> usize {
+    if is_well_known(expression) {
+        return MOST_BACK;
+    }
+    let repetitions = expression.bytes().filter(|byte| b"*+{".contains(byte)).count();
+    STRETCH.min(MOST_BACK / repetitions.max(1))
 }
 
 /// What has been seen of a group or of the whole.

@@ -7,7 +7,7 @@
 //! task changes nothing in its result.
 //!
 //! A member that loses its processor in the middle of a task holds the caller up, as does one that runs where the
-//! caller should. So nobody waits with open eyes for longer than [`PATIENCE`], and a caller that loses more than a
+//! caller should. So nobody waits with open eyes for longer than `PATIENCE`, and a caller that loses more than a
 //! part of its time does its next jobs alone, ever more of them while that goes on: where there are more threads than
 //! processors the team falls asleep. A loss now and then, which every machine has, is borne. The team has as many
 //! members as the process may use cores, by affinity and control group, less one for the caller; on one core there

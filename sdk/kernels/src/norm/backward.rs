@@ -12,9 +12,9 @@ pub struct NormGradients<'a, F> {
     pub x: Option<&'a mut [F]>,
     /// Gradient of the residual, [rows, cols]. Without a dropout it equals the gradient of `x`.
     pub residual: Option<&'a mut [F]>,
-    /// Gradient of gamma, [cols].
+    /// Gradient of gamma, `[cols]`.
     pub gamma: Option<(Store, &'a mut [F])>,
-    /// Gradient of beta, [cols]; must be `None` for RMS norm.
+    /// Gradient of beta, `[cols]`; must be `None` for RMS norm.
     pub beta: Option<(Store, &'a mut [F])>,
 }
 

@@ -28,9 +28,9 @@ pub struct NormOutput<'a, F> {
     /// `residual + dropout(x)`, [rows, cols]; needed by the backward pass. Must be given if there
     /// is a residual or a dropout; otherwise the backward pass takes `x` itself.
     pub summed: Option<&'a mut [F]>,
-    /// Mean of each row, [rows].
+    /// Mean of each row, `[rows]`.
     pub mean: &'a mut [F],
-    /// Reciprocal standard deviation of each row, [rows].
+    /// Reciprocal standard deviation of each row, `[rows]`.
     pub rstd: &'a mut [F],
 }
 

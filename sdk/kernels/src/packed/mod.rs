@@ -86,7 +86,7 @@ const SERIAL_WORK: usize = 3 << 20;
 /// The same when the team's members are awake.
 const SERIAL_WORK_OF_TEAM: usize = 1 << 19;
 
-/// y = activation(x W^T + bias) for x [rows, inputs], a packed W [outputs, inputs], bias [outputs], y [rows, outputs].
+/// y = activation(x W^T + bias) for x [rows, inputs], a packed W [outputs, inputs], bias (outputs), y [rows, outputs].
 ///
 /// # Errors
 /// If a slice does not fit.

@@ -71,18 +71,18 @@ pub struct Positions<'a> {
 pub struct Segments<'a> {
     /// Scores [Tq, heads, 2] of keys of the query's own segment and of other segments.
     pub scores: &'a Tensor,
-    /// Segments of the queries, I64 [Tq].
+    /// Segments of the queries, I64 `[Tq]`.
     pub of_queries: &'a Tensor,
-    /// Those of the keys, I64 [Tk], if they differ.
+    /// Those of the keys, I64 `[Tk]`, if they differ.
     pub of_keys: Option<&'a Tensor>,
 }
 
 /// Places in an order: a query sees the keys that stand before it, and nothing if there are none, which gives zeros.
 #[derive(Clone, Copy)]
 pub struct Order<'a> {
-    /// Places of the queries, I64 [Tq].
+    /// Places of the queries, I64 `[Tq]`.
     pub of_queries: &'a Tensor,
-    /// Those of the keys, I64 [Tk], if they differ.
+    /// Those of the keys, I64 `[Tk]`, if they differ.
     pub of_keys: Option<&'a Tensor>,
     /// Keys of the query's own place are seen, too.
     pub inclusive: bool,

@@ -3,7 +3,7 @@
 use super::log_softmax;
 use crate::{Result, Tensor};
 
-/// Softmax cross entropy of each row, [B]: logits [B, C], labels [B] I64. Rows whose label is `ignore_index` have 0.
+/// Softmax cross entropy of each row, `[B]`: logits [B, C], labels `[B]`. Rows whose label is `ignore_index` have 0.
 pub fn cross_entropy_rows(
     logits: &Tensor,
     labels: &Tensor,
@@ -21,7 +21,7 @@ pub fn cross_entropy_rows(
     loss.mul(&Tensor::from_slice(&counts, &[labels.len()])?.cast(logits.dtype())?)
 }
 
-/// Binary cross entropy with logits of each row, the mean over its classes, [B]: logits and targets [B, C].
+/// Binary cross entropy with logits of each row, the mean over its classes, `[B]`: logits and targets [B, C].
 pub fn binary_cross_entropy_rows(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     // log(1 + e^x) - x t, written so that no power overflows.
     let soft = logits.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?;

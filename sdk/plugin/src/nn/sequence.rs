@@ -12,9 +12,9 @@ pub struct Recurrent<'a> {
     pub input_weight: &'a Tensor,
     /// Of the states, [g, h].
     pub state_weight: &'a Tensor,
-    /// Added to the inputs' products, [g].
+    /// Added to the inputs' products, `[g]`.
     pub input_bias: &'a Tensor,
-    /// Added to the states' products, [g].
+    /// Added to the states' products, `[g]`.
     pub state_bias: &'a Tensor,
 }
 
@@ -53,13 +53,13 @@ pub fn gru(x: &Tensor, weights: Recurrent<'_>, starts: &Tensor, reverse: bool) -
 pub struct Crf<'a> {
     /// From a tag (row) to the next one (column), [C, C].
     pub transitions: &'a Tensor,
-    /// Of a run's first tag, [C].
+    /// Of a run's first tag, `[C]`.
     pub first: &'a Tensor,
-    /// Of a run's last tag, [C].
+    /// Of a run's last tag, `[C]`.
     pub last: &'a Tensor,
 }
 
-/// Mean over runs of the negative log likelihood of the tags: emissions [T, C], tags [T] I64, starts [B + 1] ->
+/// Mean over runs of the negative log likelihood of the tags: emissions [T, C], tags `[T]` I64, starts [B + 1] ->
 /// scalar.
 pub fn crf_loss(
     emissions: &Tensor,
@@ -77,7 +77,7 @@ pub fn crf_loss(
     ))
 }
 
-/// The most probable tags of each run (Viterbi): emissions [T, C], starts [B + 1] -> [T] I64. No gradient.
+/// The most probable tags of each run (Viterbi): emissions [T, C], starts [B + 1] -> `[T]` I64. No gradient.
 pub fn crf_decode(emissions: &Tensor, starts: &Tensor, field: Crf<'_>) -> Result<Tensor> {
     produce!(et_host_nn.crf_decode(
         emissions.as_raw(),

@@ -90,10 +90,10 @@ fn find(
     may_come: bool,
 ) -> Result<Columns> {
     if let Some(unknown) = named.keys().find(|name| roles.iter().all(|role| role.name != **name)) {
-        let known = roles.iter().map(|role| role.setting.as_str());
+        let known = roles.iter().map(|role| role.name.as_str());
         return Err(DataError::new(header.path())
             .expected(format!("columns for {} only", quoted_list(known)))
-            .found(format!("`{}`", Role::new(unknown, &[], false).setting))
+            .found(format!("one for `{unknown}`"))
             .remedy("leave it out: the app has no such column, or was trained without it")
             .into());
     }
@@ -163,7 +163,7 @@ fn missing_named(header: &Header, role: &Role, name: &str, split: Option<&str>) 
         None => format!("name one of them with `{setting}=COLUMN`"),
     };
     DataError::new(header.path())
-        .expected(format!("a column `{name}` (from `{}`)", role.setting))
+        .expected(format!("a column `{name}` (from `{}={name}`)", role.setting))
         .found(format!("the columns {}", quoted_list(have())))
         .remedy(remedy)
 }
@@ -280,7 +280,7 @@ mod tests {
         )
         .unwrap_err()
         .to_string();
-        assert!(error.contains("a column `sentence` (from `columns.text`)"), "{error}");
+        assert!(error.contains("a column `sentence` (from `columns.text=sentence`)"), "{error}");
         assert!(error.contains("found the columns `label`, `content`"), "{error}");
         assert!(error.contains("`valid_columns.text=content`"), "{error}");
     }

@@ -11,7 +11,7 @@ use crate::data::collation::Sample;
 use crate::data::columns::{Role, resolve, resolve_so_far};
 use crate::data::input::Data;
 use crate::data::records::{Choose, OnBadRow, ReadOptions, Reader};
-use crate::error::{DataError, Error, OptionError, Result};
+use crate::error::{DataError, Error, OptionError, Result, place_name};
 
 /// Some records of a file, by role.
 pub struct Part {
@@ -293,6 +293,12 @@ pub fn fault(
         None => fault.expected("a usable record").found(refusal.message()),
     };
     fault.remedy("correct the row or skip such rows with `on_bad_row=skip`").into()
+}
+
+/// The error for data of which no row is left.
+pub fn none_left(path: &Path, skipped: u64) -> Error {
+    let place = place_name(path);
+    Error::user(format!("{place}: no row is left after skipping {skipped} bad ones"))
 }
 
 #[cfg(test)]

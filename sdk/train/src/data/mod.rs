@@ -6,17 +6,23 @@
 //! of the step ([`prefetch`]). Columns of strategies become fields by [`extra`]. [`windows`] does the same for
 //! prediction, where the order of the file counts.
 
+#[cfg(feature = "train")]
 pub mod batches;
 pub mod batching;
 pub mod collation;
 pub mod columns;
 pub mod counted;
 pub mod dataset;
+#[cfg(feature = "train")]
 pub mod extra;
+#[cfg(feature = "train")]
 pub mod features;
 pub mod input;
+#[cfg(feature = "train")]
 pub mod prefetch;
 pub mod records;
+#[cfg(feature = "train")]
 pub mod spool;
+#[cfg(feature = "train")]
 pub mod store;
 pub mod windows;

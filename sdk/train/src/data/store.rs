@@ -1,7 +1,7 @@
 //! The records of a data file by their number, for data that need not fit into memory: read once, in the file's
 //! order, checked and kept in a [`Spool`] as the JSON texts that apps get.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use easytransfer_plugin as plugin;
 use easytransfer_plugin::{Column, profile};
 use serde_json::{Map, Value};
 
-use crate::data::dataset::{DataOptions, DatasetReader, fault};
+use crate::data::dataset::{DataOptions, DatasetReader, fault, none_left};
 use crate::data::input::Data;
 use crate::data::records::OnBadRow;
 use crate::data::spool::{Spool, SpoolWriter};
@@ -167,12 +167,6 @@ impl RecordStore {
         self.spool.remove(left_out);
         self.check_left()
     }
-}
-
-/// The error for data of which no row is left.
-pub fn none_left(path: &Path, skipped: u64) -> Error {
-    let place = place_name(path);
-    Error::user(format!("{place}: no row is left after skipping {skipped} bad ones"))
 }
 
 /// Offset of the 64-bit hash of Fowler, Noll and Vo (FNV-1a).

@@ -37,6 +37,7 @@ pub(super) fn contains(path: &Path) -> bool {
 }
 
 /// Makes a directory for an output: an interruption comes before that or finds it in the list.
+#[cfg(feature = "train")]
 pub(super) fn make_folder(path: &Path) -> std::io::Result<()> {
     let mut pending = pending();
     fs::create_dir(path)?;
@@ -45,6 +46,7 @@ pub(super) fn make_folder(path: &Path) -> std::io::Result<()> {
 }
 
 /// Removes those of `folders`, from the last one on, that are empty; they are no longer pending.
+#[cfg(feature = "train")]
 pub(super) fn remove_folders(folders: &[PathBuf]) {
     let mut pending = pending();
     for folder in folders.iter().rev() {
@@ -55,6 +57,7 @@ pub(super) fn remove_folders(folders: &[PathBuf]) {
 }
 
 /// Leaves `folders` to somebody else.
+#[cfg(feature = "train")]
 pub(super) fn keep_folders(folders: &[PathBuf]) {
     let mut pending = pending();
     for folder in folders {

@@ -77,7 +77,7 @@ pub fn write(path: &Path, out: &mut dyn Write, tensors: &[TensorBytes<'_>]) -> R
 /// A single precision tensor to write: name, shape and its elements as [`TensorBytes::data`].
 pub type F32Bytes = (String, Vec<usize>, Vec<u8>);
 
-/// Writes single precision tensors to a file that is whole or not there. Errors: as [`write`].
+/// Writes single precision tensors to a file that is whole or not there. Errors: as [`write()`].
 pub fn write_f32(path: &Path, tensors: &[F32Bytes]) -> Result<()> {
     let entries: Vec<TensorBytes<'_>> = tensors
         .iter()

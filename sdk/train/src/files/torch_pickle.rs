@@ -1,6 +1,6 @@
 //! `pytorch_model.bin` as `torch.save` writes it, read without executing anything. Since PyTorch 1.6 it is a zip
 //! archive with `data.pkl`, a pickle that describes the tensors, and one entry of raw bytes per storage; before, it
-//! was pickles end to end with the storages' bytes behind them ([`legacy`]).
+//! was pickles end to end with the storages' bytes behind them (`legacy`).
 
 mod legacy;
 

@@ -15,6 +15,7 @@ use easytransfer_plugin::{Buffer, DType, LogLevel, ModelInfo, Param, Params, log
 use crate::error::{Error, Result, WeightError};
 use crate::files::dtype::WeightType;
 use crate::files::safetensors::{F32Bytes, Header, write_f32};
+#[cfg(feature = "pickle")]
 use crate::files::torch_pickle::TorchFile;
 use crate::model::bundle::MANIFEST;
 use crate::model::checksums::{Checksum, Checksums};
@@ -239,6 +240,13 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
+    #[cfg(not(feature = "pickle"))]
+    fn torch(&mut self, path: &Path) -> Result<()> {
+        let remedy = "convert the weights to safetensors, or build with the feature `pickle`";
+        Err(WeightError::new(path, "a safetensors file", "a file of PyTorch", remedy).into())
+    }
+
+    #[cfg(feature = "pickle")]
     fn torch(&mut self, path: &Path) -> Result<()> {
         let buffer = self.bytes(path)?;
         let file = TorchFile::parse(path, buffer.as_slice())?;

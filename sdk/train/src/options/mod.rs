@@ -2,8 +2,10 @@
 //! JSON Schema that each component publishes ([`validate`], [`help`]). [`config`] holds those of a run, [`schedule`]
 //! its learning rates.
 
+#[cfg(feature = "train")]
 pub mod config;
 mod help;
+#[cfg(feature = "train")]
 pub mod schedule;
 mod validate;
 

@@ -3,8 +3,11 @@
 //! of them.
 
 mod chart;
+#[cfg(feature = "train")]
 pub mod events;
+#[cfg(feature = "train")]
 pub mod jsonl_log;
+#[cfg(feature = "train")]
 pub mod progress;
 pub mod run_log;
 

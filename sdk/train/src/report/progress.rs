@@ -1,14 +1,17 @@
 //! How far a long job is: a bar on a terminal, plain lines now and then elsewhere, or nothing.
 
-use std::io::{IsTerminal, Write};
+#[cfg(feature = "progress")]
+use std::io::IsTerminal;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "progress")]
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// How to show progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ProgressMode {
-    /// A bar if standard error is a terminal, plain lines otherwise.
+    /// A bar if standard error is a terminal, plain lines otherwise and without the feature `progress`.
     #[default]
     Auto,
     /// Plain lines.
@@ -18,6 +21,7 @@ pub enum ProgressMode {
 }
 
 enum Output {
+    #[cfg(feature = "progress")]
     Bar(ProgressBar),
     Plain(Box<dyn Write + Send>),
     Silent,
@@ -46,6 +50,7 @@ impl ProgressLine {
     pub fn new(name: &str, total: u64, mode: ProgressMode, every: Duration) -> ProgressLine {
         let output = match mode {
             ProgressMode::Silent => Output::Silent,
+            #[cfg(feature = "progress")]
             ProgressMode::Auto if std::io::stderr().is_terminal() => {
                 let bar =
                     if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) };
@@ -112,6 +117,7 @@ impl ProgressLine {
         let counts = self.counts();
         match &mut self.output {
             Output::Silent => {}
+            #[cfg(feature = "progress")]
             Output::Bar(bar) => {
                 bar.set_position(self.done);
                 // The message is costly to make; ten a second are enough to read.
@@ -135,6 +141,7 @@ impl ProgressLine {
     pub fn print(&mut self, text: &str) {
         match &mut self.output {
             Output::Silent => {}
+            #[cfg(feature = "progress")]
             Output::Bar(bar) => bar.println(text),
             Output::Plain(out) => {
                 // ProgressLine is a courtesy: a closed standard error must not end the job.
@@ -149,6 +156,7 @@ impl ProgressLine {
         let last = self.counts().describe(elapsed, &self.note);
         match &mut self.output {
             Output::Silent => {}
+            #[cfg(feature = "progress")]
             Output::Bar(bar) => bar.finish_with_message(last),
             Output::Plain(_) => self.line(elapsed),
         }
@@ -157,6 +165,7 @@ impl ProgressLine {
 
     /// Ends the display without a trace: what was shown was a courtesy to those who wait.
     pub fn clear(self) {
+        #[cfg(feature = "progress")]
         if let Output::Bar(bar) = self.output {
             bar.finish_and_clear();
         }

@@ -1,23 +1,29 @@
 //! Metrics of a run: JSON Lines, TensorBoard events, and the HTML report made of them.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::files::atomic::AtomicFile;
+#[cfg(feature = "train")]
+use crate::report::Curve;
+#[cfg(feature = "train")]
 use crate::report::events::EventWriter;
+#[cfg(feature = "train")]
 use crate::report::jsonl_log::MetricsLog;
-use crate::report::{ClassRow, Confusion, Curve, Report, render};
+use crate::report::{ClassRow, Confusion, Report, render};
 
+#[cfg(feature = "train")]
 /// The metrics files of a run: `metrics.jsonl` and TensorBoard event files in one directory.
 pub struct RunLog {
-    path: PathBuf,
+    path: std::path::PathBuf,
     lines: MetricsLog,
     events: EventWriter,
 }
 
+#[cfg(feature = "train")]
 impl RunLog {
     /// Starts new files, or goes on after a step.
     pub fn open(directory: &Path, resume: Option<u64>) -> Result<RunLog> {

@@ -26,13 +26,13 @@ pub struct Terms<'a> {
     pub position_buckets: Option<&'a Tensor>,
     /// Scores of segments [Tq, heads, 2].
     pub segment_scores: Option<&'a Tensor>,
-    /// Segments of the queries, I64 [Tq].
+    /// Segments of the queries, I64 `[Tq]`.
     pub segments: Option<&'a Tensor>,
-    /// Those of the keys, I64 [Tk], if they differ.
+    /// Those of the keys, I64 `[Tk]`, if they differ.
     pub key_segments: Option<&'a Tensor>,
-    /// Places of the queries, I64 [Tq].
+    /// Places of the queries, I64 `[Tq]`.
     pub order: Option<&'a Tensor>,
-    /// Those of the keys, I64 [Tk], if they differ.
+    /// Those of the keys, I64 `[Tk]`, if they differ.
     pub key_order: Option<&'a Tensor>,
     /// Keys of the query's own place are seen, too.
     pub order_inclusive: bool,

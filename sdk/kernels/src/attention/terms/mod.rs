@@ -16,7 +16,7 @@ use crate::runs::RowsView;
 
 /// What is added to the scores, and what is hidden. Without members it is plain attention:
 ///
-/// score(i, j) = scale (q_i k_j + p_i K[b] + k_j Q[b] + s[i, differ]) + bias[c], where K and Q are tables of
+/// score(i, j) = scale (q_i k_j + p_i K`[b]` + k_j Q`[b]` + s[i, differ]) + bias`[c]`, where K and Q are tables of
 /// positions, b and c the buckets of the distance between i and j, p the queries of positions and s the scores of
 /// segments.
 #[derive(Debug, Clone, Copy)]
@@ -62,18 +62,18 @@ pub struct Positions<'a, F> {
 pub struct Segments<'a, F> {
     /// The scores [Tq, heads, 2] of the same and of another segment.
     pub scores: &'a [F],
-    /// Segments of the queries [Tq].
+    /// Segments of the queries `[Tq]`.
     pub of_queries: &'a [i64],
-    /// Segments of the keys [Tk].
+    /// Segments of the keys `[Tk]`.
     pub of_keys: &'a [i64],
 }
 
 /// Query `i` sees key `j` if `of_keys[j] < of_queries[i]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
-    /// Places of the queries [Tq].
+    /// Places of the queries `[Tq]`.
     pub of_queries: &'a [i64],
-    /// Places of the keys [Tk].
+    /// Places of the keys `[Tk]`.
     pub of_keys: &'a [i64],
     /// Whether keys at the query's own place are seen, too.
     pub inclusive: bool,

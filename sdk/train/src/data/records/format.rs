@@ -39,7 +39,7 @@ impl Format {
         }
     }
 
-    /// The options of [`ReadOptions`] that reading this format honours; one that is set and not among them is an
+    /// The options of [`ReadOptions`](super::ReadOptions) that reading this format honours; one that is set and not among them is an
     /// error that names it.
     pub fn honours(self) -> &'static [&'static str] {
         match self {

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "gzip")]
 use flate2::read::MultiGzDecoder;
 
 use super::Fault;
@@ -48,8 +49,17 @@ impl Source {
     pub fn new(path: PathBuf, input: Box<dyn Read + Send>) -> Result<Source> {
         let (start, input) = peek(input, 8).map_err(|error| Error::io("read", &path, error))?;
         let compressed = start.starts_with(&[0x1f, 0x8b]);
+        #[cfg(feature = "gzip")]
         let input: Box<dyn Read + Send> =
             if compressed { Box::new(MultiGzDecoder::new(input)) } else { input };
+        #[cfg(not(feature = "gzip"))]
+        if compressed {
+            return Err(DataError::new(path)
+                .expected("text in UTF-8")
+                .found("a gzip file")
+                .remedy("unpack it, or build with the feature `gzip`")
+                .into());
+        }
         let (start, rest) = match peek(input, 8) {
             Ok(peeked) => peeked,
             Err(error) => return Err(read_error(&path, 1, compressed, error)),

@@ -2,7 +2,7 @@
 
 use super::options::GenerateOptions;
 
-/// Changes the scores [V] of the token that follows `history` (the run's tokens, the first ones given and `new` of
+/// Changes the scores `[V]` of the token that follows `history` (the run's tokens, the first ones given and `new` of
 /// them made). Logits for greedy search and sampling, log probabilities for beams, as in transformers.
 pub fn apply(options: &GenerateOptions, history: &[i64], new: usize, scores: &mut [f32]) {
     if options.repetition_penalty != 1.0 {
