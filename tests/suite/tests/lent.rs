@@ -158,7 +158,7 @@ fn what_is_lent_stays_the_hosts() {
     assert_eq!((rows.len(), rows.to_vec().unwrap().len()), (2, 2));
     let component = runtime.components().find("et.model/1", "elsewhere").unwrap();
     let set = Params::new(1).unwrap();
-    let mut model = LoadedModel::create(&component, "{}", &set.root().unwrap()).unwrap();
+    let model = LoadedModel::create(&component, "{}", &set.root().unwrap()).unwrap();
     let mut outputs = Map::new().unwrap();
     model.forward(&Call::inference(0), &Map::new().unwrap(), &mut outputs).unwrap();
     assert_eq!(outputs.names(), ["before"]);

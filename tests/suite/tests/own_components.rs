@@ -353,7 +353,7 @@ fn a_run_is_made_of_the_programs_own_components_alone() {
     // The bundle is of the program's components; a program that has them reads it, another one says what it lacks.
     assert_eq!(place.read_json("out/easytransfer.json")["model"]["plugin"], json!(OWN_PLUGIN));
     let one_text = |runtime: &Runtime| -> std::result::Result<String, String> {
-        let mut app = runtime.app(&place.at("out")).map_err(|error| error.to_string())?;
+        let app = runtime.app(&place.at("out")).map_err(|error| error.to_string())?;
         app.predict_json(r#"["hello"]"#).map_err(|error| error.to_string())
     };
     let first = one_text(&runtime).unwrap();
