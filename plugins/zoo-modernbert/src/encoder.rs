@@ -140,15 +140,16 @@ impl Encoder {
                 Some(_) => (&mut local, &self.local),
                 None => (&mut global, &self.global),
             };
-            let Angles { cos, sin } = match known {
+            let Angles { cos, sin, quarter } = match known {
                 Some(angles) => Angles::clone(angles),
-                None => known.insert(rotary.at(&positions, dtype)?).clone(),
+                None => known.insert(rotary.at(&positions, 2 * self.shape.heads, dtype)?).clone(),
             };
             let layer = layer.clone();
             let inputs = [&x, &starts, &cos, &sin];
             [x] = recomputed(&inputs, call.rng(), move |inputs, rng| match *inputs {
                 [x, starts, cos, sin] => {
-                    let angles = Angles { cos: cos.clone(), sin: sin.clone() };
+                    let (cos, sin, quarter) = (cos.clone(), sin.clone(), quarter.clone());
+                    let angles = Angles { cos, sin, quarter };
                     Ok([layer.forward(x, starts, &angles, rng)?])
                 }
                 _ => Err(Error::invalid("a layer has four inputs")),

@@ -96,7 +96,7 @@ impl Layer {
         let normed = self.mlp_norm.forward(&x, None, 0.0, None)?;
         let both = self.input.forward(&normed, Activation::None)?;
         let activated = self.activation.apply(&both.narrow(1, 0, self.inner)?)?;
-        let gated = activated.mul(&both.narrow(1, self.inner, self.inner)?)?;
+        let gated = activated.mul(&both.narrow(1, self.inner, self.inner)?.contiguous()?)?;
         let gated = nn::dropout(&gated, self.mlp_dropout, rng)?;
         x.add(&self.output.forward(&gated, Activation::None)?)
     }

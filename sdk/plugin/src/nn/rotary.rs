@@ -8,16 +8,20 @@ use crate::{DType, Error, Result, Tensor};
 pub struct Rotary {
     /// Angle per position for each pair, F32 [1, size / 2].
     paces: Tensor,
+    /// What a row of a head becomes when each pair is turned by a right angle, F32 [size, size].
+    quarter: Tensor,
     pairs: usize,
 }
 
 /// Sines and cosines of a batch's tokens, made once for all layers that share a [`Rotary`].
 #[derive(Clone)]
 pub struct Angles {
-    /// Cosines [T, 1, 1, size / 2].
+    /// Cosines for each column of all heads, [T, heads * size].
     pub cos: Tensor,
     /// Sines of that shape.
     pub sin: Tensor,
+    /// The turn by a right angle, [size, size].
+    pub quarter: Tensor,
 }
 
 impl Rotary {
@@ -36,28 +40,43 @@ impl Rotary {
         };
         let pairs = size / 2;
         let paces: Vec<f32> = (0..pairs).map(pace).collect();
-        Ok(Self { paces: Tensor::from_slice(&paces, &[1, pairs])?, pairs })
+        let mut quarter = vec![0f32; size * size];
+        for pair in 0..pairs {
+            quarter[(pair + pairs) * size + pair] = -1.0;
+            quarter[pair * size + pair + pairs] = 1.0;
+        }
+        Ok(Self {
+            paces: Tensor::from_slice(&paces, &[1, pairs])?,
+            quarter: Tensor::from_slice(&quarter, &[size, size])?,
+            pairs,
+        })
     }
 
-    /// The angles of tokens at `positions` [T] I64, in elements of `dtype`.
-    pub fn at(&self, positions: &Tensor, dtype: DType) -> Result<Angles> {
-        let tokens = positions.len();
+    /// The angles of tokens at `positions` [T] I64 for that many heads side by side, in elements of `dtype`.
+    pub fn at(&self, positions: &Tensor, heads: usize, dtype: DType) -> Result<Angles> {
+        let (tokens, pairs) = (positions.len(), self.pairs);
         let angles = positions.cast(DType::F32)?.reshape(&[tokens, 1])?.mul(&self.paces)?;
-        let angles = angles.reshape(&[tokens, 1, 1, self.pairs])?;
-        Ok(Angles { cos: angles.cos()?.cast(dtype)?, sin: angles.sin()?.cast(dtype)? })
+        let spread = |x: Tensor| {
+            let x = x.cast(dtype)?.reshape(&[tokens, 1, pairs])?;
+            let x = x.broadcast_to(&[tokens, 2 * heads, pairs])?.contiguous()?;
+            x.reshape(&[tokens, 2 * heads * pairs])
+        };
+        Ok(Angles {
+            cos: spread(angles.cos()?)?,
+            sin: spread(angles.sin()?)?,
+            quarter: self.quarter.cast(dtype)?,
+        })
     }
 }
 
 impl Angles {
     /// x [T, heads * size] with each head turned -> [T, heads * size].
     pub fn turn(&self, x: &Tensor) -> Result<Tensor> {
-        let (tokens, width) = (x.extent(0)?, x.extent(1)?);
-        let pairs = self.cos.extent(-1)?;
-        let heads = width / (2 * pairs).max(1);
-        let halves = x.reshape(&[tokens, heads, 2, pairs])?;
-        let (a, b) = (halves.narrow(2, 0, 1)?, halves.narrow(2, 1, 1)?);
-        let first = a.mul(&self.cos)?.sub(&b.mul(&self.sin)?)?;
-        let second = b.mul(&self.cos)?.add(&a.mul(&self.sin)?)?;
-        Tensor::concat(&[&first, &second], 2)?.reshape(&[tokens, width])
+        let (rows, size) = (x.extent(0)?, self.quarter.extent(0)?);
+        let x = x.contiguous()?;
+        // A product moves columns by all threads; each of its sums has one term, so nothing is rounded.
+        let heads = x.reshape(&[rows * (x.extent(1)? / size), size])?;
+        let turned = heads.matmul(&self.quarter)?.reshape(x.shape())?;
+        x.mul(&self.cos)?.add(&turned.mul(&self.sin)?)
     }
 }
