@@ -284,7 +284,7 @@ et_error *et_app_predict_file(struct et_app *app,
  * As `et_app_predict_json`, for a text with its length, of which nothing is left out: a NUL in it is an error, since
  * JSON escapes it. [any-thread] since 0.2
  */
-et_error *et_app_predict_request(struct et_app *app,
+et_error *et_app_predict_request(const struct et_app *app,
                                  et_str request,
                                  struct et_text **out);
 
@@ -464,6 +464,15 @@ et_error *et_model_new(const struct et_runtime *runtime,
  */
 et_error *et_model_load_weights(struct et_model *model,
                                 const char *directory);
+
+/**
+ * Writes config.json and model.safetensors into a directory, which is made where there is none; other files in it stay.
+ * `et_model_load_weights` and transformers read them. Both files are written aside and take the places of older ones
+ * at once. Errors: BAD_INPUT for a file or a trained bundle in its place; the directory is then as it was.
+ * [one-at-a-time] since 0.2
+ */
+et_error *et_model_save(struct et_model *model,
+                        const char *directory);
 
 /**
  * The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read

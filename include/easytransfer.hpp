@@ -2,22 +2,30 @@
 //
 // Programs link libeasytransfer and begin with easytransfer::Runtime. Plugins link nothing: for them
 // easytransfer_plugin.hpp, which this file includes too, is enough. easytransfer_engine.hpp says how objects own what
-// they hold and what is thrown.
+// they hold and what is thrown. Several libraries of a program may use these files; one that was compiled with
+// -fvisibility=hidden and makes no Runtime of its own calls easytransfer::attach first.
+//
+// Texts and requests are handed over with their lengths, so a NUL in one of them ends nothing. In a path, a name or
+// options a NUL is an error.
 //
 // Licensed under the Apache License, Version 2.0.
 #ifndef EASYTRANSFER_HPP
 #define EASYTRANSFER_HPP
 
 #include "easytransfer.h"
+#include "easytransfer_options.hpp"
 #include "easytransfer_plugin.hpp"
 
 #include <exception>
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace easytransfer {
+inline namespace v0_2 {
 
 namespace detail {
 
@@ -38,6 +46,17 @@ using Text = Handle<et_text, TextPolicy>;
 inline std::string copy(const Text &text) {
   return text.get() == nullptr ? std::string() : std::string(et_text_data(text.get()), et_text_len(text.get()));
 }
+
+/// A text for a C function that knows no length. Errors: a NUL in it.
+inline const char *terminated(const std::string &text, const char *what) {
+  const std::size_t found = text.find('\0');
+  if (found == std::string::npos) return text.c_str();
+  throw Error(ET_ERR_INVALID_ARGUMENT,
+              std::string(what) + ": expected a text without NUL, found one at offset " + std::to_string(found));
+}
+
+/// For overloads that take Json and nothing that could become it.
+template <class Object> using IsJson = std::enable_if_t<std::is_same<Object, Json>::value, int>;
 
 /// Texts with their lengths, so that a NUL inside ends none of them.
 inline std::vector<et_str> sized(const std::vector<std::string> &texts) {
@@ -169,20 +188,28 @@ public:
   /// Predictions for a JSON text: an object, a string, or an array of them.
   std::string predict_json(const std::string &request) const {
     detail::Text out;
-    detail::check_library(et_app_predict_json(handle_.get(), request.c_str(), out.out()));
+    detail::check_library(et_app_predict_request(handle_.get(), detail::text(request), out.out()));
     return detail::copy(out);
   }
 
-  /// Figures on labelled data, a file or records; `options` is JSON as et_app_evaluate says. Answers with JSON.
+  /// Figures on labelled data, a file or records. Answers with JSON.
+  std::string evaluate(const DataOptions &options, const OnEvent &on_event = nullptr) {
+    return evaluate(options.json(), on_event);
+  }
+  /// The same with options as JSON, as et_app_evaluate says.
   std::string evaluate(const std::string &options, const OnEvent &on_event = nullptr) {
     return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
-      return et_app_evaluate(handle_.get(), options.c_str(), tell, user, out);
+      return et_app_evaluate(handle_.get(), detail::terminated(options, "options"), tell, user, out);
     });
   }
-  /// Predictions for data, written to a file; `options` is JSON as et_app_predict_file says. Answers with JSON.
+  /// Predictions for data, written to a file. Answers with JSON.
+  std::string predict_file(const DataOptions &options, const OnEvent &on_event = nullptr) {
+    return predict_file(options.json(), on_event);
+  }
+  /// The same with options as JSON, as et_app_predict_file says.
   std::string predict_file(const std::string &options, const OnEvent &on_event = nullptr) {
     return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
-      return et_app_predict_file(handle_.get(), options.c_str(), tell, user, out);
+      return et_app_predict_file(handle_.get(), detail::terminated(options, "options"), tell, user, out);
     });
   }
 
@@ -207,10 +234,14 @@ public:
     return out;
   }
 
-  /// Vectors of data, written to a file; `options` is JSON as et_embedder_embed_file says. Answers with JSON.
+  /// Vectors of data, written to a file. Answers with JSON.
+  std::string embed_file(const DataOptions &options, const OnEvent &on_event = nullptr) {
+    return embed_file(options.json(), on_event);
+  }
+  /// The same with options as JSON, as et_embedder_embed_file says.
   std::string embed_file(const std::string &options, const OnEvent &on_event = nullptr) {
     return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
-      return et_embedder_embed_file(handle_.get(), options.c_str(), tell, user, out);
+      return et_embedder_embed_file(handle_.get(), detail::terminated(options, "options"), tell, user, out);
     });
   }
 
@@ -226,7 +257,11 @@ class Model {
 public:
   explicit Model(et_model *raw) noexcept : handle_(raw) {}
   void load_weights(const std::string &directory) {
-    detail::check_library(et_model_load_weights(handle_.get(), directory.c_str()));
+    detail::check_library(et_model_load_weights(handle_.get(), detail::terminated(directory, "directory")));
+  }
+  /// Writes config.json and model.safetensors, which `load_weights` and transformers read.
+  void save(const std::string &directory) {
+    detail::check_library(et_model_save(handle_.get(), directory.c_str()));
   }
   /// The parameters, valid while the model lives.
   Params params() { return Params(et_model_params(handle_.get())); }
@@ -261,7 +296,7 @@ private:
   detail::Handle<et_loss, Policy> handle_;
 };
 
-/// An optimizer for the parameters of one model, which must outlive it.
+/// An optimizer for the parameters of one model, which stay as long as it does. `step` refuses another model.
 class Optimizer {
 public:
   explicit Optimizer(et_optimizer *raw) noexcept : handle_(raw) {}
@@ -274,16 +309,49 @@ private:
   detail::Handle<et_optimizer, Policy> handle_;
 };
 
+/// A message of the library or of a plugin.
+struct LogMessage {
+  /// An ET_LOG_ constant: ET_LOG_ERROR is the most urgent, and the least number.
+  std::int32_t level;
+  /// Who says it: "engine", "train", the id of a plugin.
+  std::string_view target;
+  std::string_view text;
+};
+
+/// What gets messages.
+using OnLog = std::function<void(const LogMessage &)>;
+
+/// Sends the messages of the whole process to `callback`, nullptr for the default: one line each to standard error. It
+/// is called on the threads that have something to say, so on several at once, and must not wait for one of them; what
+/// it throws is lost. The callback of before is done when this returns. Not from inside a callback.
+inline void on_log(OnLog callback) {
+  static std::mutex one;
+  // Never given back at the end of the process, when other threads may still have something to say.
+  static const OnLog *present = nullptr;
+  const std::lock_guard<std::mutex> lock(one);
+  std::unique_ptr<const OnLog> next(callback ? new OnLog(std::move(callback)) : nullptr);
+  const et_log_callback call = [](void *user, std::int32_t level, et_str target, et_str text) {
+    try {
+      (*static_cast<const OnLog *>(user))(LogMessage{level, detail::view(target), detail::view(text)});
+    } catch (...) { // it must not cross, and there is nobody to tell
+    }
+  };
+  detail::check_library(et_log_to(next == nullptr ? nullptr : call, const_cast<OnLog *>(next.get())));
+  const std::unique_ptr<const OnLog> before(std::exchange(present, next.release()));
+}
+
 /// One engine and the plugins found for it.
 class Runtime {
 public:
-  /// Starts the engine; `options` is JSON as et_runtime_new says.
-  explicit Runtime(const std::string &options = "{}") {
-    detail::check_library(et_runtime_new(options.c_str(), handle_.out()));
+  /// Starts the engine.
+  explicit Runtime(const RuntimeOptions &options = {}) : Runtime(options.json()) {}
+  /// The same with options as JSON, as et_runtime_new says.
+  explicit Runtime(const std::string &options) {
+    detail::check_library(et_runtime_new(detail::terminated(options, "options"), handle_.out()));
     detail::attach(et_runtime_host(handle_.get()));
   }
   void load_plugin(const std::string &path) {
-    detail::check_library(et_runtime_load_plugin(handle_.get(), path.c_str()));
+    detail::check_library(et_runtime_load_plugin(handle_.get(), detail::terminated(path, "path")));
   }
   void register_plugin(const et_plugin_record *record) {
     detail::check_library(et_runtime_register_plugin(handle_.get(), record));
@@ -293,42 +361,68 @@ public:
     detail::check_library(et_runtime_plugins_json(handle_.get(), out.out()));
     return detail::copy(out);
   }
-  App app(const std::string &directory) const {
-    et_app *out = nullptr;
-    detail::check_library(et_app_load(handle_.get(), directory.c_str(), &out));
-    return App(out);
-  }
-  /// `options` is JSON: {"precision": "f32" | "bf16" | "int8"}.
+  App app(const std::string &directory, const AppOptions &options = {}) const { return app(directory, options.json()); }
+  /// The same with options as JSON, as et_app_load_with says.
   App app(const std::string &directory, const std::string &options) const {
     et_app *out = nullptr;
-    detail::check_library(et_app_load_with(handle_.get(), directory.c_str(), options.c_str(), &out));
+    detail::check_library(et_app_load_with(handle_.get(), detail::terminated(directory, "directory"),
+                                           detail::terminated(options, "options"), &out));
     return App(out);
   }
-  Embedder embedder(const std::string &directory, const std::string &options = "{}") const {
+  Embedder embedder(const std::string &directory, const EmbedOptions &options = {}) const {
+    return embedder(directory, options.json());
+  }
+  /// The same with options as JSON, as et_embedder_load says.
+  Embedder embedder(const std::string &directory, const std::string &options) const {
     et_embedder *out = nullptr;
-    detail::check_library(et_embedder_load(handle_.get(), directory.c_str(), options.c_str(), &out));
+    detail::check_library(et_embedder_load(handle_.get(), detail::terminated(directory, "directory"),
+                                           detail::terminated(options, "options"), &out));
     return Embedder(out);
   }
+  /// `config` is the content of a config.json.
   Model model(const std::string &name, const std::string &config, std::uint64_t seed) const {
     et_model *out = nullptr;
-    detail::check_library(et_model_new(handle_.get(), name.c_str(), config.c_str(), seed, &out));
+    detail::check_library(et_model_new(handle_.get(), detail::terminated(name, "name"),
+                                       detail::terminated(config, "config"), seed, &out));
     return Model(out);
   }
+  template <class Object, detail::IsJson<Object> = 0>
+  Model model(const std::string &name, const Object &config, std::uint64_t seed) const {
+    return model(name, config.text(), seed);
+  }
+  /// `options` is JSON, as Json or as its text; so for optimizers.
   Loss loss(const std::string &name, const std::string &options = "{}") const {
     et_loss *out = nullptr;
-    detail::check_library(et_loss_new(handle_.get(), name.c_str(), options.c_str(), &out));
+    detail::check_library(
+        et_loss_new(handle_.get(), detail::terminated(name, "name"), detail::terminated(options, "options"), &out));
     return Loss(out);
+  }
+  template <class Object, detail::IsJson<Object> = 0> Loss loss(const std::string &name, const Object &options) const {
+    return loss(name, options.text());
   }
   Optimizer optimizer(const std::string &name, Model &model, const std::string &options = "{}") const {
     et_optimizer *out = nullptr;
-    detail::check_library(et_optimizer_new(handle_.get(), name.c_str(), options.c_str(), model.get(), &out));
+    detail::check_library(et_optimizer_new(handle_.get(), detail::terminated(name, "name"),
+                                           detail::terminated(options, "options"), model.get(), &out));
     return Optimizer(out);
   }
-  /// Trains an app and writes its bundle; `options` is JSON as et_fit says. `on_event` may end the run by returning
-  /// false; what it throws ends the run too and comes out of here. Answers with the result as JSON.
+  template <class Object, detail::IsJson<Object> = 0>
+  Optimizer optimizer(const std::string &name, Model &model, const Object &options) const {
+    return optimizer(name, model, options.text());
+  }
+  /// Asks the runs of `fit` that are under way with this runtime to end, from any thread: et_fit says what they leave.
+  void cancel() const noexcept { et_runtime_cancel(handle_.get()); }
+  /// The engine's tables, for easytransfer::attach in another library.
+  const et_host *host() const noexcept { return et_runtime_host(handle_.get()); }
+  /// Trains an app and writes its bundle. `on_event` may end the run by returning false; what it throws ends the run
+  /// too and comes out of here. Answers with the result as JSON.
+  std::string fit(const FitOptions &options, const OnEvent &on_event = nullptr) const {
+    return fit(options.json(), on_event);
+  }
+  /// The same with options as JSON, as et_fit says.
   std::string fit(const std::string &options, const OnEvent &on_event = nullptr) const {
     return detail::watched(on_event, [&](et_on_event tell, void *user, et_text **out) {
-      return et_fit(handle_.get(), options.c_str(), tell, user, out);
+      return et_fit(handle_.get(), detail::terminated(options, "options"), tell, user, out);
     });
   }
   et_runtime *get() const noexcept { return handle_.get(); }
@@ -340,6 +434,7 @@ private:
   detail::Handle<et_runtime, Policy> handle_;
 };
 
+} // namespace v0_2
 } // namespace easytransfer
 
 #endif // EASYTRANSFER_HPP

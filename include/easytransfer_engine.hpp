@@ -1,6 +1,6 @@
-// easytransfer_engine.hpp: what programs and plugins in C++17 share: tensors, maps, options, tokenizers and
-// parameters, which reach the engine through its tables. Plugins include easytransfer_plugin.hpp, programs
-// easytransfer.hpp.
+// easytransfer_engine.hpp: what programs and plugins in C++17 share: tensors, maps, options, tokenizers and random
+// numbers, which reach the engine through its tables. Plugins include easytransfer_plugin.hpp, programs
+// easytransfer.hpp; easytransfer_param.hpp has parameters.
 //
 // Objects own what they hold and give it back when they go; they move and do not copy, except Tensor, whose copy is
 // another reference. What fails throws easytransfer::Error. Objects may move to another thread; one object is used by
@@ -10,132 +10,10 @@
 #ifndef EASYTRANSFER_ENGINE_HPP
 #define EASYTRANSFER_ENGINE_HPP
 
-#include "easytransfer_plugin.h"
-
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <stdexcept>
-#include <string>
-#include <string_view>
-#include <utility>
-#include <vector>
-
-#if defined(__GNUC__)
-#define ET_HIDDEN __attribute__((visibility("hidden")))
-#else
-#define ET_HIDDEN
-#endif
+#include "easytransfer_tables.hpp"
 
 namespace easytransfer {
-
-/// What failed: a code, one of the ET_ERR_ constants, and a message.
-class Error : public std::runtime_error {
-public:
-  Error(std::int32_t code, const std::string &message) : std::runtime_error(message), code_(code) {}
-  /// One of the ET_ERR_ constants.
-  std::int32_t code() const noexcept { return code_; }
-  /// Whether bad input is the cause; programs then end with code 2.
-  bool is_user_error() const noexcept {
-    return code_ == ET_ERR_BAD_INPUT || code_ == ET_ERR_NOT_FOUND || code_ == ET_ERR_INVALID_ARGUMENT;
-  }
-
-private:
-  std::int32_t code_;
-};
-
-/// Engine tables, the wrappers' way to them, and what turns exceptions into errors.
-namespace detail {
-
-struct Tables {
-  const et_host *host = nullptr;
-  const et_host_tensor *tensor = nullptr;
-  const et_host_autograd *autograd = nullptr;
-  const et_host_nn *nn = nullptr;
-  const et_host_data *data = nullptr;
-  const et_host_param *param = nullptr;
-  const et_host_config *config = nullptr;
-  const et_host_tokenizer *tokenizer = nullptr;
-  const et_host_stream *stream = nullptr;
-  const et_host_session *session = nullptr;
-  const et_host_log *log = nullptr;
-};
-
-// Hidden, so that every library and program has its own: they may be built with different versions of this file.
-ET_HIDDEN inline Tables tables;
-
-template <class Table> void fetch(const et_host *host, const char *id, const Table *&out) {
-  out = static_cast<const Table *>(host->get_interface(host, id));
-}
-
-/// Keeps the host and its tables. Tables that it lacks stay empty; what needs them throws.
-inline void attach(const et_host *host) {
-  if (host == nullptr || host == tables.host) return;
-  Tables found;
-  found.host = host;
-  fetch(host, "et.tensor/1", found.tensor);
-  fetch(host, "et.autograd/1", found.autograd);
-  fetch(host, "et.nn/1", found.nn);
-  fetch(host, "et.data/1", found.data);
-  fetch(host, "et.param/1", found.param);
-  fetch(host, "et.config/1", found.config);
-  fetch(host, "et.tokenizer/1", found.tokenizer);
-  fetch(host, "et.stream/1", found.stream);
-  fetch(host, "et.session/1", found.session);
-  fetch(host, "et.log/1", found.log);
-  tables = found;
-}
-
-inline et_str text(std::string_view value) noexcept { return et_str{value.data(), value.size()}; }
-
-inline std::string copy(et_str value) { return value.len == 0 ? std::string() : std::string(value.ptr, value.len); }
-
-/// Throws the error that an engine function returned, if it did.
-inline void check(et_error *error) {
-  if (error == nullptr) return;
-  const et_host *host = tables.host;
-  const std::int32_t code = host->error_code(error);
-  const std::string message = copy(host->error_message(error));
-  host->error_release(error);
-  throw Error(code, message);
-}
-
-[[noreturn]] inline void missing(const char *slot) {
-  throw Error(ET_ERR_UNIMPLEMENTED, std::string("this host has no ") + slot + ", a newer host is needed");
-}
-
-/// An owned handle with the function that gives it back, which a policy names.
-template <class Raw, class Policy> class Handle {
-public:
-  Handle() noexcept = default;
-  explicit Handle(Raw *raw) noexcept : raw_(raw) {}
-  Handle(Handle &&other) noexcept : raw_(std::exchange(other.raw_, nullptr)) {}
-  Handle &operator=(Handle &&other) noexcept {
-    std::swap(raw_, other.raw_);
-    return *this;
-  }
-  Handle(const Handle &) = delete;
-  Handle &operator=(const Handle &) = delete;
-  ~Handle() {
-    if (raw_ != nullptr) Policy::release(raw_);
-  }
-  /// The handle for a C function, borrowed.
-  Raw *get() const noexcept { return raw_; }
-  /// The handle with its reference; this object is empty then.
-  Raw *take() noexcept { return std::exchange(raw_, nullptr); }
-  /// Where a C function puts its result.
-  Raw **out() noexcept { return &raw_; }
-
-private:
-  Raw *raw_ = nullptr;
-};
-
-} // namespace detail
-
-// A slot of an engine table, or an exception where this host lacks it. For this file alone.
-#define ET_SLOT_(table, slot)                                                                                          \
-  (ET_HAS(::easytransfer::detail::tables.table, slot) ? ::easytransfer::detail::tables.table->slot                     \
-                                                      : (::easytransfer::detail::missing(#table "." #slot), nullptr))
+inline namespace v0_2 {
 
 /// An immutable value on the tape. Copies are references to the same value. Axes count from 0, negative ones from the
 /// end.
@@ -150,8 +28,7 @@ public:
     return *this;
   }
   ~Tensor() {
-    // A host too old to take it back leaks it, which is better than calling what is not there.
-    if (raw_ != nullptr && ET_HAS(detail::tables.tensor, release)) detail::tables.tensor->release(raw_);
+    if (raw_ != nullptr) Policy::release(raw_);
   }
 
   /// Values of row-major data.
@@ -281,6 +158,18 @@ public:
     detail::check(ET_SLOT_(tensor, narrow)(raw_, axis, start, len, &out));
     return Tensor(out);
   }
+  /// Axes in another order.
+  Tensor permute(const std::vector<std::int64_t> &axes) const {
+    et_tensor *out = nullptr;
+    detail::check(ET_SLOT_(tensor, permute)(raw_, axes.data(), axes.size(), &out));
+    return Tensor(out);
+  }
+  /// Entries `index` (I64, one axis) of an axis.
+  Tensor index_select(std::int64_t axis, const Tensor &index) const {
+    et_tensor *out = nullptr;
+    detail::check(ET_SLOT_(tensor, index_select)(raw_, axis, index.raw_, &out));
+    return Tensor(out);
+  }
   Tensor cast(std::int32_t dtype) const {
     et_tensor *out = nullptr;
     detail::check(ET_SLOT_(tensor, cast)(raw_, dtype, &out));
@@ -304,6 +193,33 @@ public:
     detail::check(ET_SLOT_(nn, linear)(raw_, weight.raw_, bias == nullptr ? nullptr : bias->raw_, activation, &out));
     return Tensor(out);
   }
+  /// Each element dropped with probability `p` and the rest scaled; the same value where `rng` is NULL, as it is while
+  /// predicting.
+  Tensor dropout(double p, et_rng *rng) const {
+    et_tensor *out = nullptr;
+    detail::check(ET_SLOT_(nn, dropout)(raw_, p, rng, &out));
+    return Tensor(out);
+  }
+  /// Layer normalisation over the last axis.
+  Tensor layer_norm(const Tensor &gamma, const Tensor &beta, double epsilon = 1e-12) const {
+    const et_layer_norm args = {sizeof(et_layer_norm), raw_, nullptr, gamma.raw_, beta.raw_, epsilon, 0.0, nullptr};
+    et_tensor *out = nullptr;
+    detail::check(ET_SLOT_(nn, layer_norm)(&args, &out));
+    return Tensor(out);
+  }
+  /// Rows `ids` (I64) of this table.
+  Tensor embedding(const Tensor &ids) const {
+    et_tensor *out = nullptr;
+    const et_tensor *table = raw_, *rows = ids.raw_;
+    detail::check(ET_SLOT_(nn, embedding_sum)(&table, &rows, 1, &out));
+    return Tensor(out);
+  }
+  /// One vector per run, [T, h] to [B, h], by an ET_POOL_ constant.
+  Tensor pool(const Tensor &starts, std::int32_t kind) const {
+    et_tensor *out = nullptr;
+    detail::check(ET_SLOT_(nn, pool)(raw_, starts.raw_, kind, &out));
+    return Tensor(out);
+  }
   /// The same value without history.
   Tensor detach() const {
     et_tensor *out = nullptr;
@@ -314,6 +230,7 @@ public:
   void backward() const { detail::check(ET_SLOT_(autograd, backward)(raw_, nullptr)); }
 
 private:
+  ET_POLICY_(Policy, et_tensor, tensor, release);
   static Tensor from_data(std::int32_t dtype, const void *data, std::size_t bytes, const std::vector<std::size_t> &shape) {
     et_tensor *out = nullptr;
     detail::check(ET_SLOT_(tensor, from_data)(dtype, shape.data(), shape.size(), data, bytes, &out));
@@ -327,6 +244,8 @@ private:
 class Row {
 public:
   Row() { detail::check(ET_SLOT_(data, row_new)(handle_.out())); }
+  /// Takes over a row.
+  explicit Row(et_row *raw) noexcept : handle_(raw) {}
   /// One value per token, for instance "ids".
   Row &tokens(std::string_view name, const std::vector<std::int64_t> &values) {
     detail::check(ET_SLOT_(data, row_put_tokens)(get(), detail::text(name), values.data(), values.size()));
@@ -345,12 +264,27 @@ public:
   et_row *get() const noexcept { return handle_.get(); }
 
 private:
-  struct Policy {
-    static void release(et_row *raw) noexcept {
-      if (ET_HAS(detail::tables.data, row_release)) detail::tables.data->row_release(raw);
-    }
-  };
+  ET_POLICY_(Policy, et_row, data, row_release);
   detail::Handle<et_row, Policy> handle_;
+};
+
+/// The rows that the features of one record become; in an app they belong to the host.
+class Rows {
+public:
+  explicit Rows(et_rows *raw) noexcept : raw_(raw) {}
+  /// Adds an empty row; what is put into it is in the list.
+  Row add() {
+    et_row *row = nullptr;
+    detail::check(ET_SLOT_(data, rows_add)(raw_, &row));
+    // The one that `rows_add` answers with is borrowed; this one is ours.
+    detail::check(ET_SLOT_(data, rows_get)(raw_, size() - 1, &row));
+    return Row(row);
+  }
+  std::size_t size() const { return ET_SLOT_(data, rows_len)(raw_); }
+  et_rows *get() const noexcept { return raw_; }
+
+private:
+  et_rows *raw_;
 };
 
 /// Named tensors in insertion order.
@@ -382,11 +316,7 @@ public:
   et_map *take() noexcept { return handle_.take(); }
 
 private:
-  struct Policy {
-    static void release(et_map *raw) noexcept {
-      if (ET_HAS(detail::tables.data, map_release)) detail::tables.data->map_release(raw);
-    }
-  };
+  ET_POLICY_(Policy, et_map, data, map_release);
   detail::Handle<et_map, Policy> handle_;
 };
 
@@ -412,19 +342,27 @@ public:
     if (has(key)) detail::check(ET_SLOT_(config, bool_at)(handle_.get(), detail::text(key), &value));
     return value != 0;
   }
-  std::string string(std::string_view key, const std::string &fallback) const {
+  std::string string(std::string_view key, const std::string &fallback = "") const {
     if (!has(key)) return fallback;
     et_str value{nullptr, 0};
     detail::check(ET_SLOT_(config, str_at)(handle_.get(), detail::text(key), &value));
     return detail::copy(value);
   }
+  /// Entries of an array or object; 0 where the key is absent.
+  std::size_t size(std::string_view key) const {
+    std::size_t len = 0;
+    if (has(key)) detail::check(ET_SLOT_(config, len_at)(handle_.get(), detail::text(key), &len));
+    return len;
+  }
+  /// An array of texts.
+  std::vector<std::string> strings(std::string_view key) const {
+    std::vector<std::string> all;
+    for (std::size_t i = 0; i < size(key); ++i) all.push_back(string(std::string(key) + "." + std::to_string(i)));
+    return all;
+  }
 
 private:
-  struct Policy {
-    static void release(et_config *raw) noexcept {
-      if (ET_HAS(detail::tables.config, release)) detail::tables.config->release(raw);
-    }
-  };
+  ET_POLICY_(Policy, et_config, config, release);
   detail::Handle<et_config, Policy> handle_;
 };
 
@@ -438,87 +376,48 @@ public:
   explicit Tokenizer(std::string_view path) {
     detail::check(ET_SLOT_(tokenizer, load)(detail::text(path), handle_.out()));
   }
+  /// Another reference to a tokenizer.
+  explicit Tokenizer(const et_tokenizer *lent) : handle_(ET_SLOT_(tokenizer, retain)(lent)) {}
+  /// Number of tokens of the vocabulary.
+  std::size_t size() const { return ET_SLOT_(tokenizer, vocab_len)(handle_.get()); }
+  /// Id of a token, -1 if it is none.
+  std::int64_t id(std::string_view token) const {
+    return ET_SLOT_(tokenizer, token_id)(handle_.get(), detail::text(token));
+  }
+  /// The text of ids, without special tokens.
+  std::string decode(const std::vector<std::int64_t> &ids) const {
+    return detail::filled([&](et_buffer **out) {
+      return ET_SLOT_(tokenizer, decode)(handle_.get(), ids.data(), ids.size(), 1, out);
+    });
+  }
   /// Encodes a text with the special tokens of the model; `max_len` 0 is no limit.
-  Encoding encode(std::string_view text, std::size_t max_len = 0) const {
+  Encoding encode(std::string_view text, std::size_t max_len = 0) const { return encode(text, nullptr, max_len); }
+  /// Encodes two texts as one input.
+  Encoding encode_pair(std::string_view first, std::string_view second, std::size_t max_len = 0) const {
+    const et_str pair = detail::text(second);
+    return encode(first, &pair, max_len);
+  }
+  et_tokenizer *get() const noexcept { return handle_.get(); }
+
+private:
+  ET_POLICY_(Policy, et_tokenizer, tokenizer, release);
+  ET_POLICY_(EncodingPolicy, et_encoding, tokenizer, encoding_release);
+  Encoding encode(std::string_view text, const et_str *pair, std::size_t max_len) const {
     const et_encode_options options{sizeof(et_encode_options), max_len, 1, 0};
     et_encoding *raw = nullptr;
-    detail::check(ET_SLOT_(tokenizer, encode)(handle_.get(), detail::text(text), nullptr, &options, &raw));
+    detail::check(ET_SLOT_(tokenizer, encode)(handle_.get(), detail::text(text), pair, &options, &raw));
     const detail::Handle<et_encoding, EncodingPolicy> encoding(raw);
     const std::size_t len = ET_SLOT_(tokenizer, encoding_len)(raw);
     const std::int64_t *ids = ET_SLOT_(tokenizer, encoding_ids)(raw);
     const std::int64_t *segments = ET_SLOT_(tokenizer, encoding_segments)(raw);
     return Encoding{{ids, ids + len}, {segments, segments + len}};
   }
-
-private:
-  struct Policy {
-    static void release(et_tokenizer *raw) noexcept {
-      if (ET_HAS(detail::tables.tokenizer, release)) detail::tables.tokenizer->release(raw);
-    }
-  };
-  struct EncodingPolicy {
-    static void release(et_encoding *raw) noexcept {
-      if (ET_HAS(detail::tables.tokenizer, encoding_release)) detail::tables.tokenizer->encoding_release(raw);
-    }
-  };
   detail::Handle<et_tokenizer, Policy> handle_;
 };
 
-/// A named parameter.
-class Param {
-public:
-  /// Takes over a reference.
-  explicit Param(et_param *raw) noexcept : handle_(raw) {}
-  std::string name() const { return detail::copy(ET_SLOT_(param, name)(get())); }
-  std::vector<std::size_t> shape() const {
-    const std::size_t *extents = ET_SLOT_(param, shape)(get());
-    return std::vector<std::size_t>(extents, extents + ET_SLOT_(param, rank)(get()));
-  }
-  Tensor tensor() const {
-    et_tensor *out = nullptr;
-    detail::check(ET_SLOT_(param, tensor)(get(), &out));
-    return Tensor(out);
-  }
-  bool has_grad() const { return ET_SLOT_(param, has_grad)(get()) != 0; }
-  void set_trainable(bool trainable) { detail::check(ET_SLOT_(param, set_trainable)(get(), trainable ? 1 : 0)); }
-  et_param *get() const noexcept { return handle_.get(); }
-
-private:
-  struct Policy {
-    static void release(et_param *raw) noexcept {
-      if (ET_HAS(detail::tables.param, release)) detail::tables.param->release(raw);
-    }
-  };
-  detail::Handle<et_param, Policy> handle_;
-};
-
-/// The parameters of a model, borrowed from it.
-class Params {
-public:
-  explicit Params(et_params *raw) noexcept : raw_(raw) {}
-  std::size_t size() const { return ET_SLOT_(param, params_len)(raw_); }
-  Param operator[](std::size_t index) const { return Param(ET_SLOT_(param, params_at)(raw_, index)); }
-  /// Declares a parameter under a dotted name, for instance the weight of a head. Only before `seal`.
-  Param declare(std::string_view name, const std::vector<std::size_t> &shape, const et_init &init) {
-    const detail::Handle<et_scope, ScopePolicy> root(ET_SLOT_(param, params_root)(raw_));
-    et_param *out = nullptr;
-    detail::check(
-        ET_SLOT_(param, scope_param)(root.get(), detail::text(name), shape.data(), shape.size(), &init, &out));
-    return Param(out);
-  }
-  /// Moves the parameters into their arena.
-  void seal() { detail::check(ET_SLOT_(param, params_seal)(raw_)); }
-  void zero_grads() { ET_SLOT_(param, params_zero_grads)(raw_); }
-
-private:
-  struct ScopePolicy {
-    static void release(et_scope *raw) noexcept {
-      if (ET_HAS(detail::tables.param, scope_release)) detail::tables.param->scope_release(raw);
-    }
-  };
-  et_params *raw_;
-};
-
+} // namespace v0_2
 } // namespace easytransfer
+
+#include "easytransfer_param.hpp"
 
 #endif // EASYTRANSFER_ENGINE_HPP

@@ -9,6 +9,7 @@
 #include <optional>
 
 namespace easytransfer {
+inline namespace v0_2 {
 
 /// Element type, an ET_DTYPE_ constant, and shape of a tensor.
 struct Spec {
@@ -117,6 +118,7 @@ private:
   }
 };
 
+} // namespace v0_2
 } // namespace easytransfer
 
 #endif // EASYTRANSFER_OP_HPP

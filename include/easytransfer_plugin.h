@@ -42,7 +42,7 @@
  *   6. the system's directory.
  * Never the current directory, unless it was asked for.
  *
- * A plugin, complete: the loss mean((logits - labels)^2). Build it with
+ * A plugin, complete: the loss mean((logits - labels)^2), over rows that may have weights. Build it with
  *   cc -shared -fPIC -O2 -o libloss-mine.so loss.c
  *
  *   #include "easytransfer_plugin.h"
@@ -57,13 +57,26 @@
  *   static et_error *create(et_str options, void **out) { (void)options; *out = NULL; return NULL; }
  *   static et_error *forward(void *self, const et_call *call, const et_map *outputs,
  *                            const et_map *batch, et_tensor **out) {
- *     et_tensor *x = NULL, *y = NULL, *d = NULL, *s = NULL;
+ *     const int64_t last = -1;
+ *     et_tensor *x = NULL, *y = NULL, *z = NULL, *d = NULL, *s = NULL, *rows = NULL;
+ *     et_tensor *w = NULL, *product = NULL, *sum = NULL, *total = NULL;
  *     et_error *e = D->map_get(outputs, ET_STR("logits"), &x);
  *     if (!e) e = D->map_get(batch, ET_STR("labels"), &y);
- *     if (!e) e = T->binary(ET_BINARY_SUB, x, y, &d);
+ *     if (!e) e = T->reshape(y, T->shape(x), T->rank(x), &z);
+ *     if (!e) e = T->binary(ET_BINARY_SUB, x, z, &d);
  *     if (!e) e = T->unary(ET_UNARY_SQR, d, &s);
- *     if (!e) e = T->reduce(ET_REDUCE_MEAN, s, NULL, 0, 0, out);
- *     T->release(x); T->release(y); T->release(d); T->release(s);
+ *     if (!e) e = T->reduce(ET_REDUCE_MEAN, s, &last, 1, 0, &rows);
+ *     if (!e && D->map_has(batch, ET_STR("weights"))) { // the mean is weighted by them
+ *       e = D->map_get(batch, ET_STR("weights"), &w);
+ *       if (!e) e = T->binary(ET_BINARY_MUL, rows, w, &product);
+ *       if (!e) e = T->reduce(ET_REDUCE_SUM, product, NULL, 0, 0, &sum);
+ *       if (!e) e = T->reduce(ET_REDUCE_SUM, w, NULL, 0, 0, &total);
+ *       if (!e) e = T->binary(ET_BINARY_DIV, sum, total, out);
+ *     } else if (!e) {
+ *       e = T->reduce(ET_REDUCE_MEAN, rows, NULL, 0, 0, out);
+ *     }
+ *     T->release(x); T->release(y); T->release(z); T->release(d); T->release(s);
+ *     T->release(rows); T->release(w); T->release(product); T->release(sum); T->release(total);
  *     (void)self; (void)call;
  *     return e;
  *   }
@@ -79,8 +92,8 @@
  *   ET_EXPORT const et_plugin_record *et_plugin_entry(void) { return &RECORD; }
  *
  * (plus #include <string.h> for strcmp). Name the fields of tables, as here: what you leave out is NULL,
- * and tables that grow later do not touch your code. `cargo xtask new-plugin KIND NAME --language c`
- * starts a loss, metric, operation or strategy.
+ * and tables that grow later do not touch your code. `easytransfer plugin new KIND NAME --language c`
+ * starts a loss, metric, operation or strategy; docs/plugin-manifest.md describes the manifest beside the library.
  *
  * Licensed under the Apache License, Version 2.0.
  */

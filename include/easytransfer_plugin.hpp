@@ -1,35 +1,53 @@
 // easytransfer_plugin.hpp: plugins in C++17, over easytransfer_plugin.h. Header only; a plugin links nothing.
 //
-// A plugin derives from LossPlugin, MetricPlugin, OpPlugin or StrategyPlugin, each with the class itself as the
-// argument, and ends with ET_EXPORT_PLUGIN. Members that a base calls optional are found by their names, where they are
-// public: a class that has them offers them to the host. Whatever a member throws is an error in the host, and nothing
-// else happens. Compile with -fvisibility=hidden, so that the library exports its entry alone.
-// `cargo xtask new-plugin loss NAME --language c++` starts one (also: metric, op, strategy).
+// A plugin derives from LossPlugin, MetricPlugin, OpPlugin, ModelPlugin, OptimizerPlugin, AppPlugin or StrategyPlugin,
+// each with the class itself as the argument, and ends with ET_EXPORT_PLUGIN. Members that a base calls optional are
+// found by their names, where they are public: a class that has them offers them to the host. Whatever a member throws
+// is an error in the host, and nothing else happens. Compile with -fvisibility=hidden, so that the library exports its
+// entry alone.
+// `easytransfer plugin new loss NAME --language c++` starts one (also: metric, op, strategy).
 //
 // Licensed under the Apache License, Version 2.0.
 #ifndef EASYTRANSFER_PLUGIN_HPP
 #define EASYTRANSFER_PLUGIN_HPP
 
 #include "easytransfer_engine.hpp"
+#include "easytransfer_json.hpp"
 
-#include <cmath>
-#include <cstdio>
 #include <exception>
 #include <new>
 #include <type_traits>
 
 namespace easytransfer {
+inline namespace v0_2 {
 
 /// What a forward pass is for.
 struct Call {
   bool training;
+  /// A set of ET_WANT_ bits.
   std::uint32_t want;
+  /// Random numbers while training, else NULL.
+  et_rng *rng = nullptr;
+  /// What a model keeps of the tokens so far while the host generates, else NULL.
+  et_map *cache = nullptr;
+  /// What the host handed in.
+  const et_call *raw = nullptr;
+
+  Call(bool is_training, std::uint32_t wanted) noexcept : training(is_training), want(wanted) {}
+  explicit Call(const et_call *call) noexcept
+      : training(call->training != 0), want(call->want), rng(call->rng),
+        cache(ET_HAS(call, cache) ? call->cache : nullptr), raw(call) {}
 };
 
 namespace detail {
 
-inline et_error *make_error(std::int32_t code, const char *message) noexcept {
-  return tables.host->error_new(code, et_str{message, std::strlen(message)});
+inline et_error *make_error(std::int32_t code, const char *message, std::string_view details = {}) noexcept {
+  const Tables *present = attached.load(std::memory_order_acquire);
+  if (present == nullptr) return nullptr; // nobody could have called a plugin
+  const et_host *host = present->host;
+  const et_str said{message, std::strlen(message)};
+  if (!details.empty() && ET_HAS(host, error_new_detailed)) return host->error_new_detailed(code, said, text(details));
+  return host->error_new(code, said);
 }
 
 /// Runs the body of a slot; exceptions become errors of the boundary.
@@ -38,7 +56,7 @@ template <class Body> et_error *guard(Body &&body) noexcept {
     body();
     return nullptr;
   } catch (const Error &error) {
-    return make_error(error.code(), error.what());
+    return make_error(error.code(), error.what(), error.details());
   } catch (const std::bad_alloc &) {
     return make_error(ET_ERR_OUT_OF_MEMORY, "no memory is left");
   } catch (const std::exception &error) {
@@ -79,6 +97,10 @@ template <class Self> struct Instances {
   }
 };
 
+inline std::string_view view(et_str value) noexcept {
+  return value.len == 0 ? std::string_view() : std::string_view(value.ptr, value.len);
+}
+
 constexpr const char *NO_OPTIONS = "{\"type\":\"object\",\"properties\":{},\"additionalProperties\":false}";
 
 // Whether a class has a member of a name: detail::has_NAME<Self>. For this file alone.
@@ -101,6 +123,13 @@ ET_FIND_(on_gradients)
 ET_FIND_(on_epoch)
 ET_FIND_(fit)
 ET_FIND_(columns)
+ET_FIND_(step_part)
+ET_FIND_(observe)
+ET_FIND_(observed)
+ET_FIND_(state)
+ET_FIND_(build)
+ET_FIND_(finish)
+ET_FIND_(answers)
 #undef ET_FIND_
 
 } // namespace detail
@@ -119,11 +148,44 @@ public:
     detail::check(ET_SLOT_(stream, read)(raw_, &value, sizeof(Value)));
     return value;
   }
+  /// Several values with their number.
+  template <class Value> void write(const std::vector<Value> &values) {
+    static_assert(std::is_trivially_copyable<Value>::value, "only plain values have bytes that mean something");
+    write(static_cast<std::uint64_t>(values.size()));
+    if (!values.empty()) detail::check(ET_SLOT_(stream, write)(raw_, values.data(), values.size() * sizeof(Value)));
+  }
+  template <class Value> std::vector<Value> read_all() {
+    static_assert(std::is_trivially_copyable<Value>::value, "only plain values have bytes that mean something");
+    const auto size = read<std::uint64_t>();
+    const std::size_t left = ET_SLOT_(stream, remaining)(raw_);
+    if (size > left / sizeof(Value))
+      throw Error(ET_ERR_BAD_INPUT, "stream: expected " + std::to_string(size) + " values of " +
+                                        std::to_string(sizeof(Value)) + " bytes, found " + std::to_string(left) + " bytes");
+    std::vector<Value> values(static_cast<std::size_t>(size));
+    if (!values.empty()) detail::check(ET_SLOT_(stream, read)(raw_, values.data(), values.size() * sizeof(Value)));
+    return values;
+  }
   et_stream *get() const noexcept { return raw_; }
 
 private:
   et_stream *raw_;
 };
+
+namespace detail {
+
+/// The body of a slot that hands a stream to a member.
+template <class Self, class Member> et_error *streamed(Member member, Self *self, et_stream *raw) noexcept {
+  return guard([&] {
+    Stream stream(raw);
+    (self->*member)(stream);
+  });
+}
+
+/// The text of a description, which is Json or text already.
+inline std::string written(const Json &json) { return json.text(); }
+inline std::string written(const std::string &json) { return json; }
+
+} // namespace detail
 
 // ---------------------------------------------------------------- losses
 
@@ -182,7 +244,7 @@ private:
                        et_tensor **out) noexcept {
     return detail::guard([&] {
       detail::Lent given(outputs), targets(batch);
-      const Call purpose{call->training != 0, call->want};
+      const Call purpose(call);
       Tensor loss = (static_cast<Self *>(self)->*member)(purpose, given.map(), targets.map());
       *out = loss.take();
     });
@@ -196,16 +258,11 @@ using Figures = std::vector<std::pair<std::string, double>>;
 
 namespace detail {
 
-/// Figures as a JSON object; what is no finite number becomes null. Names are written as they are.
+/// Figures as a JSON object; what is no finite number becomes null.
 inline std::string json(const Figures &figures) {
   std::string text = "{";
-  for (const auto &figure : figures) {
-    char number[32] = "null";
-    if (std::isfinite(figure.second)) std::snprintf(number, sizeof number, "%.17g", figure.second);
-    // JSON has decimal points, whatever locale the program has set.
-    for (char &character : number) character = character == ',' ? '.' : character;
-    text += (text.size() > 1 ? ",\"" : "\"") + figure.first + "\":" + number;
-  }
+  for (const auto &figure : figures)
+    text += (text.size() > 1 ? "," : "") + quoted(figure.first) + ":" + number(figure.second);
   return text + "}";
 }
 
@@ -218,6 +275,8 @@ inline std::string json(const Figures &figures) {
 ///   static std::vector<std::string> lower_is_better();      // optional: figures of which less is better
 ///   void save(Stream &) const;                              // optional, both: writes what was counted,
 ///   void merge(Stream &);                                   // and adds what another instance has written
+///   void answers(std::string_view answers, std::string_view records);     // instead of update: counts predictions
+///                                                           // beside their records, JSON arrays of one length
 template <class Self> class MetricPlugin : detail::Instances<Self> {
 public:
   static constexpr const char *schema = detail::NO_OPTIONS;
@@ -234,33 +293,34 @@ public:
     table.update = [](void *self, const et_map *outputs, const et_map *batch) noexcept {
       return detail::guard([&] {
         detail::Lent given(outputs), targets(batch);
-        static_cast<Self *>(self)->update(given.map(), targets.map());
+        if constexpr (!detail::has_answers<Self>) static_cast<Self *>(self)->update(given.map(), targets.map());
+        else static_cast<void>(self);
       });
     };
+    if constexpr (detail::has_answers<Self>) {
+      table.answers = [](void *self, et_str answers, et_str records) noexcept {
+        return detail::guard([&] { static_cast<Self *>(self)->answers(detail::view(answers), detail::view(records)); });
+      };
+    }
     table.compute = [](void *self, et_buffer **out) noexcept {
       return detail::guard([&] { detail::put(detail::json(static_cast<Self *>(self)->compute()), out); });
     };
-    if constexpr (detail::has_lower_is_better<Self>) {
+    if constexpr (detail::has_lower_is_better<Self> || detail::has_answers<Self>) {
       table.describe = [](void *, et_buffer **out) noexcept {
         return detail::guard([&] {
-          std::string names;
-          for (const std::string &name : Self::lower_is_better()) names += (names.empty() ? "\"" : ",\"") + name + "\"";
-          detail::put("{\"lower_is_better\":[" + names + "]}", out);
+          Json info;
+          if constexpr (detail::has_lower_is_better<Self>) info.set("lower_is_better", Self::lower_is_better());
+          if constexpr (detail::has_answers<Self>) info.set("of", "answers");
+          detail::put(info.text(), out);
         });
       };
     }
     if constexpr (detail::has_save<Self> && detail::has_merge<Self>) {
-      table.state_save = [](void *self, et_stream *raw) noexcept {
-        return detail::guard([&] {
-          Stream stream(raw);
-          static_cast<Self *>(self)->save(stream);
-        });
+      table.state_save = [](void *self, et_stream *stream) noexcept {
+        return detail::streamed(&Self::save, static_cast<Self *>(self), stream);
       };
-      table.state_merge = [](void *self, et_stream *raw) noexcept {
-        return detail::guard([&] {
-          Stream stream(raw);
-          static_cast<Self *>(self)->merge(stream);
-        });
+      table.state_merge = [](void *self, et_stream *stream) noexcept {
+        return detail::streamed(&Self::merge, static_cast<Self *>(self), stream);
       };
     }
     return table;
@@ -276,7 +336,7 @@ template <class... Components> struct Plugin {
   ET_HIDDEN static et_error *init(const et_host *host) noexcept {
     attach(host);
     return guard([] {
-      if (tables.tensor == nullptr || tables.data == nullptr || tables.config == nullptr)
+      if (tables().tensor == nullptr || tables().data == nullptr || tables().config == nullptr)
         throw Error(ET_ERR_UNIMPLEMENTED, "init: expected et.tensor/1, et.data/1 and et.config/1, this host lacks one; a "
                                           "newer host is needed");
     });
@@ -308,16 +368,19 @@ template <class... Components> struct Plugin {
 };
 
 } // namespace detail
+} // namespace v0_2
 } // namespace easytransfer
 
 /// The entry of a plugin: its id, its version, and the classes of its components.
 #define ET_EXPORT_PLUGIN(id, version, ...)                                                                             \
-  extern "C" ET_EXPORT const et_plugin_record *et_plugin_entry(void) {                                                 \
+  extern "C" ET_EXPORT const et_plugin_record *et_plugin_entry() {                                                     \
     static const et_plugin_record record = ::easytransfer::detail::Plugin<__VA_ARGS__>::record(id, version);           \
     return &record;                                                                                                    \
   }
 
 // The kinds that have more to them.
+#include "easytransfer_app.hpp"
+#include "easytransfer_model.hpp"
 #include "easytransfer_op.hpp"
 #include "easytransfer_strategy.hpp"
 

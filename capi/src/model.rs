@@ -59,6 +59,24 @@ pub unsafe extern "C" fn et_model_load_weights(
     })
 }
 
+/// Writes config.json and model.safetensors into a directory, which is made where there is none; other files in it stay.
+/// `et_model_load_weights` and transformers read them. Both files are written aside and take the places of older ones
+/// at once. Errors: BAD_INPUT for a file or a trained bundle in its place; the directory is then as it was.
+/// [one-at-a-time] since 0.2
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn et_model_save(
+    model: *mut et_model,
+    directory: *const c_char,
+) -> *mut et_error {
+    guard(|| {
+        // SAFETY: the caller passes text.
+        let (model, directory) =
+            (find(model, "model")?, unsafe { required(directory, "directory")? });
+        model.model.turn().save(directory.as_ref())?;
+        Ok(())
+    })
+}
+
 /// The parameters, borrowed: valid while the model lives, not to be released. For et.param/1: list, freeze, read
 /// gradients, declare a head. NULL for what is no live model. [one-at-a-time] since 0.1
 #[unsafe(no_mangle)]

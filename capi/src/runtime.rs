@@ -54,9 +54,11 @@ pub extern "C" fn et_live_handles() -> i64 {
 
 /// Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are
 /// used. `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" |
-/// "hash-pinned" | "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" |
-/// "bf16" | "f16"}; the first runtime of a process decides on the device for all. `*out` is for `et_runtime_release`.
-/// Errors: BAD_INPUT for options. [any-thread] since 0.1
+/// "hash-pinned" | "hash-required", "choose": ["loss=my-losses/focal"], "device": "cpu" | "cuda" | "cuda:N" | "auto",
+/// "precision": "f32" | "tf32" | "bf16" | "f16", "threads": 4}; the first runtime of a process decides on device and
+/// threads for all. "choose" says which plugin is meant where several offer one name. `*out` is for
+/// `et_runtime_release`. Errors: BAD_INPUT for options, also for those that differ from the first runtime's.
+/// [any-thread] since 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn et_runtime_new(
     options: *const c_char,
@@ -129,7 +131,7 @@ pub unsafe extern "C" fn et_runtime_register_plugin(
     guard(|| {
         let runtime = find(runtime, "runtime")?;
         if record.is_null() {
-            return Err(Error::invalid("record: expected a plugin's record, found NULL").into());
+            return Err(Error::invalid("record: expected a plugin's record, found NULL"));
         }
         // SAFETY: the caller passes a record that lives until the process ends.
         unsafe { runtime.runtime.register_plugin_raw(record) }?;

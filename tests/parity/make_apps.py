@@ -17,6 +17,7 @@ import transformers as hf
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("ET_SHARED", HERE.parents[2] / "shared"))
 OUT = HERE / "apps"
+ONLY = os.environ.get("ET_ONLY", "").split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ENGLISH, CHINESE = 50, 10
 
@@ -144,12 +145,20 @@ FAMILIES = {
                    dict(vocab_size=60, dim=16, n_layers=1, n_heads=2, hidden_dim=24, max_position_embeddings=24, pad_token_id=0)),
     "electra": (hf.ElectraConfig, hf.ElectraForMaskedLM, SIZES | {"embedding_size": 8}),
     "albert": (hf.AlbertConfig, hf.AlbertForMaskedLM, SIZES | {"embedding_size": 8}),
+    "modernbert": (hf.ModernBertConfig, hf.ModernBertForMaskedLM,
+                   SIZES | dict(num_hidden_layers=2, local_attention=4, bos_token_id=2, cls_token_id=2, eos_token_id=3,
+                                sep_token_id=3)),
+    "deberta-v2": (hf.DebertaV2Config, hf.DebertaV2ForMaskedLM,
+                   SIZES | dict(relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"], legacy=False,
+                                share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False)),
 }
 
 
 def masked_lm():
-    """Heads of masked language modelling of five families: loss over given masks, and gradients."""
+    """Heads of masked language modelling of each family, or of those in ET_ONLY: loss over given masks, and gradients."""
     for family, (config, model_class, sizes) in FAMILIES.items():
+        if family not in (ONLY or FAMILIES):
+            continue
         out = OUT / f"masked-lm-{family}"
         shutil.rmtree(out, ignore_errors=True)
         model = model_class(config(**sizes)).eval()

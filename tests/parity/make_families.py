@@ -190,6 +190,154 @@ def modernbert_random(rng):
     return keys
 
 
+def deberta_fixed():
+    base = dict(vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20,
+                max_position_embeddings=40, pad_token_id=0)
+    third = base | dict(relative_attention=True, max_relative_positions=-1, position_buckets=8, pos_att_type="p2c|c2p",
+                        share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False, type_vocab_size=0)
+    return [
+        base,
+        third,
+        third | dict(conv_kernel_size=3, conv_act="gelu", type_vocab_size=2, num_hidden_layers=3, legacy=False),
+        third | dict(share_att_key=False, pos_att_type=["c2p"], embedding_size=10, position_biased_input=True,
+                     max_relative_positions=12, position_buckets=-1, pooler_hidden_act="tanh"),
+        third | dict(share_att_key=False, pos_att_type=["p2c", "c2p"], norm_rel_ebd="none", tie_word_embeddings=False,
+                     conv_kernel_size=5, conv_groups=4, num_hidden_layers=1, type_vocab_size=3),
+        base | dict(pos_att_type=["p2c"], type_vocab_size=1, num_attention_heads=1, hidden_size=7, layer_norm_eps=1e-3),
+    ]
+
+
+def deberta_random(rng):
+    heads, size = rng.randint(1, 4), rng.randint(1, 9)
+    hidden = heads * size
+    keys = dict(
+        vocab_size=rng.randint(12, 90), hidden_size=hidden, num_hidden_layers=rng.randint(1, 3),
+        num_attention_heads=heads, intermediate_size=rng.randint(3, 40), max_position_embeddings=rng.randint(36, 60),
+        hidden_act=rng.choice(ACTIVATIONS), pooler_hidden_act=rng.choice(ACTIVATIONS), pad_token_id=0,
+        layer_norm_eps=rng.choice([1e-12, 1e-7, 1e-2]), type_vocab_size=rng.randint(0, 3),
+        relative_attention=rng.random() < 0.85, share_att_key=rng.random() < 0.5,
+        pos_att_type=rng.choice([["c2p"], ["p2c"], ["c2p", "p2c"], "c2p|p2c", "p2c | C2P", []]),
+        position_biased_input=rng.random() < 0.5, norm_rel_ebd=rng.choice(["none", "layer_norm"]),
+        legacy=rng.random() < 0.5, tie_word_embeddings=rng.random() < 0.7,
+    )
+    # Too few furthest distances for their buckets would divide by zero.
+    keys["max_relative_positions"] = rng.choice([-1, 20, 30, 64])
+    keys["position_buckets"] = rng.choice([-1, 2, 4, 6, 7, 12, 16])
+    if keys["legacy"] and rng.random() < 0.4:
+        keys["embedding_size"] = rng.randint(2, 20)
+    if rng.random() < 0.5:
+        keys |= dict(conv_kernel_size=rng.choice([1, 3, 5]), conv_act=rng.choice(ACTIVATIONS),
+                     conv_groups=rng.choice([of for of in range(1, hidden + 1) if hidden % of == 0]))
+    return keys
+
+
+def buckets(out):
+    """Rows of DeBERTa's table of positions for each distance of a key from its query."""
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    cases = []
+    for span, furthest, reach in [(256, 512, 700), (4, 40, 60), (7, 20, 90), (2, 30, 40), (16, 64, 80), (48, 128, 200),
+                                  (12, 30, 50), (320, 512, 600)]:
+        rows = make_log_bucket_position(torch.arange(reach, -reach - 1, -1), span, furthest).long()
+        rows = (rows + span).clamp(0, 2 * span - 1).tolist()
+        cases.append({"buckets": span, "furthest": furthest, "rows": rows})
+    rows = (torch.arange(40, -41, -1) + 20).clamp(0, 39).tolist()
+    cases.append({"buckets": None, "furthest": 20, "rows": rows})
+    (out / "buckets.json").write_text("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
+
+
+class WithSegments(Family):
+    segments = True
+
+
+class XlNet(WithSegments):
+    """With what it predicts by a second stream, and with memory."""
+
+    def build(self, model_class, keys):
+        model = super().build(model_class, keys)
+        encoding = model.transformer.relative_positional_encoding
+        # It stays in single precision otherwise, which the second stream cannot multiply.
+        model.transformer.relative_positional_encoding = lambda *a, **k: encoding(*a, **k).double()
+        return model
+
+    def case(self, name, keys, rng):
+        case = super().case(name, keys, rng)
+        model = self.build(hf.XLNetLMHeadModel, case["config"])
+        case["permutation"] = self.permutation(model, case["texts"], rng)
+        case["memory"] = self.memory(model.transformer, keys, rng)
+        return case
+
+    def permutation(self, model, texts, rng):
+        rows, loss, count, asked = [], 0.0, 0, []
+        for at, text in enumerate(texts):
+            length = len(text["ids"])
+            order = rng.sample(range(length), length)
+            targets = sorted(rng.sample(range(length), rng.randint(1, length)))
+            keys = list(order)
+            causal = model.config.attn_type == "uni"
+            if causal:
+                # A query that sees nothing takes the gradient of wrapped positions of its neighbour here.
+                targets = [place for place in targets if place > 0]
+            if at % 2:
+                # Tokens that are not predicted are seen by all, and see what is not predicted.
+                order = [place if k in targets else -1 for k, place in enumerate(order)]
+                keys = [place if k in targets else -2 for k, place in enumerate(order)]
+            if causal:
+                keys[0] = -2
+            asked.append({"order": order, "key_order": keys, "targets": targets})
+            if not targets:
+                continue
+            hidden = torch.tensor([[[float(key >= place) for key in keys] for place in order]]).double()
+            mapping = torch.nn.functional.one_hot(torch.tensor(targets), length).double()[None]
+            logits = model(**self.arguments(text), perm_mask=hidden, target_mapping=mapping, use_mems=False).logits[0]
+            wanted = torch.tensor([(7 * place + 3) % logits.shape[-1] for place in targets])
+            loss = loss + torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+            count += len(targets)
+            rows.append(short(logits))
+        loss = loss / count
+        loss.backward()
+        return {"asked": asked, "logits": rows, "loss": loss.item(), "gradients": gradients_of(model)}
+
+    def memory(self, model, keys, rng):
+        """Texts in three parts, each of which sees those before."""
+        texts = []
+        for lengths in ([4, 3, 2], [9, 1, 5]):
+            mems, parts = None, []
+            for text in texts_of(rng, keys["vocab_size"], 2, lengths):
+                with torch.no_grad():
+                    out = model(**self.arguments(text), mems=mems, use_mems=True)
+                mems = out.mems
+                parts.append(text | {"last": short(out.last_hidden_state)})
+            texts.append(parts)
+        return texts
+
+
+def xlnet_fixed():
+    base = dict(vocab_size=50, d_model=24, n_layer=2, n_head=3, d_inner=20, mem_len=None, pad_token_id=0)
+    return [
+        base,
+        base | dict(attn_type="uni", ff_activation="relu", summary_type="mean", summary_activation="linear"),
+        base | dict(mem_len=3, clamp_len=4, n_layer=3, layer_norm_eps=1e-3),
+        base | dict(summary_type="first", summary_use_proj=False, tie_word_embeddings=False, n_head=12, n_layer=1),
+        base | dict(summary_type="cls_index", n_head=1, d_model=14, mem_len=1, ff_activation="silu"),
+        base | dict(attn_type="uni", mem_len=2, clamp_len=2, summary_last_dropout=0.3, n_head=2),
+    ]
+
+
+def xlnet_random(rng):
+    heads = rng.randint(1, 4)
+    size = rng.choice([size for size in range(1, 10) if heads * size % 2 == 0])
+    keys = dict(
+        vocab_size=rng.randint(12, 90), d_model=heads * size, n_layer=rng.randint(1, 3), n_head=heads,
+        d_inner=rng.randint(3, 40), ff_activation=rng.choice(ACTIVATIONS), attn_type=rng.choice(["bi", "bi", "uni"]),
+        mem_len=rng.choice([None, 0, 1, 3, 5, 512]), clamp_len=rng.choice([-1, 0, 1, 5]), pad_token_id=0,
+        layer_norm_eps=rng.choice([1e-12, 1e-5, 1e-2]), tie_word_embeddings=rng.random() < 0.6,
+        summary_type=rng.choice(["last", "first", "mean", "cls_index"]), summary_use_proj=rng.random() < 0.7,
+        summary_activation=rng.choice(["tanh", "gelu", "linear"]),
+    )
+    return keys
+
+
 FAMILIES = {
     "modernbert": Family(
         "modernbert", hf.ModernBertConfig,
@@ -197,6 +345,20 @@ FAMILIES = {
          "token-classification": hf.ModernBertForTokenClassification,
          "question-answering": hf.ModernBertForQuestionAnswering, "masked-lm": hf.ModernBertForMaskedLM},
         modernbert_fixed, modernbert_random,
+    ),
+    "deberta-v2": WithSegments(
+        "deberta-v2", hf.DebertaV2Config,
+        {"sequence-classification": hf.DebertaV2ForSequenceClassification,
+         "token-classification": hf.DebertaV2ForTokenClassification,
+         "question-answering": hf.DebertaV2ForQuestionAnswering, "masked-lm": hf.DebertaV2ForMaskedLM},
+        deberta_fixed, deberta_random,
+    ),
+    "xlnet": XlNet(
+        "xlnet", hf.XLNetConfig,
+        {"sequence-classification": hf.XLNetForSequenceClassification,
+         "token-classification": hf.XLNetForTokenClassification,
+         "question-answering": hf.XLNetForQuestionAnsweringSimple},
+        xlnet_fixed, xlnet_random,
     ),
 }
 
@@ -217,6 +379,8 @@ def main():
         lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
         path = options.out / f"{name}.json"
         path.write_text("[\n" + lines + "\n]\n")
+        if name == "deberta-v2":
+            buckets(options.out)
         print(path.name, len(cases), "configurations,", path.stat().st_size, "bytes")
 
 

@@ -1,7 +1,11 @@
-"""Writes tiny/<family>/: small random models as transformers saves them, and what transformers computes with them."""
+"""Writes tiny/<family>/: small random models as transformers saves them, and what transformers computes with them.
+
+    python make_tiny.py [FAMILY ...]    # without names all of them
+"""
 
 import json
 import shutil
+import sys
 
 import torch
 import transformers as hf
@@ -27,6 +31,13 @@ ALBERT = SIZES | dict(
     hidden_size=16, embedding_size=8, num_attention_heads=2, intermediate_size=24, num_hidden_layers=3, num_hidden_groups=2,
     inner_group_num=2,
 )
+MODERN = dict(num_hidden_layers=4, local_attention=6, bos_token_id=2, cls_token_id=2, eos_token_id=3, sep_token_id=3)
+DEBERTA = dict(relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"], share_att_key=True,
+               norm_rel_ebd="layer_norm", position_biased_input=False, type_vocab_size=0, conv_kernel_size=3)
+XLNET = dict(
+    vocab_size=100, d_model=32, n_layer=2, n_head=4, d_inner=64, num_labels=3, pad_token_id=0,
+    id2label=SIZES["id2label"], label2id=SIZES["label2id"],
+)
 FAMILIES = {
     "bert": (hf.BertConfig, hf.BertForSequenceClassification, SIZES, "bert"),
     # RoBERTa counts positions from pad_token_id + 1, has one segment, and <s> is 0, <pad> 1, </s> 2.
@@ -36,6 +47,10 @@ FAMILIES = {
     # The embeddings are narrower than the hidden states, so that embeddings_project is there.
     "electra": (hf.ElectraConfig, hf.ElectraForSequenceClassification, SIZES | {"embedding_size": 16}, "electra"),
     "albert": (hf.AlbertConfig, hf.AlbertForSequenceClassification, ALBERT, "albert"),
+    # Texts of eight tokens go beyond the window.
+    "modernbert": (hf.ModernBertConfig, hf.ModernBertForSequenceClassification, SIZES | MODERN, "model"),
+    "deberta-v2": (hf.DebertaV2Config, hf.DebertaV2ForSequenceClassification, SIZES | DEBERTA, "deberta"),
+    "xlnet": (hf.XLNetConfig, hf.XLNetForSequenceClassification, XLNET, "transformer"),
 }
 TEXTS = [("The train to Zürich.", None), ("``No''", "an  8 and 9!"), ("Thanks", None)]
 
@@ -52,21 +67,59 @@ def randomise(model, seed):
                 p.copy_(0.2 * noise)
 
 
-def albert_tokenizer():
-    """A Unigram vocabulary in ALBERT's order: special tokens first. Longer pieces have better scores; 8 and 9 are unknown."""
+def pieces():
+    """Pieces of a Unigram vocabulary. Longer ones have better scores; 8 and 9 are unknown."""
     words = "the a an and to of is in on it no not we you she he said train late than thanks".split()
     parts = ["ing", "ed", "er", "es", "th", "an", "s", "\u2581"]
     characters = [c for c in "abcdefghijklmnopqrstuvwxyz01234567.,:!?\"" if c not in parts]
     scores = {"\u2581" + word: -2 - 0.01 * k for k, word in enumerate(words)}
     scores |= {part: -4 - 0.01 * k for k, part in enumerate(parts)}
     scores |= {character: -6 - 0.01 * k for k, character in enumerate(characters)}
+    return list(scores.items())
+
+
+def albert_tokenizer():
+    """Special tokens first, as ALBERT has them."""
     special = [(token, 0.0) for token in ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")]
-    return hf.AlbertTokenizer(vocab=special + list(scores.items()))
+    return hf.AlbertTokenizer(vocab=special + pieces())
+
+
+def deberta_tokenizer():
+    special = [(token, 0.0) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")]
+    return hf.DebertaV2Tokenizer(vocab=special + pieces())
+
+
+def xlnet_tokenizer():
+    special = [(token, 0.0) for token in ("<pad>", "<unk>", "<cls>", "<sep>", "<mask>", "<s>", "</s>", "<eop>", "<eod>")]
+    return hf.XLNetTokenizer(vocab=special + pieces(), unk_id=1)
+
+
+def modernbert_tokenizer():
+    """Byte-level BPE, as ModernBERT has it, with a few merges."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    merges = [("t", "h"), ("th", "e"), ("\u0120", "the"), ("i", "n"), ("\u0120", "t"), ("r", "a"), ("\u0120", "a")]
+    letters = sorted("abcdefghijklmnopqrstuvwxyzTN01234567.,:!?'\u0120")
+    tokens = special + letters + [a + b for a, b in merges]
+    model = models.BPE(vocab={token: k for k, token in enumerate(tokens)}, merges=merges, unk_token="[UNK]")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]",
+                                      cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+                                      model_input_names=["input_ids", "attention_mask"])
+
+
+TOKENIZERS = {"albert": albert_tokenizer, "modernbert": modernbert_tokenizer, "deberta-v2": deberta_tokenizer,
+              "xlnet": xlnet_tokenizer}
 
 
 def inputs_of(family):
-    if family == "albert":
-        tokenizer = albert_tokenizer()
+    if family in TOKENIZERS:
+        tokenizer = TOKENIZERS[family]()
         rows = [tokenizer(text, pair, return_token_type_ids=True) for text, pair in TEXTS]
         return [{"text": text, "pair": pair, "ids": row["input_ids"], "segments": row["token_type_ids"]}
                 for (text, pair), row in zip(TEXTS, rows)]
@@ -77,7 +130,7 @@ def inputs_of(family):
 
 def arguments_of(base_name, row):
     arguments = {"input_ids": torch.tensor([row["ids"]])}
-    if base_name != "distilbert":
+    if base_name not in ("distilbert", "model"):
         arguments["token_type_ids"] = torch.tensor([row["segments"]])
     return arguments
 
@@ -99,7 +152,7 @@ def gradients_of(model, base_name, rows):
     """Of the mean cross entropy when row k has label k: per parameter the L2 norm of the gradient, and its product with sin(0), sin(1), ..."""
     logits = torch.cat([model(**arguments_of(base_name, row)).logits for row in rows])
     torch.nn.functional.cross_entropy(logits, torch.arange(len(rows))).backward()
-    gradients = {name: p.grad.double().flatten() for name, p in model.named_parameters()}
+    gradients = {name: p.grad.double().flatten() for name, p in model.named_parameters() if p.grad is not None}
     return {name: [g.norm().item(), (g @ torch.arange(len(g)).double().sin()).item()] for name, g in gradients.items()}
 
 
@@ -112,8 +165,11 @@ def check_same(model, base_name, row):
 
 def main():
     root = HERE / "tiny"
-    shutil.rmtree(root, ignore_errors=True)
     for number, (family, (config, model_class, sizes, base_name)) in enumerate(FAMILIES.items()):
+        if family not in (sys.argv[1:] or FAMILIES):
+            continue
+        for folder in [family] + (["bert-bin", "bert-sharded"] if family == "bert" else []):
+            shutil.rmtree(root / folder, ignore_errors=True)
         model = model_class(config(**sizes, attn_implementation="eager")).eval()
         randomise(model, 100 + number)
         folder = root / family
@@ -123,8 +179,8 @@ def main():
         (folder / "golden.json").write_text("[\n" + lines + "\n]\n")
         lines = json.dumps(gradients_of(model, base_name, rows)).replace("], ", "],\n")
         (folder / "gradients.json").write_text(lines + "\n")
-        if family == "albert":
-            albert_tokenizer().save_pretrained(folder)
+        if family in TOKENIZERS:
+            TOKENIZERS[family]().save_pretrained(folder)
         if family == "bert":
             binary = root / "bert-bin"
             binary.mkdir()

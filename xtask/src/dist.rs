@@ -1,11 +1,11 @@
 //! `dist`: `target/dist/easytransfer-VERSION-PLATFORM.tar.gz` with everything that a user of programs, headers and
-//! plugins needs: `bin`, `lib` (shared and static library, plugins, pkg-config and CMake files), `include` and the
-//! licences. It may be unpacked anywhere.
+//! plugins needs: `bin`, `lib` (shared and static library, plugins, pkg-config and CMake files), `include`, `examples`,
+//! a README of its own and the licences. It may be unpacked anywhere.
 
 use crate::{
-    Context, Failure, licences,
+    Context, Failure, crates, licences,
     process::{self, cargo},
-    stage,
+    programs, shipped, stage,
 };
 use std::{env::consts, fs, path::Path, process::Command};
 
@@ -37,40 +37,75 @@ pub fn run(context: &Context) -> Result<(), Failure> {
 /// Lays out a distribution in `folder` from what was built and staged in `release`.
 pub fn collect(context: &Context, release: &Path, folder: &Path) -> Result<(), Failure> {
     let command = format!("easytransfer{}", consts::EXE_SUFFIX);
-    copy(&release.join(&command), &folder.join("bin").join(&command))?;
-    libraries(release, &folder.join("lib"))?;
+    ship(context, &release.join(&command), &folder.join("bin").join(&command), folder)?;
+    libraries(context, release, folder)?;
     for header in headers(context)? {
         copy(&context.root.join("include").join(&header), &folder.join("include").join(header))?;
     }
+    crates::collect(context, folder)?;
     for id in stage::ids(context)? {
         // The command looks in `../lib/easytransfer/plugins`.
         let to = folder.join("lib/easytransfer/plugins").join(&id);
-        for name in [stage::library_file_name(&id), format!("{id}.toml")] {
-            copy(&release.join("plugins").join(&id).join(&name), &to.join(&name))?;
-        }
+        let from = release.join("plugins").join(&id);
+        let (library, manifest) = (stage::library_file_name(&id), format!("{id}.toml"));
+        ship(context, &from.join(&library), &to.join(&library), folder)?;
+        let hashed = |file: &Path| fs::read(file).map(|bytes| stage::digest(&bytes));
+        let read = fs::read_to_string(from.join(&manifest));
+        let text = read.and_then(|text| {
+            Ok(text.replace(&hashed(&from.join(&library))?, &hashed(&to.join(&library))?))
+        });
+        let text =
+            text.map_err(|error| Failure(format!("the manifest of {}: {error}", to.display())))?;
+        write(&to.join(&manifest), &text)?;
     }
     for (template, target) in [
-        ("easytransfer.pc", "lib/pkgconfig"),
-        ("easytransfer-static.pc", "lib/pkgconfig"),
-        ("easytransfer-plugin.pc", "lib/pkgconfig"),
-        ("easytransferConfig.cmake", "lib/cmake/easytransfer"),
-        ("easytransferConfigVersion.cmake", "lib/cmake/easytransfer"),
+        ("easytransfer.pc", "lib/pkgconfig/easytransfer.pc"),
+        ("easytransfer-static.pc", "lib/pkgconfig/easytransfer-static.pc"),
+        ("easytransfer-plugin.pc", "lib/pkgconfig/easytransfer-plugin.pc"),
+        ("easytransferConfig.cmake", "lib/cmake/easytransfer/easytransferConfig.cmake"),
+        (
+            "easytransferConfigVersion.cmake",
+            "lib/cmake/easytransfer/easytransferConfigVersion.cmake",
+        ),
+        ("examples.cmake", "examples/CMakeLists.txt"),
+        ("README.md", "README.md"),
     ] {
         let from = context.root.join("capi/packaging").join(format!("{template}.in"));
         let text = fs::read_to_string(&from)
             .map_err(|error| Failure(format!("read {}: {error}", process::shown(context, &from))))?
             .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
+            .replace(
+                "@MINOR@",
+                concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR")),
+            )
+            .replace("@PLATFORM@", &stage::platform())
             .replace("@SUFFIX@", consts::DLL_SUFFIX)
             .replace("@SONAME@", SONAME)
             .replace("@STATIC_NEEDS@", STATIC_NEEDS)
             .replace("@STATIC_NEEDS_LIST@", &STATIC_NEEDS.replace(' ', ";"));
-        write(&folder.join(target).join(template), &text)?;
+        write(&folder.join(target), &text)?;
     }
-    for file in ["LICENSE", "README.md", "CHANGELOG.md"] {
+    examples(context, folder)?;
+    for file in ["LICENSE", "CHANGELOG.md"] {
         copy(&context.root.join(file), &folder.join(file))?;
     }
     let built = ["easytransfer-capi", "easytransfer-cli"];
     write(&folder.join("THIRD-PARTY.txt"), &licences::third_party(context, &built)?)
+}
+
+/// The programs in C and C++ with what they include.
+fn examples(context: &Context, folder: &Path) -> Result<(), Failure> {
+    for language in programs::LANGUAGES {
+        let name = language.folder.trim_start_matches("hosts/");
+        let from = context.root.join(language.folder);
+        for entry in fs::read_dir(&from).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|ending| ending != "md") {
+                copy(&path, &folder.join("examples").join(name).join(entry.file_name()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Names of all headers, those of C and of C++.
@@ -83,12 +118,13 @@ fn headers(context: &Context) -> Result<Vec<String>, Failure> {
 
 /// The shared library under its version, with the links that the dynamic linker and the linker follow, and the static
 /// one.
-fn libraries(release: &Path, folder: &Path) -> Result<(), Failure> {
+fn libraries(context: &Context, release: &Path, all: &Path) -> Result<(), Failure> {
+    let folder = &all.join("lib");
     let shared = format!("{}easytransfer{}", consts::DLL_PREFIX, consts::DLL_SUFFIX);
     #[cfg(target_os = "linux")]
     {
         let versioned = format!("{shared}.{}", env!("CARGO_PKG_VERSION"));
-        copy(&release.join(&shared), &folder.join(&versioned))?;
+        ship(context, &release.join(&shared), &folder.join(&versioned), all)?;
         for (link, to) in [(SONAME, versioned.as_str()), (shared.as_str(), SONAME)] {
             std::os::unix::fs::symlink(to, folder.join(link)).map_err(|error| {
                 Failure(format!("link {link} in {}: {error}", folder.display()))
@@ -96,11 +132,25 @@ fn libraries(release: &Path, folder: &Path) -> Result<(), Failure> {
         }
     }
     #[cfg(not(target_os = "linux"))]
-    copy(&release.join(&shared), &folder.join(&shared))?;
-    copy(&release.join("libeasytransfer.a"), &folder.join("libeasytransfer.a"))
+    ship(context, &release.join(&shared), &folder.join(&shared), all)?;
+    let archive = "libeasytransfer.a";
+    let bytes = read(&release.join(archive))?;
+    write(&folder.join(archive), shipped::without_paths(context, bytes))
 }
 
-fn write(to: &Path, text: &str) -> Result<(), Failure> {
+/// Copies a program or library without paths of this machine; its debug information goes to `debug` of `folder`.
+fn ship(context: &Context, from: &Path, to: &Path, folder: &Path) -> Result<(), Failure> {
+    copy(from, to)?;
+    shipped::split_debug(context, to, folder)?;
+    let bytes = read(to)?;
+    write(to, shipped::without_paths(context, bytes))
+}
+
+fn read(from: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(from).map_err(|error| Failure(format!("read {}: {error}", from.display())))
+}
+
+fn write(to: &Path, text: impl AsRef<[u8]>) -> Result<(), Failure> {
     to.parent()
         .map_or(Ok(()), fs::create_dir_all)
         .and_then(|()| fs::write(to, text))

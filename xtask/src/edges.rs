@@ -18,13 +18,17 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sdk/engine", &["sdk/core", "sdk/cuda", "sdk/abi"]),
     ("sdk/loader", &["sdk/abi", "sdk/text"]),
     ("sdk/train", &["sdk/plugin", "sdk/loader", "sdk/text"]),
-    ("sdk/easytransfer", &["sdk/train", "sdk/loader", "sdk/core", "sdk/plugin", "sdk/abi"]),
+    (
+        "sdk/easytransfer",
+        &["sdk/train", "sdk/loader", "sdk/core", "sdk/plugin", "sdk/abi", "plugins/*"],
+    ),
     ("plugins/*", &["sdk/plugin", "sdk/abi"]),
     ("sdk/conformance", &["sdk/easytransfer"]),
     ("capi", &["sdk/easytransfer", "sdk/abi", "sdk/text"]),
-    ("hosts/*", &["sdk/easytransfer", "sdk/conformance"]),
+    ("hosts/*", &["sdk/easytransfer", "sdk/conformance", "sdk/scaffold"]),
     ("tests/*", &["sdk/*", "plugins/*", "capi", "hosts/*", "tests/*"]),
-    ("xtask", &[]),
+    ("sdk/scaffold", &[]),
+    ("xtask", &["sdk/scaffold"]),
 ];
 
 /// Crates from outside (`*` for any ending) with the only folders that may name them; the first one that fits counts.
@@ -35,7 +39,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("cudarc", &["sdk/cuda"]),
     ("gemm", &["sdk/core"]),
     ("tokenizers", &["sdk/core"]),
-    ("rayon", &["sdk/core", "sdk/kernels"]),
+    ("rayon", &["sdk/kernels", "tests/suite"]),
     ("tokio", &[]),
     ("libloading", &["sdk/loader", "tests/*"]),
     ("abi_stable", &["sdk/abi", "tests/abi"]),
@@ -51,7 +55,8 @@ const TEST_OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// Folders that may name no crate from outside at all, with the exceptions, which must be optional.
-const BARE: &[(&str, &[&str])] = &[("sdk/abi", &["abi_stable"]), ("sdk/text", &[])];
+const BARE: &[(&str, &[&str])] =
+    &[("sdk/abi", &["abi_stable"]), ("sdk/text", &[]), ("sdk/scaffold", &[])];
 
 /// Names of folders, with what each may use.
 type Rules = [(&'static str, &'static [&'static str])];
@@ -108,6 +113,12 @@ fn forbidden(metadata: &Value, root: &Path) -> Vec<String> {
                 if !allowed.iter().any(|pattern| fits(pattern, &target)) {
                     errors
                         .push(format!("{folder} may not depend on {target}, only on {allowed:?}"));
+                }
+                if target.starts_with("plugins/")
+                    && folder.starts_with("sdk/")
+                    && dependency["optional"] != true
+                {
+                    errors.push(format!("{folder} may depend on {target} by a feature only"));
                 }
                 continue;
             }

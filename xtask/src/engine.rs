@@ -281,7 +281,7 @@ pub fn kernels(context: &Context, fetch: bool) -> Result<(), Failure> {
     for architecture in ARCHITECTURES {
         let mut assembler = Command::new(toolkit.home.join("bin/ptxas"));
         assembler.arg(format!("-arch=sm_{architecture}"));
-        assembler.arg(context.root.join("xtask/templates/op.ptx"));
+        assembler.arg(context.root.join("sdk/scaffold/templates/op.ptx"));
         process::show(assembler.arg("-o").arg(out.join("op.cubin")))?;
     }
     println!("kernel of the template for operations: assembled");

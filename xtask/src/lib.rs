@@ -11,6 +11,7 @@ use std::{
 pub mod bench;
 pub mod check;
 pub mod cmake;
+pub mod crates;
 pub mod demo;
 pub mod diff;
 pub mod dist;
@@ -23,6 +24,7 @@ pub mod names;
 pub mod new_plugin;
 pub mod process;
 pub mod programs;
+pub mod shipped;
 pub mod stage;
 pub mod tally;
 pub mod test;

@@ -48,7 +48,8 @@ pub fn build(context: &Context, language: &Language, source: &Path) -> Result<Pa
     let program = folder.join(source.file_stem().unwrap_or_default());
     process::show(
         Command::new(language.compiler)
-            .args([language.standard, "-O2", "-g", "-Wall", "-Wextra", "-pedantic", "-Werror"])
+            .args([language.standard, "-O2", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"])
+            .args(["-Wredundant-decls", "-Wconversion", "-Wshadow"])
             .arg(source)
             .arg("-I")
             .arg(context.root.join("include"))

@@ -8,8 +8,9 @@ use crate::{
     Context, Failure,
     process::{self, cargo},
 };
+pub use easytransfer_scaffold::{library_file_name, platform};
 use sha2::{Digest, Sha256};
-use std::{env::consts, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 use toml::{Table, Value};
 
 /// A plugin that was staged.
@@ -51,11 +52,15 @@ pub fn ids(context: &Context) -> Result<Vec<String>, Failure> {
 }
 
 fn build(context: &Context, ids: &[String]) -> Result<(), Failure> {
-    let mut command = cargo(context, ["build", "--profile", "plugin"]);
+    // As a shared library alone, because with an rlib beside it Cargo leaves out what the linker optimises, which makes
+    // libraries half as large again.
     for id in ids {
-        command.arg("--package").arg(format!("easytransfer-{id}"));
+        let arguments =
+            ["rustc", "--quiet", "--lib", "--profile", "plugin", "--crate-type", "cdylib"];
+        let mut command = cargo(context, arguments);
+        process::show(command.arg("--package").arg(format!("easytransfer-{id}")))?;
     }
-    process::show(&mut command)
+    Ok(())
 }
 
 /// Gives the C library the name that programs linked against it look for, its SONAME, as an installation would.
@@ -107,7 +112,7 @@ fn fill(text: &str, id: &str, file_name: &str, library: &[u8]) -> Result<String,
         Some(found) if found == id => {}
         found => return Err(format!("id: expected {id:?}, the folder's name, found {found:?}")),
     }
-    let digest: String = Sha256::digest(library).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest(library);
     manifest.entry("version").or_insert_with(|| env!("CARGO_PKG_VERSION").into());
     for (section, value) in [("library", file_name), ("sha256", &digest)] {
         let entry = manifest.entry(section).or_insert_with(|| Table::new().into());
@@ -119,19 +124,9 @@ fn fill(text: &str, id: &str, file_name: &str, library: &[u8]) -> Result<String,
     toml::to_string(&manifest).map_err(|error| format!("{error}"))
 }
 
-/// The platform tuple of manifests, for instance "linux_amd64".
-pub fn platform() -> String {
-    let arch = match consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!("{}_{arch}", consts::OS)
-}
-
-/// File name of a plugin's library on this platform.
-pub fn library_file_name(id: &str) -> String {
-    format!("{}{}{}", consts::DLL_PREFIX, id.replace('-', "_"), consts::DLL_SUFFIX)
+/// The SHA-256 of a library as manifests have it.
+pub fn digest(library: &[u8]) -> String {
+    Sha256::digest(library).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use easytransfer::train::data::records::{Format, OnBadRow, ReadOptions, Schema};
 use easytransfer::train::files::destination::is_same_file;
 use easytransfer::train::files::output::OutputFormat;
 use easytransfer::{
-    DataSource, Device, EnginePrecision, Error, LayerPrecision, Profile, Result, Runtime,
-    RuntimeOptions, engine_use,
+    DataSource, Device, EnginePrecision, Error, LayerPrecision, Named, PluginChoice, Policy,
+    Profile, Result, Runtime, RuntimeOptions, engine_use,
 };
 
 use crate::{device, print};
@@ -25,6 +25,14 @@ pub struct Common {
     /// A manifest, the folder of a plugin, or a folder of plugins; searched before ET_PLUGIN_PATH. May be repeated
     #[arg(long, value_name = "DIR", global = true)]
     plugins: Vec<PathBuf>,
+    /// Which code may run: any, pinned (libraries have the hash that their manifest states, if it states one) or
+    /// hash-required; all but any refuse files that others could change [default: ET_TRUST, else pinned]
+    #[arg(long, value_name = "POLICY", global = true)]
+    trust: Option<String>,
+    /// Which plugin is meant where several offer one name, and what stands for a plugin that a bundle was trained
+    /// with: loss=my-losses/focal. May be repeated
+    #[arg(long, value_name = "KIND=PLUGIN/NAME", global = true)]
+    choose: Vec<PluginChoice>,
     /// What computes: cpu, cuda, cuda:N, or auto for a CUDA device where there is one [default: auto, without a note]
     #[arg(long, value_name = "DEVICE", global = true)]
     device: Option<String>,
@@ -97,6 +105,17 @@ impl Common {
         })
     }
 
+    /// The policy that was named.
+    pub fn policy(&self) -> Result<Policy> {
+        let variable = "ET_TRUST";
+        let (origin, name) = match (&self.trust, std::env::var(variable)) {
+            (Some(name), _) => ("--trust", name.clone()),
+            (None, Ok(name)) if !name.is_empty() => (variable, name),
+            (None, _) => return Ok(Policy::default()),
+        };
+        Policy::from_name(&name).map_err(|text| Error::user(format!("{origin}: {text}")))
+    }
+
     /// Starts the engine and finds plugins, for a command that reads and writes `files`, none of which the profile may
     /// replace.
     pub fn runtime(&self, files: &[&Path]) -> Result<Runtime> {
@@ -111,6 +130,8 @@ impl Common {
         }
         let runtime = Runtime::new(RuntimeOptions {
             plugins: self.plugins.clone(),
+            policy: self.policy()?,
+            choose: self.choose.clone(),
             device: self.chosen()?,
             precision: self.compute.get(),
             ..RuntimeOptions::default()
@@ -162,6 +183,22 @@ pub struct Label {
     /// Column with the label [default: the first with a usual name, such as label, class, score]
     #[arg(long, value_name = "COLUMN")]
     pub label: Option<String>,
+}
+
+/// Metrics beside those of the app.
+#[derive(Args)]
+pub struct Metrics {
+    /// A metric of any plugin, computed beside those of the app: NAME, PLUGIN/NAME, or with options
+    /// {"name":"f-beta","beta":2}. May be repeated
+    #[arg(long = "metric", value_name = "NAME", value_parser = metric)]
+    pub metrics: Vec<Named>,
+}
+
+fn metric(text: &str) -> std::result::Result<Named, String> {
+    if text.starts_with('{') {
+        return serde_json::from_str(text).map_err(|error| error.to_string());
+    }
+    Ok(Named::plain(text))
 }
 
 /// What the linear layers of an encoder compute in.

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use easytransfer::{AppOptions, Result};
+use easytransfer::{AppOptions, Result, Watch};
 use serde_json::json;
 
-use crate::arguments::{Common, Computing, Label, Reading, name_of_file};
+use crate::arguments::{Common, Computing, Label, Metrics, Reading, name_of_file};
 use crate::print;
 
 /// Compute figures of a bundle on labelled data
@@ -26,6 +26,8 @@ pub struct Evaluate {
     #[command(flatten)]
     label: Label,
     #[command(flatten)]
+    metrics: Metrics,
+    #[command(flatten)]
     computing: Computing,
     /// Print one JSON object with all figures
     #[arg(long)]
@@ -43,7 +45,12 @@ impl Evaluate {
         let runtime = common.runtime(&files)?;
         let options = AppOptions { precision: self.computing.precision() };
         let app = runtime.app_with(&self.model, options)?;
-        let found = app.evaluate(&data, self.report.as_deref())?;
+        let found = app.evaluate_by(
+            &data,
+            self.report.as_deref(),
+            &self.metrics.metrics,
+            &mut Watch::nobody(),
+        )?;
         if self.json {
             let all = json!({
                 "rows": found.rows, "skipped": found.skipped, "metrics": found.metrics

@@ -10,6 +10,7 @@ mod device;
 mod embed;
 mod evaluate;
 mod interrupt;
+mod new_plugin;
 mod plugin;
 mod predict;
 mod print;

@@ -1,6 +1,7 @@
-//! `easytransfer plugin`: which plugins there are, what they offer, and whether one can be loaded.
+//! `easytransfer plugin`: which plugins there are, what they offer, and whether one does what it promises.
 
-use std::path::{Path, PathBuf};
+mod check;
+mod child;
 
 use clap::Subcommand;
 use easytransfer::train::nearest::{nearest, quoted_list};
@@ -9,6 +10,7 @@ use easytransfer::{Error, PluginInfo, Result, Runtime};
 use serde_json::Value;
 
 use crate::arguments::Common;
+use crate::new_plugin::NewCommand;
 use crate::print;
 
 /// Show and check plugins.
@@ -18,14 +20,13 @@ pub enum Plugin {
     List,
     /// Show a plugin, or one of its components, with all options
     Info {
-        /// Id of a plugin or name of a component
+        /// Id of a plugin, or name of a component (NAME or PLUGIN/NAME)
         name: String,
     },
-    /// Load a plugin, try every component on small inputs, and report what is wrong; exit code 2 when something is
-    Check {
-        /// Its manifest or folder
-        path: PathBuf,
-    },
+    New(NewCommand),
+    Check(check::Check),
+    #[command(hide = true, name = child::NAME)]
+    Child(child::Child),
 }
 
 impl Plugin {
@@ -33,7 +34,9 @@ impl Plugin {
         match self {
             Plugin::List => list(&common.runtime(&[])?),
             Plugin::Info { name } => info(&common.runtime(&[])?, &name),
-            Plugin::Check { path } => check(&path),
+            Plugin::New(command) => command.run(),
+            Plugin::Check(command) => command.run(),
+            Plugin::Child(command) => command.run(),
         }
     }
 }
@@ -63,10 +66,11 @@ fn info(runtime: &Runtime, name: &str) -> Result<()> {
     let mut text = String::new();
     for plugin in &plugins {
         let is_plugin = plugin.id == name;
+        let full = |component: &str| name == format!("{}/{component}", plugin.id);
         let components: Vec<&(String, String)> = plugin
             .provides
             .iter()
-            .filter(|(_, component)| is_plugin || component == name)
+            .filter(|(_, component)| is_plugin || component == name || full(component))
             .collect();
         if is_plugin || !components.is_empty() {
             write_plugin(&mut text, runtime, plugin, &components)?;
@@ -106,7 +110,8 @@ fn write_plugin(
         return Ok(());
     }
     for (kind, name) in components {
-        let (known, prefix) = (schema(runtime, kind, name)?, prefix(kind, name));
+        let full_name = format!("{}/{name}", plugin.id);
+        let (known, prefix) = (schema(runtime, kind, &full_name)?, prefix(kind, name));
         let help = options::help(&known, &prefix);
         text.push_str(&format!("\n{kind} {name}\n"));
         if let Some(lr) = known["default_lr"].as_f64() {
@@ -133,17 +138,4 @@ fn schema(runtime: &Runtime, kind: &str, name: &str) -> Result<Value> {
     }
     serde_json::from_str(&text)
         .map_err(|error| Error::user(format!("{kind} {name}: its schema is not JSON: {error}")))
-}
-
-fn check(path: &Path) -> Result<()> {
-    let report = easytransfer_conformance::check_file(path)?;
-    print::text(&report.to_string())?;
-    match report.failures().count() {
-        0 => Ok(()),
-        count => Err(Error::user(format!(
-            "`{}`: {count} checks of plugin {} failed; the lines with FAILED say what was found",
-            path.display(),
-            report.id
-        ))),
-    }
 }

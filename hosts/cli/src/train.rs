@@ -11,7 +11,7 @@ use easytransfer::train::run::checkpoint;
 use easytransfer::{Data, Error, Result, Start, TrainConfig, TrainJob, TrainResult};
 use serde_json::{Value, json};
 
-use crate::arguments::{Common, Label, Reading, TrainPrecision, named};
+use crate::arguments::{Common, Label, Metrics, Reading, TrainPrecision, named};
 use crate::{interrupt, print};
 
 /// Train an app on labelled texts and write its bundle
@@ -43,6 +43,8 @@ pub struct Train {
     reading: Reading,
     #[command(flatten)]
     label: Label,
+    #[command(flatten)]
+    metrics: Metrics,
     /// Column with the text in the validation data [default: that of --text, else a usual name]
     #[arg(long, value_name = "COLUMN", requires = "valid")]
     valid_text: Option<String>,
@@ -86,6 +88,7 @@ impl Train {
     pub fn run(self, common: &Common) -> Result<()> {
         let mut config = self.options()?;
         config.overwrite |= self.overwrite;
+        config.metrics.extend(self.metrics.metrics.iter().cloned());
         let read = self.reading.options()?;
         let train_named = self.reading.named(Some(&self.label));
         let mut valid_named: BTreeMap<String, String> = train_named.clone();

@@ -177,8 +177,16 @@ impl Metric for Regression {
 
     fn update(&mut self, outputs: &Map, batch: &Map) -> Result<()> {
         let values = |tensor: easytransfer_plugin::Tensor| tensor.cast(DType::F64)?.to_vec::<f64>();
-        self.predicted.extend(values(outputs.get("logits")?)?);
-        self.actual.extend(values(batch.get("labels")?)?);
+        let (predicted, actual) = (values(outputs.get("logits")?)?, values(batch.get("labels")?)?);
+        if predicted.len() != actual.len() {
+            return Err(Error::bad_input(format!(
+                "regression: expected one number for each label, found {} for {}",
+                predicted.len(),
+                actual.len()
+            )));
+        }
+        self.predicted.extend(predicted);
+        self.actual.extend(actual);
         Ok(())
     }
 

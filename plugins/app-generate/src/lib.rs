@@ -137,9 +137,11 @@ impl App for Generate {
     }
 
     fn observe(&mut self, record: &Record) -> Result<()> {
-        text_of(record, "text")?;
         text_of(record, "target")?;
-        Ok(())
+        match text_of(record, "text")? {
+            Some(_) => Ok(()),
+            None => Err(Error::record("text", "a text", "nothing")),
+        }
     }
 
     fn observed(&mut self) -> Result<()> {

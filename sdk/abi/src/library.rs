@@ -23,7 +23,7 @@ pub struct et_engine_record {
     /// The host table of the engine, there before `open`; lives until the process ends.
     pub host: *const et_host,
     /// Starts the engine on device number `device`. `options` is JSON: {"precision": "f32" | "tf32" | "bf16" | "f16",
-    /// "deterministic": false}. Called once, before any tensor is made. Errors: UNIMPLEMENTED for what the device
+    /// "threads": 4, "deterministic": false}. Called once, before any tensor is made. Errors: UNIMPLEMENTED for what the device
     /// cannot do, FAILED_PRECONDITION when it is open already. [one-at-a-time] since 0.1
     pub open: Option<unsafe extern "C" fn(device: i32, options: et_str) -> *mut et_error>,
     /// Adds a table to those that `get_interface` of the engine's host finds; it lives until the process ends.

@@ -6,7 +6,8 @@ use crate::{
 };
 use core::ffi::{c_char, c_void};
 
-/// The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The
+/// The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns; its
+/// name may have `_` and the plugin's id behind it, so that several plugins can be linked into one program. The
 /// fields up to `version` are frozen for all time: the host reads them before it calls anything.
 #[repr(C)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]

@@ -1,71 +1,121 @@
 //! Metrics: figures over all rows, however the rows come in batches.
 
-use easytransfer::plugin::abi::ET_ERR_UNIMPLEMENTED;
-use easytransfer::plugin::{ComponentRef, DType, LoadedMetric, Map, Stream};
-use serde_json::{Map as Json, Value};
+mod answers;
+mod many;
 
-use crate::defaults;
-use crate::inputs::{FORMS, Form, no_panic, number, tensor};
-use crate::report::{Checks, Outcome, Stop, failed, skipped};
+use easytransfer::plugin::abi::ET_ERR_UNIMPLEMENTED;
+use easytransfer::plugin::{ComponentRef, Counts, DType, LoadedMetric, Stream};
+use serde_json::{Map as Json, Value, json};
+
+use crate::checks::Checks;
+use crate::inputs::{FORMS, Form, is_fault, no_panic};
+use crate::options;
+use crate::report::{Outcome, Stop, failed, skipped};
+use crate::schema::defaults;
 
 const ROWS: usize = 12;
 
+type Figures = Json<String, Value>;
+
 pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
-    let mut accepted = 0;
-    let mut refusal = String::new();
-    for form in FORMS {
-        match figures(component, form, &[ROWS]) {
-            Ok(whole) => {
-                accepted += 1;
-                check_form(component, form, &whole, checks);
-            }
-            Err(Stop::Failed(text) | Stop::Skipped(text)) => refusal = text,
+    let mut accepted = Vec::new();
+    let mut of_answers = false;
+    checks.check("describe", "says what it is of", || {
+        let metric = LoadedMetric::create(component, &defaults(component)?)?;
+        of_answers = metric.info().of == Counts::Answers;
+        let (save, merge) = (component.has_slot("state_save"), component.has_slot("state_merge"));
+        if save != merge {
+            let missing = if save { "state_merge" } else { "state_save" };
+            return failed(format!("{missing} is NULL, and the other of the two is not"));
         }
-    }
-    checks.check("takes logits and labels of a usual form", || match accepted {
-        0 => skipped(format!("its inputs are others: {refusal}")),
-        _ => Ok(()),
+        if of_answers && !component.has_slot("answers") {
+            return failed("describe says \"of\": \"answers\", and the slot answers is NULL");
+        }
+        Ok(())
     });
-    checks.check("nothing counted is no panic", || {
-        no_panic(LoadedMetric::create(component, &defaults(component)?)?.compute())
+    if of_answers {
+        answers::check(component, checks);
+    }
+    checks.check("update", "takes logits and labels of a usual form", || {
+        if of_answers {
+            return skipped("it counts answers");
+        }
+        let mut refusal = String::new();
+        for form in FORMS {
+            match figures(component, form, &[ROWS]) {
+                Ok(whole) => accepted.push((form, whole)),
+                Err(Stop::Failed(text) | Stop::Skipped(text)) => {
+                    // What it says of a form that it has counted is its fault.
+                    if text.contains("compute") || is_fault(&text) {
+                        return failed(text);
+                    }
+                    refusal = text;
+                }
+            }
+        }
+        match accepted.len() {
+            0 => skipped(format!("its inputs are others: {refusal}")),
+            _ => Ok(()),
+        }
+    });
+    for (form, whole) in &accepted {
+        check_form(component, *form, whole, checks);
+        many::check(component, *form, checks);
+    }
+    checks.check("create", "another instance does the same", || options::repeats(component));
+    checks.check("compute", "nothing counted is no panic, and has figures or none", || {
+        let result = LoadedMetric::create(component, &defaults(component)?)?.compute();
+        match result.err() {
+            Some(error) if error.to_string().contains("is not the JSON that it promises") => {
+                failed(error.to_string())
+            }
+            Some(error) => no_panic::<()>(Err(error)),
+            None => Ok(()),
+        }
     });
 }
 
-fn check_form(
-    component: &ComponentRef,
-    form: Form,
-    whole: &Json<String, Value>,
-    checks: &mut Checks<'_>,
-) {
+/// The figures of all forms.
+pub fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
+    let metric = LoadedMetric::create(component, options)?;
+    let mut all = vec![json!(metric.info().lower_is_better)];
+    for form in FORMS {
+        let mut metric = LoadedMetric::create(component, options)?;
+        let counted = count(&mut metric, form, &(0..ROWS).collect::<Vec<_>>());
+        all.push(json!(counted.and_then(|()| Ok(metric.compute()?)).ok()));
+    }
+    all.push(json!(answers::figures(component, options)));
+    Ok(Value::Array(all))
+}
+
+/// The figures of the first form that is taken, where half of it is counted before.
+pub fn later(component: &ComponentRef, options: &str) -> Outcome<options::Later> {
+    let mut metric = LoadedMetric::create(component, options)?;
+    let taken = FORMS.into_iter().find(|form| count(&mut metric, *form, &[0, 1, 2]).is_ok());
+    Ok(Box::new(move || {
+        if let Some(form) = taken {
+            count(&mut metric, form, &[3, 4, 5, 6])?;
+        }
+        Ok(json!(metric.compute().ok()))
+    }))
+}
+
+fn check_form(component: &ComponentRef, form: Form, whole: &Figures, checks: &mut Checks<'_>) {
     let name = |what: &str| format!("{}: {what}", form.name);
-    checks.check(&name("figures are numbers, or arrays of numbers"), || {
-        let wrong = whole.iter().find(|(_, value)| !is_figure(value));
-        match wrong {
-            Some((name, value)) => failed(format!("{name} is {value}")),
-            None if whole.is_empty() => failed("there are none"),
-            None => Ok(()),
-        }
+    checks.check("compute", &name("figures are numbers, or arrays of numbers"), || numbers(whole));
+    checks.check("describe", &name("says which way is better of figures that it has"), || {
+        better(component, whole)
     });
-    checks.check(&name("says which way is better of figures that it has"), || {
-        let metric = LoadedMetric::create(component, &defaults(component)?)?;
-        let unknown = metric.info().lower_is_better.iter().find(|it| !whole.contains_key(*it));
-        match unknown {
-            Some(name) => {
-                failed(format!("{name:?} is none of {:?}", whole.keys().collect::<Vec<_>>()))
-            }
-            None => Ok(()),
-        }
-    });
-    checks.check(&name("several batches count as one"), || {
+    checks.check("update", &name("several batches count as one"), || {
         same_figures(whole, &figures(component, form, &[5, 1, 6])?, "in three")
     });
-    checks.check(&name("parts counted apart and merged are the whole"), || {
+    checks.check("state_merge", &name("parts counted apart and merged are the whole"), || {
         let mut first = counted(component, form, 0, 5)?;
         let state = saved(&mut counted(component, form, 5, ROWS)?)?;
         first.merge(&mut Stream::reader(&state)?)?;
         same_figures(whole, &first.compute()?, "of two that were merged")
     });
-    checks.check(&name("a state that was cut off is refused"), || {
+    checks.check("state_merge", &name("a state that was cut off is refused"), || {
         let state = saved(&mut counted(component, form, 0, 5)?)?;
         let Some(cut) = state.len().checked_sub(1) else { return failed("the state is empty") };
         let mut other = counted(component, form, 5, ROWS)?;
@@ -76,6 +126,25 @@ fn check_form(
     });
 }
 
+fn numbers(figures: &Figures) -> Outcome {
+    match figures.iter().find(|(_, value)| !is_figure(value)) {
+        Some((name, value)) => failed(format!("{name} is {value}")),
+        None if figures.is_empty() => failed("there are none"),
+        None => Ok(()),
+    }
+}
+
+fn better(component: &ComponentRef, figures: &Figures) -> Outcome {
+    let metric = LoadedMetric::create(component, &defaults(component)?)?;
+    let unknown = metric.info().lower_is_better.iter().find(|it| !figures.contains_key(*it));
+    match unknown {
+        Some(name) => {
+            failed(format!("{name:?} is none of {:?}", figures.keys().collect::<Vec<_>>()))
+        }
+        None => Ok(()),
+    }
+}
+
 /// A metric that has counted rows `begin..end`.
 fn counted(
     component: &ComponentRef,
@@ -84,7 +153,7 @@ fn counted(
     end: usize,
 ) -> Outcome<LoadedMetric> {
     let mut metric = LoadedMetric::create(component, &defaults(component)?)?;
-    count(&mut metric, form, begin, end)?;
+    count(&mut metric, form, &(begin..end).collect::<Vec<_>>())?;
     Ok(metric)
 }
 
@@ -100,7 +169,7 @@ fn saved(metric: &mut LoadedMetric) -> Outcome<Vec<u8>> {
     }
 }
 
-fn same_figures(whole: &Json<String, Value>, parts: &Json<String, Value>, what: &str) -> Outcome {
+fn same_figures(whole: &Figures, parts: &Figures, what: &str) -> Outcome {
     for (name, value) in whole {
         if !parts.get(name).is_some_and(|other| is_close(value, other)) {
             return failed(format!("{name}: {value} in one batch, {:?} {what}", parts.get(name)));
@@ -131,20 +200,18 @@ fn is_close(a: &Value, b: &Value) -> bool {
 }
 
 /// Figures over the same rows in batches of the given sizes.
-fn figures(component: &ComponentRef, form: Form, sizes: &[usize]) -> Outcome<Json<String, Value>> {
+fn figures(component: &ComponentRef, form: Form, sizes: &[usize]) -> Outcome<Figures> {
     let mut metric = LoadedMetric::create(component, &defaults(component)?)?;
     let mut begin = 0;
     for size in sizes {
-        count(&mut metric, form, begin, begin + size)?;
+        count(&mut metric, form, &(begin..begin + size).collect::<Vec<_>>())?;
         begin += size;
     }
     Ok(metric.compute()?)
 }
 
-/// Counts rows `begin..end` in one batch.
-fn count(metric: &mut LoadedMetric, form: Form, begin: usize, end: usize) -> Outcome {
-    let logits: Vec<f64> = (begin * form.width..end * form.width).map(number).collect();
-    let mut outputs = Map::new()?;
-    outputs.put("logits", &tensor(&logits, &[end - begin, form.width], DType::F32)?)?;
-    Ok(metric.update(&outputs, &form.batch(begin, end, DType::F32)?)?)
+/// Counts rows in one batch.
+fn count(metric: &mut LoadedMetric, form: Form, rows: &[usize]) -> Outcome {
+    let outputs = form.outputs_of(rows, DType::F32)?;
+    Ok(metric.update(&outputs, &form.batch_of(rows, DType::F32)?)?)
 }

@@ -1,5 +1,8 @@
 //! Models: rows that do not see each other, outputs of the promised shapes, and a gradient for every parameter.
 
+mod generation;
+mod many;
+
 use easytransfer::plugin::abi::{ET_WANT_HIDDEN_STATES, ET_WANT_LOGITS, ET_WANT_POOLED};
 use easytransfer::plugin::{
     Call, ComponentRef, DType, LoadedModel, Map, ModelInfo, Params, Rng, RngState, Row, Tensor,
@@ -7,10 +10,10 @@ use easytransfer::plugin::{
 };
 use serde_json::{Value, json};
 
-use crate::generation;
-use crate::inputs::{no_panic, number, tensor, values};
-use crate::read_schema;
-use crate::report::{Checks, Outcome, Stop, failed, skipped};
+use crate::checks::Checks;
+use crate::inputs::{number, tensor, values};
+use crate::report::{Outcome, Stop, failed, skipped};
+use crate::schema;
 
 pub const VOCABULARY: usize = 40;
 const LENGTHS: [usize; 3] = [5, 1, 7];
@@ -44,7 +47,7 @@ const SIZES: [(&str, usize); 22] = [
 
 pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     let mut can_be_made = false;
-    checks.check("can be made from a small configuration", || {
+    checks.check("create", "can be made from a small configuration", || {
         Trial::new(component, DType::F32)?;
         can_be_made = true;
         Ok(())
@@ -52,12 +55,12 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     if !can_be_made {
         return;
     }
-    checks.check("describes itself", || describes_itself(component));
-    checks.check("outputs have the promised shapes", || shapes(component));
-    checks.check("a row does not see its neighbours", || neighbours(component));
-    checks.check("same inputs give the same bits", || {
+    checks.check("describe", "describes itself", || describes_itself(component));
+    checks.check("forward", "outputs have the promised shapes", || shapes(component));
+    checks.check("forward", "a row does not see its neighbours", || neighbours(component));
+    checks.check("forward", "same inputs give the same bits", || {
         let mut trial = Trial::new(component, DType::F32)?;
-        let batch = batch(&LENGTHS)?;
+        let batch = trial.batch(&LENGTHS)?;
         let (a, b) = (trial.infer(&batch, 0)?, trial.infer(&batch, 0)?);
         if values(&a.get("last")?)? == values(&b.get("last")?)? {
             Ok(())
@@ -65,9 +68,9 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
             failed("they differ")
         }
     });
-    checks.check("dropout repeats from the same state of the generator", || {
+    checks.check("forward", "dropout repeats from the same state of the generator", || {
         let mut trial = Trial::new(component, DType::F32)?;
-        let batch = batch(&LENGTHS)?;
+        let batch = trial.batch(&LENGTHS)?;
         let run = |trial: &mut Trial| -> Outcome<Vec<f64>> {
             let rng = Rng::new(9, 1)?;
             rng.set_state(RngState { seed: 9, stream: 1, offset: 64 });
@@ -77,7 +80,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         };
         if run(&mut trial)? == run(&mut trial)? { Ok(()) } else { failed("they differ") }
     });
-    checks.check("a gradient reaches every parameter", || {
+    checks.check("forward", "a gradient reaches every parameter", || {
         let mut trial = Trial::new(component, DType::F32)?;
         trial.params.seal()?;
         trial.loss()?.backward()?;
@@ -85,28 +88,50 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
             trial.params.iter().filter(|p| !p.has_grad()).map(|p| p.name()).collect();
         if without.is_empty() { Ok(()) } else { failed(format!("none for {}", without.join(", "))) }
     });
-    checks.check("gradient along a direction equals finite differences", || direction(component));
-    checks.check("no rows are no panic", || {
-        let trial = Trial::new(component, DType::F32)?;
-        let (mut batch, mut outputs) = (Map::new()?, Map::new()?);
-        for name in ["ids", "positions", "segments"] {
-            batch.put(name, &Tensor::from_slice::<i64>(&[], &[0])?)?;
-        }
-        batch.put("starts", &Tensor::from_slice(&[0i64], &[1])?)?;
-        let call = Call::inference(trial.want());
-        no_panic(no_grad(|| trial.model.forward(&call, &batch, &mut outputs)))
+    checks.check("forward", "gradient along a direction equals finite differences", || {
+        direction(component)
     });
+    checks.check("create", "another instance does the same", || {
+        let options = configuration(component)?.to_string();
+        match effect(component, &options)? == effect(component, &options)? {
+            true => Ok(()),
+            false => failed("a second instance does something else"),
+        }
+    });
+    many::check(component, checks);
     generation::check(component, checks);
+}
+
+/// What the model says of itself, its parameters, and what it computes.
+pub fn effect(component: &ComponentRef, options: &str) -> Outcome<Value> {
+    let mut trial = Trial::with(component, options, DType::F32)?;
+    let batch = trial.batch(&LENGTHS)?;
+    let want = trial.want();
+    let last = values(&trial.infer(&batch, want)?.get("last")?)?;
+    let names: Vec<String> = trial.params.iter().map(|param| param.name()).collect();
+    let bits: Vec<u64> = last.into_iter().map(f64::to_bits).collect();
+    Ok(json!([trial.info(), names, bits]))
+}
+
+/// What an instance computes.
+pub fn later(component: &ComponentRef, options: &str) -> Outcome<crate::options::Later> {
+    let mut trial = Trial::with(component, options, DType::F32)?;
+    Ok(Box::new(move || {
+        let batch = trial.batch(&LENGTHS)?;
+        let last = values(&trial.infer(&batch, 0)?.get("last")?)?;
+        Ok(json!(last.into_iter().map(f64::to_bits).collect::<Vec<_>>()))
+    }))
 }
 
 /// A model with random weights.
 pub struct Trial {
     pub model: LoadedModel,
-    params: Params,
+    pub params: Params,
 }
 
-fn configuration(component: &ComponentRef) -> Outcome<Value> {
-    let schema = read_schema(component)?;
+/// A configuration of a small network: the sizes that the schema knows, and its defaults.
+pub fn configuration(component: &ComponentRef) -> Outcome<Value> {
+    let schema = schema::read(component)?;
     let mut config = json!({});
     for (name, size) in SIZES {
         if schema["properties"].get(name).is_some() {
@@ -123,17 +148,42 @@ fn configuration(component: &ComponentRef) -> Outcome<Value> {
 
 impl Trial {
     pub fn new(component: &ComponentRef, dtype: DType) -> Outcome<Self> {
-        let config = configuration(component)?.to_string();
+        Self::with(component, &configuration(component)?.to_string(), dtype)
+    }
+
+    pub fn with(component: &ComponentRef, config: &str, dtype: DType) -> Outcome<Self> {
         let params = Params::with_dtype(7, dtype)?;
-        let model = LoadedModel::create(component, &config, &params.root()?)?;
+        let model = LoadedModel::create(component, config, &params.root()?)?;
         Ok(Self { model, params })
+    }
+
+    /// Number of ids that every batch stays below.
+    pub fn vocabulary(&self) -> usize {
+        match self.info().vocab_size {
+            0 => VOCABULARY,
+            size => size.min(VOCABULARY),
+        }
+    }
+
+    /// Lengths as far as the model has positions.
+    pub fn fitting(&self, lengths: &[usize]) -> Vec<usize> {
+        let most = match self.info().max_positions {
+            0 => usize::MAX,
+            most => most,
+        };
+        lengths.iter().map(|length| *length.min(&most)).collect()
+    }
+
+    /// Runs of these lengths, within the model's bounds.
+    pub fn batch(&self, lengths: &[usize]) -> Outcome<Map> {
+        batch_within(&self.fitting(lengths), self.vocabulary())
     }
 
     pub fn info(&self) -> &ModelInfo {
         self.model.info()
     }
 
-    fn want(&self) -> u32 {
+    pub fn want(&self) -> u32 {
         ET_WANT_HIDDEN_STATES | if self.info().pooled { ET_WANT_POOLED } else { 0 }
     }
 
@@ -145,7 +195,7 @@ impl Trial {
 
     /// A batch of rows of the longest kind: with all further fields that the model reads.
     fn whole_batch(&self) -> Outcome<Map> {
-        let mut batch = batch(&LENGTHS)?;
+        let mut batch = self.batch(&LENGTHS)?;
         for (at, (name, len)) in self.info().inputs.iter().enumerate() {
             let values: Vec<f64> = (0..LENGTHS.len() * len).map(|i| number(i + at)).collect();
             batch.put(name, &tensor(&values, &[LENGTHS.len(), *len], DType::F32)?)?;
@@ -159,7 +209,7 @@ impl Trial {
         let has_decoder = self.info().decoder_start.is_some();
         if has_decoder {
             // Runs that the decoder reads, of other lengths than the encoder's.
-            let ids: Vec<i64> = (0..7).map(|at| (5 * at + 3) % VOCABULARY as i64).collect();
+            let ids: Vec<i64> = (0..7).map(|at| (5 * at + 3) % self.vocabulary() as i64).collect();
             for (name, values) in [
                 ("decoder/ids", ids),
                 ("decoder/positions", vec![0, 1, 0, 1, 2, 3, 0]),
@@ -183,6 +233,9 @@ impl Trial {
         if self.info().pooled {
             loss = loss.add(&weighted("pooled")?)?;
         }
+        if outputs.has("target/last") {
+            loss = loss.add(&weighted("target/last")?)?;
+        }
         if has_decoder {
             loss = loss.add(&weighted("decoder/last")?)?.add(&weighted("logits")?)?;
         }
@@ -190,15 +243,17 @@ impl Trial {
     }
 }
 
-pub fn batch(lengths: &[usize]) -> Outcome<Map> {
+fn batch_within(lengths: &[usize], vocabulary: usize) -> Outcome<Map> {
     let mut rows = Vec::new();
     for (at, &length) in lengths.iter().enumerate() {
         let ids: Vec<i64> =
-            (0..length).map(|i| ((11 * at + 7 * i + 5) % VOCABULARY) as i64).collect();
+            (0..length).map(|i| ((11 * at + 7 * i + 5) % vocabulary) as i64).collect();
         let segments: Vec<i64> = (0..length).map(|i| i64::from(2 * i > length)).collect();
         let mut row = Row::new()?;
         row.put_tokens("ids", &ids)?;
         row.put_tokens("segments", &segments)?;
+        // For models that predict tokens of their own choice by a second stream; others pass over it.
+        row.put_tokens("target/places", &[length as i64 / 2])?;
         rows.push(row);
     }
     Ok(Map::from_rows(&rows.iter().collect::<Vec<_>>())?)
@@ -215,6 +270,10 @@ fn describes_itself(component: &ComponentRef) -> Outcome {
         if value == 0 {
             return failed(format!("{name} is 0"));
         }
+    }
+    if info.depth.is_empty() {
+        // A model that tells nothing of its layers is one whose layers nobody can freeze.
+        return Ok(());
     }
     if info.depth.len() != info.layers + 1 {
         return failed(format!(
@@ -238,12 +297,15 @@ fn describes_itself(component: &ComponentRef) -> Outcome {
 fn shapes(component: &ComponentRef) -> Outcome {
     let mut trial = Trial::new(component, DType::F32)?;
     let want = trial.want();
-    let outputs = trial.infer(&batch(&LENGTHS)?, want)?;
-    let (tokens, rows) = (LENGTHS.iter().sum(), LENGTHS.len());
+    let outputs = trial.infer(&trial.batch(&LENGTHS)?, want)?;
+    let (tokens, rows) = (trial.fitting(&LENGTHS).iter().sum(), LENGTHS.len());
     let h = trial.info().hidden_size;
     let mut expected = vec![("last".to_owned(), vec![tokens, h])];
-    expected
-        .extend((0..=trial.info().layers).map(|k| (format!("hidden_states/{k}"), vec![tokens, h])));
+    // A model that has none of them offers none.
+    if outputs.names().iter().any(|name| name.starts_with("hidden_states/")) {
+        let layers = 0..=trial.info().layers;
+        expected.extend(layers.map(|k| (format!("hidden_states/{k}"), vec![tokens, h])));
+    }
     if trial.info().pooled {
         expected.push(("pooled".to_owned(), vec![rows, h]));
     }
@@ -261,12 +323,12 @@ fn shapes(component: &ComponentRef) -> Outcome {
 
 fn neighbours(component: &ComponentRef) -> Outcome {
     let mut trial = Trial::new(component, DType::F32)?;
-    let whole = batch(&LENGTHS)?;
+    let whole = trial.batch(&LENGTHS)?;
     let (ids, segments) = (whole.get("ids")?, whole.get("segments")?);
     let together = values(&trial.infer(&whole, 0)?.get("last")?)?;
     let h = trial.info().hidden_size;
     let mut begin = 0;
-    for length in LENGTHS {
+    for length in trial.fitting(&LENGTHS) {
         let mut row = Row::new()?;
         for (name, all) in [("ids", &ids), ("segments", &segments)] {
             let part = all.narrow(0, begin, length)?.contiguous()?.to_vec::<i64>()?;

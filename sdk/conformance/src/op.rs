@@ -2,14 +2,16 @@
 
 use easytransfer::plugin::{self, ComponentRef, DType, LoadedOp, Tensor};
 
-use crate::inputs::{compare_gradient, no_panic, number, tensor, values};
-use crate::report::{Checks, Outcome, failed, skipped};
+use crate::checks::Checks;
+use crate::inputs::{apart, compare_gradient, is_fault, no_panic, number, tensor, values};
+use crate::memory;
+use crate::report::{Outcome, failed, skipped};
 
 const SHAPES: [&[usize]; 4] = [&[3, 4], &[4, 4], &[6], &[2, 3, 4]];
 
 pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     let mut found = None;
-    checks.check("takes floating point tensors of one shape", || {
+    checks.check("infer", "takes floating point tensors of one shape", || {
         let op = LoadedOp::create(component)?;
         let mut refusal = String::new();
         for dtype in [DType::F64, DType::F32] {
@@ -19,6 +21,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
                         found = Some((shape, dtype));
                         return Ok(());
                     }
+                    Err(error) if is_fault(&error.to_string()) => return failed(error.to_string()),
                     Err(error) => refusal = error.to_string(),
                 }
             }
@@ -27,13 +30,13 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
     });
     let Some((shape, dtype)) = found else { return };
     let name = |what: &str| format!("{shape:?} {dtype:?}: {what}");
-    checks.check(&name("same inputs give the same bits"), || {
+    checks.check("forward", &name("same inputs give the same bits"), || {
         let op = LoadedOp::create(component)?;
         let inputs = inputs(&op, shape, dtype)?;
         let (a, b) = (op.apply(&refs(&inputs))?, op.apply(&refs(&inputs))?);
         if all_values(&a)? == all_values(&b)? { Ok(()) } else { failed("the outputs differ") }
     });
-    checks.check(&name("gradient equals finite differences"), || {
+    checks.check("backward", &name("gradient equals finite differences"), || {
         let op = LoadedOp::create(component)?;
         if !op.has_backward() {
             return skipped("it has no backward");
@@ -54,7 +57,7 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         }
         Ok(())
     });
-    checks.check(&name("a strided input is as good as a contiguous one"), || {
+    checks.check("forward", &name("a strided input is as good as a contiguous one"), || {
         let op = LoadedOp::create(component)?;
         if shape.len() != 2 {
             return skipped("only matrices are tried");
@@ -68,11 +71,24 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
         let (a, b) = (op.apply(&refs(&plain))?, op.apply(&refs(&strided))?);
         if all_values(&a)? == all_values(&b)? { Ok(()) } else { failed("the outputs differ") }
     });
-    checks.check("no rows and another number of inputs are no panic", || {
+    checks.check("forward", "no rows and another number of inputs are no panic", || {
         let op = LoadedOp::create(component)?;
         let mut empty = shape.to_vec();
         empty[0] = 0;
-        no_panic(op.apply(&refs(&inputs(&op, &empty, dtype)?)))?;
+        let usual = op.apply(&refs(&inputs(&op, shape, dtype)?))?;
+        match op.apply(&refs(&inputs(&op, &empty, dtype)?)) {
+            Ok(outputs) => {
+                for (output, full) in outputs.iter().zip(&usual) {
+                    if full.shape() == shape && output.shape() != empty {
+                        return failed(format!(
+                            "no rows: expected shape {empty:?}, found {:?}",
+                            output.shape()
+                        ));
+                    }
+                }
+            }
+            Err(error) => no_panic::<()>(Err(error))?,
+        }
         let many = inputs(&op, shape, dtype)?;
         let more: Vec<&Tensor> = many.iter().chain(&many).collect();
         match op.apply(&more) {
@@ -80,6 +96,60 @@ pub fn check(component: &ComponentRef, checks: &mut Checks<'_>) {
             result => no_panic(result),
         }
     });
+    checks.check("forward", &name("inputs are left as they are"), || {
+        let op = LoadedOp::create(component)?;
+        let inputs = inputs(&op, shape, dtype)?;
+        let before = all_values(&inputs)?;
+        let given = inputs.iter().map(Tensor::leaf).collect::<plugin::Result<Vec<_>>>()?;
+        let outputs = op.apply(&refs(&given))?;
+        if all_values(&given)? != before {
+            return failed("forward changed its inputs");
+        }
+        if !op.has_backward() {
+            return Ok(());
+        }
+        let (out, sum) = (all_values(&outputs)?, weighted_sum(&outputs)?);
+        sum.backward()?;
+        match all_values(&given)? == before && all_values(&outputs)? == out {
+            true => Ok(()),
+            false => failed("backward changed the inputs or the outputs"),
+        }
+    });
+    checks.check("forward", &name("single precision is close to double"), || {
+        let op = LoadedOp::create(component)?;
+        let both = [DType::F32, DType::F64].map(|dtype| -> Outcome<Vec<Vec<f64>>> {
+            let outputs = op.apply(&refs(&inputs(&op, shape, dtype)?))?;
+            Ok(all_values(&outputs)?)
+        });
+        let [Ok(single), Ok(double)] = both else { return skipped("it takes one of them") };
+        let worst = single.iter().zip(&double).map(|(a, b)| apart(a, b)).fold(0.0, f64::max);
+        if worst > 1e-4 { failed(format!("outputs differ by {worst:.1e}")) } else { Ok(()) }
+    });
+    checks.check("forward", &name("any number of rows has outputs"), || rows(component, dtype));
+    let op = LoadedOp::create(component).ok();
+    memory::check(checks, "forward", &name("calls need no more and more memory"), || {
+        let Some(op) = &op else { return skipped("it cannot be made") };
+        let given = inputs(op, shape, dtype)?;
+        let given = given.iter().map(Tensor::leaf).collect::<plugin::Result<Vec<_>>>()?;
+        let sum = weighted_sum(&op.apply(&refs(&given))?)?;
+        if op.has_backward() { Ok(sum.backward()?) } else { Ok(()) }
+    });
+}
+
+/// Rows of many counts, also around the width of vectors, have outputs.
+fn rows(component: &ComponentRef, dtype: DType) -> Outcome {
+    let op = LoadedOp::create(component)?;
+    for rows in [1, 3, 7, 16, 33, 257] {
+        let Ok(outputs) = op.apply(&refs(&inputs(&op, &[rows, 4], dtype)?)) else {
+            // Shapes that belong together are the operation's own.
+            return skipped("it takes no such shapes");
+        };
+        let all = all_values(&outputs)?;
+        if all.iter().flatten().any(|value| value.is_nan()) {
+            return failed(format!("{rows} rows: an output holds NaN"));
+        }
+    }
+    Ok(())
 }
 
 fn refs(tensors: &[Tensor]) -> Vec<&Tensor> {

@@ -89,6 +89,11 @@ pub fn live_handles() -> i64 {
     block::live()
 }
 
+/// Threads that have used handles since the process began, also those that ended.
+pub fn handle_threads() -> u64 {
+    block::threads()
+}
+
 /// Moves a value behind a new handle; the caller owns one reference.
 #[inline(always)]
 pub fn into_raw<T: Handle>(value: T) -> *mut T::Abi {

@@ -45,10 +45,13 @@ pub fn host() -> *const et_host {
 }
 
 /// Adds a table to those that `get_interface` finds (an id such as "et.session/1") or `get_experimental` (a name such
-/// as "tensor.fft@0"). `table` must be a C table that begins with its size, lives until the process ends and may be
-/// read from any thread. The first table of an id stays; another one is refused with a message in the log. "et.log/1"
-/// is where messages of this engine, and those that come through its own table, go from then on.
-pub fn provide(id: &str, table: *const c_void) {
+/// as "tensor.fft@0"). The first table of an id stays; another one is refused with a message in the log. "et.log/1" is
+/// where messages of this engine, and those that come through its own table, go from then on.
+///
+/// # Safety
+/// `table` is a C table of that interface, which begins with its size, lives until the process ends and may be read
+/// from any thread.
+pub unsafe fn provide(id: &str, table: *const c_void) {
     if id == "et.log/1" && !ptr::eq(table, ptr::from_ref(&tables::log::TABLE).cast()) {
         // SAFETY: the caller gives the table of the id, which lives until the process ends.
         if let Some(Err(error)) = unsafe { table.cast::<et_host_log>().as_ref() }.map(log::forward)
@@ -237,10 +240,13 @@ mod tests {
         static TABLE: usize = size_of::<usize>();
         static OTHER: usize = size_of::<usize>();
         assert!(interface(c"et.host-test/1").is_null());
-        provide("et.host-test/1", ptr::from_ref(&TABLE).cast());
-        provide("et.host-test/1", ptr::from_ref(&OTHER).cast());
+        // SAFETY: statics that nobody reads as tables (so for the one below).
+        unsafe { provide("et.host-test/1", ptr::from_ref(&TABLE).cast()) };
+        // SAFETY: as above.
+        unsafe { provide("et.host-test/1", ptr::from_ref(&OTHER).cast()) };
         assert_eq!(interface(c"et.host-test/1"), ptr::from_ref(&TABLE).cast());
-        provide("host-test.draft@0", ptr::from_ref(&TABLE).cast());
+        // SAFETY: as above.
+        unsafe { provide("host-test.draft@0", ptr::from_ref(&TABLE).cast()) };
         assert!(interface(c"host-test.draft@0").is_null());
         // SAFETY: the name is NUL-terminated.
         let draft = unsafe { get_experimental(host(), c"host-test.draft@0".as_ptr()) };

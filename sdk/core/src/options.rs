@@ -49,12 +49,14 @@ impl EnginePrecision {
 pub struct EngineOptions {
     /// How numbers are computed while training.
     pub precision: EnginePrecision,
+    /// Threads that kernels run on, if they are said.
+    pub threads: Option<usize>,
 }
 
 impl EngineOptions {
-    /// From a JSON object, `{"precision": "f32" | "tf32" | "bf16" | "f16"}`; an empty text stands for `{}`. Errors:
-    /// `INVALID_ARGUMENT` for what is no object, for a key that is not known and for a value that a key does not
-    /// take, each by its name.
+    /// From a JSON object, `{"precision": "f32" | "tf32" | "bf16" | "f16", "threads": 4}`; an empty text stands for
+    /// `{}`. Errors: `INVALID_ARGUMENT` for what is no object, for a key that is not known and for a value that a key
+    /// does not take, each by its name.
     pub fn from_json(text: &str) -> Result<Self> {
         Self::read(text).map_err(|error| error.context("options of the engine"))
     }
@@ -78,9 +80,16 @@ impl EngineOptions {
                 ("precision", other) => {
                     fail!(ET_ERR_INVALID_ARGUMENT, "precision: expected a text, found {other}")
                 }
+                ("threads", value) => {
+                    let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+                    let Some(number) = number else {
+                        fail!(ET_ERR_INVALID_ARGUMENT, "threads: expected a number, found {value}")
+                    };
+                    options.threads = Some(number);
+                }
                 _ => fail!(
                     ET_ERR_INVALID_ARGUMENT,
-                    "expected no key but \"precision\", found {key:?}"
+                    "expected no key but \"precision\" and \"threads\", found {key:?}"
                 ),
             }
         }
@@ -101,6 +110,8 @@ mod tests {
             let text = format!("{{ \"precision\" : \"{}\" }}", precision.name());
             assert_eq!(EngineOptions::from_json(&text).unwrap().precision, precision);
         }
+        let options = EngineOptions::from_json(r#"{"threads": 3}"#).unwrap();
+        assert_eq!(options, EngineOptions { threads: Some(3), ..EngineOptions::default() });
     }
 
     #[test]
@@ -114,6 +125,8 @@ mod tests {
             (r#"{"precision": "BF16"}"#, &["BF16"]),
             (r#"{"precision": 16}"#, &["precision", "16"]),
             (r#"{"precision": null}"#, &["precision", "null"]),
+            (r#"{"threads": -1}"#, &["threads", "-1"]),
+            (r#"{"threads": "2"}"#, &["threads", "\"2\""]),
             (r#"["bf16"]"#, &["object", "bf16"]),
             (r#""bf16""#, &["object", "bf16"]),
             (r#"{"precision": "bf16""#, &["line 1"]),

@@ -322,6 +322,11 @@ impl Param {
         self.0.packs.invalidate();
     }
 
+    /// True if nobody has written to the value since it was declared.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.0.packs.version() == 0
+    }
+
     /// Bytes of the packed copies that prediction made of the value.
     pub fn packed_size(&self) -> usize {
         self.0.packs.size()

@@ -74,6 +74,8 @@ impl Handle for Params {
 pub struct Scope {
     set: Params,
     path: String,
+    /// Answers with the parameters that are there instead of declaring new ones.
+    again: bool,
 }
 
 impl Handle for Scope {
@@ -95,7 +97,35 @@ impl Params {
 
     /// The outermost scope.
     pub fn root(&self) -> Scope {
-        Scope { set: self.clone(), path: String::new() }
+        Scope { set: self.clone(), path: String::new(), again: false }
+    }
+
+    /// The outermost scope for one more instance of the model that declared the set: what it declares must be there,
+    /// with the same shape, and is what it gets. So instances share values, gradients and packed copies.
+    pub fn again(&self) -> Scope {
+        Scope { again: true, ..self.root() }
+    }
+
+    /// True if nobody has written to a parameter since it was declared.
+    pub fn is_untouched(&self) -> bool {
+        self.all().iter().all(Param::is_untouched)
+    }
+
+    /// True if both have the same parameters by name and shape, in the same order.
+    pub fn has_layout_of(&self, other: &Params) -> bool {
+        self.layout_hash(&self.all()) == other.layout_hash(&other.all())
+    }
+
+    fn declared(&self, name: &str, shape: &[usize]) -> Result<Param> {
+        let param = self.find(name)?;
+        if param.shape() != shape {
+            fail!(
+                ET_ERR_SHAPE,
+                "parameter {name:?} was declared with shape {:?}, found {shape:?}",
+                param.shape()
+            );
+        }
+        Ok(param)
     }
 
     /// Element type of the set.
@@ -384,13 +414,18 @@ impl Scope {
 
     /// A scope below this one; `name` may be dotted. Errors: `INVALID_ARGUMENT` for empty parts.
     pub fn child(&self, name: &str) -> Result<Scope> {
-        Ok(Scope { set: self.set.clone(), path: self.join(name)? })
+        Ok(Scope { path: self.join(name)?, ..self.clone() })
     }
 
     /// Declares a trainable parameter. Errors: `ALREADY_EXISTS`, `FAILED_PRECONDITION` after `seal`,
     /// `INVALID_ARGUMENT`.
     pub fn param(&self, name: &str, shape: &[usize], init: et_init) -> Result<Param> {
-        self.set.declare(self.join(name)?, shape, init)
+        let name = self.join(name)?;
+        if self.again {
+            self.set.declared(&name, shape)
+        } else {
+            self.set.declare(name, shape, init)
+        }
     }
 
     /// The set that this scope declares in.

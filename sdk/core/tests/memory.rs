@@ -19,7 +19,7 @@ use easytransfer_core::rng::Rng;
 use easytransfer_core::segment::{SegmentFn, run_segment};
 use easytransfer_core::storage::tensor_from_vec;
 use easytransfer_core::tensor::Tensor;
-use easytransfer_core::{optim, storage, tape};
+use easytransfer_core::{optim, storage, tape, workers};
 use easytransfer_kernels::activation::Activation;
 use easytransfer_kernels::padding::Pool;
 
@@ -303,13 +303,11 @@ fn kept(model: &Model, level: Recompute) -> usize {
 #[test]
 fn a_steady_step_allocates_nothing_big_and_recomputation_changes_no_bit() {
     // One thread: working memory belongs to threads, and when each of several meets its first task is chance.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    pool.install(|| {
-        for level in [Recompute::None, Recompute::Layer] {
-            check_steady(level);
-        }
-        check_recomputation();
-    });
+    workers::choose(1).unwrap();
+    for level in [Recompute::None, Recompute::Layer] {
+        check_steady(level);
+    }
+    check_recomputation();
 }
 
 fn check_steady(level: Recompute) {

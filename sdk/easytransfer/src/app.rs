@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use easytransfer_core::inference::{LayerPrecision, PredictionScope};
-use easytransfer_plugin::Record;
+use easytransfer_plugin::{Column, Record};
 use easytransfer_train::data::dataset::{DataOptions, DatasetReader};
 use easytransfer_train::data::input::Data;
 use easytransfer_train::data::records::ReadOptions;
@@ -15,6 +15,7 @@ use easytransfer_train::files::atomic::AtomicFile;
 use easytransfer_train::files::output::{OutputFormat, OutputPlace};
 use easytransfer_train::model::bundle::{self, Manifest};
 use easytransfer_train::model::network::Network;
+use easytransfer_train::options::config::Named;
 use easytransfer_train::report::run_log::{figures_report, write_report};
 use easytransfer_train::report::{Report, WrongExample};
 use easytransfer_train::run::evaluate::{self, Measure};
@@ -25,6 +26,8 @@ use serde_json::{Map as Json, Value};
 
 use crate::inputs::Inputs;
 use crate::json::record_of;
+use crate::lanes::Lanes;
+use crate::shared;
 use crate::{Answer, Runtime};
 
 /// Tokens that the engine works on at a time: enough to fill its kernels, few enough that what one layer hands to the
@@ -34,19 +37,20 @@ pub(crate) const BATCH_TOKENS: u32 = 1024;
 const MISTAKES: usize = 100;
 
 /// A trained bundle. Threads may ask it at the same time: each answer is the one that it would have alone, to the
-/// byte. Cloning is cheap and shares the weights.
+/// byte. Cloning is cheap; clones, and apps that are loaded from the same unchanged files, share one set of weights.
 #[derive(Clone)]
 pub struct App {
     runtime: Runtime,
-    bundle: Arc<Bundle>,
+    lanes: Arc<Lanes>,
+    about: Arc<About>,
     precision: LayerPrecision,
     inputs: Inputs,
 }
 
-/// What clones of an app share.
-struct Bundle {
-    network: Network,
+/// What a bundle says of itself.
+struct About {
     manifest: Manifest,
+    columns: Vec<Column>,
     /// Roles that records must have because the training data had them, though the app does without.
     needed: Vec<String>,
 }
@@ -88,19 +92,21 @@ pub struct Evaluation {
 
 impl App {
     pub(crate) fn load(runtime: &Runtime, directory: &Path, options: AppOptions) -> Result<App> {
-        let (network, manifest) = bundle::load(runtime.components(), directory)?;
+        let manifest = bundle::manifest(directory)?;
+        let lanes = shared::load(&runtime.shared(), directory, "app", || {
+            Ok(bundle::load(runtime.components(), directory)?.0)
+        })?;
         let precision = options.precision;
         let inputs = Inputs::of(directory);
-        let needed = network
-            .app
-            .columns()?
-            .into_iter()
+        let columns = lanes.first().app.columns()?;
+        let needed = columns
+            .iter()
             .filter(|column| !column.required && !column.target)
-            .map(|column| column.role)
+            .map(|column| column.role.clone())
             .filter(|role| manifest.columns.contains_key(role))
             .collect();
-        let bundle = Arc::new(Bundle { network, manifest, needed });
-        Ok(App { runtime: runtime.clone(), bundle, precision, inputs })
+        let about = Arc::new(About { manifest, columns, needed });
+        Ok(App { runtime: runtime.clone(), lanes, about, precision, inputs })
     }
 
     /// What the encoder's linear layers compute in.
@@ -110,23 +116,23 @@ impl App {
 
     /// What the bundle says of itself.
     pub fn manifest(&self) -> &Manifest {
-        &self.bundle.manifest
+        &self.about.manifest
     }
 
     /// What loading the bundle said that one may not expect, as the log has it too; usually nothing.
     pub fn warnings(&self) -> &[String] {
-        &self.bundle.network.load_report.warnings
+        &self.lanes.first().load_report.warnings
     }
 
     /// Names of the classes in the order of the logits.
     pub fn labels(&self) -> &[String] {
-        &self.bundle.network.app_info.labels
+        &self.lanes.first().app_info.labels
     }
 
-    /// The network: model, head, parameters and tokenizer. Clones share it, so a parameter that is changed here is
-    /// changed for them too.
+    /// The network: model, head, parameters and tokenizer. Clones and other apps of the bundle share it, so a parameter
+    /// that is changed here is changed for them too; what is loaded from now on reads the files again.
     pub fn network(&self) -> &Network {
-        &self.bundle.network
+        self.lanes.show()
     }
 
     /// One answer per text.
@@ -150,7 +156,7 @@ impl App {
     /// where the app was trained on pairs.
     pub fn predict_records(&self, records: &[Record]) -> Result<Vec<Answer>> {
         let lacks = |record: &Record| {
-            self.bundle.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
+            self.about.needed.iter().find(|role| record.get(*role).is_none_or(Value::is_null))
         };
         let lacking =
             records.iter().enumerate().find_map(|(at, record)| Some((at, lacks(record)?)));
@@ -161,15 +167,16 @@ impl App {
         }
         let _scope = PredictionScope::new(self.precision);
         if records.len() <= 1 {
-            let answers = self.bundle.network.predict(records)?;
+            let answers = self.lanes.take().predict(records)?;
             return Ok(answers.into_iter().map(Answer::from).collect());
         }
-        let network = &self.bundle.network;
+        let network = self.lanes.first();
         let (app, tokenizer) = (network.app.clone(), network.tokenizer.clone());
         let mut answers = Vec::with_capacity(records.len());
         for window in Windows::of_records(records.to_vec(), app, tokenizer)? {
             let Window { samples, records, .. } = window?;
-            let window = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
+            let window =
+                evaluate::predictions(&self.lanes.take(), &samples, &records, BATCH_TOKENS)?;
             answers.extend(window.into_iter().map(Answer::from));
         }
         Ok(answers)
@@ -194,7 +201,7 @@ impl App {
     }
 
     fn reader(&self, data: &DataSource, targets: bool) -> Result<DatasetReader> {
-        let columns = self.bundle.network.app.columns()?;
+        let columns = &self.about.columns;
         let mut named = data.named.clone();
         if !targets {
             let is_target =
@@ -202,15 +209,15 @@ impl App {
             named.retain(|role, _| !is_target(role));
         }
         let columns: Vec<_> =
-            columns.into_iter().filter(|column| targets || !column.target).collect();
-        let trained = self.bundle.manifest.columns.clone();
+            columns.iter().filter(|column| targets || !column.target).cloned().collect();
+        let trained = self.about.manifest.columns.clone();
         let options = DataOptions { read: data.read.clone(), named, split: None, targets, trained };
         DatasetReader::open(&data.data, &columns, &options)
     }
 
     /// The windows of a file, read and made into features while the engine computes.
     fn windows(&self, reader: DatasetReader) -> Result<Windows> {
-        let network = &self.bundle.network;
+        let network = self.lanes.first();
         Windows::start(reader, network.app.clone(), network.tokenizer.clone())
     }
 
@@ -228,6 +235,18 @@ impl App {
         report: Option<&Path>,
         watch: &mut Watch<'_>,
     ) -> Result<Evaluation> {
+        self.evaluate_by(data, report, &[], watch)
+    }
+
+    /// As [`App::evaluate_watched`], with metrics of any plugins beside those of the app. Errors: also a metric that no
+    /// plugin has, that cannot count what the app says, or that has a figure of the name of another one's.
+    pub fn evaluate_by(
+        &self,
+        data: &DataSource,
+        report: Option<&Path>,
+        metrics: &[Named],
+        watch: &mut Watch<'_>,
+    ) -> Result<Evaluation> {
         watch.set_total(data.data.known_len());
         let windows = self.windows(self.reader(data, true)?)?;
         // A place that cannot be written to is an error before the work.
@@ -238,14 +257,14 @@ impl App {
             })
             .transpose()?;
         let _scope = PredictionScope::new(self.precision);
-        let mut measure = Measure::new(self.runtime.components(), &self.bundle.network)?;
+        let mut measure = Measure::new(self.runtime.components(), self.lanes.first(), metrics)?;
         let wants_answers = measure.wants_answers();
         let mut wrong = Vec::new();
         let mut count = Count::default();
         for window in windows {
             let window = window?;
             count.add(&window);
-            let network = &self.bundle.network;
+            let network = &*self.lanes.take();
             let Window { samples, records, .. } = &window;
             let mut update = |batch: &_, outputs: &_| measure.update(batch, outputs);
             if report.is_some() || wants_answers {
@@ -268,11 +287,11 @@ impl App {
         count.check(data.data.path())?;
         let metrics = measure.figures()?;
         if let (Some(path), Some(file)) = (report, page_file) {
-            let title = format!("{} on {}", self.bundle.manifest.app.name, data.data);
+            let title = format!("{} on {}", self.about.manifest.app.name, data.data);
             let page = Report {
                 wrong,
-                options: self.bundle.manifest.training.clone(),
-                ..figures_report(&title, &self.bundle.network.app_info.labels, &metrics)
+                options: self.about.manifest.training.clone(),
+                ..figures_report(&title, &self.lanes.first().app_info.labels, &metrics)
             };
             write_report(path, file, &page)?;
         }
@@ -315,8 +334,8 @@ impl App {
             let window = window?;
             count.add(&window);
             let Window { samples, records, .. } = window;
-            let network = &self.bundle.network;
-            let predictions = evaluate::predictions(network, &samples, &records, BATCH_TOKENS)?;
+            let predictions =
+                evaluate::predictions(&self.lanes.take(), &samples, &records, BATCH_TOKENS)?;
             watch.rows(predictions.len() as u64)?;
             let Some(first) = predictions.first() else { continue };
             if let Some(place) = place.take() {

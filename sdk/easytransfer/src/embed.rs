@@ -21,7 +21,9 @@ use serde_json::{Value, json};
 
 use crate::app::{BATCH_TOKENS, Count};
 use crate::inputs::Inputs;
+use crate::lanes::Lanes;
 use crate::sentence::Recipe;
+use crate::shared;
 use crate::{DataSource, Runtime};
 
 /// How vectors are made. What is not set comes from the directory's sentence-transformers files, then from the app's
@@ -43,10 +45,11 @@ pub struct EmbedOptions {
 }
 
 /// An encoder that turns texts into vectors. Threads may ask it at the same time: each vector is the one that it would
-/// be alone, to the byte. Cloning is cheap and shares the weights.
+/// be alone, to the byte. Cloning is cheap; clones, and embedders that are loaded from the same unchanged files with the
+/// same options but for the precision, share one set of weights.
 #[derive(Clone)]
 pub struct Embedder {
-    network: Arc<Network>,
+    lanes: Arc<Lanes>,
     width: usize,
     precision: LayerPrecision,
     inputs: Inputs,
@@ -82,15 +85,19 @@ impl Embedder {
         let precision = options.precision;
         let recipe = options.complete(encoder)?;
         let app_options = Value::Object(recipe.options.clone());
-        let stage = AppStage::new(&*components, "text-embed", app_options, None)?;
-        let none = serde_json::Map::new();
-        let network = Network::new(&*components, stage, &recipe.encoder, &none, Start::Encoder, 0)?;
-        for (folder, scope) in &recipe.weights {
-            weights::load_scope(folder, &network.params, scope)?;
-        }
-        let width = recipe.width(network.model.info().hidden_size);
-        bundle::check_files(&network, encoder)?;
-        Ok(Embedder { network: Arc::new(network), width, precision, inputs: Inputs::of(encoder) })
+        let made = format!("text-embed {app_options}");
+        let lanes = shared::load(&components, encoder, &made, || {
+            let stage = AppStage::new(&*components, "text-embed", app_options, None)?;
+            let (from, none) = (&recipe.encoder, serde_json::Map::new());
+            let network = Network::new(&*components, stage, from, &none, Start::Encoder, 0)?;
+            for (folder, scope) in &recipe.weights {
+                weights::load_scope(folder, &network.params, scope)?;
+            }
+            bundle::check_files(&network, encoder)?;
+            Ok(network)
+        })?;
+        let width = recipe.width(lanes.first().model.info().hidden_size);
+        Ok(Embedder { lanes, width, precision, inputs: Inputs::of(encoder) })
     }
 
     /// Number of values of a vector.
@@ -100,30 +107,31 @@ impl Embedder {
 
     /// What loading the encoder said that one may not expect, as the log has it too; usually nothing.
     pub fn warnings(&self) -> &[String] {
-        &self.network.load_report.warnings
+        &self.lanes.first().load_report.warnings
     }
 
-    /// The network: model, head, parameters and tokenizer. Clones share it, so a parameter that is changed here is
-    /// changed for them too.
+    /// The network: model, head, parameters and tokenizer. Clones and other embedders of the encoder share it, so a
+    /// parameter that is changed here is changed for them too; what is loaded from now on reads the files again.
     pub fn network(&self) -> &Network {
-        &self.network
+        self.lanes.show()
     }
 
     /// Vectors of texts, row-major [texts, width].
     pub fn embed(&self, texts: &[&str]) -> Result<Vec<f32>> {
         let record = |text: &&str| Record::from_iter([("text".to_owned(), Value::from(*text))]);
-        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        let network = self.lanes.first();
+        let (app, tokenizer) = (network.app.clone(), network.tokenizer.clone());
         let _scope = PredictionScope::new(self.precision);
         let (mut all, mut width) = (Vec::new(), 0);
         if let [text] = texts {
             // One text does not pay for a thread.
             let sample = windows::features(0, &record(text), &app, &tokenizer)?;
-            (all, width) = evaluate::vectors(&self.network, &[sample], BATCH_TOKENS)?;
+            (all, width) = evaluate::vectors(&self.lanes.take(), &[sample], BATCH_TOKENS)?;
         } else {
             for window in Windows::of_records(texts.iter().map(record).collect(), app, tokenizer)? {
                 let vectors;
                 (vectors, width) =
-                    evaluate::vectors(&self.network, &window?.samples, BATCH_TOKENS)?;
+                    evaluate::vectors(&self.lanes.take(), &window?.samples, BATCH_TOKENS)?;
                 all.extend(vectors);
             }
         }
@@ -149,7 +157,7 @@ impl Embedder {
         watch: &mut Watch<'_>,
     ) -> Result<usize> {
         watch.set_total(data.data.known_len());
-        let columns = self.network.app.columns()?;
+        let columns = self.lanes.first().app.columns()?;
         let options = DataOptions {
             read: data.read.clone(),
             named: data.named.clone(),
@@ -157,7 +165,8 @@ impl Embedder {
         };
         self.inputs.check(output, data.data.path())?;
         let reader = DatasetReader::open(&data.data, &columns, &options)?;
-        let (app, tokenizer) = (self.network.app.clone(), self.network.tokenizer.clone());
+        let network = self.lanes.first();
+        let (app, tokenizer) = (network.app.clone(), network.tokenizer.clone());
         let windows = Windows::start(reader, app, tokenizer)?;
         let _scope = PredictionScope::new(self.precision);
         let mut count = Count::default();
@@ -175,7 +184,7 @@ impl Embedder {
                 let window = window?;
                 count.add(&window);
                 let (vectors, width) =
-                    evaluate::vectors(&self.network, &window.samples, BATCH_TOKENS)?;
+                    evaluate::vectors(&self.lanes.take(), &window.samples, BATCH_TOKENS)?;
                 watch.rows(window.samples.len() as u64)?;
                 vectors.chunks_exact(width.max(1)).try_for_each(|vector| array.row(vector))?;
             }
@@ -187,7 +196,8 @@ impl Embedder {
         for window in windows {
             let window = window?;
             count.add(&window);
-            let (vectors, width) = evaluate::vectors(&self.network, &window.samples, BATCH_TOKENS)?;
+            let (vectors, width) =
+                evaluate::vectors(&self.lanes.take(), &window.samples, BATCH_TOKENS)?;
             watch.rows(window.samples.len() as u64)?;
             for (vector, record) in vectors.chunks_exact(width.max(1)).zip(window.records) {
                 let mut line = record;

@@ -47,26 +47,37 @@ fn is_true(value: &Value, key: &str) -> bool {
     value[key].as_bool().unwrap_or(false)
 }
 
-/// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required", "device": "cpu" |
-/// "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" | "f16"}`
+/// `{"plugins": ["dir"], "only_these": false, "policy": "any" | "hash-pinned" | "hash-required", "choose":
+/// ["loss=my-losses/focal"], "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" | "bf16" |
+/// "f16", "threads": 4}`
 pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
     let schema = json!({"type": "object", "properties": {
         "plugins": {"type": "array", "items": {"type": "string"}, "default": [], "description": "where to look first"},
         "only_these": {"type": "boolean", "default": false, "description": "look nowhere else"},
-        "policy": {"type": "string", "enum": ["any", "hash-pinned", "hash-required"], "default": "hash-pinned"},
+        "policy": {"type": "string", "enum": ["any", "pinned", "hash-pinned", "hash-required"], "default": "hash-pinned"},
+        "choose": {"type": "array", "items": {"type": "string"}, "default": [], "description": "which plugin is meant where several offer one name: KIND=PLUGIN/NAME"},
         "device": {"type": "string", "default": "cpu", "description": "what computes"},
-        "precision": {"type": "string", "enum": ["f32", "tf32", "bf16", "f16"], "default": "f32"}
+        "precision": {"type": "string", "enum": ["f32", "tf32", "bf16", "f16"], "default": "f32"},
+        "threads": {"type": ["integer", "null"], "minimum": 1, "maximum": 1024, "description": "of the engine"}
     }});
     let value = checked(&schema, options, "runtime options")?;
     let places = value["plugins"].as_array().into_iter().flatten();
     Ok(RuntimeOptions {
         plugins: places.filter_map(Value::as_str).map(PathBuf::from).collect(),
         only_these: is_true(&value, "only_these"),
-        policy: match text(&value, "policy").as_str() {
-            "any" => Policy::Any,
-            "hash-required" => Policy::HashRequired,
-            _ => Policy::HashPinned,
-        },
+        policy: Policy::from_name(&text(&value, "policy")).unwrap_or_default(),
+        choose: value["choose"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|choice| {
+                choice.parse().map_err(|message| Error::Config {
+                    origin: "runtime options".to_owned(),
+                    message: format!("choose: {message}"),
+                })
+            })
+            .collect::<Result<_>>()?,
         device: text(&value, "device").parse().map_err(|message| Error::Config {
             origin: "runtime options".to_owned(),
             message: format!("device: {message}"),
@@ -77,6 +88,7 @@ pub fn runtime_options(options: &str) -> Result<RuntimeOptions> {
             "f16" => EnginePrecision::F16,
             _ => EnginePrecision::F32,
         },
+        threads: value["threads"].as_u64().and_then(|threads| usize::try_from(threads).ok()),
     })
 }
 

@@ -16,21 +16,28 @@
 //! # Ok::<(), easytransfer::Error>(())
 //! ```
 //!
+//! Plugins are libraries in a folder, or crates in the program: the feature `builtin` links and registers all stock
+//! ones, and [`Runtime::register_plugin`] takes the `PluginRecord::get()` of any other.
+//!
 //! What it deliberately does not do: no kernels, no parsing and no training loop live here; it binds the crates that
 //! have them.
 
 mod answer;
 mod app;
+mod builtin;
 mod embed;
 mod engine;
 mod inputs;
 pub mod json;
+mod lanes;
 mod log;
+mod own;
 mod parts;
 mod profile;
 mod registry;
 mod runtime;
 mod sentence;
+mod shared;
 
 pub use answer::{Answer, Classification, TextSpan};
 pub use app::{App, AppOptions, DataSource, Evaluation};
@@ -43,17 +50,17 @@ pub use runtime::{PluginInfo, Runtime, RuntimeOptions};
 
 pub use easytransfer_core::inference::LayerPrecision;
 pub use easytransfer_core::storage::keep_pages;
-pub use easytransfer_loader::Policy;
 pub use easytransfer_loader::engine::{
     Device, Driver, EngineError, EnginePrecision, engine_places,
 };
+pub use easytransfer_loader::{PluginChoice, Policy};
 pub use easytransfer_plugin as plugin;
 pub use easytransfer_plugin::{LogLevel, Map, Record, Rng, Row, Tensor, Tokenizer, live_handles};
 pub use easytransfer_train as train;
 pub use easytransfer_train::data::input::Data;
 pub use easytransfer_train::error::{ErrorKind, InputPlace};
 pub use easytransfer_train::model::network::Start;
-pub use easytransfer_train::options::config::TrainConfig;
+pub use easytransfer_train::options::config::{Named, TrainConfig};
 pub use easytransfer_train::run::events::{Control, Event, StepInfo, Watch};
 pub use easytransfer_train::run::job::{TrainJob, TrainResult};
 pub use easytransfer_train::{Error, Result};
@@ -67,6 +74,12 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub fn include_this_thread(threads: Option<usize>) -> Result<()> {
     easytransfer_core::workers::include_this_thread(threads)
         .map_err(|error| Error::other(error.message.as_str()))
+}
+
+/// Threads that have used handles of the engine since the process began, also those that ended. It grows where a
+/// plugin calls the engine from a thread of its own.
+pub fn handle_threads() -> u64 {
+    easytransfer_core::handle::handle_threads()
 }
 
 /// The engine's table, as plugins get it; there before any runtime is, and until the process ends.

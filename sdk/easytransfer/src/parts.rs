@@ -4,17 +4,23 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use easytransfer_plugin::{Call, LoadedModel, LoadedOptimizer, Map, ModelInfo, Params, Rng};
+use easytransfer_train::model::bare::{self, Bare};
 use easytransfer_train::model::weights::{self, Expect, LoadReport};
 use easytransfer_train::{Error, Result};
+use serde_json::{Value, json};
 
 use crate::Runtime;
 
 /// A model with its parameters. Cloning is cheap and shares them, and the random numbers of dropout.
 #[derive(Clone)]
 pub struct Model {
+    name: String,
     model: Arc<LoadedModel>,
     params: Params,
     rng: Arc<Mutex<Rng>>,
+    /// The content of config.json, and how many parameters it made.
+    config: Arc<Value>,
+    own: usize,
 }
 
 impl Model {
@@ -22,8 +28,10 @@ impl Model {
         let component = runtime.components().find("et.model/1", name)?;
         let params = Params::new(seed)?;
         let model = LoadedModel::create(&component, config, &params.root()?)?;
-        let rng = Arc::new(Mutex::new(Rng::new(seed, 1)?));
-        Ok(Model { model: Arc::new(model), params, rng })
+        let (rng, own) = (Arc::new(Mutex::new(Rng::new(seed, 1)?)), params.len());
+        // The model has read it, so it is JSON.
+        let config = Arc::new(serde_json::from_str(config).unwrap_or_else(|_| json!({})));
+        Ok(Model { name: name.to_owned(), model: Arc::new(model), params, rng, config, own })
     }
 
     /// What the model says of itself.
@@ -42,6 +50,17 @@ impl Model {
         let mut report = weights::load(directory, &self.params, self.model.info(), Expect::All)?;
         report.warn(directory);
         Ok(report)
+    }
+
+    /// Writes `config.json` and `model.safetensors` into a directory, from which [`Model::load_weights`] and
+    /// transformers read them; what was declared beside the model is written, too. Errors: see [`bare::save`].
+    pub fn save(&self, directory: &Path) -> Result<()> {
+        let (params, info) = (&self.params, self.model.info());
+        let own = self.own;
+        bare::save(
+            &Bare { params, own, info, model_type: &self.name, config: &self.config },
+            directory,
+        )
     }
 
     /// Runs the model on a batch with dropout off (`training` false) or on; `want` is a set of `ET_WANT_` bits.

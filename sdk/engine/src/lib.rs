@@ -13,6 +13,7 @@ use easytransfer_core::data::Buffer;
 use easytransfer_core::error::Result;
 use easytransfer_core::handle::{guard, guard_value, out, str_from};
 use easytransfer_core::options::EngineOptions;
+use easytransfer_core::workers;
 
 /// The record, which holds pointers to constants and functions only.
 struct StaticRecord(et_engine_record);
@@ -47,7 +48,9 @@ pub extern "C" fn et_engine_entry() -> *const et_engine_record {
 #[cfg(feature = "cuda")]
 fn start(device: i32, options: &str) -> Result<()> {
     // Refuses unknown keys, which the card's own reader passes over.
-    EngineOptions::from_json(options)?;
+    if let Some(threads) = EngineOptions::from_json(options)?.threads {
+        workers::choose(threads).map_err(|error| error.context("threads"))?;
+    }
     let options = easytransfer_cuda::Options::from_json(options)?;
     easytransfer_cuda::open(device.max(0) as usize, options)
 }
@@ -62,7 +65,11 @@ fn start(device: i32, options: &str) -> Result<()> {
             format!("the CPU engine has device 0 only, found {device}"),
         ));
     }
-    easytransfer_core::precision::choose(EngineOptions::from_json(options)?.precision)
+    let options = EngineOptions::from_json(options)?;
+    if let Some(threads) = options.threads {
+        workers::choose(threads).map_err(|error| error.context("threads"))?;
+    }
+    easytransfer_core::precision::choose(options.precision)
 }
 
 unsafe extern "C" fn open(device: i32, options: et_str) -> *mut et_error {
@@ -77,7 +84,8 @@ unsafe extern "C" fn provide(id: *const c_char, table: *const c_void) {
         if !id.is_null() {
             // SAFETY: not NULL, and NUL-terminated by the boundary's contract.
             let id = unsafe { CStr::from_ptr(id) }.to_string_lossy();
-            easytransfer_core::host::provide(&id, table);
+            // SAFETY: the boundary's contract: a table of that id.
+            unsafe { easytransfer_core::host::provide(&id, table) };
         }
         Ok(())
     });

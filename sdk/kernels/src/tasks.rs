@@ -1,11 +1,12 @@
-//! How work is cut into tasks, and where they run: on the team of a prediction where one is active, else on rayon.
+//! How work is cut into tasks, and where they run: on the team of a prediction where one is active, else in the
+//! engine's pool.
 
 use std::ops::Range;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
 
-use crate::machine::team;
+use crate::machine::{team, workers};
 
 /// Elements that one task of an elementwise kernel handles; a constant, so that results do not
 /// depend on threads.
@@ -19,7 +20,7 @@ pub fn rows_per_block(cols: usize) -> usize {
 /// Calls `f` for every item, in parallel if there is more than one. Items must be independent of
 /// each other.
 pub fn for_each_task<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Send + Sync) {
-    if tasks.len() <= 1 {
+    if tasks.len() <= 1 || workers::count() == 1 {
         tasks.into_iter().for_each(f);
     } else if team::is_active() {
         let tasks: Vec<_> = tasks.into_iter().map(|task| Mutex::new(Some(task))).collect();
@@ -30,14 +31,14 @@ pub fn for_each_task<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Send + Sync) {
             }
         });
     } else {
-        tasks.into_par_iter().for_each(f);
+        workers::enter(|| tasks.into_par_iter().for_each(f));
     }
 }
 
 /// Calls `f` for every item, in parallel if there is more than one, and returns the answers in the
 /// order of the items.
 pub fn map_tasks<T: Send, R: Send>(tasks: Vec<T>, f: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
-    if tasks.len() <= 1 {
+    if tasks.len() <= 1 || workers::count() == 1 {
         tasks.into_iter().map(f).collect()
     } else if team::is_active() {
         let mut answers: Vec<_> = tasks.iter().map(|_| None).collect();
@@ -47,7 +48,7 @@ pub fn map_tasks<T: Send, R: Send>(tasks: Vec<T>, f: impl Fn(T) -> R + Send + Sy
         // `for_each_task` did every task.
         answers.into_iter().flatten().collect()
     } else {
-        tasks.into_par_iter().map(f).collect()
+        workers::enter(|| tasks.into_par_iter().map(f).collect())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Float;
 use crate::gemm::FORCED;
 use crate::machine::simd::{self, Level};
+use crate::machine::workers;
 use crate::philox;
 
 /// Reproducible values in [-1, 1).
@@ -14,8 +15,7 @@ pub fn random<F: Float>(len: usize, seed: u64) -> Vec<F> {
 
 /// Runs `f` in a pool of one thread and in a pool of three.
 pub fn with_one_and_three_threads<R: Send>(f: impl Fn() -> R + Send + Sync) -> (R, R) {
-    let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-    (pool(1).install(&f), pool(3).install(&f))
+    (workers::in_pool_of(1, &f), workers::in_pool_of(3, &f))
 }
 
 /// Runs `f` with every instruction set that the machine has, in products and in `by_level!` kernels of this thread.

@@ -117,6 +117,11 @@ unsafe fn read_table(
     let name = unsafe { name(pointer as *const c_char) }.map_err(|found| {
         bad(origin, &*place, format!("{table_name}.name, a UTF-8 text without spaces"), found)
     })?;
+    if name.contains('/') {
+        let required =
+            format!("{table_name}.name without '/', which stands between plugin and name");
+        return Err(bad(origin, &*place, required, format!("{name:?}")));
+    }
     let place = format!("the {kind} {name:?} is malformed");
     let schema = match kind.schema_offset() {
         None => String::new(),

@@ -119,12 +119,17 @@ impl EnginePrecision {
     }
 }
 
-/// Opens the CUDA engine on a device. Errors name the one thing that is missing first: driver, card, library.
-pub fn open_cuda(device: u32, precision: EnginePrecision) -> Result<Engine, EngineError> {
+/// Opens the CUDA engine on a device, with so many threads for what the processor does, if they are said. Errors name
+/// the one thing that is missing first: driver, card, library.
+pub fn open_cuda(
+    device: u32,
+    precision: EnginePrecision,
+    threads: Option<usize>,
+) -> Result<Engine, EngineError> {
     let driver = Driver::open()?;
     driver.card(device)?;
     let engine = Engine::find()?;
-    engine.open(device, precision)?;
+    engine.open(device, precision, threads)?;
     Ok(engine)
 }
 
@@ -133,9 +138,10 @@ pub fn open_cuda(device: u32, precision: EnginePrecision) -> Result<Engine, Engi
 pub fn open_library(
     path: &std::path::Path,
     precision: EnginePrecision,
+    threads: Option<usize>,
 ) -> Result<Engine, EngineError> {
     let engine = Engine::at(path)?;
-    engine.open(0, precision)?;
+    engine.open(0, precision, threads)?;
     Ok(engine)
 }
 

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// The file of what concerns names and no file.
+pub(crate) const NOWHERE: &str = "(registry)";
+
 /// What every refusal states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -62,7 +65,7 @@ pub enum LoadError {
     Entry(Box<Facts>),
     /// The plugin was built for another version of the boundary, or its record is malformed.
     Abi(Box<Facts>),
-    /// Id or version in the library differ from the manifest.
+    /// Id or version in the library differ from the manifest, or from what something was made with.
     Identity(Box<Facts>),
     /// The host lacks an interface that the plugin requires.
     Interface(Box<Facts>),
@@ -75,7 +78,7 @@ pub enum LoadError {
     },
     /// A component table is malformed, or the components differ from the manifest.
     Component(Box<Facts>),
-    /// A component of this kind and name is registered already.
+    /// Several plugins offer the component that was asked for, or one plugin offers it twice.
     Clash(Box<Facts>),
     /// A plugin asked for something of another plugin while plugins are being loaded.
     Busy(Box<Facts>),
@@ -105,6 +108,33 @@ impl LoadError {
         }
     }
 
+    fn facts_mut(&mut self) -> &mut Facts {
+        match self {
+            LoadError::Path(facts)
+            | LoadError::PluginManifest(facts)
+            | LoadError::Duplicate(facts)
+            | LoadError::Platform(facts)
+            | LoadError::Policy(facts)
+            | LoadError::Library(facts)
+            | LoadError::Entry(facts)
+            | LoadError::Abi(facts)
+            | LoadError::Identity(facts)
+            | LoadError::Interface(facts)
+            | LoadError::Init { facts, .. }
+            | LoadError::Component(facts)
+            | LoadError::Clash(facts)
+            | LoadError::Busy(facts)
+            | LoadError::NoSuchComponent(facts) => facts,
+        }
+    }
+
+    /// The same error, with something else that was found.
+    pub(crate) fn and(mut self, found: &str) -> LoadError {
+        let facts = self.facts_mut();
+        facts.found = format!("{}; {found}", facts.found);
+        self
+    }
+
     /// The `ET_ERR_` code that fits best when this error has to cross the boundary.
     pub fn code(&self) -> i32 {
         use easytransfer_abi as abi;
@@ -127,10 +157,10 @@ impl LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Facts { plugin, file, problem, required, found, remedy } = self.facts();
-        // A name that nobody offers is in no file.
-        match self {
-            LoadError::NoSuchComponent(_) => write!(f, "{plugin:?}")?,
-            _ => write!(f, "plugin {plugin:?} ({})", file.display())?,
+        // A name that was asked for is in no file.
+        match file == Path::new(NOWHERE) {
+            true => write!(f, "{plugin:?}")?,
+            false => write!(f, "plugin {plugin:?} ({})", file.display())?,
         }
         write!(f, ": {problem}; required: {required}; found: {found}; remedy: {remedy}")
     }

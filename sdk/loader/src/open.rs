@@ -6,12 +6,17 @@ use crate::manifest::PluginManifest;
 use crate::policy::Policy;
 use crate::regular::open_regular;
 use easytransfer_abi::et_plugin_record;
+#[cfg(target_os = "linux")]
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+#[cfg(target_os = "linux")]
+use std::sync::{Mutex, PoisonError};
 
-/// The one symbol that a plugin exports.
-const ENTRY: &[u8] = b"et_plugin_entry\0";
+/// The one symbol that a plugin exports, alone or with `_` and the plugin's id behind it: several plugins that are
+/// linked into one program must differ in their symbols.
+const ENTRY: &str = "et_plugin_entry";
 
 type Entry = unsafe extern "C" fn() -> *const et_plugin_record;
 
@@ -44,8 +49,10 @@ pub(crate) fn open(
         ))
     };
     let file = library.canonicalize().map_err(unreadable)?;
+    policy.check_place(&manifest.id, &manifest.path, "manifest")?;
+    policy.check_place(&manifest.id, &file, "library")?;
     let (bytes, looked_at) = read(&file).map_err(unreadable)?;
-    policy.check(manifest, platform, &file, &bytes)?;
+    let pinned = policy.check(manifest, platform, &file, &bytes)?;
     if cfg!(target_os = "linux") {
         crate::elf::check(&bytes).map_err(|bad| {
             LoadError::Library(Facts::boxed(
@@ -58,19 +65,27 @@ pub(crate) fn open(
             ))
         })?;
     }
-    drop(bytes);
-    let entry = entry_of(&manifest.id, &file)?;
-    let opened = std::fs::metadata(&file).map(|about| Identity::of(&about)).map_err(unreadable)?;
-    if opened != looked_at {
-        return Err(LoadError::Path(Facts::boxed(
-            &manifest.id,
-            &file,
-            "the library was replaced or written to while it was being loaded",
-            "the file whose format and hash were checked",
-            "another one under its name",
-            "load it again when whoever installs it is done",
-        )));
-    }
+    let entry = match pinned {
+        #[cfg(target_os = "linux")]
+        Some(hash) => pinned_entry(&manifest.id, &file, hash, &bytes)?,
+        _ => {
+            drop(bytes);
+            let entry = entry_of(&manifest.id, &file, &file)?;
+            let opened =
+                std::fs::metadata(&file).map(|about| Identity::of(&about)).map_err(unreadable)?;
+            if opened != looked_at {
+                return Err(LoadError::Path(Facts::boxed(
+                    &manifest.id,
+                    &file,
+                    "the library was replaced or written to while it was being loaded",
+                    "the file whose format was checked",
+                    "another one under its name",
+                    "load it again when whoever installs it is done",
+                )));
+            }
+            entry
+        }
+    };
     // SAFETY: the symbol has the type that the contract gives it; a plugin that breaks this cannot be detected.
     let record = unsafe { entry() };
     if record.is_null() {
@@ -88,11 +103,11 @@ pub(crate) fn open(
 
 /// What tells a file from another one, and from itself after it was written to.
 ///
-/// The dynamic linker opens the file by its path once more, because a library that is opened through a descriptor
-/// finds nothing beside itself (`$ORIGIN`) and has no name in a debugger. So a file that took the checked one's place
-/// in between is noticed before its entry function is called, but after its constructors ran. Who can do that can
-/// write the manifest with the hash just as well: hashes guard against damage and mixed-up files, not against
-/// somebody with the right to write there.
+/// Where no hash is pinned the dynamic linker opens the file by its path once more, because a library that is opened
+/// through a descriptor finds nothing beside itself (`$ORIGIN`) and has no name in a debugger. So a file that took the
+/// checked one's place in between is noticed before its entry function is called, but after its constructors ran. Who
+/// can do that might have put it there a moment earlier just as well, when it would have been taken for the right
+/// one; that only trusted users can is checked before (`trust`). Where a hash is pinned, see `memory`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     len: u64,
@@ -124,7 +139,35 @@ fn read(path: &Path) -> std::io::Result<(Vec<u8>, Identity)> {
     Ok((bytes, identity))
 }
 
-fn entry_of(id: &str, file: &Path) -> Result<Entry, LoadError> {
+/// The entry functions of libraries that were opened from memory: opened once more they would be another library.
+#[cfg(target_os = "linux")]
+static FROM_MEMORY: Mutex<BTreeMap<(PathBuf, String), Entry>> = Mutex::new(BTreeMap::new());
+
+/// The entry function of the bytes of a library, which have the hash that the manifest pins.
+#[cfg(target_os = "linux")]
+fn pinned_entry(id: &str, file: &Path, hash: String, bytes: &[u8]) -> Result<Entry, LoadError> {
+    let mut opened = FROM_MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (file.to_path_buf(), hash);
+    if let Some(entry) = opened.get(&key) {
+        return Ok(*entry);
+    }
+    let memory = crate::memory::sealed(file, bytes).map_err(|error| {
+        LoadError::Library(Facts::boxed(
+            id,
+            file,
+            "the checked bytes cannot be opened from memory",
+            "a system with sealed files in memory (memfd_create), since the hash is pinned",
+            error.to_string(),
+            "allow them, or take the hash out of the manifest if you trust whoever can write there",
+        ))
+    })?;
+    let entry = entry_of(id, file, &memory)?;
+    opened.insert(key, entry);
+    Ok(entry)
+}
+
+/// The entry function of a library that is opened at `place`; messages are about `file`.
+fn entry_of(id: &str, file: &Path, place: &Path) -> Result<Entry, LoadError> {
     if is_static() {
         return Err(LoadError::Library(Facts::boxed(
             id,
@@ -135,26 +178,38 @@ fn entry_of(id: &str, file: &Path) -> Result<Entry, LoadError> {
             "link the program without `-static` (libeasytransfer.a alone may stay static), or link the plugins into it and register them",
         )));
     }
-    let library = open_forever(file).map_err(|error| {
+    let said = |error: &dyn std::error::Error| {
+        chain(error).replace(&place.display().to_string(), &file.display().to_string())
+    };
+    let library = open_forever(place).map_err(|error| {
+        let remedy = if place == file {
+            "install the missing dependency, or rebuild the plugin so that it needs no symbol beyond its own libraries"
+        } else {
+            "install the missing dependency where the system looks for libraries, or link it in; since its hash is pinned the library is opened from memory, where nothing lies beside it ($ORIGIN)"
+        };
         LoadError::Library(Facts::boxed(
             id,
             file,
             "the dynamic linker refused the library",
             "a library whose symbols and dependencies are all present (it is opened with RTLD_NOW)",
-            chain(&error),
-            "install the missing dependency, or rebuild the plugin so that it needs no symbol beyond its own libraries",
+            said(&error),
+            remedy,
         ))
     })?;
     // SAFETY: the type is the one that the contract gives this symbol.
-    match unsafe { library.get::<Entry>(ENTRY) } {
+    let found = unsafe {
+        let named = || library.get::<Entry>(format!("{ENTRY}_{id}").as_bytes());
+        library.get::<Entry>(ENTRY.as_bytes()).or_else(|error| named().map_err(|_| error))
+    };
+    match found {
         Ok(symbol) => Ok(*symbol),
         Err(error) => Err(LoadError::Entry(Facts::boxed(
             id,
             file,
             "the library is not a plugin",
-            "the exported symbol et_plugin_entry",
-            chain(&error),
-            "name the plugin's library in the manifest; plugins in Rust end with `export!`, those in C export et_plugin_entry",
+            format!("the exported symbol {ENTRY}, or {ENTRY}_{id}"),
+            said(&error),
+            "name the plugin's library in the manifest; plugins in Rust end with `export!` of the manifest's id, those in C export et_plugin_entry",
         ))),
     }
 }

@@ -1,18 +1,20 @@
 //! The registry: plugins that were loaded and their components.
 
+mod lookup;
+
 use crate::component::{self, Component};
 use crate::error::{Facts, LoadError};
 use crate::handshake::{EntryRecord, Host, LibraryOrigin};
 use crate::kind::ComponentKind;
 use crate::manifest::{PluginManifest, Provided, stem};
+use crate::names::PluginChoice;
 use crate::open::open;
 use crate::platform::current_platform;
 use crate::policy::Policy;
 use crate::search::{Listing, SearchPath, manifests_at};
 use easytransfer_abi::{ET_PLUGIN_FLAG_PANIC_ABORT, et_host, et_plugin_record};
-use easytransfer_text::nearest;
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -51,6 +53,7 @@ pub struct PluginReport {
 pub struct Registry {
     host: Host,
     policy: Policy,
+    choices: Vec<PluginChoice>,
     /// Held during a load, so that calls into plugins happen without the lock on `state`.
     loading: Mutex<()>,
     state: Mutex<State>,
@@ -72,10 +75,17 @@ impl Drop for Loading<'_> {
 #[derive(Default)]
 struct State {
     plugins: Vec<Plugin>,
-    components: BTreeMap<(ComponentKind, String), Component>,
+    /// By kind, name and id of the plugin.
+    components: BTreeMap<(ComponentKind, String, String), Component>,
+    /// Names of components that the program itself has.
+    reserved: BTreeSet<(ComponentKind, String)>,
     discovered: Vec<Listing>,
     /// Where `discovered` was looked for.
     searched: Vec<PathBuf>,
+    /// What nobody has asked for yet of what was said.
+    warnings: Vec<String>,
+    /// What was said ever.
+    told: BTreeSet<String>,
 }
 
 struct Plugin {
@@ -95,6 +105,7 @@ impl Registry {
             // SAFETY: the caller's promise.
             host: unsafe { Host::new(host) },
             policy: Policy::default(),
+            choices: Vec::new(),
             loading: Mutex::default(),
             state: Mutex::default(),
         }
@@ -107,10 +118,17 @@ impl Registry {
         self
     }
 
+    /// The same registry with stated choices between plugins that offer one name; of two for a name the first counts.
+    #[must_use]
+    pub fn with_choices(mut self, choices: Vec<PluginChoice>) -> Registry {
+        self.choices = choices;
+        self
+    }
+
     /// Reads the manifests along a search path and remembers them for [`Registry::lookup`], in place of those found
     /// before. Opens no library. Every manifest is listed, also those that cannot be loaded, with the reason.
     pub fn discover(&self, search: &SearchPath) -> Vec<Listing> {
-        let listings = search.list();
+        let listings = search.list(self.policy);
         let mut state = self.state();
         state.discovered.clone_from(&listings);
         state.searched = search.places().map(|(_, place)| place.to_path_buf()).collect();
@@ -158,7 +176,7 @@ impl Registry {
                 )));
             }
         };
-        self.load(&Listing::single(chosen))
+        self.load(&Listing::single(chosen, self.policy))
     }
 
     /// Registers a plugin that is linked into the program. Registering it again does nothing. Errors: as
@@ -245,7 +263,7 @@ impl Registry {
         let components = unsafe { component::collect(&origin, &record.version, record.component) }
             .and_then(|components| {
                 manifest.map_or(Ok(()), |m| component::compare(&origin, m, &components))?;
-                self.refuse_clash(&origin, &components)?;
+                self.refuse_reserved(&origin, &components)?;
                 Ok(components)
             });
         let components = match components {
@@ -275,11 +293,45 @@ impl Registry {
         }
         let report = PluginReport { warnings, already_loaded: false, ..report_of(&info) };
         let mut state = self.state();
-        let keyed = components.into_iter().map(|c| ((c.kind, c.name.clone()), c));
+        let keyed =
+            components.into_iter().map(|c| ((c.kind, c.name.clone(), c.plugin_id.clone()), c));
         state.components.extend(keyed);
         let record_address = address as usize;
         state.plugins.push(Plugin { info, record: record_address, shutdown: record.shutdown });
         Ok(report)
+    }
+
+    /// Keeps a name for a component of the program itself, which no plugin may offer from then on. Errors: `Clash` when
+    /// a plugin that is loaded or was found offers it, or it is reserved already; `Component` for what is no name.
+    pub fn reserve(&self, kind: ComponentKind, name: &str) -> Result<(), LoadError> {
+        let facts = |problem: String, required: &str, found: String, remedy: &str| {
+            Facts::boxed("this program", Path::new("(registry)"), problem, required, found, remedy)
+        };
+        let is_bad = |c: char| c.is_control() || c.is_whitespace() || c == '/';
+        if name.is_empty() || name.chars().any(is_bad) {
+            return Err(LoadError::Component(facts(
+                format!("a {kind} of the program has no name"),
+                "a text without spaces and slashes",
+                format!("{name:?}"),
+                "register it under another name",
+            )));
+        }
+        let key = (kind, name.to_owned());
+        let owner = match self.offering(kind, name).first() {
+            Some(id) => Some(format!("plugin {id:?} provides it")),
+            None if self.state().reserved.contains(&key) => Some("the program provides it".into()),
+            None => None,
+        };
+        if let Some(owner) = owner {
+            return Err(LoadError::Clash(facts(
+                format!("the {kind} {name:?} is registered already"),
+                "one component per kind and name",
+                owner,
+                "register it under another name",
+            )));
+        }
+        self.state().reserved.insert(key);
+        Ok(())
     }
 
     /// The report for a plugin that is loaded already.
@@ -302,90 +354,23 @@ impl Registry {
         )))
     }
 
-    fn refuse_clash(
+    /// Refuses components whose names the program itself has.
+    fn refuse_reserved(
         &self,
         origin: &LibraryOrigin,
         components: &[Component],
     ) -> Result<(), LoadError> {
         let state = self.state();
-        for new in components {
-            let Some(old) = state.components.get(&(new.kind, new.name.clone())) else {
-                continue;
-            };
-            return Err(LoadError::Clash(Facts::boxed(
-                &origin.id,
-                &origin.file,
-                format!("the {} {:?} is registered already", new.kind, new.name),
-                "one component per kind and name",
-                format!("plugin {:?} {} provides it", old.plugin_id, old.plugin_version),
-                "load only one of the two plugins, or rename the component",
-            )));
-        }
-        Ok(())
-    }
-
-    /// The component of that kind and name. If no loaded plugin has it but one that was discovered does, that plugin
-    /// is loaded. Errors: `NoSuchComponent`, naming the nearest name and the loaded plugins; those of
-    /// [`Registry::load`].
-    pub fn lookup(&self, kind: ComponentKind, name: &str) -> Result<Component, LoadError> {
-        if let Some(component) = self.registered(kind, name) {
-            return Ok(component);
-        }
-        let provider = self.state().discovered.iter().find(|l| offers(l, kind, name)).cloned();
-        let Some(provider) = provider else {
-            return Err(self.no_such(kind, name));
-        };
-        self.load(&provider)?;
-        self.registered(kind, name).ok_or_else(|| self.no_such(kind, name))
-    }
-
-    fn registered(&self, kind: ComponentKind, name: &str) -> Option<Component> {
-        self.state().components.get(&(kind, name.to_owned())).cloned()
-    }
-
-    fn no_such(&self, kind: ComponentKind, name: &str) -> LoadError {
-        let state = self.state();
-        let plugins: Vec<&str> = state.plugins.iter().map(|p| p.info.id.as_str()).collect();
-        let registered = state.components.keys().filter(|(k, _)| *k == kind).map(|(_, n)| n);
-        let promised = state.discovered.iter().filter(|listing| listing.problem.is_none());
-        let promised = promised.filter_map(|listing| listing.manifest.as_ref());
-        let promised = promised.flat_map(|m| &m.provides).filter(|p| p.kind == kind);
-        let mut known: Vec<&str> =
-            registered.chain(promised.map(|p| &p.name)).map(String::as_str).collect();
-        known.sort_unstable();
-        known.dedup();
-        let list = |names: &[&str]| match names {
-            [] => "none".to_owned(),
-            names => names.join(", "),
-        };
-        let mut found = if state.discovered.is_empty() && plugins.is_empty() {
-            let places: Vec<String> =
-                state.searched.iter().map(|place| format!("`{}`", place.display())).collect();
-            format!(
-                "no plugin at all in {}",
-                list(&places.iter().map(String::as_str).collect::<Vec<_>>())
-            )
-        } else {
-            format!("{}; loaded plugins: {}", list(&known), list(&plugins))
-        };
-        for listing in &state.discovered {
-            if let Some(problem) = &listing.problem {
-                let reason = &problem.facts().problem;
-                found += &format!("; not usable: {} ({reason})", listing.path.display());
-            }
-        }
-        let remedy = match nearest(name, known.iter().copied()) {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => "install a plugin that provides it, or add its folder to ET_PLUGIN_PATH (in the source tree: `cargo xtask stage`)".into(),
-        };
-        LoadError::NoSuchComponent(Facts::boxed(
-            name,
-            Path::new("(registry)"),
-            format!("no {kind} has this name"),
-            "a name that some plugin offers",
-            found,
-            remedy,
-        ))
+        let is_reserved = |c: &&Component| state.reserved.contains(&(c.kind, c.name.clone()));
+        let Some(new) = components.iter().find(is_reserved) else { return Ok(()) };
+        Err(LoadError::Clash(Facts::boxed(
+            &origin.id,
+            &origin.file,
+            format!("the {} {:?} is registered already", new.kind, new.name),
+            "one component per kind and name beside those of the program",
+            "the program itself provides it",
+            "register the program's under another name",
+        )))
     }
 
     /// All registered components, sorted by kind and name.
@@ -436,14 +421,6 @@ fn report_of(info: &LoadedPlugin) -> PluginReport {
         warnings: Vec::new(),
         already_loaded: true,
     }
-}
-
-fn offers(listing: &Listing, kind: ComponentKind, name: &str) -> bool {
-    listing.problem.is_none()
-        && listing
-            .manifest
-            .as_ref()
-            .is_some_and(|m| m.provides.iter().any(|p| p.kind == kind && p.name == name))
 }
 
 fn same_path(a: &Path, b: &Path) -> bool {

@@ -1,8 +1,10 @@
 //! Where manifests are looked for, and what is found there.
 
 use crate::error::{Facts, LoadError};
+use crate::kind::ComponentKind;
 use crate::manifest::{LARGEST, PluginManifest, stem};
 use crate::platform::{KNOWN_PLATFORMS, current_platform};
+use crate::policy::Policy;
 use crate::regular::open_regular;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -117,8 +119,8 @@ impl SearchPath {
         self.places.iter().map(|(source, path)| (*source, path.as_path()))
     }
 
-    /// Reads the manifests of all places, in order; the first of an id wins. Opens no library.
-    pub(crate) fn list(&self) -> Vec<Listing> {
+    /// Reads the manifests of all places, in order; the first of an id that can be used here wins. Opens no library.
+    pub(crate) fn list(&self, policy: Policy) -> Vec<Listing> {
         let mut listings = Vec::new();
         let mut first: HashMap<String, PathBuf> = HashMap::new();
         let mut seen = Vec::new();
@@ -141,7 +143,7 @@ impl SearchPath {
                     continue;
                 }
                 seen.push(canonical);
-                listings.push(Listing::read(source, &path, &mut first));
+                listings.push(Listing::read(source, &path, policy, &mut first));
             }
         }
         listings
@@ -172,8 +174,19 @@ pub struct Listing {
 
 impl Listing {
     /// A listing for one manifest outside any search.
-    pub(crate) fn single(path: &Path) -> Listing {
-        Listing::read(ManifestSource::Explicit, path, &mut HashMap::new())
+    pub(crate) fn single(path: &Path, policy: Policy) -> Listing {
+        Listing::read(ManifestSource::Explicit, path, policy, &mut HashMap::new())
+    }
+
+    /// Whether its manifest promises a component.
+    pub(crate) fn offers(&self, kind: ComponentKind, name: &str) -> bool {
+        let promised = self.manifest.iter().flat_map(|manifest| &manifest.provides);
+        promised.into_iter().any(|provided| provided.kind == kind && provided.name == name)
+    }
+
+    /// Whether nothing is known that speaks against loading it, but that another one of its id comes earlier.
+    pub(crate) fn may_be_used(&self) -> bool {
+        matches!(self.problem, None | Some(LoadError::Duplicate(_)))
     }
 
     fn broken(source: ManifestSource, path: &Path, problem: LoadError) -> Listing {
@@ -186,12 +199,21 @@ impl Listing {
         }
     }
 
-    fn read(source: ManifestSource, path: &Path, first: &mut HashMap<String, PathBuf>) -> Listing {
+    fn read(
+        source: ManifestSource,
+        path: &Path,
+        policy: Policy,
+        first: &mut HashMap<String, PathBuf>,
+    ) -> Listing {
         let manifest = match PluginManifest::read(path) {
             Ok(manifest) => manifest,
             Err(problem) => return Listing::broken(source, path, problem),
         };
+        // What cannot be used takes no id from one that can.
+        let unusable = wrong_platform(&manifest)
+            .or_else(|| policy.check_place(&manifest.id, path, "manifest").err());
         let problem = match first.get(&manifest.id) {
+            _ if unusable.is_some() => unusable,
             Some(earlier) => Some(LoadError::Duplicate(Facts::boxed(
                 &manifest.id,
                 path,
@@ -202,7 +224,7 @@ impl Listing {
             ))),
             None => {
                 first.insert(manifest.id.clone(), path.to_path_buf());
-                wrong_platform(&manifest)
+                None
             }
         };
         Listing {

@@ -4,6 +4,7 @@ use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text, take_turn,
 };
 use crate::net::{with_context, with_net};
+use crate::own::{Given, by_closure};
 use crate::text::{borrow, view};
 use crate::{
     Context, ContextHost, Error, Map, ModelInfo, Net, NetHost, Result, Row, Rows, Scope, Tokenizer,
@@ -116,8 +117,12 @@ pub trait App: Send + Sync + Sized + 'static {
     /// The options.
     type Options: DeserializeOwned;
 
-    /// Makes an instance; `state` is what [`App::state`] of a trained instance returned.
-    fn new(options: Self::Options, state: Option<Value>) -> Result<Self>;
+    /// Makes an instance; `state` is what [`App::state`] of a trained instance returned. As written, an error: for
+    /// those that a program makes by a closure.
+    fn new(options: Self::Options, state: Option<Value>) -> Result<Self> {
+        let _ = (options, state);
+        Err(by_closure(Self::NAME))
+    }
 
     /// Columns that records need.
     fn columns(&self) -> Vec<Column>;
@@ -288,7 +293,7 @@ impl<T: App> AppTable<T> {
             Instance::<T>::with_ref(instance, |app| {
                 let tokenizer = Tokenizer::lend(tokenizer.cast_mut())?;
                 let record = serde_json::from_str(view(record)?)?;
-                let rows = &mut *Rows::lend(rows)?;
+                let rows = &mut *Rows::lend_mut(rows)?;
                 app.features(&mut Context::new(context)?, &tokenizer, &record, rows)
             })
         }
@@ -319,7 +324,7 @@ impl<T: App> AppTable<T> {
             Instance::<T>::with_ref(instance, |app| {
                 Call::enter(call, |call| {
                     let batch = Map::lend(batch.cast_mut())?;
-                    app.forward(call, &mut Net::new(net)?, &batch, &mut *Map::lend(outputs)?)
+                    app.forward(call, &mut Net::new(net)?, &batch, &mut *Map::lend_mut(outputs)?)
                 })
             })
         }
@@ -370,9 +375,19 @@ pub struct LoadedApp {
 unsafe impl Sync for LoadedApp {}
 
 impl LoadedApp {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
+    }
+
     /// Makes an instance with options as JSON, and the state of a trained instance or an empty text.
     pub fn create(component: &ComponentRef, options: &str, state: &str) -> Result<Self> {
-        let loaded = create!(component, "et.app/1", et_plugin_app(borrow(options), borrow(state)));
+        let loaded = create!(
+            component,
+            "et.app/1",
+            et_plugin_app(borrow(options), borrow(state)),
+            Given { options, state, ..Given::default() }
+        );
         Ok(Self { loaded, turn: Mutex::new(()) })
     }
 

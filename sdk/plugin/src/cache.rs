@@ -125,7 +125,7 @@ impl<'a> Cache<'a> {
 
     fn put(&self, name: &str, rows: &[Tensor], starts: &Tensor) -> Result<()> {
         // SAFETY: the wrapper is used here alone and gives nothing back; maps lock themselves.
-        let mut map = unsafe { Map::lend(self.map.as_raw()) }?;
+        let mut map = unsafe { Map::lend_mut(self.map.as_raw()) }?;
         for (part, rows) in rows.iter().enumerate() {
             map.put(&format!("{name}/{part}"), rows)?;
         }

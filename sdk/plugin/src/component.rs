@@ -1,6 +1,7 @@
 //! What all kinds of components share: instances behind an opaque pointer, caught panics, and the host's handle of a
 //! table.
 
+use crate::own::Maker;
 use crate::{Buffer, Cache, Error, Lent, LogLevel, Map, Result, Rng, Tensor};
 use easytransfer_abi as abi;
 use easytransfer_text::panic_text;
@@ -248,6 +249,8 @@ pub struct ComponentRef {
     /// Version of the plugin.
     pub plugin_version: String,
     table: *const c_void,
+    /// What makes instances in place of the table's `create`.
+    pub(crate) maker: Option<Maker>,
 }
 
 // SAFETY: tables are immutable and live until the process ends.
@@ -269,7 +272,12 @@ impl ComponentRef {
         plugin_version: String,
         table: *const c_void,
     ) -> Self {
-        Self { kind, name, schema, plugin_id, plugin_version, table }
+        Self { kind, name, schema, plugin_id, plugin_version, table, maker: None }
+    }
+
+    /// Whether both are the same component of the same plugin.
+    pub fn is_same(&self, other: &ComponentRef) -> bool {
+        std::ptr::eq(self.table, other.table)
     }
 
     /// Kind, for instance "et.loss/1".
@@ -295,12 +303,18 @@ impl ComponentRef {
         let release = release.ok_or_else(|| {
             Error::new(
                 abi::ET_ERR_UNIMPLEMENTED,
-                format!("{}: the plugin has no release", self.name),
+                format!("{}: the plugin has no release", self.who()),
             )
         })?;
         // SAFETY: the contract of the slot admits NULL.
         unsafe { release(null_mut()) };
         Ok(())
+    }
+
+    /// Kind, name and plugin, as messages have them: "loss focal (plugin my-losses 0.1.0)".
+    pub fn who(&self) -> String {
+        let kind = self.kind.trim_start_matches("et.").trim_end_matches("/1");
+        format!("{kind} {} (plugin {} {})", self.name, self.plugin_id, self.plugin_version)
     }
 
     /// The table as its type.
@@ -334,24 +348,19 @@ impl<T> Loaded<T> {
         table: &'static T,
         release: Option<unsafe extern "C" fn(*mut c_void)>,
     ) -> Self {
-        let kind = component.kind.trim_start_matches("et.").trim_end_matches("/1");
-        Self {
-            table,
-            instance: null_mut(),
-            release,
-            what: format!("{kind} {} (plugin {})", component.name, component.plugin_id),
-        }
+        Self { table, instance: null_mut(), release, what: component.who() }
     }
 
-    /// Takes the result of a slot; errors name the component, and panics the slot too.
+    /// Takes the result of a slot; errors name component and slot.
     ///
     /// # Safety
     /// `raw` is NULL or an owned error.
     pub(crate) unsafe fn check(&self, slot: &str, raw: *mut abi::et_error) -> Result<()> {
         // SAFETY: promised by the caller.
-        unsafe { Error::from_raw(raw) }.map_err(|error| match error.code() {
-            abi::ET_ERR_PANIC => error.context(slot).context(&self.what),
-            _ => error.context(&self.what),
+        unsafe { Error::from_raw(raw) }.map_err(|error| {
+            // Some say it themselves.
+            let says = error.message().strip_prefix(slot).is_some_and(|rest| rest.starts_with(':'));
+            if says { error.context(&self.what) } else { error.context(slot).context(&self.what) }
         })
     }
 
@@ -442,19 +451,23 @@ macro_rules! invoke_tensor {
 }
 pub(crate) use invoke_tensor;
 
-/// Makes a loaded component by its `create` slot.
+/// Makes a loaded component by its `create` slot, or by the program's closure with the same arguments.
 macro_rules! create {
-    ($component:expr, $kind:literal, $ty:ident ( $($arg:expr),* $(,)? )) => {{
+    ($component:expr, $kind:literal, $ty:ident ( $($arg:expr),* $(,)? ), $given:expr $(,)?) => {{
         let component: &$crate::ComponentRef = $component;
         let table: &'static ::easytransfer_abi::$ty = component.table($kind)?;
         let release = $crate::host::slot!(table, $ty.release);
         let mut loaded = $crate::component::Loaded::new(component, table, release);
         let mut instance = ::std::ptr::null_mut();
-        match $crate::host::slot!(table, $ty.create) {
+        let error = match (&component.maker, $crate::host::slot!(table, $ty.create)) {
+            // SAFETY: the out is local.
+            (Some(maker), _) => unsafe { maker.make(&$given, &mut instance) },
             // SAFETY: arguments are borrowed for the call, the out is local.
-            Some(f) => unsafe { loaded.check("create", f($($arg,)* &mut instance)) }?,
-            None => return Err(loaded.missing("create")),
-        }
+            (None, Some(f)) => unsafe { f($($arg,)* &mut instance) },
+            (None, None) => return Err(loaded.missing("create")),
+        };
+        // SAFETY: the error, if any, is owned here.
+        unsafe { loaded.check("create", error) }?;
         loaded.instance = instance;
         loaded
     }};

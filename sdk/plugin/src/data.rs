@@ -1,8 +1,8 @@
 //! Maps of named tensors, rows of features and buffers.
 
-use crate::host::{ask, call, handle, tables};
+use crate::host::{ask, call, handle, lent_mut, never_lent_mut, tables};
 use crate::text::{borrow, to_string_lossy};
-use crate::{Error, Lent, Result, Tensor};
+use crate::{Error, LentMut, Result, Tensor};
 use easytransfer_abi as abi;
 use std::ptr::{null, null_mut};
 
@@ -10,6 +10,7 @@ handle! {
     /// Named tensors in insertion order: a batch, the outputs of a model, the state of an optimizer.
     Map(et_map) released by data, et_host_data.map_release
 }
+lent_mut! { Map(et_map) }
 
 impl Map {
     /// An empty map.
@@ -96,6 +97,7 @@ handle! {
     /// The features of one record before batching.
     Row(et_row) released by data, et_host_data.row_release
 }
+lent_mut! { Row(et_row) }
 
 impl Row {
     /// An empty row.
@@ -145,6 +147,7 @@ handle! {
     /// The rows that the features of one record become.
     Rows(et_rows) released by data, et_host_data.rows_release
 }
+lent_mut! { Rows(et_rows) }
 
 impl Rows {
     /// An empty list.
@@ -156,11 +159,11 @@ impl Rows {
     }
 
     /// Adds an empty row.
-    pub fn add(&mut self) -> Result<Lent<'_, Row>> {
+    pub fn add(&mut self) -> Result<LentMut<'_, Row>> {
         let mut out = null_mut();
         call!(tables().data, et_host_data.rows_add(self.as_raw(), &mut out))?;
         // SAFETY: the row lives as long as the list.
-        unsafe { Row::lend(out) }
+        unsafe { Row::lend_mut(out) }
     }
 
     /// Number of rows.
@@ -191,6 +194,7 @@ handle! {
     /// Bytes owned by the host, possibly the content of a file.
     Buffer(et_buffer) released by data, et_host_data.buffer_release
 }
+never_lent_mut! { Buffer(et_buffer) }
 
 impl Buffer {
     /// A copy of `bytes`.

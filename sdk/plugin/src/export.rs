@@ -19,7 +19,10 @@ unsafe impl Sync for StaticRecord {}
 /// A plugin that is linked into the program, as `PluginRecord::get()` of its crate gives it. Only [`crate::export!`]
 /// makes one, so a host may believe what the record says.
 #[derive(Clone, Copy)]
-pub struct LinkedPlugin(&'static et_plugin_record);
+pub struct LinkedPlugin {
+    record: &'static et_plugin_record,
+    description: &'static str,
+}
 
 // SAFETY: the record is immutable, and its pointers are to statics.
 unsafe impl Send for LinkedPlugin {}
@@ -32,13 +35,18 @@ impl LinkedPlugin {
     /// # Safety
     /// The record is complete and true, and what it points to lives until the process ends.
     #[doc(hidden)]
-    pub const unsafe fn new(record: &'static et_plugin_record) -> Self {
-        Self(record)
+    pub const unsafe fn new(record: &'static et_plugin_record, description: &'static str) -> Self {
+        Self { record, description }
+    }
+
+    /// The description of its package.
+    pub const fn description(self) -> &'static str {
+        self.description
     }
 
     /// The record, for a registry.
     pub fn as_raw(self) -> *const et_plugin_record {
-        self.0
+        self.record
     }
 }
 
@@ -101,9 +109,8 @@ pub unsafe extern "C" fn init(host: *const abi::et_host) -> *mut abi::et_error {
 ///     losses: [MyLoss],
 /// }
 /// ```
-/// Kinds: `models`, `losses`, `optimizers`, `strategies`, `apps`, `metrics`, `ops`, in this order, all optional. A
-/// program that registers plugins statically compiles with `--cfg et_static`, so that several of them can be linked
-/// into it.
+/// Kinds: `models`, `losses`, `optimizers`, `strategies`, `apps`, `metrics`, `ops`, in this order, all optional. The
+/// symbol has the plugin's id in its name, so that a program can link any number of plugins.
 #[macro_export]
 macro_rules! export {
     (
@@ -155,13 +162,12 @@ macro_rules! export {
                 /// The plugin, for a program that it is linked into.
                 pub fn get() -> $crate::LinkedPlugin {
                     // SAFETY: a complete record over tables of this SDK, all of them statics.
-                    unsafe { $crate::LinkedPlugin::new(&RECORD.0) }
+                    unsafe { $crate::LinkedPlugin::new(&RECORD.0, env!("CARGO_PKG_DESCRIPTION")) }
                 }
             }
 
             /// The symbol that the host looks for.
-            #[cfg(not(et_static))]
-            #[unsafe(no_mangle)]
+            #[unsafe(export_name = concat!("et_plugin_entry_", $id))]
             pub extern "C" fn et_plugin_entry() -> *const $crate::export::et_plugin_record {
                 &RECORD.0
             }

@@ -46,6 +46,11 @@ pub enum HeadLayer {
         /// Standard deviation of new weights.
         deviation: f64,
     },
+    /// A function of each element.
+    Activation {
+        /// The function.
+        activation: Activation,
+    },
     /// Layer normalisation.
     LayerNorm {
         /// Scope of "weight" and "bias".
@@ -68,6 +73,7 @@ enum Built {
     Pool(HeadPool),
     Dropout(f64),
     Linear(Linear, Activation),
+    Activation(Activation),
     LayerNorm(LayerNorm),
     Words(String, Option<Param>),
 }
@@ -102,6 +108,7 @@ impl TaskHead {
                     let init = Init::Normal(0.0, *deviation);
                     Built::Linear(config.with_init(init).init(&scope.child(name)?)?, *activation)
                 }
+                HeadLayer::Activation { activation } => Built::Activation(*activation),
                 HeadLayer::LayerNorm { scope: name, bias, epsilon } => {
                     let scope = scope.child(name)?;
                     Built::LayerNorm(if *bias {
@@ -137,6 +144,7 @@ impl TaskHead {
                 Built::Pool(by) => pool(&x, &batch.get("starts")?, *by)?,
                 Built::Dropout(p) => nn::dropout(&x, *p, call.rng())?,
                 Built::Linear(linear, activation) => linear.forward(&x, *activation)?,
+                Built::Activation(activation) => activation.apply(&x)?,
                 Built::LayerNorm(norm) => norm.forward(&x, None, 0.0, None)?,
                 Built::Words(words, bias) => {
                     let bias = bias.as_ref().map(Param::tensor).transpose()?;

@@ -135,7 +135,7 @@ pub fn live_handles() -> i64 {
 #[cold]
 #[inline(never)]
 pub(crate) fn nothing(name: &str) -> Error {
-    Error::invalid(format!("expected a {name} in the out, found NULL"))
+    Error::invalid(format!("NULL result: expected a {name} in the out"))
 }
 
 #[cold]
@@ -204,22 +204,17 @@ macro_rules! handle {
             #[inline(always)]
             pub unsafe fn from_raw(raw: *mut ::easytransfer_abi::$raw) -> $crate::Result<Self> {
                 match ::std::ptr::NonNull::new(raw) {
-                    Some(raw) => Ok(Self(raw)),
+                    Some(raw) => Self::checked(raw),
                     None => Err($crate::host::nothing(stringify!($name))),
                 }
             }
 
-            /// The handle for a call across the boundary; borrowed.
-            #[doc(hidden)]
-            pub fn as_raw(&self) -> *mut ::easytransfer_abi::$raw {
-                self.0.as_ptr()
-            }
-
-            /// The handle, with its reference.
+            /// The handle, with its reference; NULL for one that was lent.
             #[doc(hidden)]
             #[allow(dead_code, reason = "not every handle is given away")]
             pub fn into_raw(self) -> *mut ::easytransfer_abi::$raw {
-                ::std::mem::ManuallyDrop::new(self).0.as_ptr()
+                let this = ::std::mem::ManuallyDrop::new(self);
+                if this.is_lent() { ::std::ptr::null_mut() } else { this.0.as_ptr() }
             }
 
             /// A wrapper around a borrowed handle that gives nothing back.
@@ -239,31 +234,92 @@ macro_rules! handle {
         impl Drop for $name {
             #[inline]
             fn drop(&mut self) {
-                $crate::host::ask!($crate::host::tables().$table, $ty.$release(self.0.as_ptr()) or ());
+                if !self.is_lent() {
+                    $crate::host::ask!($crate::host::tables().$table, $ty.$release(self.0.as_ptr()) or ());
+                }
             }
         }
     };
 }
 pub(crate) use handle;
 
-/// A handle that belongs to somebody else for the time of `'a`.
-pub struct Lent<'a, T>(std::mem::ManuallyDrop<T>, std::marker::PhantomData<&'a T>);
+/// A handle that nobody lends to be changed.
+macro_rules! never_lent_mut {
+    ($name:ident($raw:ident)) => {
+        impl $name {
+            /// The handle for a call across the boundary; borrowed.
+            #[doc(hidden)]
+            #[inline(always)]
+            pub fn as_raw(&self) -> *mut ::easytransfer_abi::$raw {
+                self.0.as_ptr()
+            }
 
-impl<T> Lent<'_, T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(std::mem::ManuallyDrop::new(value), std::marker::PhantomData)
-    }
-}
+            #[inline(always)]
+            fn is_lent(&self) -> bool {
+                false
+            }
 
-impl<T> std::ops::Deref for Lent<'_, T> {
-    type Target = T;
-    fn deref(&self) -> &T {
-        &self.0
-    }
+            #[inline(always)]
+            fn checked(raw: ::std::ptr::NonNull<::easytransfer_abi::$raw>) -> $crate::Result<Self> {
+                Ok(Self(raw))
+            }
+        }
+    };
 }
+pub(crate) use never_lent_mut;
 
-impl<T> std::ops::DerefMut for Lent<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
-    }
+/// A handle that hosts also lend to be changed; see [`Loan`].
+macro_rules! lent_mut {
+    ($name:ident($raw:ident)) => {
+        impl $name {
+            /// The handle for a call across the boundary; borrowed. NULL for one whose time has ended.
+            #[doc(hidden)]
+            #[inline]
+            pub fn as_raw(&self) -> *mut ::easytransfer_abi::$raw {
+                match $crate::lent::Loan::of(self.0) {
+                    None => self.0.as_ptr(),
+                    Some(loan) => loan.raw().cast(),
+                }
+            }
+
+            #[inline]
+            fn is_lent(&self) -> bool {
+                $crate::lent::Loan::of(self.0).is_some()
+            }
+
+            /// A pointer that comes from elsewhere must not look like a loan.
+            #[inline]
+            fn checked(raw: ::std::ptr::NonNull<::easytransfer_abi::$raw>) -> $crate::Result<Self> {
+                match $crate::lent::Loan::is_marked(raw) {
+                    false => Ok(Self(raw)),
+                    true => Err($crate::lent::misaligned(stringify!($name))),
+                }
+            }
+
+            /// A wrapper around a borrowed handle that may be changed, and that is of no use after `'a`, wherever it
+            /// went.
+            ///
+            /// # Safety
+            /// `raw` stays alive for `'a`.
+            #[doc(hidden)]
+            pub unsafe fn lend_mut<'a>(
+                raw: *mut ::easytransfer_abi::$raw,
+            ) -> $crate::Result<$crate::LentMut<'a, Self>> {
+                if raw.is_null() {
+                    return Err($crate::host::nothing(stringify!($name)));
+                }
+                let loan = $crate::lent::Loan::new(raw.cast());
+                Ok($crate::LentMut::new(Self($crate::lent::Loan::mark(loan)), loan))
+            }
+        }
+
+        impl $crate::lent::Lendable for $name {
+            const NAME: &'static str = stringify!($name);
+
+            fn loan(&self) -> Option<::std::ptr::NonNull<$crate::lent::Loan>> {
+                $crate::lent::Loan::of(self.0).map(::std::ptr::NonNull::from)
+            }
+        }
+    };
 }
+pub(crate) use lent_mut;

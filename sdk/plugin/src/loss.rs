@@ -3,6 +3,7 @@
 use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_tensor, parse,
 };
+use crate::own::{Given, by_closure};
 use crate::text::borrow;
 use crate::{DType, Error, Map, Result, Tensor};
 use easytransfer_abi as abi;
@@ -18,8 +19,11 @@ pub trait Loss: Send + Sized + 'static {
     /// The options.
     type Options: DeserializeOwned;
 
-    /// Makes an instance.
-    fn new(options: Self::Options) -> Result<Self>;
+    /// Makes an instance. As written, an error: for those that a program makes by a closure.
+    fn new(options: Self::Options) -> Result<Self> {
+        let _ = options;
+        Err(by_closure(Self::NAME))
+    }
 
     /// The loss as a scalar tensor. As written: the mean of [`Loss::rows`] by [`mean_of_rows`]; a loss has one of the
     /// two at least.
@@ -163,9 +167,19 @@ impl<T: Loss> LossTable<T> {
 pub struct LoadedLoss(Loaded<abi::et_plugin_loss>);
 
 impl LoadedLoss {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.0.what
+    }
+
     /// Makes an instance with options as JSON.
     pub fn create(component: &ComponentRef, options: &str) -> Result<Self> {
-        Ok(Self(create!(component, "et.loss/1", et_plugin_loss(borrow(options)))))
+        Ok(Self(create!(
+            component,
+            "et.loss/1",
+            et_plugin_loss(borrow(options)),
+            Given { options, ..Given::default() }
+        )))
     }
 
     /// The loss as a scalar tensor.

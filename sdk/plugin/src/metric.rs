@@ -3,6 +3,7 @@
 use crate::component::{
     ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text,
 };
+use crate::own::{Given, by_closure};
 use crate::text::{borrow, view};
 use crate::{Error, Map, Record, Result, Stream};
 use easytransfer_abi as abi;
@@ -41,8 +42,11 @@ pub trait Metric: Send + Sized + 'static {
     /// The options.
     type Options: DeserializeOwned;
 
-    /// Makes an instance with nothing counted.
-    fn new(options: Self::Options) -> Result<Self>;
+    /// Makes an instance with nothing counted. As written, an error: for those that a program makes by a closure.
+    fn new(options: Self::Options) -> Result<Self> {
+        let _ = options;
+        Err(by_closure(Self::NAME))
+    }
 
     /// Counts one batch. As written, a metric of answers.
     #[allow(unused_variables, reason = "a metric of answers does nothing with its arguments")]
@@ -160,7 +164,7 @@ impl<T: Metric> MetricTable<T> {
     ) -> *mut abi::et_error {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
-            Instance::<T>::with_mut(instance, |metric| metric.save(&mut *Stream::lend(stream)?))
+            Instance::<T>::with_mut(instance, |metric| metric.save(&mut *Stream::lend_mut(stream)?))
         }
     }
 
@@ -170,7 +174,9 @@ impl<T: Metric> MetricTable<T> {
     ) -> *mut abi::et_error {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
-            Instance::<T>::with_mut(instance, |metric| metric.merge(&mut *Stream::lend(stream)?))
+            Instance::<T>::with_mut(instance, |metric| {
+                metric.merge(&mut *Stream::lend_mut(stream)?)
+            })
         }
     }
 }
@@ -184,13 +190,23 @@ pub struct LoadedMetric {
 impl LoadedMetric {
     /// Makes an instance with options as JSON.
     pub fn create(component: &ComponentRef, options: &str) -> Result<Self> {
-        let loaded = create!(component, "et.metric/1", et_plugin_metric(borrow(options)));
+        let loaded = create!(
+            component,
+            "et.metric/1",
+            et_plugin_metric(borrow(options)),
+            Given { options, ..Given::default() }
+        );
         let info = if crate::host::slot!(loaded.table, et_plugin_metric.describe).is_some() {
             loaded.read("describe", &invoke_text!(loaded, et_plugin_metric.describe())?)?
         } else {
             MetricInfo::default()
         };
         Ok(Self { loaded, info })
+    }
+
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
     }
 
     /// What the metric says of itself.

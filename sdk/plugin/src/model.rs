@@ -3,6 +3,7 @@
 use crate::component::{
     Call, ComponentRef, Instance, Loaded, create, invoke, invoke_text, parse, put_text, take_turn,
 };
+use crate::own::{Given, by_closure};
 use crate::text::borrow;
 use crate::{Activation, Cache, HeadLayer, Map, Result, Scope};
 use easytransfer_abi as abi;
@@ -88,8 +89,11 @@ impl ModelInfo {
     /// Nothing for a parameter that is not the model's, which is the head's. Whoever must tell the model from its
     /// head asks here.
     pub fn depth_of(&self, name: &str) -> Option<usize> {
-        let is_in =
-            |scope: &str| name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('.'));
+        // A parameter may stand at the root, as XLNet's "mask_emb"; then its name is the scope.
+        let is_in = |scope: &str| {
+            let rest = name.strip_prefix(scope);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
         self.depth
             .iter()
             .rposition(|scope| is_in(scope))
@@ -106,15 +110,20 @@ pub trait Model: Send + Sized + 'static {
     /// The configuration: what config.json holds.
     type Config: DeserializeOwned;
 
-    /// Declares the parameters in `scope`.
-    fn new(config: Self::Config, scope: &Scope) -> Result<Self>;
+    /// Declares the parameters in `scope`. As written, an error: for those that a program makes by a closure.
+    fn new(config: Self::Config, scope: &Scope) -> Result<Self> {
+        let _ = (config, scope);
+        Err(by_closure(Self::NAME))
+    }
 
     /// What others must know about it.
     fn info(&self) -> ModelInfo;
 
     /// Reads "ids", "positions", "starts" and, where it has them, "segments"; writes "last" [T, h], and "pooled" [B,
     /// h] and "hidden_states/k" [T, h] when wanted. A model that can continue its runs writes "logits" when wanted,
-    /// and keeps what it reads in [`Call::cache`] where there is one.
+    /// and keeps what it reads in [`Call::cache`] where there is one. A model that predicts over permutations also
+    /// reads "order" and "key_order" [T], and "target/places" [M] with "target/starts", and writes "target/last" [M,
+    /// h] (`docs/families/xlnet.md`).
     fn forward(&mut self, call: &Call<'_>, batch: &Map, outputs: &mut Map) -> Result<()>;
 }
 
@@ -170,7 +179,7 @@ impl<T: Model> ModelTable<T> {
             Instance::<T>::with_mut(instance, |model| {
                 Call::enter(call, |call| {
                     let batch = Map::lend(batch.cast_mut())?;
-                    let mut outputs = Map::lend(outputs)?;
+                    let mut outputs = Map::lend_mut(outputs)?;
                     model.forward(call, &batch, &mut outputs)?;
                     call.cache().map_or(Ok(()), Cache::finish)
                 })
@@ -191,10 +200,19 @@ pub struct LoadedModel {
 unsafe impl Sync for LoadedModel {}
 
 impl LoadedModel {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
+    }
+
     /// Declares the parameters in `scope` and makes an instance; `config` is JSON.
     pub fn create(component: &ComponentRef, config: &str, scope: &Scope) -> Result<Self> {
-        let loaded =
-            create!(component, "et.model/1", et_plugin_model(borrow(config), scope.as_raw()));
+        let loaded = create!(
+            component,
+            "et.model/1",
+            et_plugin_model(borrow(config), scope.as_raw()),
+            Given { options: config, scope: Some(scope), ..Given::default() }
+        );
         let info = loaded.read("describe", &invoke_text!(loaded, et_plugin_model.describe())?)?;
         Ok(Self { loaded, turn: Mutex::new(()), info })
     }

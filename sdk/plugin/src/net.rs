@@ -359,7 +359,7 @@ mod thunks {
             unsafe {
                 Call::enter(call, |call| {
                     let batch = Map::lend(batch.cast_mut())?;
-                    net_of(net).run(view(module)?, call, &batch, &mut *Map::lend(outputs)?)
+                    net_of(net).run(view(module)?, call, &batch, &mut *Map::lend_mut(outputs)?)
                 })
             }
         })
@@ -376,7 +376,7 @@ mod thunks {
             // SAFETY: apps pass the net of their call, borrowed texts and live maps.
             unsafe {
                 let batch = Map::lend(batch.cast_mut())?;
-                let outputs = &mut *Map::lend(outputs)?;
+                let outputs = &mut *Map::lend_mut(outputs)?;
                 net_of(net).generate(view(module)?, &batch, view(options)?, outputs)
             }
         })

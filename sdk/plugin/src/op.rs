@@ -273,7 +273,8 @@ fn dtype(code: i32) -> Result<DType> {
 /// has no state of its own.
 pub struct LoadedOp {
     table: &'static abi::et_plugin_op,
-    name: String,
+    /// Name and plugin, as messages have them.
+    who: String,
 }
 
 // SAFETY: the table is an immutable static, and its functions may be called on any thread.
@@ -284,7 +285,7 @@ unsafe impl Sync for LoadedOp {}
 impl LoadedOp {
     /// Takes the operation of a component. Errors: the component is of another kind.
     pub fn create(component: &ComponentRef) -> Result<Self> {
-        Ok(Self { table: component.table("et.op/1")?, name: component.name.clone() })
+        Ok(Self { table: component.table("et.op/1")?, who: component.who() })
     }
 
     /// Number of inputs and of outputs.
@@ -303,15 +304,15 @@ impl LoadedOp {
         let (inputs_len, outputs_len) = self.arity();
         if inputs.len() != inputs_len {
             return Err(Error::invalid(format!(
-                "op {}: expected {inputs_len} inputs, found {}",
-                self.name,
+                "{}: expected {inputs_len} inputs, found {}",
+                self.who,
                 inputs.len()
             )));
         }
         // `export!` takes operations of size zero only: any address that is not NULL is one of them.
         let state = NonNull::<u128>::dangling().as_ptr().cast();
         apply_table(self.table, state, inputs, outputs_len)
-            .map_err(|error| error.context(format!("op {}", self.name)))
+            .map_err(|error| error.context(&self.who))
     }
 }
 
@@ -326,7 +327,7 @@ pub fn find_op(name: &str) -> Result<LoadedOp> {
     call!(registry, et_host_registry.op(borrow(name), &mut out))?;
     // SAFETY: on success the out holds a table that lives until the process ends.
     match unsafe { out.as_ref() } {
-        Some(table) => Ok(LoadedOp { table, name: name.to_owned() }),
+        Some(table) => Ok(LoadedOp { table, who: format!("op {name}") }),
         None => Err(nothing("operation")),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::component::{ComponentRef, Instance, Loaded, create, invoke, parse};
 use crate::host::slot;
+use crate::own::{Given, by_closure};
 use crate::text::borrow;
 use crate::{Error, Params, Result, Stream};
 use easytransfer_abi as abi;
@@ -21,8 +22,11 @@ pub trait Optimizer: Send + Sized + 'static {
     /// The options.
     type Options: DeserializeOwned;
 
-    /// Makes an instance for a sealed set.
-    fn new(options: Self::Options, params: &Params) -> Result<Self>;
+    /// Makes an instance for a sealed set. As written, an error: for those that a program makes by a closure.
+    fn new(options: Self::Options, params: &Params) -> Result<Self> {
+        let _ = (options, params);
+        Err(by_closure(Self::NAME))
+    }
 
     /// Changes the parameters by their gradients. `lr` is this step's learning rate; `step` counts from 1.
     fn step(&mut self, params: &mut Params, lr: f64, step: u64) -> Result<()>;
@@ -88,7 +92,7 @@ impl<T: Optimizer> OptimizerTable<T> {
         // SAFETY: the host passes its instance, one call at a time, and a live set.
         unsafe {
             Instance::<T>::with_mut(instance, |optimizer| {
-                optimizer.step(&mut *Params::lend(params)?, lr, step)
+                optimizer.step(&mut *Params::lend_mut(params)?, lr, step)
             })
         }
     }
@@ -104,7 +108,7 @@ impl<T: Optimizer> OptimizerTable<T> {
         // SAFETY: the host passes its instance, one call at a time, and a live set.
         unsafe {
             Instance::<T>::with_mut(instance, |optimizer| {
-                optimizer.step_part(&mut *Params::lend(params)?, lr, step, begin..end)
+                optimizer.step_part(&mut *Params::lend_mut(params)?, lr, step, begin..end)
             })
         }
     }
@@ -116,7 +120,7 @@ impl<T: Optimizer> OptimizerTable<T> {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
             Instance::<T>::with_mut(instance, |optimizer| {
-                optimizer.save(&mut *Stream::lend(stream)?)
+                optimizer.save(&mut *Stream::lend_mut(stream)?)
             })
         }
     }
@@ -128,7 +132,7 @@ impl<T: Optimizer> OptimizerTable<T> {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
             Instance::<T>::with_mut(instance, |optimizer| {
-                optimizer.load(&mut *Stream::lend(stream)?)
+                optimizer.load(&mut *Stream::lend_mut(stream)?)
             })
         }
     }
@@ -142,13 +146,19 @@ pub struct LoadedOptimizer {
 }
 
 impl LoadedOptimizer {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
+    }
+
     /// Makes an instance for a sealed set with options as JSON.
     pub fn create(component: &ComponentRef, options: &str, params: &Params) -> Result<Self> {
         let params = params.clone();
         let loaded = create!(
             component,
             "et.optimizer/1",
-            et_plugin_optimizer(borrow(options), params.as_raw())
+            et_plugin_optimizer(borrow(options), params.as_raw()),
+            Given { options, params: Some(&params), ..Given::default() }
         );
         Ok(Self { loaded, params })
     }

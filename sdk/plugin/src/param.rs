@@ -1,6 +1,6 @@
 //! Named parameters in arenas, and the scopes in which models declare them.
 
-use crate::host::{ask, call, handle, tables};
+use crate::host::{ask, call, handle, lent_mut, never_lent_mut, tables};
 use crate::text::{borrow, to_string_lossy};
 use crate::{Buffer, DType, Error, Result, Tensor};
 use easytransfer_abi as abi;
@@ -48,6 +48,7 @@ handle! {
     /// another reference to the same set.
     Params(et_params) released by param, et_host_param.params_release
 }
+lent_mut! { Params(et_params) }
 
 impl Clone for Params {
     fn clone(&self) -> Self {
@@ -203,6 +204,7 @@ handle! {
     /// A named place in a set where parameters are declared.
     Scope(et_scope) released by param, et_host_param.scope_release
 }
+never_lent_mut! { Scope(et_scope) }
 
 impl Scope {
     /// A scope below this one; `name` may be dotted, and empty means this scope.
@@ -244,6 +246,7 @@ handle! {
     /// One named parameter. Cloning takes another reference.
     Param(et_param) released by param, et_host_param.release
 }
+never_lent_mut! { Param(et_param) }
 
 impl Clone for Param {
     fn clone(&self) -> Self {

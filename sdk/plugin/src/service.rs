@@ -1,6 +1,6 @@
 //! Host services: random numbers, tokenizers, streams and the log.
 
-use crate::host::{ask, call, handle, tables};
+use crate::host::{ask, call, handle, lent_mut, never_lent_mut, tables};
 use crate::text::borrow;
 use crate::{Buffer, DType, Error, Result, Tensor};
 use easytransfer_abi as abi;
@@ -10,6 +10,7 @@ handle! {
     /// A counted random number generator: Philox keyed by (seed, stream) at an offset.
     Rng(et_rng) released by rng, et_host_rng.release
 }
+never_lent_mut! { Rng(et_rng) }
 
 /// Where a generator stands.
 pub use easytransfer_abi::et_rng_state as RngState;
@@ -88,6 +89,7 @@ handle! {
     /// A loaded tokenizer. Cloning takes another reference; all methods may be called from any thread.
     Tokenizer(et_tokenizer) released by tokenizer_table, et_host_tokenizer.release
 }
+never_lent_mut! { Tokenizer(et_tokenizer) }
 
 impl Clone for Tokenizer {
     fn clone(&self) -> Self {
@@ -231,6 +233,7 @@ handle! {
     /// The result of encoding one text.
     Encoding(et_encoding) released by tokenizer_table, et_host_tokenizer.encoding_release
 }
+never_lent_mut! { Encoding(et_encoding) }
 
 macro_rules! encoding_slices {
     ($($(#[$meta:meta])* $name:ident = $slot:ident * $factor:literal),* $(,)?) => {
@@ -284,6 +287,7 @@ handle! {
     /// A stream of bytes in memory, or one that belongs to a checkpoint.
     Stream(et_stream) released by stream, et_host_stream.release
 }
+lent_mut! { Stream(et_stream) }
 
 impl Stream {
     /// An empty stream for writing.

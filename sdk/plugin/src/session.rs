@@ -5,7 +5,7 @@ mod host;
 use crate::component::guard;
 use crate::host::{call, interface, missing, slot};
 use crate::text::borrow;
-use crate::{Buffer, Error, Lent, Map, Params, Result, Scope, Stream, Tensor};
+use crate::{Buffer, Error, LentMut, Map, Params, Result, Scope, Stream, Tensor};
 use easytransfer_abi as abi;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map as Json, Value, json};
@@ -94,11 +94,11 @@ impl Session<'_> {
     }
 
     /// The parameter set of a model ([`MODEL`] or a loaded one).
-    pub fn params(&mut self, model: &str) -> Result<Lent<'_, Params>> {
+    pub fn params(&mut self, model: &str) -> Result<LentMut<'_, Params>> {
         let mut out = null_mut();
         call!(self.table, et_host_session.params(self.raw, borrow(model), &mut out))?;
         // SAFETY: the set lives as long as the session.
-        unsafe { Params::lend(out) }
+        unsafe { Params::lend_mut(out) }
     }
 
     /// Loads a trained bundle as a frozen model; only in `on_setup`.
@@ -372,7 +372,7 @@ impl Session<'_> {
         ) -> *mut abi::et_error {
             // SAFETY: the context is the closure below, which nobody else uses meanwhile; the stream lives for the
             // call.
-            guard(|| unsafe { (*context.cast::<F>())(&mut *Stream::lend(stream)?) })
+            guard(|| unsafe { (*context.cast::<F>())(&mut *Stream::lend_mut(stream)?) })
         }
         let figures: Json<String, Value> =
             figures.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();

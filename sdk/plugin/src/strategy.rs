@@ -4,6 +4,7 @@ use crate::component::{
     ComponentRef, Instance, Loaded, create, invoke, invoke_tensor, invoke_text, log_panic, parse,
     put_text,
 };
+use crate::own::{Given, by_closure};
 use crate::session::with_session;
 use crate::text::{borrow, view};
 use crate::{Error, Map, Result, Session, SessionHost, Stream, Tensor};
@@ -81,8 +82,10 @@ pub trait Strategy: Send + Sized + 'static {
     /// The options.
     type Options: DeserializeOwned;
 
-    /// Makes an instance.
-    fn new(options: Self::Options) -> Result<Self>;
+    /// Makes an instance. As written, an error: for those that a program makes by a closure.
+    fn new(options: Self::Options) -> Result<Self> {
+        Err(by_closure(Self::NAME))
+    }
 
     /// The hooks that are used.
     fn phases(&self) -> Phases;
@@ -226,7 +229,7 @@ impl<T: Strategy> StrategyTable<T> {
     hooks! {
         on_setup(strategy, session) { strategy.on_setup(session) }
         on_batch(strategy, session, batch: *mut abi::et_map) {
-            strategy.on_batch(session, &mut *Map::lend(batch)?)
+            strategy.on_batch(session, &mut *Map::lend_mut(batch)?)
         }
         on_outputs(strategy, session, batch: *const abi::et_map, outputs: *const abi::et_map) {
             strategy.on_outputs(session, &*Map::lend(batch.cast_mut())?, &*Map::lend(outputs.cast_mut())?)
@@ -248,7 +251,9 @@ impl<T: Strategy> StrategyTable<T> {
     ) -> *mut abi::et_error {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
-            Instance::<T>::with_mut(instance, |strategy| strategy.save(&mut *Stream::lend(stream)?))
+            Instance::<T>::with_mut(instance, |strategy| {
+                strategy.save(&mut *Stream::lend_mut(stream)?)
+            })
         }
     }
 
@@ -258,7 +263,9 @@ impl<T: Strategy> StrategyTable<T> {
     ) -> *mut abi::et_error {
         // SAFETY: the host passes its instance, one call at a time, and a live stream.
         unsafe {
-            Instance::<T>::with_mut(instance, |strategy| strategy.load(&mut *Stream::lend(stream)?))
+            Instance::<T>::with_mut(instance, |strategy| {
+                strategy.load(&mut *Stream::lend_mut(stream)?)
+            })
         }
     }
 }
@@ -271,9 +278,19 @@ pub struct LoadedStrategy {
 }
 
 impl LoadedStrategy {
+    /// Kind, name and plugin, as messages have them.
+    pub fn who(&self) -> &str {
+        &self.loaded.what
+    }
+
     /// Makes an instance with options as JSON.
     pub fn create(component: &ComponentRef, options: &str) -> Result<Self> {
-        let loaded = create!(component, "et.strategy/1", et_plugin_strategy(borrow(options)));
+        let loaded = create!(
+            component,
+            "et.strategy/1",
+            et_plugin_strategy(borrow(options)),
+            Given { options, ..Given::default() }
+        );
         let phases = match crate::host::slot!(loaded.table, et_plugin_strategy.phases) {
             // SAFETY: the instance belongs to this table.
             Some(f) => Phases(unsafe { f(loaded.instance) }),

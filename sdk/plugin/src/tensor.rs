@@ -1,6 +1,6 @@
 //! Tensors: immutable values on the host's tape.
 
-use crate::host::{ask, call, handle, tables};
+use crate::host::{ask, call, handle, never_lent_mut, tables};
 use crate::{Error, Result};
 use easytransfer_abi as abi;
 use std::ptr::{null, null_mut};
@@ -68,6 +68,7 @@ handle! {
     /// Axes count from 0, negative ones from the end. Binary operations broadcast as NumPy does.
     Tensor(et_tensor) released by tensor, et_host_tensor.release
 }
+never_lent_mut! { Tensor(et_tensor) }
 
 impl Clone for Tensor {
     fn clone(&self) -> Self {

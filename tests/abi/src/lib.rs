@@ -92,8 +92,10 @@ fn has(program: &str) -> bool {
 
 /// Runs a compiler with the strict warnings and the headers of the workspace.
 pub fn compile(compiler: &str, arguments: &[&str]) -> Result<(), String> {
+    let cpp = compiler.ends_with("++").then_some("-Wold-style-cast");
     run(Command::new(compiler)
-        .args(["-Wall", "-Wextra", "-pedantic", "-Werror"])
+        .args(["-Wall", "-Wextra", "-Wpedantic", "-Wredundant-decls", "-Wconversion", "-Wshadow"])
+        .args(["-Werror"].into_iter().chain(cpp))
         .args(arguments)
         .arg("-I")
         .arg(root().join("include")))

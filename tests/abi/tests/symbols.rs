@@ -35,7 +35,9 @@ fn plugins() -> Vec<PathBuf> {
 #[test]
 fn symbols_of_a_plugin_are_the_entry_alone() {
     for plugin in plugins() {
-        assert_eq!(exported(&plugin), ["et_plugin_entry"], "{}", plugin.display());
+        let folder = plugin.parent().and_then(|folder| folder.file_name()).unwrap();
+        let entry = format!("et_plugin_entry_{}", folder.to_str().unwrap());
+        assert_eq!(exported(&plugin), [entry], "{}", plugin.display());
     }
 }
 

@@ -8,7 +8,7 @@ fn open(name: &str, defines: &[&str]) -> Result<Engine, EngineError> {
     let folder = Workshop::new(env!("CARGO_TARGET_TMPDIR"), &format!("engine-{name}"));
     let defines: Vec<String> = defines.iter().map(|define| format!("-D{define}")).collect();
     let file = folder.compile_with("engine.c", &format!("{name}.so"), &defines);
-    open_library(&file, EnginePrecision::Bf16)
+    open_library(&file, EnginePrecision::Bf16, None)
 }
 
 fn refusal(name: &str, defines: &[&str]) -> String {
@@ -60,10 +60,10 @@ fn an_engine_that_does_not_start_says_why() {
 #[test]
 fn files_that_are_no_libraries_are_refused() {
     let folder = Workshop::new(env!("CARGO_TARGET_TMPDIR"), "engine-files");
-    let missing = open_library(&folder.folder().join("missing.so"), EnginePrecision::F32);
+    let missing = open_library(&folder.folder().join("missing.so"), EnginePrecision::F32, None);
     assert!(missing.expect_err("missing").to_string().contains("missing.so"));
     let text = folder.folder().join("text.so");
     std::fs::write(&text, "no library").expect("written");
-    let error = open_library(&text, EnginePrecision::F32).expect_err("text").to_string();
+    let error = open_library(&text, EnginePrecision::F32, None).expect_err("text").to_string();
     assert!(error.contains("text.so") && error.contains("ELF"), "{error}");
 }

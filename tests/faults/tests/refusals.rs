@@ -4,7 +4,7 @@
 //! The tests count the live errors of the process, so each takes the lock in [`refusal`] around its load.
 
 use easytransfer_faults::{ManifestText, Workshop, host, live_errors};
-use easytransfer_loader::{ComponentKind, LoadError, Policy, Registry};
+use easytransfer_loader::{LoadError, Policy, Registry};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -187,20 +187,6 @@ fn two_components_of_a_name() {
 #[test]
 fn endless_list_of_components() {
     refuse("endless.c", "NULL past the last component", "1024");
-}
-
-#[test]
-fn name_of_another_plugin() {
-    let folder = workshop("clash");
-    let registry = registry();
-    registry.load_path(&folder.plugin("good.c", &ManifestText::default())).expect("good");
-    let text = ManifestText { id: "somebody-else", ..ManifestText::default() };
-    let manifest = folder.plugin("other_id.c", &text);
-    let found = "plugin \"loss-under-test\" 1.2.3 provides it";
-    let error = refusal(&manifest, &registry, "one component per kind and name", found);
-    assert!(matches!(error, LoadError::Clash(_)));
-    let kept = registry.lookup(ComponentKind::Loss, "under-test").expect("the first one stays");
-    assert_eq!(kept.plugin_id, "loss-under-test");
 }
 
 #[test]

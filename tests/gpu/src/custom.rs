@@ -9,7 +9,7 @@ use easytransfer::plugin::{DType, Error, InputView, Op, OutputSpec, OutputView, 
 
 use crate::compare::{check, numbers};
 
-const PTX: &str = include_str!("../../../xtask/templates/op.ptx");
+const PTX: &str = include_str!("../../../sdk/scaffold/templates/op.ptx");
 
 /// y = x³, elementwise.
 struct Cube;

@@ -99,13 +99,17 @@ pub fn library_folder(scratch: &Scratch) -> PathBuf {
     folder
 }
 
-/// Flags under which all C and C++ of the tree compiles.
-pub const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
+/// Flags under which all C and C++ of the tree compiles, for a compiler of either.
+pub fn strict(compiler: &str) -> impl Iterator<Item = &'static str> {
+    let both = ["-Wall", "-Wextra", "-Wpedantic", "-Wredundant-decls", "-Wconversion", "-Wshadow"];
+    let cpp = compiler.ends_with("++").then_some("-Wold-style-cast");
+    both.into_iter().chain(["-Werror"]).chain(cpp)
+}
 
 /// Compiles with the headers of the tree; panics with the compiler's messages.
 pub fn compile(compiler: &str, arguments: &[&str]) {
     let mut command = Command::new(compiler);
-    command.args(STRICT).arg("-I").arg(places::root().join("include")).args(arguments);
+    command.args(strict(compiler)).arg("-I").arg(places::root().join("include")).args(arguments);
     run(&mut command, b"").good(&format!("{command:?}"));
 }
 
@@ -181,6 +185,21 @@ pub fn install_loss(folder: &Path, id: &str, requires: &[&str], library: &Path) 
     );
     fs::write(place.join(format!("{id}.toml")), manifest).expect("write the manifest");
     folder.to_path_buf()
+}
+
+/// Puts a plugin of one library under a manifest of its own, as [`install_loss`] does; `provides` are kinds and names.
+pub fn install(folder: &Path, id: &str, provides: &[(&str, &str)], library: &Path) -> PathBuf {
+    let folder = install_loss(folder, id, &[], library);
+    let path = folder.join(id).join(format!("{id}.toml"));
+    let manifest = fs::read_to_string(&path).expect("the manifest was written");
+    let (head, tail) = manifest.split_once("[[provides]]").expect("it provides a loss");
+    let library = &tail[tail.find("[library]").expect("it names a library")..];
+    let offered: String = provides
+        .iter()
+        .map(|(kind, name)| format!("[[provides]]\nkind = {kind:?}\nname = {name:?}\n\n"))
+        .collect();
+    fs::write(path, format!("{head}{offered}{library}")).expect("write the manifest");
+    folder
 }
 
 /// Builds a plugin of one source file in C99 or C++17, as its ending says, into `folder`.

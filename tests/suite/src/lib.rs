@@ -1,5 +1,6 @@
 //! What the suites share.
 
+pub mod authors;
 pub mod c_face;
 pub mod command;
 pub mod face;

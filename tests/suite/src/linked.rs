@@ -1,4 +1,4 @@
-//! The plugins of this tree linked into the test program: the same sources, without an entry symbol.
+//! The plugins of this tree linked into the test program: the same sources.
 
 use easytransfer::{Runtime, RuntimeOptions};
 
@@ -28,6 +28,8 @@ link! {
     zoo_imagebert = "../../../plugins/zoo-imagebert/src/lib.rs",
     zoo_word = "../../../plugins/zoo-word/src/lib.rs",
     zoo_modernbert = "../../../plugins/zoo-modernbert/src/lib.rs",
+    zoo_deberta = "../../../plugins/zoo-deberta/src/lib.rs",
+    zoo_xlnet = "../../../plugins/zoo-xlnet/src/lib.rs",
     app_classify = "../../../plugins/app-classify/src/lib.rs",
     app_comprehend = "../../../plugins/app-comprehend/src/lib.rs",
     app_embed = "../../../plugins/app-embed/src/lib.rs",

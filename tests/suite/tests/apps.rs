@@ -269,7 +269,8 @@ fn two_towers_have_the_gradients_of_pytorch() {
 
 #[test]
 fn masked_language_models_of_every_family_have_the_gradients_of_transformers() {
-    for family in ["bert", "roberta", "distilbert", "electra", "albert"] {
+    for family in ["bert", "roberta", "distilbert", "electra", "albert", "modernbert", "deberta-v2"]
+    {
         let directory = goldens(&format!("masked-lm-{family}"));
         let golden = read_json(&directory.join("golden.json"));
         let (ids, labels) = (rows_of(&golden["ids"]), rows_of(&golden["labels"]));

@@ -82,3 +82,26 @@ fn cancelled_runs_leave_a_checkpoint_and_go_on_to_the_same_bytes() {
         assert_eq!(resumed, metrics, "{name}");
     }
 }
+
+#[test]
+fn runtime_cancels_its_runs_from_another_thread() {
+    let scratch = Scratch::new("cancel-thread");
+    let program = build(&scratch, "cancel_thread.c", include_str!("hosts/cancel_thread.c"));
+    let output = scratch.path().join("run");
+    // So many steps that the thread comes in between, and an end that a resumed run reaches at once.
+    let options = |resume: bool| {
+        json!({
+            "encoder": demo("encoder"), "train": demo("messages.train.tsv"), "output": output,
+            "from_scratch": true, "resume": resume,
+            "config": {"epochs": 2, "lr": 0.001, "seed": 3, "batch": {"rows": 16}},
+        })
+    };
+    let mut command = command(&program, &[]);
+    command.args([options(false).to_string(), options(true).to_string()]);
+    let printed = run(&mut command, b"").good("cancel by the runtime");
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[0], "1 after three steps", "{printed}");
+    let result = lines.last().unwrap();
+    assert!(result.ends_with(" steps, 1"), "{printed}");
+    assert!(output.join("model.safetensors").exists(), "{printed}");
+}

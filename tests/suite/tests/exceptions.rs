@@ -50,19 +50,19 @@ fn exceptions_of_a_plugin_are_errors() {
         };
         for _ in 0..2 {
             let error = run("throws-create").unwrap_err();
-            let expected = "loss throws-create (plugin throws): create: thrown in create";
+            let expected = "loss throws-create (plugin throws 0.1.0): create: thrown in create";
             assert!(error.contains(expected), "{error}");
             for (name, what) in [
                 ("throws-forward", "thrown in forward"),
                 ("throws-number", "an exception that is no std::exception"),
             ] {
                 let expected =
-                    format!("{ET_ERR_PANIC}: loss {name} (plugin throws): forward: {what}");
+                    format!("{ET_ERR_PANIC}: loss {name} (plugin throws 0.1.0): forward: {what}");
                 assert_eq!(run(name).unwrap_err(), expected);
             }
             // What the engine refused keeps its code.
             let error = run("throws-engine").unwrap_err();
-            let start = format!("{ET_ERR_SHAPE}: loss throws-engine (plugin throws): ");
+            let start = format!("{ET_ERR_SHAPE}: loss throws-engine (plugin throws 0.1.0): ");
             assert!(error.starts_with(&start) && error.contains("1000003"), "{error}");
             assert_eq!(run("throws-release").unwrap().to_scalar().unwrap(), 5.0);
         }

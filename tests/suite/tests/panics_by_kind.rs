@@ -317,9 +317,10 @@ fn expect_panic<T>(
     let check = |error: Error| {
         assert_eq!(error.code(), ET_ERR_PANIC, "{kind}.{at}: {error}");
         let text = error.message();
-        for part in
-            [&format!("{kind} fragile-{kind} (plugin all-fragile): {at}: panic"), "on purpose"]
-        {
+        for part in [
+            &format!("{kind} fragile-{kind} (plugin all-fragile 0.1.0): {at}: panic"),
+            "on purpose",
+        ] {
             assert!(text.contains(part), "{kind}.{at}: {text:?} lacks {part:?}");
         }
     };
@@ -501,7 +502,7 @@ fn panics_without_a_way_out_are_logged() {
     easytransfer_core::log::set_sink(None).unwrap();
     let refused = refused.expect_err("no hook is known").to_string();
     assert!(
-        refused.contains("strategy fragile-strategy (plugin all-fragile): phases"),
+        refused.contains("strategy fragile-strategy (plugin all-fragile 0.1.0): phases"),
         "{refused}"
     );
     let lines = LINES.lock().unwrap();

@@ -74,6 +74,7 @@ impl Strategy for Driver {
             let encoder = model.part(&["embeddings.*", "encoder.*", "pooler.*"])?;
             let head = model.part(&["classifier.*"])?;
             ensure!(encoder.len() + head.len() == model.len(), encoder.len(), head.len());
+            drop(model);
             let mut open = |part| session.optimizer_over("adamw", &json!({}), part);
             vec![open(&head)?, open(&encoder)?]
         } else if self.is("whole") {

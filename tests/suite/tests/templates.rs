@@ -1,18 +1,18 @@
-//! `cargo xtask new-plugin`: what it writes in Rust, C and C++ builds outside the workspace, is a plugin that `plugin
-//! check` accepts, and does its work in a run.
+//! `easytransfer plugin new` and `cargo xtask new-plugin`: what they write in Rust, C and C++ builds outside the
+//! workspace, is a plugin that `plugin check` accepts, and does its work in a run.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
 use easytransfer::plugin::{LoadedMetric, LoadedOp, Map, Stream, Tensor};
 use easytransfer::{Runtime, RuntimeOptions};
+use easytransfer_scaffold::{Language, NewPlugin, kinds, native_kinds};
+use easytransfer_tests::authors;
 use easytransfer_tests::command::Place;
 use easytransfer_tests::hosts::{Scratch, run};
 use easytransfer_tests::places;
-use xtask::new_plugin::{self, Language, native};
-use xtask::{Context, stage};
+use xtask::{Context, new_plugin};
 
 const NAME: &str = "brand-new";
 
@@ -24,77 +24,24 @@ struct Built {
 }
 
 impl Built {
-    /// Writes the plugin of a kind in a language and builds it.
+    /// Writes the plugin of a kind in a language, builds it and lets the command check it.
     fn new(scratch: &Scratch, kind: &'static str, language: Language) -> Built {
         let folder = scratch.path().join(format!("{kind}-{language:?}"));
-        new_plugin::write(&Context::here(), kind, NAME, language, Some(&folder))
-            .expect("write the plugin");
+        let plugin = NewPlugin::new(kind, NAME, language).expect("a kind");
+        plugin.write(&new_plugin::sdk(&Context::here()), &folder).expect("write the plugin");
+        let said = authors::build(&folder, language, None);
+        assert!(said.contains(&format!("{kind} {NAME}: ")) && !said.contains("FAILED"), "{said}");
         let built = Built { kind, language, folder };
-        if language == Language::Rust {
-            built.cargo()
-        } else {
-            built.make()
-        }
+        built.is_listed(&plugin.id());
         built
     }
 
-    /// Its id, the name of its manifest.
-    fn id(&self) -> String {
-        let files = fs::read_dir(&self.folder).expect("the plugin's folder").flatten();
-        let names = files.map(|file| file.file_name().into_string().expect("UTF-8"));
-        let mut ids =
-            names.filter_map(|name| name.strip_suffix(&format!("-{NAME}.toml")).map(str::to_owned));
-        format!("{}-{NAME}", ids.next().expect("a manifest"))
-    }
-
-    /// With warnings as errors, as nothing that is written for others may warn.
-    fn make(&self) {
-        let flags = "-O2 -pedantic -Werror";
-        let mut command = Command::new("make");
-        command.arg("-C").arg(&self.folder);
-        command.args([format!("CFLAGS={flags}"), format!("CXXFLAGS={flags}")]);
-        run(&mut command, b"").good(&format!("make {} {:?}", self.kind, self.language));
-    }
-
-    fn cargo(&self) {
-        let (context, staged, id) = (Context::here(), places::staged(), self.id());
-        // The workspace's own, because the SDK takes most of the time; and its versions, so that nothing is fetched.
-        let target = staged.parent().expect("release lies in the target directory");
-        fs::copy(context.root.join("Cargo.lock"), self.folder.join("Cargo.lock"))
-            .expect("copy the lock");
-        let cargo = |arguments: &[&str]| {
-            let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-            let mut command = Command::new(program);
-            command.args(arguments).arg("--offline").current_dir(&self.folder);
-            command.env("CARGO_TARGET_DIR", target).env_remove("RUSTFLAGS");
-            run(&mut command, b"").good(&format!("cargo {arguments:?} for {id}"))
-        };
-        if ["loss", "op"].contains(&self.kind) {
-            let said = cargo(&["test", "--release"]);
-            assert!(said.contains("plugin_passes_the_suite ... ok"), "{id}: {said}");
-        }
-        cargo(&["build", "--profile", "plugin"]);
-        // The plugin was built in another target directory than its own.
-        let library = stage::library_file_name(&id);
-        let place = self.folder.join("target/plugin");
-        fs::create_dir_all(&place).expect("make the folder of the library");
-        fs::copy(target.join("plugin").join(&library), place.join(&library)).expect("copy");
-    }
-
-    /// `plugin check` finds nothing wrong, and `plugin list` finds the plugin where the command says it is used from.
-    fn check(&self) {
-        let command = places::staged().join("easytransfer");
-        let (kind, id) = (self.kind, self.id());
-        let manifest = self.folder.join(format!("{id}.toml"));
-        let mut check = Command::new(&command);
-        let said = run(check.args(["plugin", "check"]).arg(manifest), b"");
-        let said = said.good(&format!("plugin check of a new {kind} in {:?}", self.language));
-        assert!(said.contains(&format!("{kind} {NAME}: ")), "{said}");
-        assert!(!said.contains("FAILED"), "{said}");
-        let mut list = Command::new(&command);
+    /// `plugin list` finds the plugin where the command says that it is used from.
+    fn is_listed(&self, id: &str) {
+        let mut list = Command::new(places::staged().join("easytransfer"));
         let said = run(list.args(["plugin", "list", "--plugins"]).arg(&self.folder), b"");
         let said = said.good("list");
-        assert!(said.contains(&format!("{id} 0.1.0: {kind} {NAME}")), "{said}");
+        assert!(said.contains(&format!("{id} 0.1.0: {} {NAME}", self.kind)), "{said}");
         assert!(!said.contains("cannot be used"), "{said}");
     }
 
@@ -216,13 +163,12 @@ fn checksum(bytes: &[u8]) -> u64 {
 fn every_kind_of_new_plugin_builds_passes_the_suite_and_is_used() {
     let scratch = Scratch::new("templates");
     let place = Place::new("templates");
-    let natives: Vec<&str> = native::kinds().collect();
-    for kind in new_plugin::kinds() {
+    let natives: Vec<&str> = native_kinds().collect();
+    for kind in kinds() {
         let mut seen = Vec::new();
         for language in [Language::Rust, Language::C, Language::Cpp] {
             if language == Language::Rust || natives.contains(&kind) {
                 let built = Built::new(&scratch, kind, language);
-                built.check();
                 seen.push((language, used(&built, &place)));
             }
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use easytransfer::plugin::{Map, Row, abi};
-use easytransfer::{App, EmbedOptions, Embedder, LayerPrecision, Model, Runtime};
+use easytransfer::{App, AppOptions, EmbedOptions, Embedder, LayerPrecision, Model, Runtime};
 use easytransfer_tests::face::{Face, RustFace};
 use easytransfer_tests::hosts::Scratch;
 use easytransfer_tests::{linked, places};
@@ -120,4 +120,48 @@ fn one_model_runs_on_many_threads_as_on_one() {
         let length = 1 + (thread * 3 + round) % alone.len();
         assert_eq!(run(&model.clone(), length), alone[length - 1], "{length} tokens");
     });
+}
+
+#[test]
+fn apps_of_one_bundle_share_one_set_of_weights_until_a_file_changes() {
+    let scratch = Scratch::new("together-shared");
+    let bundle = bundle(scratch.path());
+    // Files that were written just now cannot be told from files that will be written in the same moment.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let runtime = linked::runtime();
+    let load = |precision| runtime.app_with(&bundle, AppOptions { precision }).unwrap();
+    let (one, other) = (load(LayerPrecision::F32), load(LayerPrecision::Int8));
+    // A path that leads to the same directory, from another runtime that has the same plugins.
+    let third = linked::runtime().app(&bundle.join("../bundle")).unwrap();
+    let vector = |app: &App| std::ptr::from_ref(app.network());
+    let answers = one.predict(&["where is my parcel"]).unwrap();
+    assert_eq!(third.predict(&["where is my parcel"]).unwrap(), answers);
+    assert_eq!(vector(&one), vector(&other));
+    assert_eq!(vector(&one), vector(&third));
+    assert_eq!(vector(&one), vector(&one.clone()));
+    // The program has seen the network and may have changed it: who loads now reads the files.
+    let fresh = load(LayerPrecision::F32);
+    assert_ne!(vector(&one), vector(&fresh));
+    drop((one, other, third, fresh));
+
+    let before = load(LayerPrecision::F32);
+    let manifest = bundle.join("easytransfer.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, format!("{text}\n")).unwrap();
+    let after = load(LayerPrecision::F32);
+    assert_ne!(vector(&before), vector(&after), "a file has changed");
+}
+
+#[test]
+fn embedders_of_one_encoder_share_its_weights_if_they_are_made_alike() {
+    let encoder = places::shared().join("models/all-MiniLM-L6-v2");
+    let runtime = linked::runtime();
+    let load = |pooling: &str| {
+        let options = EmbedOptions { pooling: Some(pooling.to_owned()), ..EmbedOptions::default() };
+        runtime.embedder(&encoder, options).unwrap()
+    };
+    let (max, again, mean) = (load("max"), load("max"), load("mean"));
+    let network = |embedder: &Embedder| std::ptr::from_ref(embedder.network());
+    assert_eq!(network(&max), network(&again));
+    assert_ne!(network(&max), network(&mean));
 }

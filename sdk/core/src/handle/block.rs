@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::mem::offset_of;
 use std::ptr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::sync::lock;
 
@@ -62,6 +62,8 @@ struct Listed(*const Local);
 unsafe impl Send for Listed {}
 
 static THREADS: Mutex<Vec<Listed>> = Mutex::new(Vec::new());
+/// Threads that have been in the list so far.
+static ENTERED: AtomicU64 = AtomicU64::new(0);
 /// The counts of threads that ended, and what is counted while a thread ends.
 static ENDED: AtomicI64 = AtomicI64::new(0);
 
@@ -119,8 +121,14 @@ fn enter(local: &Local) -> bool {
         return false;
     }
     lock(&THREADS).push(Listed(local));
+    ENTERED.fetch_add(1, Ordering::Relaxed);
     local.is_listed.set(true);
     true
+}
+
+/// Threads that have taken or given back references since the process began.
+pub fn threads() -> u64 {
+    ENTERED.load(Ordering::Relaxed)
 }
 
 /// Counts references that callers took, or gave back when negative.

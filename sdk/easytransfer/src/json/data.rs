@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use easytransfer_train::data::input::Data;
 use easytransfer_train::data::records::{Format, OnBadRow, ReadOptions, Schema};
 use easytransfer_train::files::output::OutputFormat;
+use easytransfer_train::options::config::{metrics_of, metrics_schema};
 use easytransfer_train::run::events::Watch;
 use easytransfer_train::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -106,13 +107,17 @@ fn job(options: &str, origin: &str, more: Value) -> Result<(Value, DataSource)> 
 }
 
 /// Figures on labelled data: `{"data": "file" | [records], "report": "file", "columns": {"text": "sentence"}, "format":
-/// "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip"}`, of which `data` is
-/// required. Answers with `{"rows": 10, "skipped": 0, "metrics": {..}}`.
+/// "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip", "metrics": ["name", {"name":
+/// "f-beta", "beta": 2}]}`, of which `data` is required; `metrics` are of any plugin, beside those of the app. Answers with `{"rows": 10, "skipped": 0, "metrics": {..}}`.
 pub fn evaluate(app: &App, options: &str, watch: &mut Watch<'_>) -> Result<String> {
-    let more = json!({"report": {"type": ["string", "null"], "description": "an HTML page"}});
+    let more = json!({
+        "report": {"type": ["string", "null"], "description": "an HTML page"},
+        "metrics": metrics_schema()
+    });
     let (value, source) = job(options, "evaluate options", more)?;
     let report = value["report"].as_str().map(PathBuf::from);
-    let found = app.evaluate_watched(&source, report.as_deref(), watch)?;
+    let found =
+        app.evaluate_by(&source, report.as_deref(), &metrics_of(&value["metrics"])?, watch)?;
     Ok(super::written(&found))
 }
 

@@ -1,5 +1,6 @@
 //! Many products of one shape as one list of tasks.
 
+use crate::machine::workers;
 use crate::{Float, Result, check_len, for_each_task};
 
 use super::{Matrix, MatrixMut, gemm, gemm_serial};
@@ -47,7 +48,7 @@ pub fn gemm_batch<F: Float>(a: Matrices<'_, F>, b: Matrices<'_, F>, c: &mut [F])
         a.get(i)?;
         b.get(i)?;
     }
-    let threads = rayon::current_num_threads();
+    let threads = workers::count();
     if count < 2 * threads {
         for (i, c) in c.chunks_exact_mut(m * n).enumerate() {
             gemm(F::ONE, a.get(i)?, b.get(i)?, F::ZERO, &mut MatrixMut::new(c, m, n)?)?;

@@ -11,6 +11,7 @@ use half::bf16;
 use crate::Float;
 use crate::activation::{Activation, Kept};
 use crate::machine::scratch::with_scratch;
+use crate::machine::workers;
 
 use super::micro::{Kernel, Tile, Words};
 use super::pack::{ALIGN_SLACK, Lines, align};
@@ -206,9 +207,9 @@ pub(super) unsafe fn run<F: Float>(product: &Product<F>, threads: usize) {
             // to the pool's threads, so that a thread from outside does not contend with them for a
             // processor.
             if product.m.saturating_mul(product.n).saturating_mul(product.k) < POOL_WORK {
-                rayon::in_place_scope(|scope| job.share_out(scope));
+                workers::in_place_scope(|scope| job.share_out(scope));
             } else {
-                rayon::scope(|scope| job.share_out(scope));
+                workers::enter(|| rayon::scope(|scope| job.share_out(scope)));
             }
         }
     };

@@ -24,6 +24,7 @@
 
 use crate::activation::{Activation, KeptMut};
 use crate::machine::scratch::with_scratch;
+use crate::machine::workers;
 use crate::{Float, KernelError, Result, check_len};
 
 mod batch;
@@ -192,7 +193,7 @@ pub fn gemm<F: Float>(
     beta: F,
     c: &mut MatrixMut<'_, F>,
 ) -> Result {
-    any_layout(alpha, a, b, beta, c, rayon::current_num_threads())
+    any_layout(alpha, a, b, beta, c, workers::count())
 }
 
 /// [`gemm`] on the calling thread: for products inside a task.
@@ -252,7 +253,7 @@ pub fn gemm_fused<F: Float>(
     };
     // SAFETY: the constructors checked that all elements lie within their slices, the shapes fit each
     // other, what is kept has C's layout, and both are borrowed exclusively.
-    unsafe { blocked::run(&product, rayon::current_num_threads()) };
+    unsafe { blocked::run(&product, workers::count()) };
     Ok(())
 }
 

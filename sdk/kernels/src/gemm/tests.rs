@@ -298,8 +298,7 @@ fn fused_products_match_separate_passes_to_the_bit() {
     };
     check();
     // A level is forced on one thread, and activations are computed where the product is.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    pool.install(|| at_every_level(|_| check()));
+    workers::in_pool_of(1, || at_every_level(|_| check()));
 }
 
 #[test]

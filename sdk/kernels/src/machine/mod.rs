@@ -5,3 +5,4 @@ pub(crate) mod lanes;
 pub mod scratch;
 pub mod simd;
 pub mod team;
+pub mod workers;

@@ -19,6 +19,8 @@ use std::sync::{Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use crate::machine::workers;
+
 /// How long a member looks for work, and a caller for the end of its job, before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks at the shared state between two looks at the clock.
@@ -152,7 +154,7 @@ impl Team {
     /// Starts one member less than the engine has threads; one that the system refuses is done without.
     fn members(&'static self) -> &'static [Thread] {
         self.members.get_or_init(|| {
-            let wanted = rayon::current_num_threads().saturating_sub(1);
+            let wanted = workers::count().saturating_sub(1);
             let start = |index| {
                 let thread = std::thread::Builder::new().name(format!("team-{index}"));
                 thread.spawn(move || self.serve()).ok().map(|handle| handle.thread().clone())

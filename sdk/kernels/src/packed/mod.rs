@@ -27,7 +27,7 @@ pub use quantize::{bf16_bits, bf16_value};
 
 use crate::activation::Activation;
 use crate::machine::scratch::with_scratch;
-use crate::machine::team;
+use crate::machine::{team, workers};
 use crate::runs::SharedRows;
 use crate::{Result, check_len, for_each_task};
 use tile::{Block, Output, Rows8};
@@ -158,7 +158,7 @@ pub(crate) fn linear_packed_with(
     let panels = outputs.div_ceil(PANEL);
     let work = rows * groups * outputs;
     let serial = if team::is_active() { SERIAL_WORK_OF_TEAM } else { SERIAL_WORK };
-    let threads = if work < serial { 1 } else { rayon::current_num_threads() };
+    let threads = if work < serial { 1 } else { workers::count() };
     let y = SharedRows::new(y, outputs);
     let finish =
         |rows: std::ops::Range<usize>, panels: std::ops::Range<usize>, block: Block<'_>| {

@@ -230,8 +230,14 @@ impl Engine {
     }
 
     /// Starts it on a device. Errors: `Open` with the engine's reason.
-    pub fn open(&self, device: u32, precision: EnginePrecision) -> Result<(), EngineError> {
-        let options = format!("{{\"precision\": \"{}\"}}", precision.name());
+    pub fn open(
+        &self,
+        device: u32,
+        precision: EnginePrecision,
+        threads: Option<usize>,
+    ) -> Result<(), EngineError> {
+        let threads = threads.map_or_else(String::new, |number| format!(", \"threads\": {number}"));
+        let options = format!("{{\"precision\": \"{}\"{threads}}}", precision.name());
         let text = et_str { ptr: options.as_ptr().cast(), len: options.len() };
         let Some(open) = self.record.open else { return Ok(()) };
         // SAFETY: the options are readable for the call, and the error is this engine's.

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, Result, excerpt};
 use crate::files::atomic::{self, AtomicDir};
 use crate::model::checksums::{self, Checksums};
-use crate::model::components::Components;
-use crate::model::network::{AppStage, Network, Origin, Start, read_json};
+use crate::model::components::{Components, Origin, UsedComponent};
+use crate::model::network::{AppStage, Network, Start, read_json};
 use crate::model::weights::{self, path_text};
 
 /// Name of our own file in a bundle. It is written last: a directory without it is not a bundle.
@@ -33,6 +33,9 @@ pub struct Manifest {
     pub app_state: Value,
     /// The model.
     pub model: Origin,
+    /// All components that the run has used, these two too.
+    #[serde(default)]
+    pub components: Vec<UsedComponent>,
     /// Names of the classes.
     pub labels: Vec<String>,
     /// Names of the columns by role, as the training file had them.
@@ -92,6 +95,7 @@ pub fn save(
         app_options: network.app_options.clone(),
         app_state: network.app.state()?,
         model: network.model_origin.clone(),
+        components: network.made_with.clone(),
         labels: network.app_info.labels.clone(),
         columns,
         training,
@@ -167,17 +171,22 @@ pub fn manifest(directory: &Path) -> Result<Manifest> {
     })
 }
 
-/// Loads a bundle. Errors, beside those of its parts: names of classes that differ between its files, and files that
-/// are not those that were written with it.
+/// The model that a bundle was trained with; None for a directory that is no bundle.
+pub fn model_origin(directory: &Path) -> Result<Option<Origin>> {
+    if !directory.join(MANIFEST).exists() {
+        return Ok(None);
+    }
+    Ok(Some(manifest(directory)?.model))
+}
+
+/// Loads a bundle, with the components of the plugins that it was trained with. Errors, beside those of its parts:
+/// names of classes that differ between its files, and files that are not those that were written with it.
 pub fn load(components: &dyn Components, directory: &Path) -> Result<(Network, Manifest)> {
     let manifest = manifest(directory)?;
-    let stage = AppStage::new(
-        components,
-        &manifest.app.name,
-        manifest.app_options.clone(),
-        Some(&manifest.app_state),
-    )?;
-    let network = Network::new(components, stage, directory, &Map::new(), Start::Bundle, 0)?;
+    let app = components.find_made_with("et.app/1", &manifest.app)?;
+    let stage = AppStage::of(&app, manifest.app_options.clone(), Some(&manifest.app_state))?;
+    let mut network = Network::new(components, stage, directory, &Map::new(), Start::Bundle, 0)?;
+    network.made_with.clone_from(&manifest.components);
     check_labels(&network, &manifest, directory)?;
     // Last, because what is wrong with a file says more than that it was changed.
     checksums::check(directory, MANIFEST, &manifest.files, &network.load_report.files)?;

@@ -7,6 +7,7 @@ use easytransfer_plugin::{ComponentRef, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::model::bundle;
 use crate::model::components::Components;
 use crate::model::network::{read_json, schema_of};
 use crate::options;
@@ -73,7 +74,7 @@ impl Configuration {
                 }
             }
             options::validate(&schema, &mut value, "", "encoder")?;
-            value["model_type"] = json!(name);
+            value["model_type"] = json!(component.name);
             fill(&mut value, words);
             return Self::made(value, component, "encoder".to_owned(), additions);
         }
@@ -83,12 +84,19 @@ impl Configuration {
             origin: origin.clone(),
             message: "expected a text under `model_type`, for instance \"bert\"".to_owned(),
         })?;
-        if let Some(name) = named.filter(|name| *name != model_type) {
+        let plain = |name: &str| name.rsplit('/').next() == Some(model_type);
+        if let Some(name) = named.filter(|name| !plain(name)) {
             return Err(Error::user(format!(
                 "encoder.model_type: expected {model_type:?}, which `{origin}` says, found {name:?}; leave it out, or leave the encoder's directory out"
             )));
         }
-        let component = components.find("et.model/1", model_type)?;
+        let component = match (named, bundle::model_origin(directory)?) {
+            (Some(name), _) if name != model_type => components.find("et.model/1", name)?,
+            (_, Some(origin)) if origin.name == model_type => {
+                components.find_made_with("et.model/1", &origin)?
+            }
+            _ => components.find("et.model/1", model_type)?,
+        };
         replace(&mut value, &replaced, &component)?;
         if additions.beginning.is_none() {
             let begins = beginnings(&component)?;

@@ -2,6 +2,7 @@
 //! ([`network`]), how it continues runs of tokens ([`generate`]), how weights get in and out ([`weights`]), the
 //! directory that keeps it ([`bundle`]), and whether its files are of one run ([`checksums`]).
 
+pub mod bare;
 pub mod bundle;
 pub mod checksums;
 pub mod components;

@@ -8,38 +8,18 @@ use easytransfer_loader::{open_regular, read_regular};
 use easytransfer_plugin as plugin;
 use easytransfer_plugin::{
     AppInfo, Asked, Call, ComponentRef, LoadedApp, LoadedModel, Map, NetHost, Param, Params,
-    Record, Row, Tensor, Tokenizer, abi, no_grad,
+    Record, Row, Scope, Tensor, Tokenizer, abi, no_grad,
 };
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::model::components::Components;
+pub use crate::model::components::Origin;
+use crate::model::components::{Components, UsedComponent};
 use crate::model::configuration::{self, Additions, Configuration, ModelOptions};
 use crate::model::generate;
 use crate::model::memory;
 use crate::model::weights::{self, Ahead, Expect, LoadReport, path_text};
 use crate::options;
-
-/// A component as a bundle remembers it.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Origin {
-    /// Name in the registry.
-    pub name: String,
-    /// Id of the plugin.
-    pub plugin: String,
-    /// Version of the plugin.
-    pub version: String,
-}
-
-impl From<&ComponentRef> for Origin {
-    fn from(component: &ComponentRef) -> Origin {
-        Origin {
-            name: component.name.clone(),
-            plugin: component.plugin_id.clone(),
-            version: component.plugin_version.clone(),
-        }
-    }
-}
 
 /// An app before it has a model: it knows its columns and learns its labels.
 pub struct AppStage {
@@ -59,12 +39,19 @@ impl AppStage {
         options: Value,
         state: Option<&Value>,
     ) -> Result<AppStage> {
-        let component = components.find("et.app/1", name)?;
-        let mut options = options;
-        options::validate(&schema_of(&component, "app")?, &mut options, "", "app")?;
+        AppStage::of(&components.find("et.app/1", name)?, options, state)
+    }
+
+    /// The same of a component that was found.
+    pub fn of(
+        component: &ComponentRef,
+        mut options: Value,
+        state: Option<&Value>,
+    ) -> Result<AppStage> {
+        options::validate(&schema_of(component, "app")?, &mut options, "", "app")?;
         let state = state.map_or_else(String::new, Value::to_string);
-        let app = LoadedApp::create(&component, &options.to_string(), &state)?;
-        Ok(AppStage { app, origin: Origin::from(&component), options })
+        let app = LoadedApp::create(component, &options.to_string(), &state)?;
+        Ok(AppStage { app, origin: Origin::from(component), options })
     }
 }
 
@@ -106,12 +93,15 @@ pub struct Network {
     pub app_options: Value,
     /// What happened to the names of the checkpoint.
     pub load_report: LoadReport,
+    /// What it was trained with; empty for one that is new.
+    pub made_with: Vec<UsedComponent>,
 }
 
 /// The schema of a component's options; errors name `prefix`, under which they stand.
 pub(crate) fn schema_of(component: &ComponentRef, prefix: &str) -> Result<Value> {
-    serde_json::from_str(&component.schema)
-        .map_err(|error| Error::other(format!("{prefix}: the plugin's schema: {error}")))
+    serde_json::from_str(&component.schema).map_err(|error| {
+        Error::other(format!("{prefix}: {}: schema: not JSON: {error}", component.who()))
+    })
 }
 
 /// Bytes of the longest file of settings (config.json, easytransfer.json, an index of weights) that is read.
@@ -362,6 +352,43 @@ impl Network {
             app_origin: stage.origin,
             app_options: stage.options,
             load_report,
+            made_with: Vec::new(),
+        })
+    }
+
+    /// One more instance of each plugin, for a thread that shall not wait for another one. What they declare in `root`
+    /// is given to them; it has the parameters of this network, or is empty, which shows what they would declare.
+    pub fn again(
+        &self,
+        components: &dyn Components,
+        root: &Scope,
+        params: &Params,
+    ) -> Result<Network> {
+        let component = components.find_made_with("et.model/1", &self.model_origin)?;
+        let (name, options) = (self.app_origin.full_name(), self.app_options.clone());
+        let stage = AppStage::new(components, &name, options, Some(&self.app.state()?))?;
+        let config = self.config.to_string();
+        let model = LoadedModel::create(&component, &config, root)?;
+        let mut modules = Vec::with_capacity(self.modules.len());
+        for (name, _) in &self.modules {
+            let scope = root.child(name)?;
+            modules.push((name.clone(), LoadedModel::create(&component, &config, &scope)?));
+        }
+        let mut app = stage.app;
+        app.build(root, model.info())?;
+        Ok(Network {
+            model,
+            modules,
+            app: Arc::new(app),
+            params: params.clone(),
+            tokenizer: self.tokenizer.clone(),
+            app_info: self.app_info.clone(),
+            config: self.config.clone(),
+            model_origin: self.model_origin.clone(),
+            app_origin: self.app_origin.clone(),
+            app_options: self.app_options.clone(),
+            load_report: LoadReport::default(),
+            made_with: self.made_with.clone(),
         })
     }
 
@@ -424,9 +451,9 @@ impl Network {
         if parts.len() == rows {
             return Ok(parts);
         }
-        let (name, found) = (&self.app_origin.name, parts.len());
+        let (who, found) = (self.app.who(), parts.len());
         Err(Error::other(format!(
-            "app {name}: decode: expected {rows} parts, one for each row of the batch, found {found}"
+            "{who}: decode: expected {rows} parts, one for each row of the batch, found {found}"
         )))
     }
 

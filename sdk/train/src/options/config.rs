@@ -18,6 +18,47 @@ pub struct Named {
     pub options: Map<String, Value>,
 }
 
+impl Named {
+    /// A component with its default options.
+    pub fn plain(name: impl Into<String>) -> Named {
+        Named { name: name.into(), options: Map::new() }
+    }
+}
+
+impl From<&Named> for plugin::Choice {
+    fn from(named: &Named) -> plugin::Choice {
+        plugin::Choice { name: named.name.clone(), options: named.options.clone() }
+    }
+}
+
+/// Components of which some are named without options.
+fn names_or_tables<'de, D: Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Vec<Named>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum NameOrTable {
+        Name(String),
+        Table(Named),
+    }
+    let read = Vec::<NameOrTable>::deserialize(from)?.into_iter().map(|entry| match entry {
+        NameOrTable::Name(name) => Named::plain(name),
+        NameOrTable::Table(named) => named,
+    });
+    Ok(read.collect())
+}
+
+/// JSON Schema of [`TrainConfig::metrics`].
+pub fn metrics_schema() -> Value {
+    json!({"type": "array", "default": [], "items": {"type": ["string", "object"], "properties": {"name": {"type": "string"}}, "additionalProperties": true, "required": ["name"]}, "description": "metrics of any plugin to compute beside those of the app, by name or as {name, its options}"})
+}
+
+/// Metrics of a list that fits [`metrics_schema`].
+pub fn metrics_of(list: &Value) -> Result<Vec<Named>> {
+    names_or_tables(list)
+        .map_err(|error| Error::Config { origin: "metrics".to_owned(), message: error.to_string() })
+}
+
 /// How rows become batches. A partial one deserialises; what it lacks has its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -153,6 +194,10 @@ pub struct TrainConfig {
     pub evaluate_every: u64,
     /// Figure that decides which parameters are kept; by default that of the app.
     pub best: Option<String>,
+    /// Metrics beside those of the app, of any plugin; their figures may be named under `best`. Read also from names
+    /// alone.
+    #[serde(deserialize_with = "names_or_tables")]
+    pub metrics: Vec<Named>,
     /// Evaluations without an improvement after which training stops, 0 for never.
     pub patience: u64,
     /// Steps between checkpoints, 0 for once an epoch.
@@ -204,6 +249,7 @@ pub fn schema() -> Value {
             "source": {"type": "object", "additionalProperties": true, "properties": {}, "description": "further data files by name, for strategies: source.NAME.path, and beside it task, domain, weight, labelled (false for data without targets), columns.ROLE"},
             "evaluate_every": {"type": "integer", "minimum": 0, "maximum": 9007199254740992u64, "default": 0, "description": "steps between evaluations, 0 for once an epoch"},
             "best": {"type": ["string", "null"], "default": null, "description": "figure that decides which parameters are kept; null for that of the app (accuracy for classes)"},
+            "metrics": metrics_schema(),
             "patience": {"type": "integer", "minimum": 0, "maximum": 9007199254740992u64, "default": 0, "description": "evaluations without improvement before stopping, 0 for never"},
             "checkpoint_every": {"type": "integer", "minimum": 0, "maximum": 9007199254740992u64, "default": 0, "description": "steps between checkpoints, 0 for once an epoch"},
             "workers": {"type": "integer", "minimum": 0, "maximum": 1024, "default": 1, "description": "threads that make features, ahead of the step"},

@@ -11,6 +11,7 @@ use crate::data::batches::{self, Batches};
 use crate::data::features::Features;
 use crate::error::{Error, Result};
 use crate::model::bundle;
+use crate::model::components::UsedComponent;
 use crate::report::progress::ProgressLine;
 use crate::report::run_log::RunLog;
 use crate::run::checkpoint::{self, AfterStep, Best, Parts, Progress};
@@ -59,7 +60,7 @@ pub(crate) struct Run<'r, 'f> {
     lower_is_better: Vec<String>,
     pub log: RunLog,
     /// Whether reading a number waits for the engine.
-    defers: bool,
+    pub(crate) defers: bool,
     pub unread: Vec<Unread>,
     /// The last loss that was read.
     pub last_loss: f64,
@@ -95,6 +96,14 @@ impl Due {
     }
 }
 
+/// Whose each component is: a checkpoint holds states that only the plugin that wrote them can read.
+fn plugins_of(used: &[UsedComponent]) -> Value {
+    let entry = |UsedComponent { kind, origin }: &UsedComponent| {
+        (format!("{kind} {}", origin.name), Value::from(origin.plugin.as_str()))
+    };
+    used.iter().map(entry).collect()
+}
+
 impl<'r, 'f> Run<'r, 'f> {
     /// Sets a run up, and goes back to the last checkpoint when the job says so. Errors: a checkpoint of another run.
     pub fn new(
@@ -118,6 +127,7 @@ impl<'r, 'f> Run<'r, 'f> {
             "rows": features.len(),
             "data": fit.sources.digests(),
             "app": job.app,
+            "plugins": plugins_of(&fit.components.used()),
             "labels": fit.network.app_info.labels,
         });
         let mut best_params = None;
@@ -140,7 +150,8 @@ impl<'r, 'f> Run<'r, 'f> {
             fit.rng.set_state(rng);
             fit.step = progress.step;
         }
-        let lower_is_better = evaluate::lower_is_better(fit.components, &fit.network)?;
+        let lower_is_better =
+            evaluate::lower_is_better(fit.components, &fit.network, &config.metrics)?;
         let log = RunLog::open(&job.output.join("logs"), resumed.then_some(progress.step))?;
         let schedule = config.schedule()?;
         let mut warnings = std::mem::take(&mut fit.network.load_report.warnings);
@@ -487,7 +498,9 @@ impl<'r, 'f> Run<'r, 'f> {
             .iter_mut()
             .map(|module| (module.name.clone(), module.describe()["parameters"].clone()))
             .collect();
+        let used = self.fit.components.used();
         let network = self.fit.result();
+        network.made_with = used;
         let labels = network.app_info.labels.clone();
         bundle::save(
             network,

@@ -4,34 +4,65 @@ use std::borrow::Borrow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use easytransfer_plugin::{
-    Call, Choice, Counts, LoadedLoss, LoadedMetric, Map, Record, Row, no_grad, profile,
+    Call, ComponentRef, Counts, LoadedLoss, LoadedMetric, Map, Record, Row, no_grad, profile,
 };
 use serde_json::{Map as Json, Value};
 
 use crate::data::batching::plan_sequential;
 use crate::data::collation::{Sample, batch_options, collate_rows};
 use crate::error::{Error, Result};
-use crate::model::components::Components;
-use crate::model::network::Network;
+use crate::model::components::{Components, Origin};
+use crate::model::network::{Network, schema_of};
+use crate::options;
+use crate::options::config::Named;
 
-/// The metrics that an app asks for.
-pub fn metrics(components: &dyn Components, choices: &[Choice]) -> Result<Vec<LoadedMetric>> {
-    choices
-        .iter()
-        .map(|choice| {
-            let component = components.find("et.metric/1", &choice.name)?;
-            let options = Value::Object(choice.options.clone()).to_string();
-            Ok(LoadedMetric::create(&component, &options)?)
+/// The metrics that a network's app asks for, of the plugins that it was trained with, and `more`, each once.
+fn metrics(
+    components: &dyn Components,
+    network: &Network,
+    more: &[Named],
+) -> Result<Vec<LoadedMetric>> {
+    let kind = "et.metric/1";
+    let mut found = Vec::new();
+    for choice in &network.app_info.metrics {
+        let made_with = network.made_with.iter();
+        let made_with = made_with.filter(|used| used.kind == "metric").map(|used| &used.origin);
+        let component = match made_with.into_iter().find(|origin| origin.name == choice.name) {
+            Some(origin) => components.find_made_with(kind, origin)?,
+            None => components.find_for(kind, &choice.name, &network.app_origin.plugin)?,
+        };
+        found.push((component, choice.options.clone()));
+    }
+    for named in more {
+        let component = components.find(kind, &named.name)?;
+        let mut options = Value::Object(named.options.clone());
+        let prefix = format!("metrics.{}", named.name);
+        options::validate(&schema_of(&component, &prefix)?, &mut options, "", &prefix)?;
+        // As the app asks for it, it is there already.
+        let is_same = |known: &ComponentRef| Origin::from(known) == Origin::from(&component);
+        if !named.options.is_empty() || !found.iter().any(|(known, _)| is_same(known)) {
+            let Value::Object(options) = options else { continue };
+            found.push((component, options));
+        }
+    }
+    found
+        .into_iter()
+        .map(|(component, options)| {
+            Ok(LoadedMetric::create(&component, &Value::Object(options).to_string())?)
         })
         .collect()
 }
 
 /// Names of the figures of a network of which less is better: the loss, those of which a metric says so, and the
 /// app's best one if the app does. Errors: an app that says neither "max" nor "min".
-pub fn lower_is_better(components: &dyn Components, network: &Network) -> Result<Vec<String>> {
+pub fn lower_is_better(
+    components: &dyn Components,
+    network: &Network,
+    more: &[Named],
+) -> Result<Vec<String>> {
     let info = &network.app_info;
     let mut names = vec!["loss".to_owned()];
-    for metric in metrics(components, &info.metrics)? {
+    for metric in metrics(components, network, more)? {
         names.extend(metric.info().lower_is_better.clone());
     }
     match info.best_is.as_str() {
@@ -39,8 +70,8 @@ pub fn lower_is_better(components: &dyn Components, network: &Network) -> Result
         "max" | "" => {}
         other => {
             return Err(Error::other(format!(
-                "app {}: best_is: expected \"max\" or \"min\", found {other:?}",
-                network.app_origin.name
+                "{}: describe: best_is: expected \"max\" or \"min\", found {other:?}",
+                network.app.who()
             )));
         }
     }
@@ -95,19 +126,21 @@ impl WeightedMean {
     }
 }
 
-/// Figures of the network on labelled samples, which come in windows, with the mean loss under "loss" when one is
-/// given. `record` gives the record of a sample, which is asked where a metric counts answers. `cancel` is
-/// looked at after every batch. Errors: cancelled.
+/// Figures of the network on labelled samples, which come in windows, by its app's metrics and `more`, with the mean
+/// loss under "loss" when one is given. `record` gives the record of a sample, which is asked where a metric counts
+/// answers. `cancel` is looked at after every batch. Errors: cancelled.
+#[allow(clippy::too_many_arguments, reason = "each is one thing, and they have nothing in common")]
 pub fn evaluate<S: Borrow<Sample>>(
     components: &dyn Components,
     network: &Network,
+    more: &[Named],
     windows: impl IntoIterator<Item = Result<Vec<S>>>,
     record: impl Fn(u32) -> Result<Record>,
     tokens: u32,
     loss: Option<&mut LoadedLoss>,
     cancel: &AtomicBool,
 ) -> Result<Json<String, Value>> {
-    let mut measure = Measure::new(components, network)?;
+    let mut measure = Measure::new(components, network, more)?;
     let mut loss = loss;
     let mut mean = WeightedMean::default();
     let wants_answers = measure.wants_answers();
@@ -142,13 +175,13 @@ pub fn evaluate<S: Borrow<Sample>>(
     Ok(figures)
 }
 
-/// The metrics that a network's app asks for, over batches that come one by one.
+/// The metrics that a network's app asks for, and more, over batches that come one by one.
 pub struct Measure(Vec<LoadedMetric>);
 
 impl Measure {
-    /// Metrics that have seen nothing.
-    pub fn new(components: &dyn Components, network: &Network) -> Result<Measure> {
-        Ok(Measure(metrics(components, &network.app_info.metrics)?))
+    /// Metrics that have seen nothing. Errors: one that no plugin has, options that it refuses.
+    pub fn new(components: &dyn Components, network: &Network, more: &[Named]) -> Result<Measure> {
+        Ok(Measure(metrics(components, network, more)?))
     }
 
     /// Whether a metric counts answers.
@@ -168,11 +201,19 @@ impl Measure {
         Ok(metrics.try_for_each(|metric| metric.answers(answers, records))?)
     }
 
-    /// Figures of all batches so far.
+    /// Figures of all batches so far. Errors: two metrics with a figure of one name.
     pub fn figures(&self) -> Result<Json<String, Value>> {
-        let mut figures = Json::new();
+        let mut figures: Json<String, Value> = Json::new();
         for metric in &self.0 {
-            figures.extend(metric.compute()?);
+            for (name, value) in metric.compute()? {
+                if figures.contains_key(&name) {
+                    return Err(Error::user(format!(
+                        "{}: its figure {name:?} is the name of another metric's too; leave one of them out",
+                        metric.who()
+                    )));
+                }
+                figures.insert(name, value);
+            }
         }
         Ok(figures)
     }

@@ -212,19 +212,23 @@ impl Fit<'_> {
         Ok(self.lr * self.config.schedule()?.factor(self.step, self.total_steps))
     }
 
-    /// Makes sure that the figure under `best` exists, before hours are spent on it. Errors: an unknown name, naming
-    /// the known ones; no validation data.
+    /// Makes sure that the figure under `best` exists and that the metrics that the user asked for can count what the
+    /// network says, before hours are spent. Errors: an unknown name, naming the known ones; no validation data.
     pub fn check_best(&mut self) -> Result<()> {
-        let Some(best) = &self.config.best else { return Ok(()) };
+        let best = &self.config.best;
+        let asked = best.as_ref().map(|best| ("best", best));
+        let asked = asked.or_else(|| self.config.metrics.first().map(|m| ("metrics", &m.name)));
+        let Some((option, name)) = asked else { return Ok(()) };
         let Some(valid) = &self.valid else {
             return Err(Error::user(format!(
-                "best: expected validation data to compute {best:?} on, found none; give it (`valid=FILE`)"
+                "{option}: expected validation data to compute {name:?} on, found none; give it (`valid=FILE`)"
             )));
         };
         // A few rows tell the names, whatever the values are.
         let few = valid.samples(0..valid.len().min(32) as u32, 0);
         let valid = valid.clone();
         let figures = self.evaluate_result([few], &valid)?;
+        let Some(best) = best else { return Ok(()) };
         // Over few rows a figure may be undefined, which JSON writes as null.
         let known: Vec<&str> = figures
             .iter()
@@ -333,6 +337,7 @@ impl Fit<'_> {
         evaluate::evaluate(
             self.components,
             network,
+            &self.config.metrics,
             windows,
             |index| features.record(index),
             self.config.batch.tokens,

@@ -2,6 +2,7 @@
 //! loop to a strategy; [`fit`] is its state, and `session` what it answers strategies, with their [`modules`] and
 //! [`sources`]; [`checkpoint`] is what a killed run goes on from; [`evaluate`] runs a network over data.
 
+mod blame;
 pub mod checkpoint;
 mod drive;
 mod epochs;

@@ -50,11 +50,11 @@ impl StrategyModule {
         let (model_type, config) = if spec.model == MODEL {
             let mut config = trained.config.clone();
             options::merge(&mut config, Value::Object(spec.config.clone()));
-            (trained.model_origin.name.as_str(), config)
+            (trained.model_origin.full_name(), config)
         } else {
-            (spec.model, Value::Object(spec.config.clone()))
+            (spec.model.to_owned(), Value::Object(spec.config.clone()))
         };
-        let component = components.find("et.model/1", model_type)?;
+        let component = components.find("et.model/1", &model_type)?;
         let root = params.root()?;
         let model = LoadedModel::create(&component, &config.to_string(), &root)
             .map_err(|error| error.context(format!("module {name:?}")))?;
@@ -62,7 +62,7 @@ impl StrategyModule {
             let state = trained.app.state()?;
             let stage = AppStage::new(
                 components,
-                &trained.app_origin.name,
+                &trained.app_origin.full_name(),
                 trained.app_options.clone(),
                 Some(&state),
             )?;
@@ -81,6 +81,7 @@ impl StrategyModule {
                 app_origin: stage.origin,
                 app_options: stage.options,
                 load_report: LoadReport::default(),
+                made_with: Vec::new(),
             }))
         } else {
             Body::Model(Box::new((params, model, config)))

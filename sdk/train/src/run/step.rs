@@ -6,6 +6,7 @@ use serde_json::{Map as Json, json};
 use crate::data::batches::Batches;
 use crate::data::collation::Batch;
 use crate::error::{Error, Result};
+use crate::run::blame::{self, Added};
 use crate::run::epochs::Run;
 use crate::run::events::Event;
 use crate::run::figures::{Figures, Unread};
@@ -78,9 +79,14 @@ impl Run<'_, '_> {
         }
         let call = Call::training(fit.want, &fit.rng);
         let outputs = fit.network.forward(&call, &batch)?;
-        let own = fit.loss.forward(&call, &outputs, &batch)?;
-        for strategy in self.strategies.iter_mut().filter(|s| s.phases().has(Phases::OUTPUTS)) {
-            strategy.on_outputs(fit, &batch, &outputs)?;
+        let own = fit.loss.forward(&call, &outputs, &batch);
+        let own = own.map_err(|e| blame::with_shapes(e, &fit.network, &outputs, &batch))?;
+        let mut added = Vec::new();
+        for (place, strategy) in self.strategies.iter_mut().enumerate() {
+            if strategy.phases().has(Phases::OUTPUTS) {
+                strategy.on_outputs(fit, &batch, &outputs)?;
+                added.push(Added { strategy: place, until: fit.losses.len() });
+            }
         }
         // The sum of all losses gets the part of the rows; what the own loss has more or less is its own.
         let own = scaled(&own, if share.rows > 0.0 { share.own / share.rows } else { 1.0 })?;
@@ -88,17 +94,18 @@ impl Run<'_, '_> {
         losses.append(&mut fit.losses);
         let single = losses.len() == 1;
         let mut weighted: Vec<(String, Tensor)> = Vec::new();
-        for (name, value, weight) in losses {
+        for (name, value, weight) in &losses {
             if !single {
-                micros.parts.push((name.clone(), scaled(&value, share.rows)?));
+                micros.parts.push((name.clone(), scaled(value, share.rows)?));
             }
-            if weight != 0.0 || single {
-                weighted.push((name, scaled(&value, weight)?));
+            if *weight != 0.0 || single {
+                weighted.push((name.clone(), scaled(value, *weight)?));
             }
         }
-        let combine = self.strategies.iter_mut().find(|s| s.phases().has(Phases::COMBINE));
+        let combine = self.strategies.iter().position(|s| s.phases().has(Phases::COMBINE));
         let total = match combine {
-            Some(strategy) => {
+            Some(place) => {
+                let strategy = &mut self.strategies[place];
                 let mut map = Map::new()?;
                 for (name, value) in &weighted {
                     map.put(name, value)?;
@@ -118,8 +125,14 @@ impl Run<'_, '_> {
                 })?
             }
         };
+        // Where reading a number does not wait, gradients of what is none never reach the parameters.
+        if !self.defers && !blame::is_finite(&total)? {
+            let who = (&*self.strategies, &self.optimizer);
+            return Err(blame::of_loss(fit, &outputs, &losses, &added, combine, who));
+        }
         drop(outputs);
         drop(weighted);
+        drop(losses);
         let total = scaled(&total, share.rows)?;
         total.backward()?;
         micros.losses.push(total);
@@ -189,7 +202,8 @@ impl Run<'_, '_> {
             }
             if !loss.is_finite() {
                 return Err(Error::other(format!(
-                    "step {step}: the loss is {loss}; use a smaller learning rate (lr is {})",
+                    "step {step}: the loss is {loss} ({}); use a smaller learning rate (lr is {})",
+                    self.fit.loss.who(),
                     self.fit.lr
                 )));
             }

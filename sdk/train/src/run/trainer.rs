@@ -15,7 +15,7 @@ use crate::data::store::{RecordStore, Storage};
 use crate::error::{Error, Result, place_name};
 use crate::files::lock::FolderLock;
 use crate::model::bundle;
-use crate::model::components::Components;
+use crate::model::components::{Components, Recorder};
 use crate::model::configuration;
 use crate::model::network::{AppStage, Network, ask_for_words, schema_of};
 use crate::options::config::TrainConfig;
@@ -30,6 +30,7 @@ use crate::run::sources::{SourceOptions, Sources};
 /// `resume` says what to do with it.
 pub fn train(components: &dyn Components, mut job: TrainJob) -> Result<TrainResult> {
     job.validate()?;
+    let components: &dyn Components = &Recorder::new(components);
     let config = job.config.clone();
     let _lock = FolderLock::take(&job.output)?;
     let _recompute = RecomputeScope::new(config.recompute.into())?;
@@ -161,9 +162,12 @@ fn make_loss(
     config: &TrainConfig,
     network: &Network,
 ) -> Result<LoadedLoss> {
-    let choice = match (&config.loss, &network.app_info.loss) {
-        (Some(named), _) => Choice { name: named.name.clone(), options: named.options.clone() },
-        (None, Some(choice)) => choice.clone(),
+    let (component, choice) = match (&config.loss, &network.app_info.loss) {
+        (Some(named), _) => (components.find("et.loss/1", &named.name)?, Choice::from(named)),
+        (None, Some(choice)) => {
+            let asker = &network.app_origin.plugin;
+            (components.find_for("et.loss/1", &choice.name, asker)?, choice.clone())
+        }
         (None, None) => {
             return Err(Error::user(format!(
                 "app {}: it has no loss, so it cannot be trained; name one under loss.name",
@@ -171,7 +175,6 @@ fn make_loss(
             )));
         }
     };
-    let component = components.find("et.loss/1", &choice.name)?;
     let (_, options) = checked(&component, Value::Object(choice.options), "loss")?;
     Ok(LoadedLoss::create(&component, &options)?)
 }

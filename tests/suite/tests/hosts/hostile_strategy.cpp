@@ -14,7 +14,7 @@ using easytransfer::detail::text;
 
 namespace {
 
-/// What both strategies share: the fault, and the slots that the headers do not wrap.
+/// What both strategies share: the fault.
 class Hostile {
 public:
   static constexpr const char *schema = R"({"type":"object","properties":{"at":{"type":"string","default":""}}})";
@@ -24,12 +24,10 @@ protected:
   bool is(const char *fault) const { return at_ == fault; }
 
   void module(Session &session, const char *name) {
-    et_scope *scope = nullptr;
-    check(tables.session->module(session.get(), text(name), text(""), text("{}"), 0, &scope));
-    tables.param->scope_release(scope);
+    session.module(name);
   }
   void open_source(Session &session, const char *path) {
-    check(tables.session->open_source(session.get(), text("more"), text(path), text("{}")));
+    session.open_source("more", path);
   }
   void setup(Session &session) {
     if (is("module: the model's name")) module(session, "model");
@@ -60,9 +58,7 @@ public:
     if (is("loss: not a number")) session.add_loss("extra", Tensor::full(std::numeric_limits<double>::quiet_NaN(), {}));
     if (is("batch: no such source")) session.next_batch("more");
     if (is("record: beyond the last")) {
-      const std::uint64_t number = std::uint64_t(1) << 40;
-      et_map *batch = nullptr;
-      check(tables.session->records(session.get(), text("train"), &number, 1, &batch));
+      session.records("train", {std::uint64_t(1) << 40});
     }
     if (is("module: too late")) module(session, "own");
   }
@@ -80,10 +76,10 @@ public:
     std::int32_t goes_on = 1;
     if (is("fit: an error")) throw std::runtime_error("thrown in fit");
     while (goes_on != 0) {
-      if (is("step: no such source")) check(tables.session->step_once(session.get(), text("more")));
-      check(tables.session->step_once(session.get(), text("train")));
+      if (is("step: no such source")) session.step_once("more");
+      session.step_once();
       const char *figures = is("commit: no JSON") ? "{" : is("commit: no number") ? "{\"loss\":\"low\"}" : "{}";
-      check(tables.session->commit(session.get(), text(figures), nullptr, &goes_on));
+      check(tables().session->commit(session.get(), text(figures), nullptr, &goes_on));
     }
   }
 };

@@ -34,6 +34,7 @@ static const char *const three_texts[] = {"a text", NULL, "\xff"};
 static const char *const *texts[] = {NULL, three_texts};
 static const et_str three_sized[] = {{"a\0text", 6}, {NULL, 4}, {"\xff", 1}};
 static const et_str *sized[] = {NULL, three_sized};
+static const et_str requests[] = {{NULL, 0}, {"\"a text\"", 8}, {"\"a\0b\"", 5}, {"{", 1}, {NULL, 4}, {"\xff", 1}};
 static const size_t sizes[] = {0, 1, 2, 3, SIZE_MAX, SIZE_MAX / 8 + 1, SIZE_MAX / 2};
 static float room[64];
 static float *rooms[] = {NULL, room};
