@@ -236,7 +236,7 @@ def main():
             g = (value.grad if value.grad is not None else torch.zeros_like(value)).flatten()
             places = torch.arange(len(g), dtype=torch.float64)
             numbers = (g.norm(), g @ torch.sin(places), g @ torch.cos(places))
-            gradients[name] = [round(float(x), 9) for x in numbers]
+            gradients[name] = [round(float(x), 12) for x in numbers]
         rounded = lambda x: [round(float(v), 8) for v in x.detach().flatten()]
         del case["image"]
         outputs = {name: rounded(output) for name, output in outputs.items()}

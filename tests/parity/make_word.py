@@ -349,7 +349,7 @@ def main():
             for parameter, value in model.named_parameters():
                 g = (value.grad if value.grad is not None else torch.zeros_like(value)).flatten()
                 places = torch.arange(len(g), dtype=torch.float64)
-                gradients[parameter] = [round(float(x), 9) for x in (g.norm(), g @ torch.sin(places), g @ torch.cos(places))]
+                gradients[parameter] = [round(float(x), 12) for x in (g.norm(), g @ torch.sin(places), g @ torch.cos(places))]
             numbers = lambda x: [round(float(v), 8) for v in x.detach().flatten()]
             cases.append(
                 {

@@ -53,7 +53,7 @@ pub fn read(config: &ImageBertConfig, batch: &Map, rows: usize) -> Result<Option
     } else {
         return Ok(None);
     };
-    let count = if rows == 0 { 0 } else { values.extent(0)? / rows };
+    let count = values.extent(0)?.checked_div(rows).unwrap_or(0);
     if count > config.max_patch_position_embeddings {
         let most = config.max_patch_position_embeddings;
         let expected = format!("at most {most} patches (max_patch_position_embeddings)");

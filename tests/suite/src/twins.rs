@@ -91,7 +91,7 @@ pub fn gradients(params: &Params, expected: &Value, most: f64, what: &str) -> f6
         let found = [sum(|_, g| g * g).sqrt(), sum(|k, g| g * k.sin()), sum(|k, g| g * k.cos())];
         let expected = numbers(expected);
         for (found, number) in found.iter().zip(&expected) {
-            let difference = (found - number).abs() / (1e-2 * largest + expected[0]);
+            let difference = (found - number).abs() / (1e-9 + 1e-2 * largest + expected[0]);
             worst = worst.max(difference);
             assert!(difference < most, "{what}: {name}: {found:?}, expected {expected:?}");
         }
