@@ -13,7 +13,7 @@ const QUIET: usize = 3;
 /// Checks that a call leaves no memory behind. Runs only where nothing else uses the process's memory.
 pub fn check(checks: &mut Checks<'_>, slot: &str, check: &str, call: impl FnMut() -> Outcome) {
     if checks.is_alone() {
-        checks.check(slot, check, || growth(call));
+        checks.check_living(slot, check, || growth(call));
     }
 }
 
