@@ -246,7 +246,10 @@ fn unread(component: &ComponentRef, library: Option<&Library>) -> Outcome {
         let has_effect = |background: &Value| -> Outcome<bool> {
             let mut options = background.clone();
             options[key] = plain[key].clone();
-            let whole = effect(component, &options.to_string())?;
+            let Ok(whole) = effect(component, &options.to_string()) else {
+                // Options that do not go together show nothing.
+                return Ok(background == &plain);
+            };
             Ok(values.iter().any(|value| {
                 options[key] = value.clone();
                 effect(component, &options.to_string()).ok() != Some(whole.clone())

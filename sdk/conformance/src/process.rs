@@ -24,6 +24,9 @@ pub(crate) struct Process {
     written: [u64; 2],
 }
 
+/// The promise about open files, which the loader itself does not keep.
+pub(crate) const CLOSES_FILES: &str = "closes the files that it opens";
+
 /// A promise and how it was broken.
 pub(crate) type Change = (&'static str, String);
 
@@ -97,7 +100,7 @@ impl Process {
         }
         if now.files > before.files {
             let found = format!("{} files are still open", now.files - before.files);
-            changes.push(("closes the files that it opens", found));
+            changes.push((CLOSES_FILES, found));
         }
         changes.extend(outputs(before.written, now.written));
         now.written = written();

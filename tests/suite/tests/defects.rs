@@ -143,7 +143,6 @@ const APP: &[Defect] = &[
     ("state_not_read", "state", "expected {"),
     ("state_is_empty", "state", "made from the state"),
     ("columns_without_names", "columns", "lacks a role or names"),
-    ("observe_takes_all", "observe", "which features refuses"),
     ("best_is_nothing", "describe", "best_is"),
     ("longer_than_said", "describe", "expected at most 2"),
     ("no_finish", "describe", "the slot finish is NULL"),

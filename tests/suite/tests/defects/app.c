@@ -179,9 +179,7 @@ static et_error *observe(void *self, et_str record) {
   char buffer[4096];
   et_error *error = C->parse(record, &values);
   (void)buffer;
-#ifndef DEFECT_observe_takes_all
   if (!error) error = words_of(values, buffer, sizeof buffer, &text);
-#endif
   if (!error) error = text_of(values, "label", &label);
   if (!error) error = learn((app *)self, label);
   (void)text;
