@@ -52,7 +52,10 @@ pub fn host() -> *const et_host {
 /// `table` is a C table of that interface, which begins with its size, lives until the process ends and may be read
 /// from any thread.
 pub unsafe fn provide(id: &str, table: *const c_void) {
-    if id == "et.log/1" && !ptr::eq(table, ptr::from_ref(&tables::log::TABLE).cast()) {
+    if ptr::eq(table, ptr::from_ref(&tables::log::TABLE).cast()) {
+        return;
+    }
+    if id == "et.log/1" {
         // SAFETY: the caller gives the table of the id, which lives until the process ends.
         if let Some(Err(error)) = unsafe { table.cast::<et_host_log>().as_ref() }.map(log::forward)
         {

@@ -66,9 +66,9 @@ pub use easytransfer_train as train;
 pub use easytransfer_train::data::input::Data;
 pub use easytransfer_train::error::{ErrorKind, InputPlace};
 pub use easytransfer_train::model::network::Start;
+pub use easytransfer_train::options::config::Named;
 #[cfg(feature = "train")]
 pub use easytransfer_train::options::config::TrainConfig;
-pub use easytransfer_train::options::config::Named;
 pub use easytransfer_train::run::events::{Control, Event, StepInfo, Watch};
 #[cfg(feature = "train")]
 pub use easytransfer_train::run::job::{TrainJob, TrainResult};

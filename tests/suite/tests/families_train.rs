@@ -41,7 +41,7 @@ fn write_data(place: &Place) {
     let line = |at: usize| {
         let word = ["the train", "he said", "not in the", "we you", "it is on"][at % 5];
         let more = ["is late", "to you", "an is"][at % 3];
-        if at % 2 == 0 {
+        if at.is_multiple_of(2) {
             format!("{word} thanks {more}\tthanks\n")
         } else {
             format!("{word} {more}\tno\n")
