@@ -255,8 +255,8 @@ et_error *et_app_predict_json(const struct et_app *app,
 
 /**
  * Figures on labelled data. `options` is JSON: {"data": "file" | [records], "report": "file", "columns": {"text":
- * "sentence"}, "format": "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip"}, of
- * which data is required; records are objects like {"text": "..", "label": ".."}, and report is an HTML page that is
+ * "sentence"}, "format": "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip",
+ * "metrics": ["name"]}, of which data is required; metrics are of any plugin, beside those of the app; records are objects like {"text": "..", "label": ".."}, and report is an HTML page that is
  * written. `on_event` is told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is
  * handed to it. `*out` is a JSON object with "rows", "skipped" and "metrics", for `et_text_release`. Errors: BAD_INPUT
  * naming file and line, record or key; CANCELLED, without a page. [any-thread] since 0.2
@@ -509,9 +509,11 @@ int64_t et_live_handles(void);
 /**
  * Starts the engine and reads the manifests of all plugins that can be found; libraries are opened when they are
  * used. `options` is JSON, or NULL for the defaults: {"plugins": ["dir"], "only_these": false, "policy": "any" |
- * "hash-pinned" | "hash-required", "device": "cpu" | "cuda" | "cuda:N" | "auto", "precision": "f32" | "tf32" |
- * "bf16" | "f16"}; the first runtime of a process decides on the device for all. `*out` is for `et_runtime_release`.
- * Errors: BAD_INPUT for options. [any-thread] since 0.1
+ * "hash-pinned" | "hash-required", "choose": ["loss=my-losses/focal"], "device": "cpu" | "cuda" | "cuda:N" | "auto",
+ * "precision": "f32" | "tf32" | "bf16" | "f16", "threads": 4}; the first runtime of a process decides on device and
+ * threads for all. "choose" says which plugin is meant where several offer one name. `*out` is for
+ * `et_runtime_release`. Errors: BAD_INPUT for options, also for those that differ from the first runtime's.
+ * [any-thread] since 0.1
  */
 et_error *et_runtime_new(const char *options,
                          struct et_runtime **out);

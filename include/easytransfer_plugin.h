@@ -2600,7 +2600,7 @@ typedef struct et_engine_record {
   const struct et_host *host;
   /**
    * Starts the engine on device number `device`. `options` is JSON: {"precision": "f32" | "tf32" | "bf16" | "f16",
-   * "deterministic": false}. Called once, before any tensor is made. Errors: UNIMPLEMENTED for what the device
+   * "threads": 4, "deterministic": false}. Called once, before any tensor is made. Errors: UNIMPLEMENTED for what the device
    * cannot do, FAILED_PRECONDITION when it is open already. [one-at-a-time] since 0.1
    */
   struct et_error *(*open)(int32_t device, struct et_str options);
@@ -2729,7 +2729,8 @@ typedef struct et_host_net {
 } et_host_net;
 
 /**
- * The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The
+ * The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns; its
+ * name may have `_` and the plugin's id behind it, so that several plugins can be linked into one program. The
  * fields up to `version` are frozen for all time: the host reads them before it calls anything.
  */
 typedef struct et_plugin_record {

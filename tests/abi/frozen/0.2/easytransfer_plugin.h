@@ -35,9 +35,11 @@
  * are looked for in this order; of two with the same id the first wins, the other is reported:
  *   1. the path that the program or the user gave,
  *   2. the directories of the environment variable ET_PLUGIN_PATH,
- *   3. plugins/ next to the executable,
- *   4. the user's data directory,
- *   5. the system's directory.
+ *   3. plugins/ and ../lib/easytransfer/plugins next to the executable,
+ *   4. easytransfer/plugins and plugins/ next to libeasytransfer.so, links followed, where the
+ *      program uses that,
+ *   5. the user's data directory,
+ *   6. the system's directory.
  * Never the current directory, unless it was asked for.
  *
  * A plugin, complete: the loss mean((logits - labels)^2), over rows that may have weights. Build it with
@@ -102,11 +104,20 @@
 #include <stdint.h>
 
 /* True if `table` is not NULL and its writer filled `slot`. */
+#if defined(__cplusplus)
+#define ET_HAS(table, slot)                                                    \
+  ((table) != nullptr &&                                                       \
+   static_cast<size_t>(reinterpret_cast<const char *>(&(table)->slot + 1) -    \
+                       reinterpret_cast<const char *>(table)) <=               \
+       (table)->struct_size &&                                                 \
+   (table)->slot != nullptr)
+#else
 #define ET_HAS(table, slot)                                                    \
   ((table) != NULL &&                                                          \
    (size_t)((const char *)(&(table)->slot + 1) - (const char *)(table)) <=     \
        (table)->struct_size &&                                                 \
    (table)->slot != NULL)
+#endif
 
 /* A string literal as et_str. C90 has no compound literals: fill the two fields by hand there. */
 #if defined(__cplusplus)
@@ -1686,7 +1697,7 @@ typedef struct et_host_autograd {
                                  struct et_tensor **outputs,
                                  size_t outputs_len);
   /**
-   * Chooses what operations of the whole process that are recorded from now on keep, an `ET_RECOMPUTE_` constant;
+   * Chooses what operations that this thread records from now on keep, an `ET_RECOMPUTE_` constant;
    * ET_RECOMPUTE_NONE at first. For hosts. Errors: INVALID_ARGUMENT for other values. [any-thread] since 0.1
    */
   struct et_error *(*set_recompute)(int32_t level);
@@ -2589,7 +2600,7 @@ typedef struct et_engine_record {
   const struct et_host *host;
   /**
    * Starts the engine on device number `device`. `options` is JSON: {"precision": "f32" | "tf32" | "bf16" | "f16",
-   * "deterministic": false}. Called once, before any tensor is made. Errors: UNIMPLEMENTED for what the device
+   * "threads": 4, "deterministic": false}. Called once, before any tensor is made. Errors: UNIMPLEMENTED for what the device
    * cannot do, FAILED_PRECONDITION when it is open already. [one-at-a-time] since 0.1
    */
   struct et_error *(*open)(int32_t device, struct et_str options);
@@ -2718,7 +2729,8 @@ typedef struct et_host_net {
 } et_host_net;
 
 /**
- * The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns. The
+ * The record that the one exported symbol of a plugin, `const et_plugin_record *et_plugin_entry(void)`, returns; its
+ * name may have `_` and the plugin's id behind it, so that several plugins can be linked into one program. The
  * fields up to `version` are frozen for all time: the host reads them before it calls anything.
  */
 typedef struct et_plugin_record {
