@@ -11,7 +11,7 @@ use crate::report::{CheckReport, Line, Outcome, Stop, Verdict};
 
 /// What an observer hears while a plugin is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum CheckStep {
     /// A check begins: component, slot, what must hold.
     Begins(Line),
     /// What came of checks.
@@ -19,14 +19,14 @@ pub enum Step {
 }
 
 /// Who hears of every step.
-pub type Observer = Box<dyn FnMut(&Step)>;
+pub type Observer = Box<dyn FnMut(&CheckStep)>;
 
 /// How a plugin is checked.
 #[derive(Default)]
-pub struct Watch {
+pub struct CheckWatch {
     /// Hears of every step.
     pub observer: Option<Observer>,
-    /// Checks that are not run, as [`Watch::key`] names them, with what is told of them instead: they ended the
+    /// Checks that are not run, as [`CheckWatch::key`] names them, with what is told of them instead: they ended the
     /// process before.
     pub ended: BTreeMap<String, String>,
     /// Whether the process does nothing else meanwhile, so that its memory, threads, output, folder, environment,
@@ -34,13 +34,13 @@ pub struct Watch {
     pub alone: bool,
 }
 
-impl Watch {
-    /// Name of a check in [`Watch::ended`].
+impl CheckWatch {
+    /// Name of a check in [`CheckWatch::ended`].
     pub fn key(component: &str, check: &str) -> String {
         format!("{component}: {check}")
     }
 
-    fn tell(&mut self, step: &Step) {
+    fn tell(&mut self, step: &CheckStep) {
         if let Some(observer) = &mut self.observer {
             observer(step);
         }
@@ -50,7 +50,7 @@ impl Watch {
 /// Adds the checks of one component to a report.
 pub(crate) struct Checks<'a> {
     report: &'a mut CheckReport,
-    watch: &'a mut Watch,
+    watch: &'a mut CheckWatch,
     component: String,
     process: Option<Process>,
     /// The next check calls the plugin from threads of its own.
@@ -64,7 +64,7 @@ pub(crate) struct Checks<'a> {
 impl<'a> Checks<'a> {
     pub(crate) fn new(
         report: &'a mut CheckReport,
-        watch: &'a mut Watch,
+        watch: &'a mut CheckWatch,
         component: impl Into<String>,
     ) -> Self {
         let process = watch.alone.then(Process::now);
@@ -109,19 +109,19 @@ impl<'a> Checks<'a> {
     }
 
     fn add(&mut self, line: Line) {
-        self.watch.tell(&Step::Ends(line.clone()));
+        self.watch.tell(&CheckStep::Ends(line.clone()));
         self.report.lines.push(line);
     }
 
     /// Runs one check of a slot, unless it ended the process before.
     pub(crate) fn check(&mut self, slot: &str, check: &str, body: impl FnOnce() -> Outcome) {
-        let key = Watch::key(&self.component, check);
+        let key = CheckWatch::key(&self.component, check);
         if let Some(found) = self.watch.ended.get(&key) {
             let verdict = Verdict::Failed(found.clone());
             return self.add(self.line(slot, check, verdict));
         }
         let begins = self.line(slot, check, Verdict::NotRun(String::new()));
-        self.watch.tell(&Step::Begins(begins));
+        self.watch.tell(&CheckStep::Begins(begins));
         let (before, threads) = (live_handles(), handle_threads());
         let verdict = match body() {
             Ok(()) => Verdict::Passed,

@@ -31,7 +31,7 @@ use easytransfer::plugin::{LinkedPlugin, live_handles};
 use easytransfer::{Result, Runtime, RuntimeOptions};
 
 use checks::Checks;
-pub use checks::{Observer, Step, Watch};
+pub use checks::{CheckStep, CheckWatch, Observer};
 use library::Library;
 pub use report::{CheckReport, Line, Verdict};
 use report::{failed, skipped};
@@ -48,11 +48,11 @@ const INIT_LIMIT: Duration = Duration::from_millis(250);
 /// Loads the plugin of a manifest or folder into a runtime of its own and checks it. Errors: it cannot be loaded; the
 /// message says what was required, what was found and what to do.
 pub fn check_file(path: &Path) -> Result<CheckReport> {
-    check_watched(path, &mut Watch::default())
+    check_watched(path, &mut CheckWatch::default())
 }
 
 /// [`check_file`] with an observer, and with more checks where nothing else runs in the process.
-pub fn check_watched(path: &Path, watch: &mut Watch) -> Result<CheckReport> {
+pub fn check_watched(path: &Path, watch: &mut CheckWatch) -> Result<CheckReport> {
     let runtime = runtime()?;
     // The engine's own threads and files are there before the first look at the process.
     inputs::warm_up()?;
@@ -101,7 +101,7 @@ pub fn check_record(plugin: LinkedPlugin) -> Result<CheckReport> {
 /// Checks a plugin that a runtime has loaded.
 pub fn check(runtime: &Runtime, id: &str) -> CheckReport {
     let mut report = CheckReport::new(id);
-    components(runtime, id, &mut report, &mut Watch::default());
+    components(runtime, id, &mut report, &mut CheckWatch::default());
     report
 }
 
@@ -110,7 +110,7 @@ fn runtime() -> Result<Runtime> {
     Runtime::new(RuntimeOptions { only_these: true, ..RuntimeOptions::default() })
 }
 
-fn components(runtime: &Runtime, id: &str, report: &mut CheckReport, watch: &mut Watch) {
+fn components(runtime: &Runtime, id: &str, report: &mut CheckReport, watch: &mut CheckWatch) {
     for plugin in runtime.plugins().into_iter().filter(|plugin| plugin.id == id) {
         report.version = plugin.version;
         let library = Library::open(&plugin.path);

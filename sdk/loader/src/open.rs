@@ -65,10 +65,16 @@ pub(crate) fn open(
             ))
         })?;
     }
-    let entry = match pinned {
-        #[cfg(target_os = "linux")]
+    #[cfg(target_os = "linux")]
+    let checked = match pinned {
         Some(hash) => pinned_entry(&manifest.id, &file, hash, &bytes)?,
-        _ => {
+        None => None,
+    };
+    #[cfg(not(target_os = "linux"))]
+    let checked = pinned.and(None);
+    let entry = match checked {
+        Some(entry) => entry,
+        None => {
             drop(bytes);
             let entry = entry_of(&manifest.id, &file, &file)?;
             let opened =
@@ -143,27 +149,25 @@ fn read(path: &Path) -> std::io::Result<(Vec<u8>, Identity)> {
 #[cfg(target_os = "linux")]
 static FROM_MEMORY: Mutex<BTreeMap<(PathBuf, String), Entry>> = Mutex::new(BTreeMap::new());
 
-/// The entry function of the bytes of a library, which have the hash that the manifest pins.
+/// The entry function of the bytes of a library, which have the hash that the manifest pins. Nothing where the system
+/// gives no memory for them (no `memfd_create`, a limit on the size of files); the file is opened by its path then, and
+/// must still be the one that was checked.
 #[cfg(target_os = "linux")]
-fn pinned_entry(id: &str, file: &Path, hash: String, bytes: &[u8]) -> Result<Entry, LoadError> {
+fn pinned_entry(
+    id: &str,
+    file: &Path,
+    hash: String,
+    bytes: &[u8],
+) -> Result<Option<Entry>, LoadError> {
     let mut opened = FROM_MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let key = (file.to_path_buf(), hash);
     if let Some(entry) = opened.get(&key) {
-        return Ok(*entry);
+        return Ok(Some(*entry));
     }
-    let memory = crate::memory::sealed(file, bytes).map_err(|error| {
-        LoadError::Library(Facts::boxed(
-            id,
-            file,
-            "the checked bytes cannot be opened from memory",
-            "a system with sealed files in memory (memfd_create), since the hash is pinned",
-            error.to_string(),
-            "allow them, or take the hash out of the manifest if you trust whoever can write there",
-        ))
-    })?;
+    let Ok(memory) = crate::memory::sealed(file, bytes) else { return Ok(None) };
     let entry = entry_of(id, file, &memory)?;
     opened.insert(key, entry);
-    Ok(entry)
+    Ok(Some(entry))
 }
 
 /// The entry function of a library that is opened at `place`; messages are about `file`.

@@ -21,7 +21,7 @@ pub enum HeadPool {
 
 /// A layer of a head. Scopes are names of checkpoints, below the root.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "layer", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum HeadLayer {
     /// One vector per run: [T, h] -> [B, h].
     Pool {

@@ -97,7 +97,7 @@ fn layout_c_and_cpp_compilers_agree_with_rust() {
         writeln!(checks, "CHECK(ALIGN({name}) == {}, \"alignment of {name}\");", layout.align)
             .unwrap();
         for (field, offset, size) in layout.fields {
-            writeln!(checks, "CHECK(offsetof({name}, {field}) == {offset} && sizeof((({name} *)0)->{field}) == {size}, \"{name}.{field}\");").unwrap();
+            writeln!(checks, "CHECK(offsetof({name}, {field}) == {offset} && FIELD({name}, {field}) == {size}, \"{name}.{field}\");").unwrap();
         }
     }
     let folder = scratch("asserts");
@@ -107,8 +107,8 @@ fn layout_c_and_cpp_compilers_agree_with_rust() {
         fs::write(&file, text).unwrap();
         file.to_str().unwrap().to_owned()
     };
-    let c_macros = "#define CHECK _Static_assert\n#define ALIGN _Alignof";
-    let cpp_macros = "#define CHECK static_assert\n#define ALIGN alignof";
+    let c_macros = "#define CHECK _Static_assert\n#define ALIGN _Alignof\n#define FIELD(type, field) sizeof(((type *)0)->field)";
+    let cpp_macros = "#define CHECK static_assert\n#define ALIGN alignof\n#define FIELD(type, field) sizeof(type::field)";
     let c_file = write("asserts.c", c_macros, &checks);
     let cpp_file = write("asserts.cpp", cpp_macros, &checks);
     let wrong = write("wrong.c", c_macros, "CHECK(sizeof(et_str) == 3, \"size of et_str\");\n");

@@ -24,7 +24,7 @@ fn operations_and_optimizers_agree_with_f64() {
 #[test]
 fn what_cannot_run_says_so() {
     let (code, text) = check(&["ops", "--device", "cpu", "--precision", "f16"]);
-    assert!(code == 2 && text.contains("--precision f16"), "{text}");
+    assert!(code == 2 && text.contains("precision=f16"), "{text}");
     let (code, text) = check(&["sing"]);
     assert!(code == 2, "{text}");
 }

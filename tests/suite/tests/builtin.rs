@@ -51,8 +51,9 @@ fn one_binary(folder: &Path, arguments: &[&str]) -> String {
     let manifest = format!(
         "[package]\nname = \"one-binary\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\
          easytransfer = {{ path = {:?}, features = [\"builtin\"] }}\nloss-brand-new = {{ path = \"../plugin\" }}\n\n\
-         [profile.release]\nstrip = \"symbols\"\ncodegen-units = 16\nincremental = true\n\n[workspace]\n",
-        root.join("sdk/easytransfer")
+         [patch.crates-io]\npaste = {{ path = {:?} }}\n\n[profile.release]\nstrip = \"symbols\"\ncodegen-units = 16\nincremental = true\n\n[workspace]\n",
+        root.join("sdk/easytransfer"),
+        root.join("sdk/paste")
     );
     fs::write(program.join("Cargo.toml"), manifest).unwrap();
     // The workspace's versions and folder, so that nothing is fetched and the engine is not compiled once more.

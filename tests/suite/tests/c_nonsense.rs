@@ -180,9 +180,12 @@ fn every_function_answers_nonsense_with_an_error() {
     let (source, program) = (scratch.path().join("walk.c"), scratch.path().join("walk"));
     fs::write(&source, code).unwrap();
     build_program(&scratch, &source, &program);
+    // Any name that is not empty is one of a directory to which a model may be saved.
+    let saves = Scratch::new("nonsense-saves");
     for Function { name, answer, parameters } in &functions {
+        let place_of = if name == "et_model_save" { saves.path() } else { scratch.path() };
         let mut command = command(&program, &[]);
-        command.current_dir(scratch.path()).env("RAYON_NUM_THREADS", "2");
+        command.current_dir(place_of).env("RAYON_NUM_THREADS", "2");
         command.arg(place.at("app")).args([&config, name]);
         let outcome = run(&mut command, b"");
         let last = outcome.stdout.lines().last().unwrap_or_default();
@@ -196,6 +199,7 @@ fn every_function_answers_nonsense_with_an_error() {
             assert!(!last.ends_with(" 0 refused"), "{name}: {last}");
         }
     }
+    assert!(!saves.path().join("config.json").exists(), "an empty name was taken for a directory");
     // Nothing was written where the program ran.
     let left = fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let mut left: Vec<_> = left.filter_map(|name| name.into_string().ok()).collect();

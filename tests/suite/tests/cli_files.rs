@@ -228,7 +228,7 @@ fn an_app_asks_for_the_columns_that_it_was_trained_with() {
     assert_eq!(alone, predict("single", "single.tsv", &[]).good("single"));
     refused(
         &predict("single", "pairs.tsv", &["--text-pair", "text_pair"]),
-        &["--text-pair", "trained without it"],
+        &["`text_pair`", "trained without it"],
     );
     let valid = ["--train", "pairs.tsv", "--valid", "single.tsv", "--set", "max_steps=2"];
     refused(&place.train("run", &valid), &["single.tsv", "`text_pair`", "--valid-text-pair"]);
@@ -243,7 +243,7 @@ fn an_app_asks_for_the_columns_that_it_was_trained_with() {
         "--text-pair",
         "text_pair",
     ];
-    refused(&place.easytransfer(&embed), &["--text-pair"]);
+    refused(&place.easytransfer(&embed), &["`text_pair`"]);
 }
 
 #[test]

@@ -65,7 +65,12 @@ fn trust_is_asked_for_by_flag_or_variable() {
     let text = fs::read_to_string(&manifest).unwrap();
     let (without, _) = text.split_once("[sha256]").expect("a staged manifest has a hash");
     fs::write(&manifest, without).unwrap();
-    refused(&info(&["--trust", "hash-required"], None), &["[sha256]", "loss-basic"]);
+    // The staged one, which states its hash, is used instead, and that is told.
+    let outcome = info(&["--trust", "hash-required"], None);
+    let staged = places::staged().join("plugins/loss-basic/loss-basic.toml");
+    for word in [folder.to_str().unwrap(), "[sha256]", staged.to_str().unwrap()] {
+        assert!(outcome.stderr.contains(word), "{word:?} is not in: {}", outcome.stderr);
+    }
     shows(info(&[], None), "loss cross-entropy");
 }
 

@@ -49,7 +49,7 @@ fn hostile_answers_of_a_strategy_are_errors() {
         ("hostile", "source: a name twice", "more"),
         ("hostile", "weights: of another number of rows", "weights"),
         ("hostile", "loss: no scalar", "add_loss: \"extra\": expected a scalar, found shape"),
-        ("hostile", "loss: not a number", "NaN"),
+        ("hostile", "loss: not a number", "its loss \"extra\" is not a finite number"),
         ("hostile", "batch: no such source", "more"),
         ("hostile", "record: beyond the last", "1099511627776"),
         ("hostile-driver", "module: a name twice", "is taken"),

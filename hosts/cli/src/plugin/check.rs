@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use easytransfer::{Error, Result};
-use easytransfer_conformance::{CheckReport, LIBRARY, LOADS, Line, Verdict, Watch};
+use easytransfer_conformance::{CheckReport, CheckWatch, LIBRARY, LOADS, Line, Verdict};
 
 use super::child::{Ending, Limits, run};
 use crate::print;
@@ -68,7 +68,7 @@ impl Check {
                 Ending::Report(report) => return Ok(report),
                 Ending::Refused(text) => return Err(Error::user(text)),
                 Ending::Died { lines, at, found } => {
-                    let key = Watch::key(&at.component, &at.check);
+                    let key = CheckWatch::key(&at.component, &at.check);
                     let count = of_components.entry(at.component.clone()).or_default();
                     *count += 1;
                     let is_again = ended.insert(key, found.clone()).is_some();

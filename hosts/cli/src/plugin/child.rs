@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use easytransfer::{Error, Result};
-use easytransfer_conformance::{CheckReport, Line, Step, Verdict, Watch, check_watched};
+use easytransfer_conformance::{CheckReport, CheckStep, CheckWatch, Line, Verdict, check_watched};
 use serde_json::{Value, json};
 
 /// Name of the hidden command.
@@ -272,11 +272,11 @@ impl Child {
         })?;
         self.limit();
         let answers = socket.try_clone().map_err(failed)?;
-        let observer = Box::new(move |step: &Step| match step {
-            Step::Begins(line) => tell(&answers, &json!({ "begins": line.to_json() })),
-            Step::Ends(line) => tell(&answers, &json!({ "ends": line.to_json() })),
+        let observer = Box::new(move |step: &CheckStep| match step {
+            CheckStep::Begins(line) => tell(&answers, &json!({ "begins": line.to_json() })),
+            CheckStep::Ends(line) => tell(&answers, &json!({ "ends": line.to_json() })),
         });
-        let mut watch = Watch { observer: Some(observer), ended, alone: true };
+        let mut watch = CheckWatch { observer: Some(observer), ended, alone: true };
         let last = match check_watched(&self.path, &mut watch) {
             Ok(report) => json!({ "id": report.id, "version": report.version }),
             Err(error) => json!({ "refused": error.to_string() }),

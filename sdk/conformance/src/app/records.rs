@@ -23,7 +23,7 @@ const TARGETS: usize = 6;
 
 /// Which kind of value each column gets.
 #[derive(Clone)]
-pub struct Recipe {
+pub(crate) struct Recipe {
     /// Column, and number of its kind of value; columns that are left out are absent.
     columns: Vec<(Column, usize)>,
 }

@@ -23,7 +23,7 @@ const EPOCH: u64 = 2;
 const RATE: f64 = 0.1;
 
 /// The fit, with what a checkpoint keeps of it.
-pub struct Fit {
+pub(crate) struct Fit {
     params: Params,
     modules: BTreeMap<String, Params>,
     optimizers: Vec<String>,
@@ -47,7 +47,7 @@ pub struct Fit {
 
 /// What a checkpoint keeps of a fit.
 #[derive(Clone)]
-pub struct Kept {
+pub(crate) struct Kept {
     values: Vec<Vec<f64>>,
     modules: Vec<Vec<Vec<f64>>>,
     drawn: BTreeMap<String, u64>,

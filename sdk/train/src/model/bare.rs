@@ -34,6 +34,9 @@ pub struct Bare<'a> {
 /// Errors: the directory is a file, or holds a trained bundle, which would no longer be one; values that are not finite;
 /// what the system refuses. Then it is as it was.
 pub fn save(bare: &Bare<'_>, directory: &Path) -> Result<()> {
+    if directory.as_os_str().is_empty() {
+        return Err(Error::user("save: expected the name of a directory, found an empty one"));
+    }
     if directory.join(MANIFEST).exists() {
         return Err(Error::user(format!(
             "`{}`: expected a directory without a trained bundle, found {MANIFEST}; name another directory",

@@ -10,7 +10,7 @@ use crate::model::network::Network;
 use crate::run::fit::Fit;
 
 /// What a strategy has added in a step.
-pub struct Added {
+pub(super) struct Added {
     /// Which of the run's strategies.
     pub strategy: usize,
     /// The number of losses after it, without the run's own.
@@ -39,7 +39,7 @@ fn few(names: &[String]) -> String {
 
 /// A loss that is no number, before its gradients spoil the parameters. `losses` are all of the step, the run's own
 /// first; `combined` says which strategy joined them, if one did.
-pub fn of_loss(
+pub(super) fn of_loss(
     fit: &Fit<'_>,
     outputs: &Map,
     losses: &[(String, Tensor, f64)],
