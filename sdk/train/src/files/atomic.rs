@@ -478,11 +478,12 @@ pub(crate) mod tests {
     fn wrong_kind_of_target_is_refused() {
         let scratch = Scratch::new("kind");
         let error = AtomicFile::create(scratch.path()).err().unwrap();
-        assert!(error.is_user_error() && error.to_string().contains("directory"), "{error}");
+        let said = format!("{error:#}");
+        assert!(error.is_user_error() && said.contains("directory"), "{said}");
         let file = scratch.path().join("f");
         fs::write(&file, "x").unwrap();
         let error = AtomicDir::create(&file).unwrap_err();
-        assert!(error.is_user_error() && error.to_string().contains("a file of this name"));
+        assert!(error.is_user_error() && format!("{error:#}").contains("a file of this name"));
         let error = AtomicFile::create(&scratch.path().join("no/f")).err().unwrap();
         assert!(error.is_user_error(), "{error}");
     }
