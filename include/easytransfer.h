@@ -256,10 +256,11 @@ et_error *et_app_predict_json(const struct et_app *app,
 /**
  * Figures on labelled data. `options` is JSON: {"data": "file" | [records], "report": "file", "columns": {"text":
  * "sentence"}, "format": "auto" | "tsv" | "csv" | "jsonl" | "text", "schema": "..", "on_bad_row": "stop" | "skip",
- * "metrics": ["name"]}, of which data is required; metrics are of any plugin, beside those of the app; records are objects like {"text": "..", "label": ".."}, and report is an HTML page that is
- * written. `on_event` is told of the rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is
- * handed to it. `*out` is a JSON object with "rows", "skipped" and "metrics", for `et_text_release`. Errors: BAD_INPUT
- * naming file and line, record or key; CANCELLED, without a page. [any-thread] since 0.2
+ * "metrics": ["name"]}, of which data is required; records are objects like {"text": "..", "label": ".."}, report is
+ * an HTML page that is written, and metrics are of any plugin, beside those of the app. `on_event` is told of the
+ * rows that are done (ET_EVENT_ROWS) and may end it; it may be NULL; `user` is handed to it. `*out` is a JSON object
+ * with "rows", "skipped" and "metrics", for `et_text_release`. Errors: BAD_INPUT naming file and line, record or key;
+ * CANCELLED, without a page. [any-thread] since 0.2
  */
 et_error *et_app_evaluate(struct et_app *app,
                           const char *options,
