@@ -67,6 +67,7 @@ type Rules = [(&'static str, &'static [&'static str])];
 const FOLDERS: &[(&str, &Rules)] = &[(
     "sdk/train/src",
     &[
+        ("error", &["error"]),
         ("files", &["error", "nearest"]),
         ("options", &["error", "nearest"]),
         ("report", &["error", "nearest", "files"]),
